@@ -1,0 +1,38 @@
+# One verb a line; `make setup` once, then the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup lint type test slow bench train wheel clean
+
+setup:  ## virtual environment with the tested set
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type:
+	$(BIN)/mypy
+
+test:
+	$(BIN)/pytest
+
+slow:  ## what takes minutes
+	$(BIN)/pytest -m slow
+
+bench:  ## the costs of the harness itself
+	$(BIN)/pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+train:  ## every embedded weight file from nothing, into train/
+	$(BIN)/avbench train sparsesync-pt --out train
+	$(BIN)/avbench train sparsesync --out train
+	$(BIN)/avbench train synchformer --out train
+	$(BIN)/avbench train streamsync-trf --out train
+	$(BIN)/avbench train streamsync-lstm --out train
+
+wheel: clean
+	$(BIN)/pip wheel -q --no-deps -w dist .
+
+clean:  ## build/lib would otherwise ship files that were deleted
+	rm -rf build/lib build/bdist.* dist

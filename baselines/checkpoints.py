@@ -1,0 +1,561 @@
+"""Published checkpoints: read without executing them, checked, converted to safetensors.
+
+A published ``.pt`` file is a zip archive with a pickle inside. It is never handed to ``pickle.load`` as it is: a
+restricted reader rebuilds tensors and plain containers, replaces every other class by an inert stand-in, and refuses
+anything that would call code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+import json
+import math
+import pickle
+import re
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from avbench.atomic import atomic_write_bytes
+from avbench.baselines.sparsesync import SparseSync
+from avbench.baselines.streamsync import StreamSync
+from avbench.baselines.synchformer import Synchformer
+from avbench.types import AvbenchError, NonFiniteError, UsageError
+
+# ------------------------------------------------------------------------------------------------- weights from a seed
+
+_EMBEDDINGS = (
+    *("OFF_tok", "MOD_tok", "PASS_tok", "offset_tok", "selectors", "cls_token", "distillation_token", "pos_embed"),
+    *("temp_embed", "position_embeddings", "pos_emb", "time_embed.weight", "height_embed.weight"),
+    *("width_embed.weight", "freq_embed.weight"),
+)
+
+
+def draw(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """float64 values of one state-dict entry, drawn from the seed and the key alone (any model, any order)."""
+    start = int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "little")
+    z = np.random.Generator(np.random.PCG64(start)).standard_normal(shape)
+    last = key.rsplit(".", 1)[-1]
+    if last == "running_mean":
+        return 0.02 * z
+    if last == "running_var":
+        return 1 + 0.1 * np.abs(z)
+    if key.endswith(_EMBEDDINGS):
+        return 0.5 * z
+    if len(shape) >= 3:
+        return math.sqrt(2 / math.prod(shape[1:])) * z
+    if len(shape) == 2:
+        sharp = f".{key}".endswith((".query.weight", ".key.weight"))
+        return (3 if sharp else 1) / math.sqrt(shape[1]) * z
+    if last == "weight":
+        return 1 + 0.1 * z
+    return 0.02 * z
+
+
+def drawn_weights(template: Mapping[str, Tensor], seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """A state dict like ``template`` (its tensors may lie on the meta device) with weights drawn from ``seed``.
+
+    They make a model whose logits depend on its input but mean nothing: for parity tests and runs that say so.
+    Float entries are rounded to float32 first, whatever ``dtype`` is.
+    """
+    return {
+        key: torch.from_numpy(np.asarray(draw(seed, key, tuple(t.shape)), dtype=np.float32)).to(dtype)
+        if t.is_floating_point()
+        else torch.zeros(t.shape, dtype=t.dtype)
+        for key, t in template.items()
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- what there is
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published checkpoint, as its authors describe it. ``md5_prefix`` may be empty (none was published)."""
+
+    name: str  # "family.trained on", as in `--model sparsesync.vggsound`
+    family: str
+    id: str
+    url: str
+    trained_on: str
+    n_classes: int
+    reported: str
+    md5_prefix: str
+    audio_lead_trim_samples: int
+    smoke: tuple[dict[str, Any], ...]
+    note: str
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """The table of published checkpoints (``published.json``)."""
+    rows = json.loads(files("avbench.baselines").joinpath("published.json").read_text(encoding="utf-8"))
+    return tuple(Published(**{**row, "smoke": tuple(row["smoke"])}) for row in rows)
+
+
+def find_published(name: str) -> Published:
+    """By name ("sparsesync.vggsound") or id ("22-09-21T21-00-52"); ``UsageError`` with the nearest names."""
+    for entry in published():
+        if name in (entry.name, entry.id):
+            return entry
+    close = difflib.get_close_matches(name, [entry.name for entry in published()], n=3, cutoff=0.4)
+    raise UsageError(f"no published checkpoint {name!r}{': did you mean ' + ' or '.join(close) + '?' if close else ''}")
+
+
+# -------------------------------------------------------------------------------------------- reading without executing
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What a published file holds: named tensors and the plain values beside them (epoch, loss, ...)."""
+
+    tensors: dict[str, Tensor]
+    about: dict[str, int | float | str | bool | None]
+
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_PLAIN = {c.__name__: c for c in (dict, list, tuple, set, frozenset, int, float, complex, str, bool, bytes, bytearray)}
+# values that are harmless in themselves but that a pickle makes by a call: they become stand-ins
+_INERT_CALLS = {
+    *(f"pathlib.{name}" for name in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath")),
+    *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "PurePosixPath")),
+    *("collections.defaultdict", "collections.Counter", "argparse.Namespace", "datetime.datetime", "datetime.date"),
+    *("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "torch.device", "torch.Size"),
+    *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray"),
+    *("omegaconf.base.Box", "_codecs.encode"),
+}
+_INERT_STANDARD = ("typing", "types.SimpleNamespace", "enum")  # of the standard library, named but never called
+_MAX_PICKLE_BYTES = 256 * 2**20
+
+
+class _Refused(Exception):
+    """The pickle asks for something that is neither data nor a tensor; the message names it."""
+
+
+class _Uncallable(type):
+    def __call__(cls, *args: object, **kwargs: object) -> object:
+        raise _Refused(f"it calls {cls.__qualname__}")
+
+
+class _Standin:
+    """Takes the place of any class the reader does not know: holds nothing, does nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> _Standin:
+        return object.__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+    def append(self, value: object) -> None: ...
+
+    def extend(self, values: object) -> None: ...
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    dtype: torch.dtype
+    member: str
+    numel: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tensor:
+    """Where a tensor's bytes lie: they are read only if it is wanted (optimizer states are not)."""
+
+    storage: _Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def _rebuild_tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, *_: object) -> _Tensor:
+    if not isinstance(storage, _Storage):
+        raise _Refused("it builds a tensor from something that is no storage")
+    return _Tensor(storage, offset, tuple(size), tuple(stride))
+
+
+def _rebuild_parameter(data: _Tensor, *_: object) -> _Tensor:
+    return data
+
+
+def _reconstruct(cls: type, base: type, state: object) -> object:
+    """``copyreg._reconstructor``: how protocols 0 and 1 make an object."""
+    if not issubclass(cls, _Standin):
+        raise _Refused(f"it calls copyreg._reconstructor on {getattr(cls, '__name__', cls)}")
+    return cls.__new__(cls)
+
+
+class _Reader(pickle.Unpickler):
+    """Resolves no name to the thing it names, except plain containers: code has no way in.
+
+    Names of the standard library outside a short list are refused at sight, calls of anything else when they happen;
+    classes that are merely instantiated (OmegaConf's) become inert stand-ins.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if module in ("builtins", "__builtin__") and name in _PLAIN:
+            return _PLAIN[name]
+        if full == "collections.OrderedDict":
+            return OrderedDict
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        if full == "torch._utils._rebuild_tensor_v2":
+            return _rebuild_tensor
+        if full == "torch._utils._rebuild_parameter":
+            return _rebuild_parameter
+        if full == "copyreg._reconstructor":
+            return _reconstruct
+        if full in _INERT_CALLS:
+            return type(full, (_Standin,), {})
+        root = module.partition(".")[0]
+        known = root in sys.stdlib_module_names or root in ("__builtin__", "__main__", "copy_reg", "nt", "posix")
+        if known and not full.startswith(_INERT_STANDARD):
+            raise _Refused(f"it names {full}")
+        return _Uncallable(full, (_Standin,), {})
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage" and isinstance(pid[1], torch.dtype)):
+            raise _Refused(f"it refers to {str(pid)[:60]}, which is no tensor storage")
+        return _Storage(pid[1], str(pid[2]), int(pid[4]))
+
+
+def read_container(path: Path) -> Container:
+    """The weights in a published ``.pt`` / ``.pth`` file, read without executing anything in it.
+
+    Known layouts: the weights under ``model`` or ``state_dict``, or the bare state dict. Optimizer states, arguments
+    and the like are skipped. ``AvbenchError`` in one line: missing, not a torch zip archive, damaged, or *refused*
+    (the pickle in it names or calls something that is not data; the message says what).
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_archive(archive)
+    except _Refused as refused:
+        raise AvbenchError(f"{path.name} is refused and was not executed: {refused}") from None
+    except FileNotFoundError:
+        raise AvbenchError(f"checkpoint {path} does not exist") from None
+    except zipfile.BadZipFile:
+        raise AvbenchError(
+            f"{path.name} is not a torch checkpoint in zip form: is the download complete? (files older than torch 1.6 "
+            "have to be saved again)"
+        ) from None
+    except OSError as error:
+        raise AvbenchError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # whatever a damaged or hostile pickle makes the reader raise
+        raise AvbenchError(f"{path.name} is damaged: {type(error).__name__}: {str(error)[:120]}") from error
+
+
+def _read_archive(archive: zipfile.ZipFile) -> Container:
+    pickles = [info for info in archive.infolist() if re.fullmatch(r"[^/]+/data\.pkl", info.filename)]
+    if len(pickles) != 1:
+        raise _Refused(f"it holds {len(pickles)} files named data.pkl, not one")
+    folder = pickles[0].filename.removesuffix("data.pkl")
+    if pickles[0].file_size > _MAX_PICKLE_BYTES:
+        raise _Refused(f"its pickle is {pickles[0].file_size} bytes long")
+    if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+        raise _Refused("its numbers are big-endian")
+    content = _Reader(io.BytesIO(archive.read(pickles[0]))).load()
+    if not isinstance(content, dict):
+        raise _Refused("it holds no dictionary")
+    weights = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), dict)), content)
+    found = {key: value for key, value in weights.items() if isinstance(value, _Tensor)}
+    if not found or not all(isinstance(key, str) for key in found):
+        raise _Refused("it holds no weights under 'model' or 'state_dict'")
+    storages: dict[str, Tensor] = {}
+    plain = (int, float, str, bool, type(None))
+    about = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, plain)}
+    return Container({key: _tensor(archive, folder, value, storages) for key, value in found.items()}, about)
+
+
+def _tensor(archive: zipfile.ZipFile, folder: str, where: _Tensor, storages: dict[str, Tensor]) -> Tensor:
+    storage = where.storage
+    if storage.member not in storages:
+        info = archive.getinfo(f"{folder}data/{storage.member}")
+        size = storage.numel * torch.empty((), dtype=storage.dtype).element_size()
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != size:
+            raise _Refused(f"storage {storage.member} is {info.file_size} bytes long, its tensor says {size}")
+        data = bytearray(archive.read(info))  # zipfile checks the CRC
+        storages[storage.member] = (
+            torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+        )
+    return storages[storage.member].as_strided(where.size, where.stride, where.offset).contiguous()
+
+
+def md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def check_md5(path: Path, entry: Published) -> str:
+    """The file's md5; ``AvbenchError`` if it is not the one that was published."""
+    found = md5(path)
+    if not found.startswith(entry.md5_prefix):
+        raise AvbenchError(
+            f"{path.name} is not {entry.name}: its md5 is {found[:7]}..., published is {entry.md5_prefix}...; "
+            f"download {entry.url} again"
+        )
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- fitting to a model
+
+
+FAMILIES = ("sparsesync", "streamsync-trf", "streamsync-lstm", "synchformer", "synchformer-synchronisability")
+PARTS = ("synchformer-s1", "resnet-audio")  # encoders alone: they start a training, they do not run
+
+
+def family_of(keys: Iterable[str]) -> str:
+    """Which model a state dict belongs to, by the names of its keys; ``AvbenchError`` if none is known."""
+    names = {key.removeprefix("module.") for key in keys}
+
+    def has(*prefixes: str) -> bool:
+        return any(name.startswith(prefixes) for name in names)
+
+    if has("v_encoder.", "a_encoder."):
+        return "synchformer-s1"
+    if has("vfeat_extractor.base."):
+        if has("streaming_head.lstm."):
+            return "streamsync-lstm"
+        return "streamsync-trf" if has("streaming_head.", "transformer.streaming_down_proj.") else "sparsesync"
+    if has("vfeat_extractor.blocks.", "afeat_extractor.ast."):
+        return "synchformer-synchronisability" if has("transformer.sync_head.") else "synchformer"
+    if has("layer4.") and has("conv1."):
+        return "resnet-audio"
+    raise AvbenchError(
+        f"these weights belong to no known model (first key {next(iter(sorted(names)), 'missing')!r}): "
+        f"known are {', '.join((*FAMILIES, *PARTS))}"
+    )
+
+
+def build(family: str, n_classes: int = 21) -> SparseSync | Synchformer:
+    """An empty full-size model of a family, on the meta device: load weights with ``assign=True``."""
+    with torch.device("meta"):
+        if family == "sparsesync":
+            return SparseSync(n_classes=n_classes)
+        if family in ("streamsync-trf", "streamsync-lstm"):
+            return StreamSync(family.removeprefix("streamsync-"), n_classes=n_classes)
+        if family == "synchformer":
+            return Synchformer(n_classes=n_classes)
+        if family == "synchformer-synchronisability":
+            return Synchformer(n_classes=n_classes, head="sync_head")
+    raise UsageError(f"there is no full-size model {family!r}: there are {', '.join(FAMILIES)}")
+
+
+def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights under the models' own names, and a list of what was changed, in words.
+
+    ``module.`` prefixes go; the first stage's ``v_encoder.`` / ``a_encoder.`` become ``vfeat_extractor.`` /
+    ``afeat_extractor.`` and its projections and temperature are left out; a lone sound encoder loses its classifier;
+    the 2-class synchronisability model loses an offset head it does not use.
+    """
+    family, notes = family_of(tensors), []
+    out: dict[str, Tensor] = {}
+    left_out: list[str] = []
+    for key, tensor in tensors.items():
+        name = key.removeprefix("module.")
+        unused = (
+            (family == "synchformer-s1" and not name.startswith(("v_encoder.", "a_encoder.")))
+            or (family == "resnet-audio" and name.startswith("fc."))
+            or (family == "synchformer-synchronisability" and name.startswith("transformer.off_head."))
+        )
+        if unused:
+            left_out.append(name)
+            continue
+        for old, new in (("v_encoder.", "vfeat_extractor."), ("a_encoder.", "afeat_extractor.")):
+            if name.startswith(old):
+                name = new + name.removeprefix(old).removeprefix("module.")
+        if family == "resnet-audio":
+            name = f"afeat_extractor.{name}"
+        if name in out:
+            raise AvbenchError(f"two entries of the checkpoint are called {name}")
+        out[name] = tensor
+    if any(key.startswith("module.") for key in tensors):
+        notes.append("prefix 'module.' removed")
+    if family == "synchformer-s1":
+        notes.append("first-stage encoder names replaced by vfeat_extractor / afeat_extractor")
+    if left_out:
+        notes.append(f"left out: {', '.join(sorted(left_out))}")
+    return out, notes
+
+
+def fit(
+    tensors: Mapping[str, Tensor], template: Mapping[str, Tensor], name: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights, exactly the entries of ``template`` (keys, shapes, dtypes), in its order, and notes in words.
+
+    A longer ``pos_emb`` is cut to the model's length, as the published code does; a shorter one, or any other
+    difference, is an ``AvbenchError`` that lists missing, unexpected and misshapen entries.
+    """
+    notes, wrong = [], []
+    fitted: dict[str, Tensor] = {}
+    for key, wanted in template.items():
+        if key not in tensors:
+            continue
+        tensor = tensors[key]
+        if key.endswith("pos_emb_cfg.pos_emb") and tensor.ndim == 3 and tensor.shape[1] > wanted.shape[1]:
+            notes.append(f"{key} cut from {tensor.shape[1]} to {wanted.shape[1]} positions")
+            tensor = tensor[:, : wanted.shape[1]].contiguous()
+        if tensor.shape != wanted.shape:
+            wrong.append(f"{key}: {_shape(tensor)} instead of {_shape(wanted)}")
+        if tensor.dtype != wanted.dtype and tensor.is_floating_point() != wanted.is_floating_point():
+            wrong.append(f"{key}: {tensor.dtype} instead of {wanted.dtype}")
+        fitted[key] = tensor.to(wanted.dtype)
+    missing, unexpected = sorted(template.keys() - tensors.keys()), sorted(tensors.keys() - template.keys())
+    lists = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+    parts = [f"{len(items)} {what} ({_some(items)})" for what, items in lists if items]
+    if parts:
+        raise AvbenchError(f"the weights do not fit {name}: {'; '.join(parts)}")
+    return fitted, notes
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _some(items: list[str], n: int = 4) -> str:
+    return ", ".join(items[:n]) + (f", and {len(items) - n} more" if len(items) > n else "")
+
+
+def n_classes_of(tensors: Mapping[str, Tensor]) -> int:
+    """Width of the snapshot head; 0 if there is none."""
+    for head in ("transformer.off_head.weight", "transformer.sync_head.weight"):
+        if head in tensors:
+            return len(tensors[head])
+    return 0
+
+
+# ----------------------------------------------------------------------------------------- converting, verifying, using
+
+
+def convert(source: Path, target: Path, entry: Published | None = None) -> dict[str, Any]:
+    """Published ``.pt`` -> ``target`` (.safetensors) and, beside it, a ``.json`` of provenance, which is returned.
+
+    ``entry`` additionally demands its md5 and family. The weights are checked against the full-size model before
+    anything is written; both files appear whole or not at all. ``AvbenchError`` as :func:`read_container`,
+    :func:`check_md5` and :func:`fit`.
+    """
+    source, target = Path(source), Path(target)
+    container = read_container(source)
+    digest = check_md5(source, entry) if entry else md5(source)
+    tensors, notes = renamed(container.tensors)
+    family = family_of(container.tensors)
+    if entry and family != entry.family:
+        raise AvbenchError(f"{source.name} holds {family} weights, {entry.name} is {entry.family}")
+    if family in FAMILIES:
+        tensors, more = fit(tensors, build(family, n_classes_of(tensors)).state_dict(), family)
+    else:
+        whole = build("synchformer" if family == "synchformer-s1" else "sparsesync").state_dict()
+        part = ("afeat_extractor.",) if family == "resnet-audio" else ("vfeat_extractor.", "afeat_extractor.")
+        tensors, more = fit(tensors, {k: t for k, t in whole.items() if k.startswith(part)}, family)
+    data = save({key: tensor.contiguous() for key, tensor in tensors.items()}, {"family": family})
+    card = {
+        "schema": 1,
+        "family": family,
+        "n_classes": n_classes_of(tensors),
+        "source": {"file": source.name, "md5": digest, "url": entry.url if entry else None},
+        "published_as": entry.name if entry else None,
+        "id": entry.id if entry else None,
+        "trained_on": entry.trained_on if entry else "undeclared",
+        "audio_lead_trim_samples": entry.audio_lead_trim_samples if entry else 0,
+        "changes": notes + more,
+        "n_tensors": len(tensors),
+        "n_parameters": sum(t.numel() for t in tensors.values() if t.is_floating_point()),
+        "about": {k: v for k, v in container.about.items() if not isinstance(v, float) or math.isfinite(v)},
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        atomic_write_bytes(target, data)
+        atomic_write_bytes(target.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+    except OSError as error:
+        raise AvbenchError(f"cannot write {target}: {error.strerror or error}") from error
+    return card
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The provenance of a converted file, after checking its hash, its keys and shapes and that every weight is finite.
+
+    ``AvbenchError`` (one line) otherwise.
+    """
+    path = Path(path)
+    sidecar = path.with_suffix(".json")
+    try:
+        card, data = json.loads(sidecar.read_text(encoding="utf-8")), path.read_bytes()
+    except FileNotFoundError as error:
+        raise AvbenchError(f"{error.filename} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise AvbenchError(f"{path.name} and {sidecar.name} cannot be read: {error}") from error
+    if not isinstance(card, dict) or hashlib.sha256(data).hexdigest() != card.get("sha256"):
+        raise AvbenchError(f"{path.name} is not the file that {sidecar.name} describes: convert it again")
+    tensors = load(data)
+    if card["family"] in FAMILIES:
+        fit(tensors, build(card["family"], card["n_classes"]).state_dict(), card["family"])
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise NonFiniteError(f"{path.name}: {key} holds values that are not finite")
+    return card
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Weights under the models' own names from a converted ``.safetensors`` or, read without executing it, a
+    published ``.pt`` file. ``AvbenchError`` in one line."""
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        return renamed(read_container(path).tensors)[0]
+    try:
+        return load(path.read_bytes())
+    except OSError as error:
+        raise AvbenchError(f"weight file {path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # safetensors raises its own kind for damaged files
+        raise AvbenchError(f"weight file {path.name} is damaged: {str(error)[:120]}") from error
+
+
+def load_full_size(family: str, weights: Path | Mapping[str, Tensor]) -> SparseSync | Synchformer:
+    """A full-size model with weights from a file or a state dict, in eval mode, float32, on the CPU.
+
+    The sidecar of a converted file, if there is one, sets the front end's ``audio_lead_trim_samples`` and
+    ``trained_on``. ``AvbenchError`` if the weights do not fit.
+    """
+    if isinstance(weights, Mapping):
+        tensors, sidecar = renamed(weights)[0], None
+    else:
+        tensors, sidecar = load_weights(weights), Path(weights).with_suffix(".json")
+    model = build(family, n_classes_of(tensors) or 21)
+    model.load_state_dict(fit(tensors, model.state_dict(), family)[0], strict=True, assign=True)
+    if sidecar is not None and Path(weights).suffix == ".safetensors" and sidecar.is_file():
+        card = json.loads(sidecar.read_text(encoding="utf-8"))
+        trim = int(card["audio_lead_trim_samples"])
+        model.frontend = replace(model.frontend, audio_lead_trim_samples=trim)
+        model.trained_on = card["trained_on"]
+    return model.eval()

@@ -1,0 +1,327 @@
+"""The embedded mini backbones: small enough to train on a laptop's CPU and to ship with the package.
+
+They keep the shape of the published models (two towers, selectors, a global transformer with OFF and PASS tokens; for
+the segment backbone: towers that see 0.64 s segments only, pretrained contrastively and then frozen), but hand the
+transformer an explicit correlation of the two towers over time, which is what makes them trainable in under an hour.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avbench.baselines import weights
+from avbench.baselines.blocks import Block, CrossBlock, init_fusion
+from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, TokenMaker
+from avbench.types import FrontEnd, Snapshot, SnapshotPredictor
+
+N_FRAMES = 125  # one 5 s window at 25 fps
+N_MELS = 48
+MEL_HOP = 160  # samples: 10 ms
+MAX_LAG = 55  # frames: 2.2 s, so that the edge classes are complete
+N_CLASSES = 21
+FRAMES_PER_CLASS = 5
+
+
+def mel_filters(n_freqs: int, n_mels: int, sample_rate_hz: int = 16_000) -> Tensor:
+    """(n_freqs, n_mels) triangular filters on the HTK mel scale."""
+    hz = torch.linspace(0, sample_rate_hz / 2, n_freqs)
+    top = 2595 * torch.log10(torch.tensor(1 + sample_rate_hz / 2 / 700))
+    edges = 700 * (10 ** (torch.linspace(20, float(top), n_mels + 2) / 2595) - 1)
+    rising = (hz[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - hz[:, None]) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+class LogMel(nn.Module):
+    """(B, N) samples in [-1, 1] -> (B, n_mels, N / 160) log-mel, one column per 10 ms, centred frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(400), persistent=False)
+        self.register_buffer("filters", mel_filters(257, N_MELS), persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        spectrum = torch.stft(
+            audio, 512, MEL_HOP, 400, self.window, center=True, pad_mode="reflect", return_complex=True
+        )
+        power = spectrum.real**2 + spectrum.imag**2
+        mel = (power.transpose(1, 2) @ self.filters).transpose(1, 2)
+        return torch.log(mel[:, :, : audio.shape[1] // MEL_HOP] + 1e-5)
+
+    @staticmethod
+    def statistics(mel: Tensor) -> Tensor:
+        """(B, n_mels, T) -> (B, n_mels, 2): mean and unbiased standard deviation over time, per frequency."""
+        return torch.stack([mel.mean(-1), mel.std(-1)], dim=-1)
+
+    @staticmethod
+    def standardise(mel: Tensor, statistics: Tensor) -> Tensor:
+        """Per-frequency standardisation; the floor keeps bands that hardly move (and silence) from blowing up."""
+        return (mel - statistics[..., :1]) / statistics[..., 1:].clamp(min=0.25)
+
+
+def luma(video: Tensor) -> Tensor:
+    """(B, T, 3, H, W) uint8 RGB -> (B, T, H, W) float32 in [-0.5, 0.5] (BT.601 weights)."""
+    weights = video.new_tensor([0.299, 0.587, 0.114], dtype=torch.float32)
+    return torch.einsum("btchw,c->bthw", video.float(), weights) / 255 - 0.5
+
+
+class TemporalBlock(nn.Module):
+    """Residual convolution over time, (N, D, T) -> (N, D, T)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(dim)
+        self.conv = nn.Conv1d(dim, dim, 5, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(F.gelu(self.norm(x)))
+
+
+class VideoTower(nn.Module):
+    """(N, T, 64, 64) luma -> (N, T, D): per-frame convolutions on picture and frame difference, then time."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(2, 24, 6, stride=4, padding=1, bias=False),
+            nn.BatchNorm2d(24),
+            nn.ReLU(),
+            nn.Conv2d(24, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 48, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(48),
+            nn.ReLU(),
+        )
+        self.fc = nn.Linear(48 * 16, dim)
+        self.time = nn.Sequential(TemporalBlock(dim), TemporalBlock(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t = x.shape[:2]
+        change = torch.diff(x, dim=1, prepend=x[:, :1]) * 3
+        frames = torch.stack([x, change], dim=2).flatten(0, 1)
+        features = self.fc(self.trunk(frames).flatten(1)).unflatten(0, (n, t))
+        return self.time(features.transpose(1, 2)).transpose(1, 2)
+
+
+class AudioTower(nn.Module):
+    """(N, n_mels, 4 T) standardised log-mel -> (N, T, D) at 25 Hz."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 48, 3, stride=(2, 1), padding=1, bias=False),
+            nn.BatchNorm2d(48),
+            nn.ReLU(),
+        )
+        self.fc = nn.Linear(48 * (N_MELS // 8), dim)
+        self.time = nn.Sequential(TemporalBlock(dim), TemporalBlock(dim))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        x = self.trunk(mel[:, None])
+        features = self.fc(x.permute(0, 3, 1, 2).flatten(2))
+        return self.time(features.transpose(1, 2)).transpose(1, 2)
+
+
+def lag_correlation(video: Tensor, audio: Tensor, heads: int, max_lag: int = MAX_LAG) -> Tensor:
+    """(B, T, D) x (B, T, D) -> (B, heads, 2 max_lag + 1): sum over t of video[t + lag] . audio[t].
+
+    An event at source time s lies at s - v in the picture window and at s - v - offset in the sound window, so the
+    peak is at lag = +offset: early audio (positive offset) peaks at a positive lag.
+    """
+    n = video.shape[1]
+    size = 2 * n + 6  # room for every lag without wrapping; 256 for 5 s windows
+    v, a = ((x - x.mean(1, keepdim=True)).float().unflatten(-1, (heads, -1)) for x in (video, audio))
+    product = (torch.fft.rfft(v, size, dim=1) * torch.fft.rfft(a, size, dim=1).conj()).sum(-1)
+    full = torch.fft.irfft(product, size, dim=1)
+    lags = torch.arange(-max_lag, max_lag + 1, device=v.device)
+    overlap = (n - lags.abs()).clamp(min=1).to(full)
+    return (full[:, lags % size] / overlap.sqrt()[:, None]).transpose(1, 2)
+
+
+class Fusion(nn.Module):
+    """Towers' features -> snapshot: selectors, lag tokens from the correlation, global transformer, OFF and PASS.
+
+    Sequence: [OFF, PASS, 21 lag tokens, S visual, MOD, S audio]. ``forward`` gives logits (B, 21), OFF output (B, D),
+    PASS output (B, D) and the auxiliary logits of the correlation alone.
+    """
+
+    def __init__(self, feature_dim: int, dim: int = 96, heads: int = 4, layers: int = 2, selectors: int = 4) -> None:
+        super().__init__()
+        self.correlation_heads = 8
+        self.lags = nn.Sequential(nn.Conv1d(8, 32, 7, padding=3), nn.GELU())
+        self.lag_tokens = nn.Conv1d(32, dim, 2 * FRAMES_PER_CLASS + 1, stride=FRAMES_PER_CLASS)
+        self.lag_pos = nn.Parameter(torch.zeros(1, N_CLASSES, dim))
+        self.v_in, self.a_in = nn.Linear(feature_dim, dim), nn.Linear(feature_dim, dim)
+        self.v_time, self.a_time = (nn.Parameter(0.02 * torch.randn(1, N_FRAMES, dim)) for _ in range(2))
+        self.v_query, self.a_query = (nn.Parameter(torch.randn(1, selectors, dim)) for _ in range(2))
+        self.selector = CrossBlock(dim, heads, 0.0)  # shared by both towers to keep the weights small
+        self.OFF_tok, self.PASS_tok, self.MOD_tok = (nn.Parameter(torch.randn(1, 1, dim)) for _ in range(3))
+        self.blocks = nn.Sequential(*(Block(dim, heads, 0.0) for _ in range(layers)))
+        self.ln_f = nn.LayerNorm(dim)
+        self.off_head = nn.Linear(dim, N_CLASSES, bias=False)
+        self.lag_head = nn.Linear(dim, 1)
+        self.aux_head = nn.Linear(dim, 1)
+        init_fusion(self)
+
+    def forward(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        correlation = lag_correlation(video, audio, self.correlation_heads)
+        lag = self.lag_tokens(self.lags(correlation)).transpose(1, 2)
+        aux = self.aux_head(lag)[..., 0]
+        b, t = video.shape[:2]
+        first = (N_FRAMES - t) // 2  # segment backbones cover fewer frames, centred
+        v = self.selector(self.v_query.expand(b, -1, -1), self.v_in(video) + self.v_time[:, first : first + t])
+        a = self.selector(self.a_query.expand(b, -1, -1), self.a_in(audio) + self.a_time[:, first : first + t])
+        off, passed, mod = (x.expand(b, -1, -1) for x in (self.OFF_tok, self.PASS_tok, self.MOD_tok))
+        o = self.ln_f(self.blocks(torch.cat([off, passed, lag + self.lag_pos, v, mod, a], dim=1)))
+        logits = self.off_head(o[:, 0]) + self.lag_head(o[:, 2 : 2 + N_CLASSES])[..., 0]
+        return logits, o[:, 0], o[:, 1], aux
+
+
+class MiniBackbone(nn.Module, SnapshotPredictor):
+    """What both mini backbones share: front end, fusion, streaming token and the two-tower path."""
+
+    frontend = FrontEnd(size=64)
+    two_tower = True
+
+    def __init__(self, feature_dim: int = 96, dim: int = 96) -> None:
+        super().__init__()
+        self.logmel = LogMel()
+        self.video_tower = VideoTower(feature_dim)
+        self.audio_tower = AudioTower(feature_dim)
+        self.fusion = Fusion(feature_dim, dim)
+        self.token_maker = TokenMaker(dim)
+        self.token_dim = dim
+
+    def audio_statistics(self, audio: Tensor) -> Tensor:
+        """(N,) samples of a whole stretch -> (n_mels, 2), for the ``paper`` protocol."""
+        return LogMel.statistics(self.logmel(audio[None]))[0]
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """(B, 125, 3, 64, 64) uint8 -> (B, T, D)."""
+        return self.video_features(luma(video))
+
+    def encode_audio(self, audio: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """(B, 80000) -> (B, T, D); ``statistics`` (n_mels, 2) replaces the window's own."""
+        mel = self.logmel(audio)
+        return self.audio_features(
+            LogMel.standardise(mel, LogMel.statistics(mel) if statistics is None else statistics)
+        )
+
+    def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
+        logits, off, passed, _ = self.fusion(video_features, audio_features)
+        return Snapshot(logits, self.token_maker(logits, off, passed))
+
+    def predict(self, video: Tensor, audio: Tensor, statistics: Tensor | None = None) -> Snapshot:
+        return self.fuse(self.encode_video(video), self.encode_audio(audio, statistics))
+
+    def video_features(self, picture: Tensor) -> Tensor:
+        """(B, 125, 64, 64) luma -> (B, T, D)."""
+        return self.video_tower(picture)
+
+    def audio_features(self, mel: Tensor) -> Tensor:
+        """(B, n_mels, 500) standardised log-mel -> (B, T, D)."""
+        return self.audio_tower(mel)
+
+
+class MiniSparseSync(MiniBackbone):
+    """SparseSync-like: both towers see the whole window."""
+
+    description = "mini SparseSync-like backbone (two towers, correlation over lags, selectors, global transformer)"
+
+
+class MiniSynchformer(MiniBackbone):
+    """Synchformer-like: the towers see 14 segments of 0.64 s (50 % overlap) one by one and nothing beyond them."""
+
+    description = "mini Synchformer-like backbone (segment towers pretrained contrastively, then frozen)"
+    n_segments, segment_frames, step_frames, first_frame = 14, 16, 8, 2
+
+    def _segments(self, x: Tensor, per_frame: int) -> Tensor:
+        """(B, ..., time) -> (B * 14, ..., segment) along the last axis; ``per_frame`` columns belong to one frame."""
+        x = x[..., self.first_frame * per_frame :]
+        x = x.unfold(-1, self.segment_frames * per_frame, self.step_frames * per_frame)[..., : self.n_segments, :]
+        return x.movedim(-2, 1).flatten(0, 1)
+
+    def _stitch(self, features: Tensor) -> Tensor:
+        """(B * 14, 16, D) -> (B, 120, D): overlapping halves are averaged."""
+        x = features.unflatten(0, (-1, self.n_segments))
+        first, second = x[:, :, : self.step_frames], x[:, :, self.step_frames :]
+        parts = [
+            first[:, 0],
+            *((second[:, i] + first[:, i + 1]) / 2 for i in range(self.n_segments - 1)),
+            second[:, -1],
+        ]
+        return torch.cat(parts, dim=1)
+
+    def segment_video(self, picture: Tensor) -> Tensor:
+        """(B, 125, 64, 64) -> (B * 14, 16, D)."""
+        return self.video_tower(self._segments(picture.movedim(1, -1), 1).movedim(-1, 1))
+
+    def segment_audio(self, mel: Tensor) -> Tensor:
+        """(B, n_mels, 500) -> (B * 14, 16, D)."""
+        return self.audio_tower(self._segments(mel, 4))
+
+    def video_features(self, picture: Tensor) -> Tensor:
+        return self._stitch(self.segment_video(picture))
+
+    def audio_features(self, mel: Tensor) -> Tensor:
+        return self._stitch(self.segment_audio(mel))
+
+
+# -- embedded weights --------------------------------------------------------------------------------------------------
+
+BACKBONES = {
+    "sparsesync-pt": MiniSparseSync,
+    "sparsesync": MiniSparseSync,
+    "synchformer": MiniSynchformer,
+    "streamsync-trf": MiniSparseSync,
+    "streamsync-lstm": MiniSparseSync,
+}
+HEADS = {"streamsync-trf": StreamingTransformer, "streamsync-lstm": StreamingLSTM}
+
+
+def card(name: str) -> dict[str, Any]:
+    """The model card of an embedded weight file: recipe, seed, log, wall time, validation, sha256."""
+    return json.loads(files(weights).joinpath(f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _tensors(name: str, part: str, path: Path | None = None) -> dict[str, Tensor]:
+    """Float32 tensors of one part ("backbone" or "head") of a weight file, stored as float16."""
+    data = path.read_bytes() if path else files(weights).joinpath(f"{name}.safetensors").read_bytes()
+    prefix = f"{part}."
+    return {
+        key.removeprefix(prefix): tensor.float() if tensor.is_floating_point() else tensor
+        for key, tensor in load(data).items()
+        if key.startswith(prefix)
+    }
+
+
+def load_backbone(name: str, path: Path | None = None) -> MiniBackbone:
+    """An embedded backbone in eval mode: one of BACKBONES; ``path`` reads another weight file of the same make."""
+    model = BACKBONES[name]()
+    model.load_state_dict(_tensors(name, "backbone", path))
+    if path is None:
+        model.trained_on = card(name)["trained_on"]
+    return model.eval()
+
+
+def load_head(name: str, path: Path | None = None) -> StreamingTransformer | StreamingLSTM:
+    """The streaming head that belongs to an embedded StreamSync backbone, in eval mode: one of HEADS."""
+    tensors = _tensors(name, "head", path)
+    head = HEADS[name](len(tensors["ln_f.weight"]))
+    head.load_state_dict(tensors)
+    return head.eval()

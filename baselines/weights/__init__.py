@@ -1,0 +1,1 @@
+"""Embedded weights (safetensors, float16) and their cards (JSON)."""

@@ -1,0 +1,46 @@
+"""avbench: a benchmark harness for audio-visual synchronisation in streaming video.
+
+Public names are loaded on first use, so ``import avbench`` stays fast and does not load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AvbenchError": "types",
+    "ClipRecord": "types",
+    "FrontEnd": "types",
+    "OffsetGrid": "types",
+    "SegmentRecord": "types",
+    "Snapshot": "types",
+    "SnapshotPredictor": "types",
+    "StreamingHead": "types",
+    "Window": "types",
+    "Protocol": "protocol",
+    "SnapshotStore": "store",
+    "RunResult": "results",
+    "StreamingModel": "registry",
+    "load_model": "registry",
+    "list_models": "registry",
+    "evaluate": "evaluation",
+}
+_MODULES = ("data", "manifest", "metrics", "plan", "protocol", "registry", "replay", "results", "runner", "stats")
+_MODULES += ("store", "ticks", "types")
+
+__all__ = ["__version__", *_HOME, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"avbench.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"avbench.{name}")
+    raise AttributeError(f"module 'avbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Clips and labels: media reading, SynthSync, manifests over own files."""

@@ -1,0 +1,215 @@
+"""A manifest over any videos a user has: probe, hash, choose starts and offsets. The media are not touched."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from avbench.data.media import MediaInfo, media_sha256, probe
+from avbench.data.offsets import draw_offset, nominal_starts, parse_offset_law
+from avbench.manifest import Manifest, write_manifest
+from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, seconds
+from avbench.types import ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
+
+EXTENSIONS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts")
+
+
+def manifest_from_files(
+    paths: Iterable[Path | str],
+    out: Path,
+    *,
+    offset_law: str = "uniform",
+    start_law: str = "grid:10",
+    window: Tick = 5 * TICKS_PER_S,
+    hop: Tick = 2 * TICKS_PER_S,
+    iterations: int = 1,
+    seed: int = 0,
+    copy: bool = False,
+    name: str = "",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[Manifest, list[MediaError]]:
+    """Write a manifest over video files and folders (searched recursively for ``EXTENSIONS``) into ``out``.
+
+    Every file is decoded once to measure it. A segment is made for each start of ``start_law`` at which ``iterations``
+    windows of picture and of (shifted) sound fit; the first start is moved to where its offset allows. One window is
+    the default, so that short clips stay in; a run with more iterations lists the segments it cannot use.
+    ``copy`` puts the media under ``out/media``; otherwise the manifest records where they are.
+
+    Returns the manifest and one ``MediaError`` for every file that was refused. ``progress(done, total, file)``.
+    ``UsageError``: unknown law, no files, or none that can be used.
+    """
+    grid = OffsetGrid()
+    if parse_offset_law(offset_law, grid)[0] == "list":
+        raise UsageError("offset law 'list' is for data that brings its offsets; choose uniform, truncnorm or fixed:S")
+    nominal_starts(start_law, 1)  # an unknown law is refused before any file is decoded
+    for word, value in (("window", window), ("hop", hop)):
+        if value <= 0 or value % TICKS_PER_FRAME:
+            raise UsageError(f"{word} is {seconds(value):g} s; it must be a positive multiple of 0.04 s (one frame)")
+    if iterations < 1:
+        raise UsageError(f"iterations is {iterations}; it must be at least 1")
+    length = window + (iterations - 1) * hop
+
+    out = Path(out)
+    files = find_media(paths)
+    root = _common_folder(files)
+    media_root = out / "media" if copy else root
+    clips: dict[str, ClipRecord] = {}
+    segments: list[SegmentRecord] = []
+    sources: dict[str, dict[str, object]] = {}
+    refused: list[MediaError] = []
+    for done, (clip_id, file) in enumerate(_name_clips(files, root).items()):
+        if progress:
+            progress(done, len(files), clip_id)
+        try:
+            info = probe(file, clip_id)
+            clip = ClipRecord(
+                id=clip_id,
+                video_id=clip_id,
+                path=clip_id + file.suffix.lower() if copy else file.relative_to(root).as_posix(),
+                sha256=media_sha256(file),
+                n_frames=info.n_frames,
+                n_samples=info.n_samples,
+                channel="" if file.parent == root else file.parent.relative_to(root).as_posix(),
+            )
+            made = _segments(clip, nominal_starts(start_law, clip.duration), length, offset_law, seed, grid)
+            if copy:
+                _copy(file, media_root / clip.path, clip_id)
+        except MediaError as error:
+            refused.append(error)
+            continue
+        clips[clip_id], sources[clip_id] = clip, _source(info, file)
+        segments += made
+    if progress:
+        progress(len(files), len(files), "")
+    if not clips:
+        raise UsageError(f"none of the {len(files)} files can be used; the first: {refused[0]}")
+    manifest = Manifest(
+        name=name or out.resolve().name,
+        kind="files",
+        note=f"{len(clips)} of {len(files)} files; starts {start_law}, offsets {offset_law} (seed {seed})",
+        offset_law=offset_law,
+        clips=clips,
+        segments=tuple(segments),
+        media_root=media_root,
+        grid=grid,
+        sources=sources,
+    )
+    write_manifest(manifest, out)
+    return manifest, refused
+
+
+def find_media(paths: Iterable[Path | str]) -> list[Path]:
+    """The files meant by ``paths``, sorted, each once: files as named (whatever their extension), folders recursed.
+
+    Links are followed to the file they mean. ``UsageError`` for a path that does not exist, or if nothing is found.
+    """
+    found: set[Path] = set()
+    for given in map(Path, paths):
+        if given.is_dir():
+            inside = (p for p in given.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+            found |= {p.resolve() for p in inside if not p.name.startswith(".")}
+        elif given.exists():
+            found.add(given.resolve())
+        else:
+            raise UsageError(f"{given} does not exist")
+    if not found:
+        raise UsageError(f"no video files there (looked for {', '.join(e[1:] for e in EXTENSIONS)})")
+    return sorted(found)
+
+
+def _common_folder(files: list[Path]) -> Path:
+    try:
+        return Path(os.path.commonpath([f.parent for f in files]))
+    except ValueError as error:  # two drives
+        raise UsageError("the files have no folder in common; make one manifest per drive, or use copy") from error
+
+
+def _name_clips(files: list[Path], root: Path) -> dict[str, Path]:
+    """Clip ids from the relative paths: readable, safe as file names, unique, and independent of the other files
+    unless two would collide (then both keep their extension, and numbers settle what is left)."""
+    stems = {f: _slug(f.relative_to(root).with_suffix("").as_posix()) for f in files}
+    taken = Counter(stem.casefold() for stem in stems.values())  # copies must not meet on a case-blind disk either
+    named: dict[str, Path] = {}
+    used: set[str] = set()
+    for file in files:
+        base = stems[file] if taken[stems[file].casefold()] == 1 else _slug(file.relative_to(root).as_posix())
+        clip_id, n = base, 1
+        while clip_id.casefold() in used:
+            n += 1
+            clip_id = f"{base}~{n}"
+        used.add(clip_id.casefold())
+        named[clip_id] = file
+    return named
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text.replace("/", "--")).lstrip(".")[-150:] or "clip"
+
+
+def _segments(
+    clip: ClipRecord, starts: list[Tick], length: Tick, law: str, seed: int, grid: OffsetGrid
+) -> list[SegmentRecord]:
+    """One segment for every start at which picture and sound fit; ``MediaError`` if there is none."""
+    made = []
+    shortest = None
+    for nominal in starts:
+        segment_id = f"{clip.id}@{seconds(nominal):.10g}"
+        offset = draw_offset(law, segment_id, seed, grid)
+        earliest = -(-max(nominal, -offset) // TICKS_PER_FRAME) * TICKS_PER_FRAME
+        end = earliest + length
+        shortest = max(end, end + offset) if shortest is None else shortest
+        if end > clip.n_frames * TICKS_PER_FRAME or end + offset > clip.n_samples:
+            continue
+        made.append(
+            SegmentRecord(
+                id=segment_id,
+                clip_id=clip.id,
+                video_id=clip.video_id,
+                start=earliest,
+                offset=offset,
+                offset_class=grid.class_of(seconds(offset)),
+                channel=clip.channel,
+                split=clip.split,
+            )
+        )
+    if not made:
+        needed = f", {seconds(shortest):.2f} s are needed with its offset" if shortest else ""
+        raise MediaError(clip.id, f"too short: picture and sound together last {seconds(clip.duration):.2f} s{needed}")
+    return made
+
+
+def _source(info: MediaInfo, file: Path) -> dict[str, object]:
+    """What the container said: kept, because a hidden 64 ms can later only be traced through it."""
+    return {
+        "file": file.name,
+        "fps": str(info.fps),
+        "is_cfr_25": info.is_cfr_25,
+        "size": f"{info.width}x{info.height}",
+        "rotation": info.rotation,
+        "sample_rate": info.sample_rate,
+        "channels": info.channels,
+        "video_start_s": info.video_start_s,
+        "audio_start_s": info.audio_start_s,
+        "first_audio_packet_s": info.first_audio_packet_s,
+        "container": info.container,
+        "encoder": info.encoder,
+        "warnings": list(info.warnings),
+    }
+
+
+def _copy(file: Path, target: Path, clip_id: str) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and target.samefile(file):
+            return
+        shutil.copyfile(file, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise MediaError(clip_id, f"cannot be copied to {target} ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)

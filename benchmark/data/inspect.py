@@ -1,0 +1,129 @@
+"""What is in a manifest, and whether the media still are what it says. Functions only; the commands are elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avbench.data.media import media_sha256, probe
+from avbench.manifest import Manifest, check
+from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
+from avbench.types import MediaError
+
+SUPPORT_HOPS_S = (1, 2, 3, 4)
+SUPPORT_WINDOWS = (2, 4, 6, 8, 12, 18, 24, 36, 48)
+
+
+def info(manifest: Manifest) -> dict[str, Any]:
+    """Statistics as plain data. Hours are of clips; ``support[hop_s][n_windows]`` counts the segments whose clip holds
+    that many 5 s windows of the streaming protocol; ``class_histogram`` has one count per offset class."""
+    segments, clips = manifest.segments, manifest.clips.values()
+    classes = Counter(s.offset_class for s in segments)
+    hashes = Counter(c.sha256 for c in clips)
+    rooms = _rooms(manifest)
+    return {
+        "name": manifest.name,
+        "kind": manifest.kind,
+        "note": manifest.note,
+        "offset_law": manifest.offset_law,
+        "sha256": manifest.sha256,
+        "media_root": str(manifest.media_root),
+        "n_clips": len(clips),
+        "n_videos": len({c.video_id for c in clips}),
+        "n_segments": len(segments),
+        "hours": seconds(sum(c.duration for c in clips)) / 3600,
+        "clip_s": _range([seconds(c.duration) for c in clips]),
+        "splits": {
+            name: {
+                "clips": sum(c.split == name for c in clips),
+                "segments": sum(s.split == name for s in segments),
+                "hours": seconds(sum(c.duration for c in clips if c.split == name)) / 3600,
+            }
+            for name in manifest.splits
+        },
+        "categories": _counts(s.category for s in segments),
+        "channels": _counts(s.channel for s in segments),
+        "events": _counts(event for s in segments for event in s.events),
+        "class_histogram": [classes[c] for c in range(manifest.grid.n_classes)],
+        "support": {
+            hop: {n: int((rooms >= (5 + (n - 1) * hop) * TICKS_PER_S).sum()) for n in SUPPORT_WINDOWS}
+            for hop in SUPPORT_HOPS_S
+        },
+        "duplicate_media": sum(n - 1 for n in hashes.values()),
+        "warnings": [
+            f"clip {name}: {text}" for name, source in manifest.sources.items() for text in source.get("warnings", ())
+        ],
+    }
+
+
+def _rooms(manifest: Manifest) -> np.ndarray:
+    """(n_segments,) int64 ticks from a segment's start to where its picture or its shifted sound runs out."""
+    rooms = []
+    for s in manifest.segments:
+        clip = manifest.clips[s.clip_id]
+        fits = s.start >= 0 and s.start + s.offset >= 0
+        room = min(clip.n_frames * TICKS_PER_FRAME - s.start, clip.n_samples - s.start - s.offset)
+        rooms.append(room if fits else 0)
+    return np.array(rooms, np.int64)
+
+
+def _range(values: list[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
+
+
+def _counts(values: Any) -> dict[str, int]:
+    """Counts, most frequent first, names breaking ties."""
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+
+def verify(
+    manifest: Manifest, decode: bool = True, progress: Callable[[int, int, str], None] | None = None
+) -> list[str]:
+    """Every problem found, one line each; an empty list means that all is as the manifest says.
+
+    Checks the tables against each other, every media file's hash and, with ``decode``, by decoding all of it, its
+    frame and sample counts; also that each segment's first window lies inside its clip.
+    """
+    problems = check(manifest)
+    for done, clip in enumerate(manifest.clips.values()):
+        if progress:
+            progress(done, len(manifest.clips), clip.id)
+        try:
+            path = manifest.clip_path(clip)
+            problems += _media_problems(path, clip.id, clip.sha256, (clip.n_frames, clip.n_samples), decode)
+        except MediaError as error:
+            problems.append(str(error))
+    if progress:
+        progress(len(manifest.clips), len(manifest.clips), "")
+    known = all(s.clip_id in manifest.clips for s in manifest.segments)
+    rooms = _rooms(manifest) if known else np.zeros(0)
+    problems += [
+        f"segment {s.id}: its first 5 s window (start {seconds(s.start):g} s, offset {s.offset_s:g} s) leaves the clip"
+        for s, room in zip(manifest.segments, rooms, strict=False)
+        if room < ticks(5)
+    ]
+    return problems
+
+
+def _media_problems(path: Path, clip_id: str, sha256: str, counts: tuple[int, int], decode: bool) -> list[str]:
+    if path.is_dir():
+        raise MediaError(clip_id, f"{path} is a folder, not a media file")
+    if not path.exists():
+        raise MediaError(clip_id, f"{path} does not exist")
+    if media_sha256(path) != sha256:
+        # what a changed file holds is of no interest: its labels no longer apply
+        return [f"clip {clip_id}: {path} has changed (other sha256); restore it or make the manifest anew"]
+    if not decode:
+        return []
+    found = probe(path, clip_id)
+    return [
+        f"clip {clip_id}: {what} is {has}, the manifest says {says}"
+        for what, has, says in (("n_frames", found.n_frames, counts[0]), ("n_samples", found.n_samples, counts[1]))
+        if has < says or (what == "n_frames" and has != says)
+    ]

@@ -1,0 +1,638 @@
+"""Reading and writing clips with PyAV, everything placed by ``pts * time_base`` and never by counting.
+
+A clip has one clock: time 0 is the instant of its first picture (pts 0 in the files avbench writes; 1.48 s in many
+mpegts files), and both streams are read on it. Grid frame k is what a viewer sees at k/25 s, sample k is what is heard
+at k/16000 s. Offsets are imposed by whoever cuts windows out of these two, never here and never by muxing.
+
+What this module promises was measured: a constant error of 64 ms (one AAC packet) is a third of a class.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
+from avbench.types import AvbenchError, ClipRecord, FrontEnd, MediaError, UsageError
+
+if TYPE_CHECKING:
+    import av
+
+MAX_CLIP_S = 3600  # probing refuses longer files: a clip's sound is held in memory as a whole
+_AAC_SAMPLES = 1024
+_GRID_SLACK_PER_S = 2000  # 1/2000 s: containers with a 1 ms clock (mkv) round picture times by up to half of it
+_PICTURE_HOLE_S = 1  # a longer step between two pictures is damage, not a slow source
+_SOUND_HOLE_S = Fraction(1, 50)  # a longer hole (or jump back) in the sound is damage, not a jittery clock
+# playlists and scripts posing as media could otherwise make FFmpeg open other files or addresses
+_OPEN_OPTIONS = {"format_whitelist": "mp4,matroska,mpegts,avi", "protocol_whitelist": "file"}
+_DECLARED_SLACK_S = Fraction(1, 2)  # a file ending this much before its own declared duration is truncated
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def encode_clip(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    audio: np.ndarray,
+    *,
+    crf: int = 26,
+    preset: str = "veryfast",
+    audio_bit_rate: int = 48_000,
+) -> None:
+    """Write an mp4 clip: H.264 at 25 fps (frame k at pts k/25 s exactly) and AAC 16 kHz mono (no lag).
+
+    ``frames``: (H, W, 3) uint8 RGB arrays, or one (T, H, W, 3) array; H and W even. ``audio``: (N,) float32 in [-1, 1].
+    The same input gives the same bytes (one encoder thread: libx264's output depends on the thread count). The file
+    appears under ``path`` only when complete. ``UsageError`` for input of another shape; ``AvbenchError`` if the file
+    cannot be written.
+    """
+    import av
+
+    path = Path(path)
+    sound = np.ascontiguousarray(audio, dtype=np.float32)
+    if sound.ndim != 1 or not sound.size or not np.isfinite(sound).all():
+        raise UsageError(f"{path.name}: audio must be (N,) finite samples with N > 0, not {np.shape(audio)}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # the default movie clock of 1 ms would round the sound's length in the edit list to 16 samples
+        clock = {"movie_timescale": str(SAMPLE_RATE_HZ)}
+        with av.open(str(temporary), "w", format="mp4", options=clock) as container:
+            _encode(container, path.name, iter(frames), sound, crf, preset, audio_bit_rate)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, av.FFmpegError) as error:
+        raise AvbenchError(f"cannot write {path}: {_reason(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _encode(
+    container: av.container.OutputContainer,
+    name: str,
+    frames: Iterator[np.ndarray],
+    sound: np.ndarray,
+    crf: int,
+    preset: str,
+    bit_rate: int,
+) -> None:
+    import av
+
+    first = next(frames, None)
+    if first is None:
+        raise UsageError(f"{name}: there are no frames to encode")
+    shape = np.shape(first)
+    if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
+        raise UsageError(f"{name}: frames must be (H, W, 3) with even H and W, not {shape}")
+
+    # bf=0: the first picture has pts 0 and no edit list is needed; g=25: a seek never decodes more than one second
+    options = {"crf": str(crf), "preset": preset, "g": "25", "bf": "0"}
+    video = container.add_stream("libx264", rate=FRAME_RATE_HZ, options=options)
+    video.height, video.width = shape[:2]
+    video.pix_fmt = "yuv420p"
+    video.thread_count = 1
+    voice = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono", bit_rate=bit_rate)
+    position = 0
+
+    def write_sound(until: int) -> None:
+        """Whole AAC packets up to sample ``until``: the two streams stay interleaved, memory stays bounded."""
+        nonlocal position
+        while position < min(until, sound.size):
+            piece = av.AudioFrame.from_ndarray(sound[None, position : position + _AAC_SAMPLES], "fltp", "mono")
+            piece.sample_rate, piece.pts, piece.time_base = SAMPLE_RATE_HZ, position, Fraction(1, SAMPLE_RATE_HZ)
+            container.mux(voice.encode(piece))
+            position += piece.samples
+
+    for count, image in enumerate(itertools.chain([first], frames)):
+        if image.shape != shape or image.dtype != np.uint8:
+            raise UsageError(f"{name}: frame {count} is {image.shape} {image.dtype}, frame 0 was {shape} uint8")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+        picture.pts, picture.time_base = count, Fraction(1, FRAME_RATE_HZ)
+        container.mux(video.encode(picture))
+        write_sound((count + 1) * TICKS_PER_FRAME)
+    write_sound(sound.size)
+    container.mux(video.encode(None))
+    container.mux(voice.encode(None))
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+class ClipReader:
+    """One clip's picture and sound on the clip's clock. Each stream is decoded linearly, once, by one thread.
+
+    With ``clip`` given, exactly ``clip.n_frames`` frames and ``clip.n_samples`` samples come out, or a ``MediaError``
+    that says what is missing; without it, everything the file holds. A context manager for symmetry with files: no
+    file stays open between calls.
+    """
+
+    def __init__(self, path: Path, clip: ClipRecord | None = None) -> None:
+        self.path = Path(path)
+        self.clip = clip
+        self.clip_id = clip.id if clip else self.path.name
+        self._sound: _Sound | None = None
+        self._origin: Fraction | None = None
+
+    def __enter__(self) -> ClipReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sound = None
+
+    def audio(self) -> np.ndarray:
+        """(n_samples,) float32 mono 16 kHz; sample k is at k/16000 s of the clip's clock.
+
+        Native 16 kHz mono comes out untouched; channels are averaged; another rate is resampled over the whole clip at
+        once, so that the phase does not depend on where a window starts. Sound that begins after the picture is
+        preceded by silence. ``MediaError``: unreadable, no sound, a hole, or shorter than the manifest says.
+        """
+        samples = self._read_sound().samples
+        if self.clip is None:
+            return samples
+        if len(samples) < self.clip.n_samples:
+            raise self._error(
+                f"sound ends at {len(samples) / SAMPLE_RATE_HZ:.2f} s, "
+                f"the manifest says {self.clip.n_samples / SAMPLE_RATE_HZ:.2f} s"
+            )
+        return samples[: self.clip.n_samples]
+
+    def frames(self, *frontends: FrontEnd) -> Generator[tuple[np.ndarray, ...]]:
+        """For each grid frame k one (3, size, size) uint8 RGB array per front end; the picture is decoded once.
+
+        Grid frame k is the last picture with pts <= k/25 s: for a 25 fps source exactly its k-th frame. A picture
+        held over several grid frames is the same array object again. ``MediaError``: unreadable, no picture, a hole,
+        or a stream that ends before the manifest says; ``UsageError`` for a front end no clip can serve.
+        """
+        for frontend in frontends:
+            _check_frontend(frontend)
+        shown: Any = None
+        arrays: tuple[np.ndarray, ...] = ()
+        count = 0
+        reformat = _rgb_converter()
+        with contextlib.closing(self._grid()) as grid:
+            for picture in grid:
+                if picture is not shown:
+                    shown, rgb = picture, reformat(picture, self.clip_id)
+                    arrays = tuple(_fit(rgb, frontend, self.clip_id) for frontend in frontends)
+                yield arrays
+                count += 1
+                if self.clip and count == self.clip.n_frames:
+                    return
+        if self.clip:
+            raise self._error(
+                f"picture ends at {count / FRAME_RATE_HZ:.2f} s, "
+                f"the manifest says {self.clip.n_frames / FRAME_RATE_HZ:.2f} s"
+            )
+
+    def _grid(self) -> Generator[av.VideoFrame]:
+        """The decoded picture of every 25 fps grid instant, in order (held pictures repeated)."""
+        held: Any = None
+        count, end, base = 0, 0, Fraction(1)
+        for start, duration, picture in self._pictures():
+            if held is None:
+                base = picture.time_base
+            until = _grid_frames_before(start, base)
+            while held is not None and count < until:
+                yield held
+                count += 1
+            held, end = picture, start + duration
+        until = _grid_frames(end, base)
+        while held is not None and count < until:
+            yield held
+            count += 1
+
+    def _pictures(self) -> Generator[tuple[int, int, Any]]:
+        """(start on the clip's clock, duration), both in units of the frame's time base, and the decoded frame.
+
+        Plain integers, as exact as fractions and cheap enough to check every frame for holes.
+        """
+        with self._open("video") as (container, stream):
+            base = stream.time_base
+            longest = _PICTURE_HOLE_S * base.denominator // base.numerator
+            usual = round(1 / (base * (stream.guessed_rate or FRAME_RATE_HZ)))
+            first = last = None
+            for picture in container.decode(stream):
+                now = picture.pts
+                if now is None or picture.is_corrupt:
+                    at = f"{0.0 if last is None or first is None else float((last - first) * base):.2f} s"
+                    what = "is damaged" if picture.is_corrupt else "has no time stamps (remux the file to mp4)"
+                    raise self._error(f"the picture {what} at about {at}")
+                if first is None:
+                    first = now
+                    self._origin = Fraction(now * base)
+                if last is not None:
+                    usual = now - last
+                    if not 0 < usual <= longest:
+                        what = "has a hole" if usual > 0 else "runs backwards"
+                        raise self._error(
+                            f"the picture {what} of {float(abs(usual) * base):.2f} s at "
+                            f"{float((last - first) * base):.2f} s"
+                        )
+                last = now
+                duration = picture.duration or 0
+                # a missing or absurd duration (mpegts) is replaced by the last step, or by the file's rate
+                yield now - first, duration if 0 < duration <= 2 * usual else usual, picture
+            if first is None:
+                raise self._error("the picture stream holds no picture")
+
+    def _read_sound(self) -> _Sound:
+        if self._sound is None:
+            if self._origin is None:
+                with contextlib.closing(self._pictures()) as pictures:
+                    next(pictures)
+            assert self._origin is not None
+            with self._open("audio") as (container, stream):
+                self._sound = _place_sound(container, stream, self._origin, self._error)
+        return self._sound
+
+    @contextlib.contextmanager
+    def _open(self, kind: str) -> Iterator[tuple[av.container.InputContainer, Any]]:
+        """The opened file and its first stream of ``kind``; every FFmpeg error inside becomes a ``MediaError``."""
+        import av
+
+        try:
+            with _opened(self.path, self.clip_id) as container:
+                stream = _stream_of(container, kind)
+                if stream is None:
+                    raise self._error(f"the file has no {'picture' if kind == 'video' else 'sound'} stream")
+                # one thread: the same cost, no thread pool per clip, and errors at the frame they belong to
+                stream.codec_context.thread_type = "NONE"
+                stream.codec_context.thread_count = 1
+                yield container, stream
+        except (av.FFmpegError, OSError) as error:
+            raise self._error(
+                f"the {'picture' if kind == 'video' else 'sound'} is damaged ({_reason(error)})"
+            ) from error
+
+    def _error(self, reason: str) -> MediaError:
+        return MediaError(self.clip_id, reason)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, clip_id: str) -> Iterator[av.container.InputContainer]:
+    import av
+
+    try:
+        if path.is_dir():
+            raise MediaError(clip_id, f"{path} is a folder, not a media file")
+        if not path.exists():
+            raise MediaError(clip_id, f"{path} does not exist")
+        # absolute, so that no name is taken for a protocol ("a:b.mp4")
+        container = av.open(str(path.absolute()), metadata_errors="replace", options=_OPEN_OPTIONS)
+    except (av.FFmpegError, OSError) as error:
+        raise MediaError(clip_id, f"{path} is not a readable media file ({_reason(error)})") from error
+    with container:
+        yield container
+
+
+def _stream_of(container: av.container.InputContainer, kind: str) -> Any:
+    """First picture or sound stream (cover art is not a picture stream), or None."""
+    import av
+
+    for stream in container.streams:
+        if stream.type == kind and not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
+
+
+def _grid_frames_before(instant: int, base: Fraction) -> int:
+    """How many grid instants 0, 1/25, ... lie more than the clock slack (0.5 ms) before ``instant``, rounded up.
+
+    A picture whose pts is up to 0.5 ms after k/25 s still counts as shown at k/25 s.
+    """
+    late = instant * base.numerator * _GRID_SLACK_PER_S - base.denominator
+    return max(0, -(-late * FRAME_RATE_HZ // (base.denominator * _GRID_SLACK_PER_S)))
+
+
+def _grid_frames(end: int, base: Fraction) -> int:
+    """Length of the grid for a picture that ends at ``end``: 2 ms of rounding must not conjure up one more frame."""
+    return max(1, _grid_frames_before(end - round(Fraction(3, 2000) / base), base))
+
+
+# ------------------------------------------------------------------------------------------------------------ picture
+
+
+def _check_frontend(frontend: FrontEnd) -> None:
+    if frontend.fit not in ("square", "crop"):
+        raise UsageError(f"front end fit is {frontend.fit!r}; it must be 'square' or 'crop'")
+    if frontend.fps != FRAME_RATE_HZ or frontend.sample_rate != SAMPLE_RATE_HZ:
+        raise UsageError(
+            f"front end wants {frontend.fps} fps and {frontend.sample_rate} Hz; clips are read at 25 fps and 16000 Hz"
+        )
+    if frontend.size < 1:
+        raise UsageError(f"front end size is {frontend.size}; it must be positive")
+
+
+def _rgb_converter() -> Any:
+    """Decoded frame -> (H, W, 3) uint8 RGB, upright. One scaler for the whole clip, one thread: a scaler (with its
+    thread pool) made anew for every frame costs fifteen times as much."""
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+
+    def convert(picture: av.VideoFrame, clip_id: str) -> np.ndarray:
+        plane = reformatter.reformat(picture, format="rgb24", threads=1).planes[0]
+        # a view with the scaler's row padding: only the part a front end cuts out is ever copied
+        shape, strides = (plane.height, plane.width, 3), (plane.line_size, 3, 1)
+        rgb: np.ndarray = np.ndarray(shape, np.uint8, buffer=memoryview(plane), strides=strides)
+        if not picture.rotation:
+            return rgb
+        turns, rest = divmod(picture.rotation, 90)
+        if rest:
+            raise MediaError(
+                clip_id, f"the picture is rotated by {picture.rotation} degrees; only multiples of 90 work"
+            )
+        return np.rot90(rgb, turns)  # FFmpeg and numpy both count counter-clockwise
+
+    return convert
+
+
+def _fit(rgb: np.ndarray, frontend: FrontEnd, clip_id: str) -> np.ndarray:
+    """(H, W, 3) -> (3, size, size), contiguous."""
+    size = frontend.size
+    if frontend.fit == "square" and min(rgb.shape[:2]) != size:
+        rgb = _resize_short_side(rgb, size)
+    height, width = rgb.shape[:2]
+    if height < size or width < size:
+        raise MediaError(clip_id, f"the picture is {width}x{height}, the model's crop needs {size}x{size}")
+    # Python's round (half to even), as in the published code
+    top, left = round((height - size) / 2.0), round((width - size) / 2.0)
+    array = np.empty((3, size, size), np.uint8)
+    np.copyto(array, rgb[top : top + size, left : left + size].transpose(2, 0, 1))
+    return array
+
+
+def _resize_short_side(rgb: np.ndarray, size: int) -> np.ndarray:
+    """Antialiased bilinear in torch (bit-identical to torchvision's; swscale differs by up to 69 grey levels)."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    height, width = rgb.shape[:2]
+    short = min(height, width)
+    target = (size * height // short, size * width // short)
+    planes = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
+    resized = interpolate(planes, size=target, mode="bilinear", antialias=True, align_corners=False)
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+# -------------------------------------------------------------------------------------------------------------- sound
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    samples: np.ndarray  # (n_samples,) float32, 16 kHz
+    start_s: Fraction  # of the first decoded sample on the clip's clock (negative: before the picture)
+    patched: int  # native samples of short holes that were left silent
+
+
+def _place_sound(container: Any, stream: Any, origin: Fraction, error: Any) -> _Sound:
+    """Decode a sound stream and put every sample where its pts says.
+
+    Frames that follow each other within the rounding of the container's clock are kept seamless: rounding is measured
+    from the start of the seamless run, so it cannot add up to a drift.
+    """
+    rate = 0
+    pieces: list[tuple[int, np.ndarray]] = []  # (native sample index on the clip's clock, mono samples)
+    run_start, run_samples, end, patched = Fraction(0), 0, 0, 0
+    for frame in container.decode(stream):
+        at = f"{end / rate if rate else 0:.2f} s"
+        if frame.is_corrupt or frame.pts is None:
+            raise error(f"the sound is damaged at about {at}")
+        if rate and frame.sample_rate != rate:
+            raise error(f"the sample rate changes from {rate} to {frame.sample_rate} Hz at {at}")
+        mono = _mono(frame)
+        start = frame.pts * frame.time_base - origin
+        if not rate:
+            rate = frame.sample_rate
+            run_start, end = start, round(start * rate)
+        step = start - (run_start + Fraction(run_samples, rate))
+        if abs(step) > frame.time_base + Fraction(1, rate):
+            if step < -_SOUND_HOLE_S:
+                raise error(f"the sound jumps back by {-float(step):.3f} s at {at}")
+            if step > _SOUND_HOLE_S:
+                raise error(f"the sound has a hole of {float(step):.3f} s at {at}")
+            place = round(start * rate)
+            patched += max(0, place - max(end, 0))
+            run_start, run_samples, end = start, 0, place
+        pieces.append((end, mono))
+        run_samples += len(mono)
+        end += len(mono)
+    if not pieces:
+        raise error("the sound stream holds no sound")
+    if end <= 0:
+        raise error("the sound ends before the picture begins")
+
+    first = pieces[0][0]
+    end = min(end, max(_declared_end(stream, origin, rate, end), 1))
+    native = np.zeros(end, np.float32)
+    for place, mono in pieces:
+        low, high = max(place, 0), min(place + len(mono), end)
+        if low < high:
+            native[low:high] = mono[low - place : high - place]
+    return _Sound(_to_16k(native, rate), Fraction(first, rate), patched)
+
+
+def _declared_end(stream: Any, origin: Fraction, rate: int, end: int) -> int:
+    """The container's own end of the sound, if it only cuts the encoder's padding of the last packets off."""
+    if stream.duration is None or stream.start_time is None:
+        return end
+    declared = round(((stream.start_time + stream.duration) * stream.time_base - origin) * rate)
+    packet = stream.codec_context.frame_size or _AAC_SAMPLES
+    return declared if end - 2 * packet < declared < end else end
+
+
+def _mono(frame: av.AudioFrame) -> np.ndarray:
+    """(samples,) float32 in [-1, 1]: the plain mean over channels, as in the published code."""
+    array: np.ndarray = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    if not frame.format.is_planar:
+        array = array.reshape(-1, channels).T
+    if array.dtype == np.uint8:
+        array = (array.astype(np.float32) - 128) / 128
+    elif array.dtype.kind == "i":
+        array = array.astype(np.float64) / 2 ** (8 * array.dtype.itemsize - 1)
+    return np.ascontiguousarray(array[0] if channels == 1 else array.mean(axis=0), dtype=np.float32)
+
+
+def _to_16k(native: np.ndarray, rate: int) -> np.ndarray:
+    """Resample from sample 0 on (swr has no group delay); the length is floor(n * 16000 / rate)."""
+    if rate == SAMPLE_RATE_HZ:
+        return native
+    import av
+
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
+    out = []
+    for begin in range(0, len(native), rate):
+        piece = av.AudioFrame.from_ndarray(native[None, begin : begin + rate], "fltp", "mono")
+        piece.sample_rate, piece.pts, piece.time_base = rate, begin, Fraction(1, rate)
+        out += [f.to_ndarray()[0] for f in resampler.resample(piece)]
+    out += [f.to_ndarray()[0] for f in resampler.resample(None)]
+    wanted = len(native) * SAMPLE_RATE_HZ // rate
+    samples = np.concatenate(out)[:wanted]
+    return np.pad(samples, (0, wanted - len(samples)))  # the resampler may keep back the last fraction of a sample
+
+
+# ------------------------------------------------------------------------------------------------------------ probing
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What a file really holds, by decoding all of it. Times in seconds of the container's own clock."""
+
+    n_frames: int  # on the 25 fps grid
+    n_samples: int  # at 16 kHz
+    fps: Fraction  # of the source; the mean rate where it varies
+    is_cfr_25: bool  # every picture sits exactly on the 25 fps grid
+    width: int  # upright, after rotation
+    height: int
+    rotation: int  # degrees counter-clockwise that the container asks for
+    sample_rate: int
+    channels: int
+    video_start_s: float
+    audio_start_s: float
+    first_audio_packet_s: float | None  # negative: priming is signalled by an edit list; 0 in mp4: none is signalled
+    container: str
+    encoder: str
+    warnings: tuple[str, ...]
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds covered by both streams."""
+        return min(self.n_frames / FRAME_RATE_HZ, self.n_samples / SAMPLE_RATE_HZ)
+
+
+def probe(path: Path, clip_id: str | None = None) -> MediaInfo:
+    """Decode both streams of a file to the end and say what is in it.
+
+    ``MediaError`` (one line, by name): missing, a folder, not media, truncated, damaged, a hole in a stream, no picture
+    stream, no sound stream. What can be worked with but should be known is in ``warnings``.
+    """
+    path = Path(path)
+    name = clip_id or path.name
+    reader = ClipReader(path)
+    reader.clip_id = name
+    with _opened(path, name) as container:
+        for kind, word in (("video", "picture"), ("audio", "sound")):
+            if _stream_of(container, kind) is None:
+                raise MediaError(name, f"the file has no {word} stream")
+        length_s = (container.duration or 0) / 1_000_000
+        if length_s > MAX_CLIP_S:
+            raise MediaError(
+                name, f"lasts {length_s / 60:.0f} min, clips of {MAX_CLIP_S // 60} min at most are read; cut it"
+            )
+    warnings: list[str] = []
+
+    starts: list[Fraction] = []
+    rotations, sizes, interlaced = set(), set(), False
+    end, n_frames, clock = Fraction(0), 0, Fraction(1)
+    for start_pts, duration, picture in reader._pictures():
+        start, clock = start_pts * picture.time_base, picture.time_base
+        starts.append(start)
+        rotations.add(picture.rotation % 360)
+        sizes.add((picture.width, picture.height))
+        interlaced |= bool(picture.interlaced_frame)
+        end, n_frames = start + duration * clock, _grid_frames(start_pts + duration, clock)
+    sound = reader._read_sound()
+    origin = reader._origin or Fraction(0)
+
+    with reader._open("video") as (container, stream):
+        rate = stream.guessed_rate
+        mean = Fraction(len(starts) - 1) / starts[-1] if len(starts) > 1 else Fraction(rate or FRAME_RATE_HZ)
+        fps = Fraction(rate) if rate and abs(mean - rate) < rate / 500 else mean.limit_denominator(1001)
+        aspect = stream.sample_aspect_ratio
+        declared_s = None if stream.duration is None else Fraction(stream.duration) * stream.time_base
+        whole_s = None if container.duration is None else Fraction(container.duration, 1_000_000)
+        encoder = container.metadata.get("encoder", "") or stream.metadata.get("encoder", "")
+        kind = container.format.name
+    with reader._open("audio") as (container, stream):
+        sample_rate, channels = stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
+        codec = stream.codec_context.name
+        declared_sound_s = None if stream.duration is None else Fraction(stream.duration) * stream.time_base
+        packet = next((p for p in container.demux(stream) if p.pts is not None), None)
+        first_packet_s = None if packet is None else float(packet.pts * packet.time_base)
+
+    sound_s = Fraction(len(sound.samples), SAMPLE_RATE_HZ)
+    if whole_s is not None:  # (mpegts declares nothing: its length is only estimated)
+        whole_s = None if kind == "mpegts" else whole_s - max(origin, Fraction(0))
+    lengths: list[tuple[str, Fraction, Fraction | None]] = [
+        ("picture", end, declared_s),
+        ("sound", sound_s - sound.start_s, declared_sound_s),
+        ("file", max(end, sound_s), whole_s),
+    ]
+    for word, has, says in lengths:
+        if says is not None and has < says - _DECLARED_SLACK_S:
+            raise MediaError(
+                name, f"truncated: the {word} ends at {float(has):.2f} s, {float(says):.2f} s are declared"
+            )
+
+    slack = min(clock / 2, Fraction(1, _GRID_SLACK_PER_S))
+    is_cfr_25 = all(abs(start - Fraction(k, FRAME_RATE_HZ)) <= slack for k, start in enumerate(starts))
+    if not is_cfr_25:
+        steps: list[Fraction] = [b - a for a, b in itertools.pairwise(starts)]
+        regular = not steps or max(steps) <= min(steps) + 2 * clock
+        warnings.append(
+            f"source is {float(fps):.6g} fps{'' if regular else ', varying'}: "
+            "the picture is read on the 25 fps grid, up to one source frame old"
+        )
+    if len(sizes) > 1:
+        warnings.append(f"the picture size changes: {', '.join(f'{w}x{h}' for w, h in sorted(sizes))}")
+    if len(rotations) > 1:
+        raise MediaError(name, "the picture's rotation changes within the file")
+    if interlaced:
+        warnings.append("the picture is interlaced; it is read without deinterlacing")
+    if aspect and abs(aspect - 1) > Fraction(1, 100):
+        warnings.append(f"pixels are not square ({aspect.numerator}:{aspect.denominator}); they are taken as they are")
+    if sound.start_s * 1000 > 1:
+        warnings.append(f"sound begins {float(sound.start_s):.3f} s after the picture; that stretch is silence")
+    if end - sound_s > Fraction(1, 10):
+        warnings.append(f"sound ends {float(end - sound_s):.2f} s before the picture; the clip ends with the sound")
+    if sound.patched:
+        warnings.append(f"{1000 * sound.patched / sample_rate:.1f} ms of short holes in the sound are silence")
+    if not sound.samples.any():
+        warnings.append("the sound is silent (every sample is zero)")
+    if codec == "aac" and "mp4" in kind and first_packet_s is not None and first_packet_s >= 0:
+        # nobody can tell from the file whether its maker had compensated the delay of its encoder
+        warnings.append("no AAC encoder delay is signalled: the sound may be up to 64 ms late in the source itself")
+
+    width, height = next(iter(sorted(sizes)))
+    rotation = rotations.pop()
+    return MediaInfo(
+        n_frames=n_frames,
+        n_samples=len(sound.samples),
+        fps=fps,
+        is_cfr_25=is_cfr_25,
+        width=height if rotation % 180 else width,
+        height=width if rotation % 180 else height,
+        rotation=rotation,
+        sample_rate=sample_rate,
+        channels=channels,
+        video_start_s=float(origin),
+        audio_start_s=float(origin + sound.start_s),
+        first_audio_packet_s=first_packet_s,
+        container=kind,
+        encoder=encoder,
+        warnings=tuple(warnings),
+    )
+
+
+def media_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes; ``MediaError`` if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MediaError(Path(path).name, f"cannot be read ({_reason(error)})") from error

@@ -1,0 +1,145 @@
+"""The fingerprint of a backbone: a hash of everything in it that may change a snapshot. The same in every process."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import inspect
+import sys
+import weakref
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+import numpy as np
+
+from avbench.types import SnapshotPredictor, UsageError
+
+_SAID_NOT_COMPUTED = {"description", "trained_on"}  # attributes for people
+_LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names} - {"__main__"}  # their classes count by name
+
+
+def model_fingerprint(predictor: SnapshotPredictor) -> str:
+    """sha256 (64 hex digits) over the predictor's class, the source files of its classes (bases and submodules too,
+    torch's own excepted), its front end and its whole state: parameters, buffers and attributes.
+
+    Two predictors that differ in one weight differ here. The device does not count. A state of unknown type is a
+    ``UsageError``: such a predictor defines ``fingerprint_parts() -> dict`` (numbers, strings, arrays, tensors and
+    containers of them), which then stands for all its attributes.
+    """
+    name = type(predictor).__name__
+    facts = ("avbench fingerprint 1", predictor.frontend, predictor.token_dim, predictor.two_tower)
+    try:
+        return hashlib.sha256(_digest(facts, name) + _digest(predictor, name)).hexdigest()
+    except RecursionError:
+        raise _unknown(predictor, "an attribute that leads back to itself") from None
+
+
+def _digest(value: Any, where: str) -> bytes:
+    digest = hashlib.sha256()
+    for piece in _pieces(value, where):
+        digest.update(piece)
+    return digest.digest()
+
+
+def _pieces(value: Any, where: str) -> Iterator[bytes]:
+    """What stands for ``value``: its type and size, then its content; values inside it by their digests, so that no
+    two different values read alike."""
+    kind = type(value).__name__
+    if isinstance(value, enum.Enum):
+        yield f"enum {_name(type(value))} {value.name}".encode()
+    elif isinstance(value, np.ndarray | np.generic):
+        if value.dtype.hasobject:
+            raise _unknown(value, where)
+        yield f"ndarray {value.dtype.str} {value.shape} ".encode()
+        yield np.ascontiguousarray(value).tobytes()
+    elif value is None or isinstance(value, bool | int | float | complex):
+        yield f"{kind} {value!r}".encode()
+    elif isinstance(value, bytes | bytearray):
+        yield f"{kind} ".encode() + value
+    elif isinstance(value, str | Path):
+        yield f"{kind} {value}".encode("utf-8", "surrogatepass")
+    elif isinstance(value, list | tuple):
+        yield f"{kind} ".encode()
+        yield from (_digest(item, f"{where}[{i}]") for i, item in enumerate(value))
+    elif isinstance(value, set | frozenset):
+        yield f"{kind} ".encode()
+        yield from sorted(_digest(item, where) for item in value)
+    elif isinstance(value, dict):
+        yield f"{kind} ".encode()
+        # sorted by digest: the order of insertion changes nothing, and keys need not be comparable
+        yield from sorted(_digest(key, where) + _digest(item, f"{where}.{key}") for key, item in value.items())
+    elif isinstance(value, weakref.ReferenceType):
+        yield b"weakref"  # points at state that is met elsewhere (nn.LSTM keeps such)
+    elif isinstance(value, type | FunctionType | BuiltinFunctionType) and "<" not in value.__qualname__:
+        yield f"named {_name(value)} {_source_sha256(value)}".encode()
+    elif type(value).__module__.startswith("torch") and kind in ("device", "dtype"):
+        yield kind.encode() + (str(value).encode() if kind == "dtype" else b"")
+    elif _is_torch(value, "Tensor"):
+        yield from _tensor_pieces(value, where)
+    elif _is_torch(value, "Module") or isinstance(value, SnapshotPredictor) or dataclasses.is_dataclass(value):
+        yield f"object {[(_name(c), _source_sha256(c)) for c in type(value).__mro__]}".encode()
+        yield _digest(_state(value), where)
+    else:
+        raise _unknown(value, where)
+
+
+def _state(value: Any) -> dict[str, Any]:
+    if hasattr(value, "fingerprint_parts"):
+        return value.fingerprint_parts()
+    state = dict(getattr(value, "__dict__", {}))
+    if dataclasses.is_dataclass(value):
+        state |= {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if _is_torch(value, "Module"):
+        import torch
+
+        # what every module has (hooks, the train/eval switch) is machinery, except where the weights are
+        machinery = set(vars(torch.nn.Module())) - {"_parameters", "_buffers", "_modules"}
+        state = {name: item for name, item in state.items() if name not in machinery}
+    return {name: item for name, item in state.items() if name not in _SAID_NOT_COMPUTED}
+
+
+def _tensor_pieces(value: Any, where: str) -> Iterator[bytes]:
+    import torch
+
+    yield f"tensor {value.dtype} {tuple(value.shape)} ".encode()
+    try:
+        flat = value.detach().cpu().resolve_conj().contiguous().reshape(-1)
+        yield flat.view(torch.uint8).numpy().tobytes()
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # sparse, quantised, on no device
+        raise _unknown(value, where) from error
+
+
+def _is_torch(value: Any, name: str) -> bool:
+    """Whether ``value`` is a torch Tensor or Module, without importing torch: if it is one, torch is imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor if name == "Tensor" else torch.nn.Module)
+
+
+def _name(thing: Any) -> str:
+    """Where a class or function is defined; a script is called the same in the process that it starts."""
+    module = (thing.__module__ or "").replace("__mp_main__", "__main__")
+    return f"{module}.{thing.__qualname__}"
+
+
+@cache
+def _source_sha256(thing: Any) -> str:
+    """Of the file that defines a class or function; empty for a library's and for what has no file."""
+    module = thing.__module__ or ""
+    if module.partition(".")[0] in _LIBRARIES or module == "avbench.types":
+        return ""
+    try:
+        file = inspect.getsourcefile(thing)
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    except (OSError, TypeError):
+        return ""
+
+
+def _unknown(value: Any, where: str) -> UsageError:
+    return UsageError(
+        f"cannot fingerprint {where} ({type(value).__name__}): define fingerprint_parts() -> dict on the predictor, "
+        "with the numbers, strings, arrays or tensors that decide what it computes"
+    )

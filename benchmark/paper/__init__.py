@@ -1,0 +1,1 @@
+"""The paper's reported numbers and its tables and figures as replays."""

@@ -1,0 +1,134 @@
+"""What is printed at the end of a run, and of ``avbench data info``: plain text, no wider than a terminal can show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from avbench.metrics import METRICS
+from avbench.ticks import seconds
+from avbench.types import OffsetGrid, offset_in_words
+
+if TYPE_CHECKING:
+    from avbench.results import RunResult, Score, Scores
+
+UNDEFINED = "–"
+
+
+def render(result: RunResult, folder: Path) -> str:
+    """The header, the table, the slices, where the files are, and what to try next."""
+    parts = [_header(result), _table(result), *_slices(result)]
+    if result.incomplete:
+        parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
+    if result.unsupported:
+        parts.append(f"not scored: {len(result.unsupported)} segments too short for this hop and number of windows")
+    if result.absent_classes:
+        n = len(result.absent_classes)
+        parts.append(f"{n} of {OffsetGrid().n_classes} classes have no segment; means over classes leave them out")
+    if result.model.weights_note:
+        parts.append(f"note    {result.model.weights_note}")
+    names = " · ".join(["run.json", *(file.path for file in result.files.values())])
+    parts += [f"files   {folder}: {names}", f"signature  {result.signature}", f"next    {_next(result)}"]
+    return "\n".join(parts)
+
+
+def _header(result: RunResult) -> str:
+    p, data, where = result.protocol, result.data, result.environment
+    note = f"{data.note}, " if data.note else ""
+    hop_s = seconds(int(p["hop"]))  # type: ignore[arg-type]
+    device, workers = str(where.get("device", "")).upper(), where.get("workers", 1)
+    return (
+        f"{data.name} {data.split} ({note}{_count(data.n_clips, 'clip')}) · {p['name']} protocol: "
+        f"{_count(int(p['iterations']), 'window')}, hop {hop_s:g} s · {device}, "  # type: ignore[arg-type]
+        f"{_count(int(workers), 'process', 'es')}"  # type: ignore[arg-type]
+    )
+
+
+def _table(result: RunResult) -> str:
+    latency = f"{result.latency.ms_per_step:.0f}" if result.latency else UNDEFINED
+    of = result.n_total
+    rows = [[result.model.name, *_cells(result.scores), f"{result.n_scored}/{of}", latency, ""]]
+    for row in result.rows:
+        indent = "  " if row.label.startswith("same") else ""
+        rows.append([indent + row.label, *_cells(row.scores), f"{row.n}/{of}", "", row.note])
+    headers = ["", *(metric.title for metric in METRICS.values()), "n", "ms/step*", ""]
+    table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
+    lines = [line.rstrip() for line in table.splitlines()]
+    how = "indicative: model calls only, one thread" if result.latency else "all snapshots came from the store"
+    level = f"{100 * result.level:g} %"
+    lines.append(f"± half the {level} interval, bootstrapped over videos; it is exact in run.json   * {how}")
+    return "\n".join(lines)
+
+
+def _cells(scores: Scores) -> list[str]:
+    return [_cell(scores.get(name), bounded=metric.unit == "") for name, metric in METRICS.items()]
+
+
+def _cell(score: Score | None, bounded: bool) -> str:
+    """``.62 ±.05``; seconds keep their leading zero."""
+    if score is None or score.value is None:
+        return UNDEFINED
+    text = _number(score.value, bounded)
+    if score.ci_low is not None and score.ci_high is not None:
+        text += f" ±{_number((score.ci_high - score.ci_low) / 2, bounded)}"
+    return text
+
+
+def _number(value: float, bounded: bool) -> str:
+    text = f"{value:.2f}"
+    return text.removeprefix("0") if bounded and text.startswith("0.") else text
+
+
+def _slices(result: RunResult) -> list[str]:
+    categories = result.slices.get("category", {})
+    if not categories:
+        return []
+    cells = (f"{name} {_cell(part.scores.get('map'), True)} (n {part.n})" for name, part in categories.items())
+    return [f"by category (mAP): {' · '.join(cells)}"]
+
+
+def _next(result: RunResult) -> str:
+    others = [m for m in ("streamsync-trf", "streamsync-lstm", "apa-synchformer") if m != result.model.name]
+    if result.data.note == "procedural stand-in":
+        return f"avbench run --model {others[0]} · avbench data from-files my_videos --out my_manifest · avbench doctor"
+    return f"avbench run --model {others[0]} --data ... · avbench data verify ... · avbench doctor"
+
+
+def _count(n: int, word: str, plural: str = "s") -> str:
+    return f"{n} {word}{'' if n == 1 else plural}"
+
+
+# -- avbench data info -------------------------------------------------------------------------------------------------
+
+
+def render_info(facts: Mapping[str, Any]) -> str:
+    """What ``data.inspect.info`` found, for people."""
+    size = f"{facts['n_clips']} clips, {facts['n_videos']} videos, {facts['n_segments']} segments"
+    lines = [
+        f"{facts['name']} ({facts['kind']}): {size}, {facts['hours']:.2f} h",
+        f"note      {facts['note'] or UNDEFINED}",
+        f"offsets   {facts['offset_law']}",
+        f"media     {facts['media_root']}",
+        f"sha256    {facts['sha256']}",
+    ]
+    for name in ("categories", "channels", "events"):
+        counts = {key or "(none)": n for key, n in facts[name].items()}
+        if counts:
+            lines.append(f"{name:9} {' · '.join(f'{key} {n}' for key, n in counts.items())}")
+    lines += ["", "segments per offset"]
+    grid, histogram = OffsetGrid(), facts["class_histogram"]
+    longest = max(histogram, default=0)
+    for label, n in enumerate(histogram):
+        if n:
+            bar = "▪" * max(1, round(30 * n / longest))
+            lines.append(f"  {offset_in_words(grid.offset_of(label)):16} {n:6d}  {bar}")
+    lines += ["", "segments that hold so many windows (streaming protocol)"]
+    support = facts["support"]
+    windows = list(next(iter(support.values())))
+    rows = [[f"hop {hop} s", *by_count.values()] for hop, by_count in support.items()]
+    lines += tabulate(rows, ["", *map(str, windows)], tablefmt="plain").splitlines()
+    lines += [f"warning: {text}" for text in facts["warnings"]]
+    return "\n".join(lines)

@@ -1,0 +1,697 @@
+"""The runner: computes the snapshots that the store lacks. Each clip is decoded once, front to back, for all models.
+
+All windows of all segments of a clip are cut from that one pass, in bounded memory. A two-tower backbone encodes each
+picture window and each sound window once. What fails is listed with its reason; nothing is put in its place. Worker
+processes take clips one by one; a worker that crashes costs its clip only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby, islice
+from multiprocessing import connection, get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+from typing import Protocol as Interface
+
+import numpy as np
+
+from avbench.fingerprint import model_fingerprint
+from avbench.manifest import Manifest
+from avbench.plan import NO_STRETCH, Plan, SnapshotKey, keys_of, plan
+from avbench.protocol import Protocol
+from avbench.store import SnapshotStore
+from avbench.ticks import frames, seconds
+from avbench.types import (
+    AvbenchError,
+    ClipRecord,
+    FrontEnd,
+    MediaError,
+    Snapshot,
+    SnapshotPredictor,
+    UsageError,
+    Window,
+)
+
+Factory = Callable[[], SnapshotPredictor]
+Progress = Callable[[int, int, str], None]  # clips done, clips to do, the clip just finished
+
+
+class Reader(Interface):
+    """What the runner needs of a clip; :class:`avbench.data.media.ClipReader` is the real one."""
+
+    def audio(self) -> np.ndarray:
+        """(n_samples,) float32, the whole clip's sound."""
+
+    def frames(self, *frontends: FrontEnd) -> Iterator[tuple[np.ndarray, ...]]:
+        """Grid frames 0, 1, ... in order: one (3, size, size) uint8 array per front end."""
+
+
+class Failure(NamedTuple):
+    """A segment without a score, and why."""
+
+    segment_id: str
+    clip_id: str
+    reason: str
+
+
+@dataclass
+class RunReport:
+    """What a run did. ``fingerprints``, ``failures_of``, ``model_s`` and ``model_snapshots`` are by the models' names.
+
+    ``counters``: clips_decoded, frames_decoded, picture_windows_encoded, sound_windows_encoded, snapshots_computed,
+    snapshots_from_store. ``model_s``: seconds in the model's own calls, ``model_snapshots``: how many it computed.
+    """
+
+    plan: Plan
+    fingerprints: dict[str, str]
+    failures_of: dict[str, list[Failure]]
+    counters: Counter[str] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
+    model_s: dict[str, float] = field(default_factory=dict)
+    model_snapshots: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The failures of all models, each once."""
+        return list(dict.fromkeys(f for failures in self.failures_of.values() for f in failures))
+
+    def ms_per_snapshot(self, model: str) -> float | None:
+        """Indicative only (the latency protocol measures); None if everything came from the store."""
+        count = self.model_snapshots.get(model, 0)
+        return 1000 * self.model_s[model] / count if count else None
+
+
+def compute(
+    manifest: Manifest,
+    protocols: Sequence[Protocol],
+    predictors: Mapping[str, SnapshotPredictor | Factory],
+    store: SnapshotStore,
+    *,
+    workers: int = 1,
+    batch_size: int = 1,
+    device: str = "cpu",
+    open_clip: Callable[[ClipRecord], Reader] | None = None,
+    progress: Progress | None = None,
+) -> RunReport:
+    """Make sure the store holds every snapshot of ``predictors`` that ``protocols`` need on ``manifest``.
+
+    ``predictors``: name -> predictor, or a function without arguments that makes it; with ``workers`` > 1 it must be
+    such a function, and picklable. ``workers`` = 1 computes in this process. ``batch_size``: windows per model call on
+    an accelerator, halved when its memory runs out; on the CPU windows are always computed one by one and by one
+    thread a process, so that scores depend neither on the batch nor on the number of workers or cores.
+    ``open_clip``: replaces reading the manifest's media (tests); picklable if ``workers`` > 1.
+
+    A clip or model that fails is reported and the run goes on. ``StoreError`` (disk full, damaged shard) and
+    ``UsageError`` (a model whose output has the wrong shape) end it; what was stored until then stays.
+    """
+    if workers < 1 or batch_size < 1:
+        raise UsageError(f"workers is {workers} and batch_size {batch_size}; both must be at least 1")
+    planned = plan(manifest.segments, manifest.clips, protocols)
+    loaded = {name: _load(maker, device) for name, maker in predictors.items()}
+    fingerprints = {name: model_fingerprint(predictor) for name, predictor in loaded.items()}
+    tasks, n_stored = _tasks(planned, manifest, store, set(fingerprints.values()))
+    setup = _Setup(
+        makers={fingerprint: predictors[name] for name, fingerprint in fingerprints.items()},
+        names={fingerprint: name for name, fingerprint in fingerprints.items()},
+        store_root=store.root,
+        open_clip=open_clip or partial(_open_media, replace(manifest, segments=(), sources={})),
+        batch_size=1 if device == "cpu" else batch_size,
+        device=device,
+        n_classes=_n_classes(protocols),
+    )
+    if workers > 1:
+        for name, maker in predictors.items():
+            if isinstance(maker, SnapshotPredictor):
+                raise UsageError(f"model {name}: with several workers pass a function that makes it, not the model")
+
+    report = RunReport(planned, fingerprints, {name: [] for name in predictors})
+    report.counters["snapshots_from_store"] = n_stored
+    outcomes: dict[str, _Outcome] = {}
+    if min(workers, len(tasks)) > 1:
+        stream: Generator[_Outcome] = _run_workers(setup, tasks, min(workers, len(tasks)))
+    else:
+        models = {fingerprints[name]: predictor for name, predictor in loaded.items()}
+        stream = _run_here(setup, tasks, models)
+    with contextlib.closing(stream):
+        for outcome in stream:
+            outcomes[outcome.clip_id] = outcome
+            if progress:
+                progress(len(outcomes), len(tasks), outcome.clip_id)
+    # in the order of the plan, not of finishing: the same report whatever the number of workers
+    _fill(report, [(task, outcomes[task.clip.id]) for task in tasks])
+    return report
+
+
+# ---------------------------------------------------------------------------------------------------- tasks, outcomes
+
+
+class _Task(NamedTuple):
+    clip: ClipRecord
+    keys: dict[str, list[SnapshotKey]]  # fingerprint -> what is missing
+
+
+@dataclass
+class _Outcome:
+    clip_id: str
+    error: str = ""  # why nothing that was missing of the clip could be computed
+    bad: dict[str, dict[SnapshotKey, str]] = field(default_factory=dict)  # fingerprint -> key -> what went wrong
+    warnings: list[str] = field(default_factory=list)
+    counters: Counter[str] = field(default_factory=Counter)
+    model_s: dict[str, float] = field(default_factory=dict)  # by fingerprint, as the next one
+    model_snapshots: dict[str, int] = field(default_factory=dict)
+
+
+def _tasks(planned: Plan, manifest: Manifest, store: SnapshotStore, models: Iterable[str]) -> tuple[list[_Task], int]:
+    """The clips with missing snapshots, and how many snapshots are already stored."""
+    tasks, n_stored = [], 0
+    models = sorted(models)
+    for clip_id, keys in planned.keys.items():
+        clip = manifest.clips[clip_id]
+        missing = {model: store.missing(model, clip.sha256, keys) for model in models}
+        n_stored += sum(len(keys) - len(some) for some in missing.values())
+        if any(missing.values()):
+            tasks.append(_Task(clip, {model: some for model, some in missing.items() if some}))
+    return tasks, n_stored
+
+
+def _fill(report: RunReport, done: Sequence[tuple[_Task, _Outcome]]) -> None:
+    """Add up the outcomes; turn windows that are still missing into the segments that need them."""
+    held: dict[str, dict[str, list[tuple[int, SnapshotKey]]]] = {}  # clip -> segment -> its (iteration, key) pairs
+    failed = {outcome.clip_id for _, outcome in done if outcome.error or outcome.bad}
+    for protocol, segments in report.plan.supported.items():
+        for segment in segments:
+            if segment.clip_id in failed:
+                pairs = held.setdefault(segment.clip_id, {}).setdefault(segment.id, [])
+                pairs += enumerate(keys_of(protocol, segment), 1)
+    for task, outcome in done:
+        report.counters.update(outcome.counters)
+        report.warnings += outcome.warnings
+        for name, model in report.fingerprints.items():
+            report.model_s[name] = report.model_s.get(name, 0.0) + outcome.model_s.get(model, 0.0)
+            report.model_snapshots[name] = report.model_snapshots.get(name, 0) + outcome.model_snapshots.get(model, 0)
+            lost = set(task.keys.get(model, ())) if outcome.error else set(outcome.bad.get(model, ()))
+            for segment_id, pairs in held.get(outcome.clip_id, {}).items():
+                first = next(((i, key) for i, key in pairs if key in lost), None)
+                if first:
+                    i, key = first
+                    reason = outcome.error or (
+                        f"model {name} {outcome.bad[model][key]}, iteration {i} (window at {seconds(key.picture):g} s)"
+                    )
+                    report.failures_of[name].append(Failure(segment_id, outcome.clip_id, reason))
+
+
+def _n_classes(protocols: Sequence[Protocol]) -> int:
+    numbers = {protocol.grid.n_classes for protocol in protocols}
+    if len(numbers) != 1:
+        raise UsageError(f"the protocols of one run must share one offset grid; these have {sorted(numbers)} classes")
+    return numbers.pop()
+
+
+def _load(maker: SnapshotPredictor | Factory, device: str) -> SnapshotPredictor:
+    """The predictor, in eval mode on ``device`` if it is a torch module."""
+    predictor: Any = maker if isinstance(maker, SnapshotPredictor) else maker()
+    if hasattr(predictor, "eval") and hasattr(predictor, "to"):
+        predictor.eval().to(device)
+    return predictor
+
+
+def _open_media(manifest: Manifest, clip: ClipRecord) -> Reader:
+    from avbench.data.media import ClipReader, media_sha256
+
+    path = manifest.clip_path(clip)
+    if not path.exists():
+        raise MediaError(clip.id, f"{path} does not exist")
+    # snapshots are filed under this hash: another file's must never get there
+    if media_sha256(path) != clip.sha256:
+        raise MediaError(clip.id, f"{path} is not the file that the manifest pins (other sha256)")
+    return ClipReader(path, clip)
+
+
+# ------------------------------------------------------------------------------------------------------------ one clip
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """All a worker needs to begin; by fingerprint, so that two names of one model are computed once."""
+
+    makers: dict[str, SnapshotPredictor | Factory]
+    names: dict[str, str]
+    store_root: Path
+    open_clip: Callable[[ClipRecord], Reader]
+    batch_size: int
+    device: str
+    n_classes: int
+
+    def models(self, loaded: Mapping[str, SnapshotPredictor]) -> dict[str, _Model]:
+        return {
+            fingerprint: _Model(predictor, self.names[fingerprint], self.batch_size, self.device, self.n_classes)
+            for fingerprint, predictor in loaded.items()
+        }
+
+
+def _run_clip(task: _Task, setup: _Setup, models: Mapping[str, _Model], store: SnapshotStore) -> _Outcome:
+    outcome = _Outcome(task.clip.id)
+    try:
+        passes = _decode_and_compute(task, setup, models, outcome)
+    except MediaError as error:
+        outcome.error = error.reason
+        return outcome
+    except AvbenchError:
+        raise
+    except Exception as error:  # a reader that breaks costs its clip, not the run
+        outcome.error = f"reading broke off with {_first_line(error)}"
+        return outcome
+    for fingerprint, work in passes.items():
+        keys = sorted(work.results)
+        if keys:
+            logits = np.stack([work.results[key][0] for key in keys])
+            tokens = [token for key in keys if (token := work.results[key][1]) is not None]
+            store.put(fingerprint, task.clip.sha256, keys, logits, np.stack(tokens) if tokens else None)
+        if work.bad:
+            outcome.bad[fingerprint] = work.bad
+        outcome.counters["snapshots_computed"] += len(keys)
+        outcome.model_snapshots[fingerprint] = len(keys)
+        outcome.model_s[fingerprint] = work.model_s
+        outcome.counters.update(work.counters)
+    return outcome
+
+
+def _decode_and_compute(
+    task: _Task, setup: _Setup, models: Mapping[str, _Model], outcome: _Outcome
+) -> dict[str, _ClipPass]:
+    reader = setup.open_clip(task.clip)
+    sound = reader.audio()
+    if not sound.any():
+        outcome.warnings.append(f"clip {task.clip.id}: the sound is silent from end to end")
+    passes = {fingerprint: _ClipPass(models[fingerprint], keys, sound) for fingerprint, keys in task.keys.items()}
+    frontends = list(dict.fromkeys(models[fingerprint].predictor.frontend for fingerprint in task.keys))
+    windows = {Window(key.picture, key.window) for keys in task.keys.values() for key in keys}
+    grid = iter(reader.frames(*frontends))
+    try:
+        for window, held in _cut(grid, sorted(windows, key=lambda w: (w.end, w.start)), task.clip, outcome.counters):
+            cut: dict[int, np.ndarray] = {}  # one array per front end, made when first needed
+            for work in passes.values():
+                which = frontends.index(work.model.predictor.frontend)
+                if work.wants(window):
+                    if which not in cut:
+                        cut[which] = np.stack([arrays[which] for arrays in held])
+                    work.add(window, cut[which])
+    finally:
+        if hasattr(grid, "close"):
+            grid.close()
+    for work in passes.values():
+        work.finish()
+    outcome.counters["clips_decoded"] += 1
+    return passes
+
+
+def _cut(
+    grid: Iterator[tuple[np.ndarray, ...]], windows: Sequence[Window], clip: ClipRecord, counters: Counter[str]
+) -> Iterator[tuple[Window, list[tuple[np.ndarray, ...]]]]:
+    """Each window (they come in the order of their ends) with its frames; no frame is held longer than needed."""
+    oldest = [w.start for w in windows]
+    for i in range(len(windows) - 2, -1, -1):
+        oldest[i] = min(oldest[i], oldest[i + 1])
+    held: deque[tuple[np.ndarray, ...]] = deque()
+    first = 0  # grid index of held[0]
+    for window, needed in zip(windows, map(frames, oldest), strict=True):
+        begin, end = frames(window.start), frames(window.end)
+        while first + len(held) < end:
+            while held and first < needed:
+                held.popleft()
+                first += 1
+            arrays = next(grid, None)
+            if arrays is None:
+                raise MediaError(clip.id, f"picture ends before the window at {seconds(window.start):g} s does")
+            counters["frames_decoded"] += 1
+            held.append(arrays)
+        yield window, list(islice(held, begin - first, end - first))
+
+
+# ----------------------------------------------------------------------------------------------------------- one model
+
+
+class _SoundId(NamedTuple):
+    """One sound window as one model hears it."""
+
+    start: int
+    length: int
+    stretch: Window
+
+
+def _sound_id(key: SnapshotKey) -> _SoundId:
+    return _SoundId(key.sound, key.window, Window(key.stretch_start, key.stretch_length))
+
+
+class _Model:
+    """A predictor and how to call it: tensors on its device (arrays if ``uses_torch`` is False), in batches."""
+
+    def __init__(self, predictor: SnapshotPredictor, name: str, batch_size: int, device: str, n_classes: int) -> None:
+        self.predictor: Any = predictor
+        self.name = name
+        self.batch_size = batch_size
+        self.n_classes = n_classes
+        self.uses_torch = getattr(predictor, "uses_torch", True)
+        self.device = device if hasattr(predictor, "parameters") else "cpu"
+
+    def give(self, arrays: Sequence[np.ndarray]) -> Any:
+        """A batch, as the predictor wants it."""
+        batch = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+        if not self.uses_torch:
+            return batch
+        import torch
+
+        return torch.from_numpy(batch).to(self.device)
+
+    def in_batches(self, call: Callable[[list[Any]], list[Any]], items: Sequence[Any]) -> list[Any]:
+        """``call`` on at most ``batch_size`` items at a time, half as many from the moment memory runs out."""
+        out: list[Any] = []
+        while len(out) < len(items):
+            some = list(items[len(out) : len(out) + self.batch_size])
+            try:
+                out += call(some)
+            except Exception as error:
+                if len(some) == 1 or not _is_out_of_memory(error):
+                    raise
+                self.batch_size = len(some) // 2
+        return out
+
+    def rows(self, snapshot: Snapshot, n: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """(logits (21,), token (D,) or None) of each of ``n`` windows; ``UsageError`` for another shape."""
+        logits, token = _array(snapshot.logits), _array(snapshot.token)
+        if logits is None or logits.shape != (n, self.n_classes):
+            raise UsageError(f"model {self.name}: logits are {_shape(logits)}, they must be {(n, self.n_classes)}")
+        width = self.predictor.token_dim
+        if _shape(token) != (None if width is None else (n, width)):
+            raise UsageError(f"model {self.name}: the token is {_shape(token)}, but token_dim is {width}")
+        return [(logits[i], None if token is None else token[i]) for i in range(n)]
+
+
+class _ClipPass:
+    """One model's way through one clip. ``results``: key -> (logits, token); ``bad``: key -> what went wrong."""
+
+    def __init__(self, model: _Model, keys: Iterable[SnapshotKey], sound: np.ndarray) -> None:
+        self.model, self.sound = model, sound
+        self.results: dict[SnapshotKey, tuple[np.ndarray, np.ndarray | None]] = {}
+        self.bad: dict[SnapshotKey, str] = {}
+        self.counters: Counter[str] = Counter()
+        self.model_s = 0.0
+        self._keys_at: dict[Window, list[SnapshotKey]] = {}
+        self._pending: list[tuple[np.ndarray, list[SnapshotKey]]] = []
+        self._sounds: dict[_SoundId, Any] = {}  # encoded sound windows that a later picture window still needs
+        self._uses: Counter[_SoundId] = Counter()
+        self._statistics: dict[Window, Any] = {}
+        self._broken = ""
+        for key in keys:
+            self._uses[_sound_id(key)] += 1
+            if self._sound_end(key) > len(sound):
+                self.bad[key] = f"needs sound up to {seconds(self._sound_end(key)):g} s, past the clip's end"
+            else:
+                self._keys_at.setdefault(Window(key.picture, key.window), []).append(key)
+
+    def wants(self, window: Window) -> bool:
+        return not self._broken and window in self._keys_at
+
+    def add(self, window: Window, video: np.ndarray) -> None:
+        """``video`` (T, 3, size, size) uint8: the picture window; computed at once or when the batch is full."""
+        self._pending.append((video, self._keys_at[window]))
+        items = len(self._pending) if self.model.predictor.two_tower else sum(len(keys) for _, keys in self._pending)
+        if items >= self.model.batch_size:
+            self._flush()
+
+    def finish(self) -> None:
+        self._flush()
+        for keys in self._keys_at.values():
+            for key in keys:
+                if key not in self.results and key not in self.bad:
+                    self.bad[key] = self._broken
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        if self._broken or not pending:
+            return
+        began = time.perf_counter()
+        try:
+            with _inference(self.model.uses_torch):
+                (self._two_tower if self.model.predictor.two_tower else self._plain)(pending)
+        except AvbenchError:
+            raise
+        except Exception as error:  # a model that breaks costs the rest of this clip, for this model
+            self._broken = f"broke off with {_first_line(error)}"
+        self.model_s += time.perf_counter() - began
+
+    def _plain(self, pending: list[tuple[np.ndarray, list[SnapshotKey]]]) -> None:
+        def predict(some: list[tuple[SnapshotKey, np.ndarray]]) -> list[Any]:
+            video = self.model.give([video for _, video in some])
+            audio = self.model.give([self._samples(key) for key, _ in some])
+            out = self.model.predictor.predict(video, audio, **self._extra(_sound_id(some[0][0]).stretch))
+            self._keep([key for key, _ in some], out)
+            return some
+
+        jobs = [(key, video) for video, keys in pending for key in keys]
+        for group in _by_stretch(jobs, lambda job: job[0]):
+            self.model.in_batches(predict, group)
+        self.counters["picture_windows_encoded"] += len(jobs)
+        self.counters["sound_windows_encoded"] += len(jobs)
+
+    def _two_tower(self, pending: list[tuple[np.ndarray, list[SnapshotKey]]]) -> None:
+        predictor = self.model.predictor
+
+        def encode_audio(some: list[SnapshotKey]) -> list[Any]:
+            audio = self.model.give([self._samples(key) for key in some])
+            return _split(predictor.encode_audio(audio, **self._extra(_sound_id(some[0]).stretch)), len(some))
+
+        def fuse(some: list[tuple[Any, SnapshotKey]]) -> list[Any]:
+            video = _join([features for features, _ in some])
+            self._keep(
+                [key for _, key in some], predictor.fuse(video, _join([self._sounds[_sound_id(k)] for _, k in some]))
+            )
+            return some
+
+        videos = [video for video, _ in pending]
+        features = self.model.in_batches(
+            lambda some: _split(predictor.encode_video(self.model.give(some)), len(some)), videos
+        )
+        keys = [key for _, some in pending for key in some]
+        fresh = {_sound_id(key): key for key in keys if _sound_id(key) not in self._sounds}
+        for group in _by_stretch(list(fresh.values()), lambda key: key):
+            encoded = self.model.in_batches(encode_audio, group)
+            self._sounds.update(zip(map(_sound_id, group), encoded, strict=True))
+        pairs = [(video, key) for video, (_, some) in zip(features, pending, strict=True) for key in some]
+        self.model.in_batches(fuse, pairs)
+        for sound in map(_sound_id, keys):
+            self._uses[sound] -= 1
+            if not self._uses[sound]:
+                del self._sounds[sound]
+        self.counters["picture_windows_encoded"] += len(videos)
+        self.counters["sound_windows_encoded"] += len(fresh)
+
+    def _keep(self, keys: Sequence[SnapshotKey], snapshot: Snapshot) -> None:
+        for key, (logits, token) in zip(keys, self.model.rows(snapshot, len(keys)), strict=True):
+            if np.isfinite(logits).all() and (token is None or np.isfinite(token).all()):
+                self.results[key] = logits, token
+            else:
+                self.bad[key] = "gave NaN or infinity"
+
+    def _sound_end(self, key: SnapshotKey) -> int:
+        return key.sound + key.window + self.model.predictor.frontend.audio_lead_trim_samples
+
+    def _samples(self, key: SnapshotKey) -> np.ndarray:
+        """(N,) float32. Dropping the clip's first samples moves every sound window later by as many."""
+        end = self._sound_end(key)
+        return self.sound[end - key.window : end]
+
+    def _extra(self, stretch: Window) -> dict[str, Any]:
+        """The keyword ``statistics`` under a protocol whose front end sees the whole stretch."""
+        if stretch.start == NO_STRETCH or not hasattr(self.model.predictor, "audio_statistics"):
+            return {}
+        if stretch not in self._statistics:
+            begin = stretch.start + self.model.predictor.frontend.audio_lead_trim_samples
+            audio = self.model.give([self.sound[begin : begin + stretch.length]])[0]
+            self._statistics[stretch] = self.model.predictor.audio_statistics(audio)
+        return {"statistics": self._statistics[stretch]}
+
+
+def _by_stretch(items: list[Any], key_of: Callable[[Any], SnapshotKey]) -> Iterator[list[Any]]:
+    """Groups that share one stretch, because a call takes one ``statistics``."""
+    stretch: Callable[[Any], Window] = lambda item: _sound_id(key_of(item)).stretch  # noqa: E731
+    for _, group in groupby(sorted(items, key=stretch), stretch):
+        yield list(group)
+
+
+def _split(features: Any, n: int) -> list[Any]:
+    """The features of each of ``n`` windows, still with a batch axis of one."""
+    if n == 1:
+        return [features]
+    if isinstance(features, tuple):
+        return [tuple(parts) for parts in zip(*(_split(f, n) for f in features), strict=True)]
+    return [features[i : i + 1] for i in range(n)]
+
+
+def _join(features: list[Any]) -> Any:
+    if len(features) == 1:
+        return features[0]
+    if isinstance(features[0], tuple):
+        return tuple(_join(list(parts)) for parts in zip(*features, strict=True))
+    if isinstance(features[0], np.ndarray):
+        return np.concatenate(features)
+    import torch
+
+    return torch.cat(features)
+
+
+def _array(values: Any) -> np.ndarray | None:
+    if hasattr(values, "detach"):
+        values = values.detach().float().cpu().numpy()
+    return None if values is None else np.array(values, np.float32)  # a copy: the model may use its buffer again
+
+
+def _shape(array: np.ndarray | None) -> tuple[int, ...] | None:
+    return None if array is None else array.shape
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return True
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _inference(uses_torch: bool) -> Iterator[None]:
+    if not uses_torch:
+        yield
+        return
+    import torch
+
+    with torch.inference_mode():
+        yield
+
+
+# ----------------------------------------------------------------------------------------------------------- processes
+
+
+def _run_here(setup: _Setup, tasks: Sequence[_Task], loaded: Mapping[str, SnapshotPredictor]) -> Generator[_Outcome]:
+    models, store = setup.models(loaded), SnapshotStore(setup.store_root)
+    with _one_thread(models.values()):
+        for task in tasks:
+            yield _run_clip(task, setup, models, store)
+
+
+@contextlib.contextmanager
+def _one_thread(models: Iterable[_Model]) -> Iterator[None]:
+    """The number of threads changes the last bits of sums; it must not depend on the machine or on ``workers``."""
+    if not any(model.uses_torch for model in models):
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run_workers(setup: _Setup, tasks: Sequence[_Task], workers: int) -> Generator[_Outcome]:
+    """Outcomes as they come from ``workers`` processes; a process that dies is replaced while there is work."""
+    context = get_context("spawn")  # fork would copy torch's and FFmpeg's threads in whatever state they are
+    waiting = deque(tasks)
+    running: dict[connection.Connection, tuple[Any, _Task | None]] = {}
+    try:
+        while waiting or any(task for _, task in running.values()):
+            idle = sum(task is None for _, task in running.values())
+            while len(running) < workers and idle < len(waiting):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_worker, args=(theirs, setup), daemon=True)
+                process.start()
+                theirs.close()  # so that the worker's end closes when the worker dies
+                running[ours] = process, None
+                idle += 1
+            for pipe in connection.wait(list(running)):
+                assert isinstance(pipe, connection.Connection)
+                process, task = running[pipe]
+                try:
+                    message = pipe.recv()
+                except (EOFError, OSError):
+                    _end(pipe, process, wait_s=10)
+                    del running[pipe]
+                    died = f"process died, exit code {process.exitcode}"
+                    if task is None:
+                        raise AvbenchError(f"a worker {died}, before it took a clip; try --workers 1") from None
+                    yield _Outcome(task.clip.id, error=f"decoder {died}")
+                    continue
+                if isinstance(message, AvbenchError):
+                    raise message
+                running[pipe] = process, waiting.popleft() if waiting else None
+                if running[pipe][1]:
+                    with contextlib.suppress(OSError):  # it died this moment: noticed on the next round
+                        pipe.send(running[pipe][1])
+                if isinstance(message, _Outcome):
+                    yield message
+                if running[pipe][1] is None:
+                    _end(pipe, process)
+                    del running[pipe]
+    finally:
+        for pipe, (process, _) in running.items():
+            _end(pipe, process)
+
+
+def _end(pipe: connection.Connection, process: Any, wait_s: float = 0) -> None:
+    """Nothing is lost by killing: what a worker has reported is on disk."""
+    pipe.close()
+    if wait_s:
+        process.join(wait_s)  # it is dying by itself: let it leave its own exit code
+    process.kill()
+    process.join()
+
+
+def _worker(pipe: connection.Connection, setup: _Setup) -> None:
+    """A worker process: says "ready", then answers each task with its outcome; an AvbenchError ends the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    inbox: queue.SimpleQueue[_Task] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
+    try:
+        loaded = {fingerprint: _load(maker, setup.device) for fingerprint, maker in setup.makers.items()}
+        for fingerprint, predictor in loaded.items():
+            if model_fingerprint(predictor) != fingerprint:
+                raise UsageError(
+                    f"model {setup.names[fingerprint]} is another one each time it is made (unseeded weights?)"
+                )
+        models, store = setup.models(loaded), SnapshotStore(setup.store_root)
+        with _one_thread(models.values()):
+            pipe.send("ready")
+            while True:
+                pipe.send(_run_clip(inbox.get(), setup, models, store))
+    except AvbenchError as error:
+        pipe.send(AvbenchError(str(error)) if isinstance(error, MediaError) else error)  # it pickles badly
+    except Exception as error:
+        pipe.send(AvbenchError(f"a worker process failed: {_first_line(error)}"))
+
+
+def _listen(pipe: connection.Connection, inbox: queue.SimpleQueue[_Task]) -> None:
+    """Tasks from the parent; when the parent is gone, however it went, this process ends at once."""
+    try:
+        while True:
+            inbox.put(pipe.recv())
+    except (EOFError, OSError):
+        os._exit(1)

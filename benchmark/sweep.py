@@ -1,0 +1,175 @@
+"""Sweeps over hops and window counts: every snapshot computed once, every setting replayed, one common support.
+
+Settings are compared on the segments that all of them can hold, so a longer stream never wins by easier segments.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from avbench.evaluation import Progress, default_store, read_data
+from avbench.protocol import Protocol
+from avbench.ticks import seconds, ticks
+from avbench.types import AvbenchError, UsageError
+
+if TYPE_CHECKING:
+    from avbench.stats import Difference, Estimate
+
+
+class SweepRow(NamedTuple):
+    """One model at one setting. ``against``: paired differences to the row named by ``reference`` ("" for none)."""
+
+    model: str
+    hop_s: float
+    iterations: int
+    selection: str
+    n_scored: int
+    n_total: int
+    scores: dict[str, Estimate]
+    reference: str
+    against: dict[str, Difference]
+
+    def to_json(self) -> dict[str, Any]:
+        plain = self._asdict()
+        plain["scores"] = {name: estimate._asdict() for name, estimate in self.scores.items()}
+        return plain
+
+
+def sweep(
+    models: Sequence[str],
+    data: str = "synthsync",
+    split: str = "test",
+    hops_s: Sequence[float] = (2.0,),
+    iterations: Sequence[int] = (18,),
+    selection: str = "final",
+    limit: int | None = None,
+    store: Path | str | None = None,
+    workers: int | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[SweepRow]:
+    """Scores of every model at every hop x window count, on the segments that all settings hold.
+
+    Each row is compared, paired over the same resampled videos, with the first model at the same setting; the first
+    model's rows are compared with its first setting. ``selection``: "final" or "best_iter" (each metric at the best of
+    the iterations up to the count). ``UsageError`` if no segment holds all settings; ``AvbenchError`` if one fails.
+    """
+    from avbench.registry import load_model
+    from avbench.replay import gather, replay
+    from avbench.runner import compute
+    from avbench.stats import bootstrap_scores, paired_difference
+    from avbench.store import SnapshotStore
+
+    if selection not in ("final", "best_iter"):
+        raise UsageError(f"selection is {selection!r}; a sweep knows final and best_iter")
+    manifest = read_data(data, split, progress, limit)
+    counts = sorted(set(iterations))
+    settings = tuple((ticks(hop_s), n) for hop_s in hops_s for n in counts)
+    protocols = [
+        Protocol(hop=ticks(hop_s), iterations=counts[-1], support="common", common_support=settings) for hop_s in hops_s
+    ]
+    segments = [s for s in manifest.segments if protocols[0].supports(s, manifest.clips[s.clip_id])]
+    if not segments:
+        raise UsageError(
+            f"no segment of {manifest.name} holds all of hops {', '.join(f'{h:g}' for h in hops_s)} s x "
+            f"{', '.join(map(str, counts))} windows: sweep fewer hops or windows at once"
+        )
+    loaded = {name: load_model(name) for name in models}
+    backbones = {m.backbone_name: m.load_backbone for m in loaded.values() if m.load_backbone is not None}
+    opened = SnapshotStore(store or default_store())
+    tell = (lambda done, total, item: progress("decoding and snapshots", done, total, item)) if progress else None
+    report = compute(
+        replace(manifest, segments=tuple(segments)),
+        protocols,
+        backbones,
+        opened,
+        workers=workers or os.cpu_count() or 1,
+        progress=tell,
+    )
+    if report.failures:
+        first = report.failures[0]
+        raise AvbenchError(
+            f"{len(report.failures)} segments failed, first clip {first.clip_id}: {first.reason}; a sweep needs all"
+        )
+    labels = np.array([s.offset_class for s in segments])
+    videos = np.array([s.video_id for s in segments])
+
+    def predictions(name: str, protocol: Protocol) -> np.ndarray:
+        """(N, W, 21) at the largest count; causal, so shorter streams are its beginnings."""
+        model = loaded[name]
+        if model.load_backbone is None:
+            from avbench.baselines.trivial import TRIVIAL
+
+            return TRIVIAL[model.name][1](segments, manifest, protocol.iterations, seed)
+        stored = gather(opened, manifest.clips, segments, protocol, report.fingerprints[model.backbone_name])
+        return replay(model.head, *stored, seconds(protocol.hop))  # type: ignore[arg-type]
+
+    rows: list[SweepRow] = []
+    first_model: dict[tuple[float, int], np.ndarray] = {}
+    for name in models:
+        for protocol in protocols:
+            hop_s = seconds(protocol.hop)
+            streams = predictions(name, protocol)
+            for n in counts:
+                final = streams[:, n - 1] if selection == "final" else _best(streams[:, :n], labels)
+                scores = bootstrap_scores(final, labels, videos, n_resamples, seed)
+                reference, other = "", None
+                if name == models[0]:
+                    first_model[hop_s, n] = final
+                    start = next(iter(first_model))
+                    if (hop_s, n) != start:
+                        reference, other = f"{name}, hop {start[0]:g} s, {start[1]} windows", first_model[start]
+                else:
+                    reference, other = f"{models[0]}, same setting", first_model[hop_s, n]
+                against = {} if other is None else paired_difference(final, other, labels, videos, n_resamples, seed)
+                rows.append(
+                    SweepRow(
+                        name, hop_s, n, selection, len(segments), len(manifest.segments), scores, reference, against
+                    )
+                )
+    return rows
+
+
+def _best(streams: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The iteration with the best mAP (one iteration for all metrics, so that differences stay paired)."""
+    from avbench.metrics import score
+
+    return streams[:, int(np.argmax([score(streams[:, i], labels)["map"] for i in range(streams.shape[1])]))]
+
+
+def render(rows: Sequence[SweepRow]) -> str:
+    """Plain text: a table of scores, then the paired differences."""
+    from tabulate import tabulate
+
+    from avbench.metrics import METRICS
+
+    def interval(value: float, low: float, high: float) -> str:
+        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+    titles = [m.title for m in METRICS.values()]
+    table = [
+        [row.model, f"{row.hop_s:g}", row.iterations, *(interval(*row.scores[name]) for name in METRICS)]
+        for row in rows
+    ]
+    text = tabulate(table, ["model", "hop (s)", "windows", *titles], tablefmt="plain", disable_numparse=True)
+    first = rows[0]
+    text += f"\n{first.selection} iteration · {first.n_scored}/{first.n_total} segments hold every setting · 95 %"
+    differences = [
+        [row.model, f"{row.hop_s:g}", row.iterations]
+        + [interval(d["difference"], d["ci_low"], d["ci_high"]) for d in row.against.values()]
+        + [row.reference]
+        for row in rows
+        if row.against
+    ]
+    if differences:
+        text += "\n\npaired differences (same resampled videos)\n"
+        headers = ["model", "hop (s)", "windows", *titles, "minus"]
+        text += tabulate(differences, headers, tablefmt="plain", disable_numparse=True)
+    return text

@@ -1,0 +1,137 @@
+"""Fresh training material, rendered while training runs and never stored.
+
+Scenes are numbered; scene ``i`` is the same wherever and whenever it is rendered, and the material of a training step
+is a function of the step alone, so a killed training continues exactly.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing as mp
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import av
+import numpy as np
+
+from avbench.data.scenes import N_CHANNELS, Scene
+from avbench.ticks import SAMPLE_RATE_HZ, TICKS_PER_FRAME, ticks
+from avbench.types import CATEGORIES
+
+WINDOW_FRAMES = 125
+WINDOW_SAMPLES = 80_000
+MAX_OFFSET_SAMPLES = ticks(2)
+
+
+class Material(NamedTuple):
+    picture: np.ndarray  # (frames, 64, 64) uint8: the decoded Y plane, limited range
+    sound: np.ndarray  # (samples,) float32
+
+
+def through_codec(frames: Iterator[np.ndarray], crf: int) -> np.ndarray:
+    """Encodes RGB frames with H.264 in memory and returns the decoded Y planes (T, 64, 64) uint8: what a model meets
+    later is always decoded video, and the codec removes more than half of the sensor noise."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": str(crf), "preset": "veryfast", "bf": "0"})
+        stream.width = stream.height = 64
+        stream.pix_fmt, stream.thread_count = "yuv420p", 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    buffer.seek(0)
+    with av.open(buffer) as container:
+        container.streams.video[0].thread_type = "NONE"
+        planes = []
+        for frame in container.decode(video=0):
+            plane = frame.planes[0]
+            planes.append(np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:64, :64].copy())
+    return np.stack(planes)
+
+
+def render_material(number: int, *, base_seed: int, categories: tuple[str, ...], duration_s: float) -> Material:
+    """Scene ``number`` of a training family (``base_seed`` keeps families' identities apart)."""
+    rng = np.random.default_rng([base_seed, number])
+    scene = Scene(categories[number % len(categories)], int(rng.integers(N_CHANNELS)), base_seed + number, duration_s)
+    picture = through_codec(scene.frames(), crf=int(rng.integers(22, 31)))
+    return Material(picture, scene.audio())
+
+
+class Pool:
+    """A sliding pool of the newest scenes: at step ``s`` it holds the ``size`` scenes up to ``s // steps_per_scene``.
+
+    Before the first ``size`` scenes it holds what there is, but at least ``warm``.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_seed: int,
+        categories: tuple[str, ...] = CATEGORIES,
+        duration_s: float,
+        size: int,
+        warm: int,
+        steps_per_scene: int = 1,
+        first_step: int = 0,
+        workers: int = 1,
+    ) -> None:
+        self.size, self.warm, self.steps_per_scene = size, warm, steps_per_scene
+        self.scenes: deque[Material] = deque(maxlen=size)
+        render = partial(render_material, base_seed=base_seed, categories=categories, duration_s=duration_s)
+        self.next = max(self._newest(first_step) - size, 0)
+        self._processes = mp.get_context("spawn").Pool(workers)
+        self._stream = _ahead(self._processes, render, self.next)
+
+    def _newest(self, step: int) -> int:
+        """One past the newest scene's number at a step."""
+        return self.warm + step // self.steps_per_scene
+
+    def at(self, step: int) -> deque[Material]:
+        """The pool at a step; steps must not decrease."""
+        while self.next < self._newest(step):
+            self.scenes.append(next(self._stream))
+            self.next += 1
+        return self.scenes
+
+    def close(self) -> None:
+        self._processes.terminate()
+
+
+def _ahead(processes: object, render: partial[Material], first: int, depth: int = 6) -> Iterator[Material]:
+    """Scenes in order, ``depth`` of them being rendered ahead."""
+    jobs: deque = deque()
+    number = first
+    while True:
+        while len(jobs) < depth:
+            jobs.append(processes.apply_async(render, (number,)))  # type: ignore[attr-defined]
+            number += 1
+        yield jobs.popleft().get()
+
+
+class Batch(NamedTuple):
+    picture: np.ndarray  # (B, 125, 64, 64) uint8
+    sound: np.ndarray  # (B, K, 80000) float32
+    offset_s: np.ndarray  # (B, K)
+
+
+def draw_batch(
+    scenes: Sequence[Material],
+    rng: np.random.Generator,
+    batch: int,
+    offsets: int,
+    max_shift: int = MAX_OFFSET_SAMPLES,
+) -> Batch:
+    """``batch`` picture windows, each with ``offsets`` sound windows at uniform continuous offsets in
+    [-``max_shift``, ``max_shift``] samples (2 s by default)."""
+    picture, sound, offset = [], [], np.empty((batch, offsets))
+    for row in range(batch):
+        scene = scenes[int(rng.integers(len(scenes)))]
+        first = int(rng.integers(50, len(scene.picture) - WINDOW_FRAMES - 50))
+        picture.append(scene.picture[first : first + WINDOW_FRAMES])
+        shift = rng.integers(-max_shift, max_shift + 1, offsets)
+        offset[row] = shift / SAMPLE_RATE_HZ
+        starts = first * TICKS_PER_FRAME + shift
+        sound.append(np.stack([scene.sound[a : a + WINDOW_SAMPLES] for a in starts]))
+    return Batch(np.stack(picture), np.stack(sound), offset)

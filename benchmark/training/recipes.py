@@ -1,0 +1,141 @@
+"""The recipes of the embedded models. ``avbench train NAME`` reproduces each from nothing, dependencies first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from avbench import __version__
+from avbench.atomic import atomic_write_bytes
+from avbench.baselines.mini import MiniBackbone, MiniSparseSync, MiniSynchformer
+from avbench.data.scenes import TALKING_HEAD
+from avbench.training.backbone import BackboneRecipe, train_backbone
+from avbench.training.streaming import (
+    STREAM_TRAIN_SEED,
+    STREAM_VALID_SEED,
+    StreamRecipe,
+    StreamSync,
+    cached_streams,
+    stream_validation_scenes,
+    train_phase1,
+    train_phase2,
+    with_seed,
+)
+from avbench.types import UsageError
+
+TRAINED_ON = "SynthSync scenes (procedural)"
+HEAD_SEEDS = (0, 1, 2)
+
+RECIPES: dict[str, BackboneRecipe | StreamRecipe] = {
+    r.name: r
+    for r in (
+        BackboneRecipe("sparsesync-pt", "sparsesync", steps=300, categories=(TALKING_HEAD,)),
+        BackboneRecipe("sparsesync", "sparsesync", steps=1800, init="sparsesync-pt", seed=1),
+        BackboneRecipe("synchformer", "synchformer", steps=800, contrastive_steps=300, seed=2),
+        StreamRecipe("streamsync-trf", "trf", backbone="sparsesync"),
+        StreamRecipe("streamsync-lstm", "lstm", backbone="sparsesync"),
+    )
+}
+
+Say = Callable[[str], None]
+
+
+def run(name: str, out: Path, say: Say = print) -> Path:
+    """Trains a recipe and what it builds on, resuming from the checkpoints in ``out``; returns the weight file.
+
+    ``out`` receives NAME.safetensors and NAME.json (the card: recipe, log, wall time) beside the checkpoints.
+    UsageError for an unknown recipe.
+    """
+    recipe = RECIPES.get(name)
+    if recipe is None:
+        raise UsageError(f"unknown recipe {name!r}: there are {', '.join(RECIPES)}")
+    out.mkdir(parents=True, exist_ok=True)
+    if isinstance(recipe, BackboneRecipe):
+        _backbone(recipe, out, say)
+    else:
+        _streamsync(recipe, out, say)
+    return out / f"{name}.safetensors"
+
+
+def _backbone(recipe: BackboneRecipe, out: Path, say: Say) -> MiniBackbone:
+    """The trained backbone of a recipe, from ``out`` if it is finished there."""
+    model = {"sparsesync": MiniSparseSync, "synchformer": MiniSynchformer}[recipe.kind]()
+    done = out / f"{recipe.name}.full.ckpt"
+    if done.exists():
+        saved = torch.load(done, weights_only=True)
+        if saved["recipe"] == json.dumps(asdict(recipe)):
+            model.load_state_dict(saved["state"])
+            return model.eval()
+    start = _backbone(RECIPES[recipe.init], out, say).state_dict() if recipe.init else None  # type: ignore[arg-type]
+    model, log = train_backbone(recipe, out, start, say)
+    torch.save({"recipe": json.dumps(asdict(recipe)), "state": model.state_dict()}, done)
+    export(out, recipe.name, {"backbone": model}, asdict(recipe), log)
+    return model
+
+
+def _streamsync(recipe: StreamRecipe, out: Path, say: Say) -> None:
+    """Phase 1 for every seed on the same cached snapshots, then phase 2 from the seed that validates best."""
+    began = time.monotonic()
+    backbone = _backbone(RECIPES[recipe.backbone], out, say)  # type: ignore[arg-type]
+    folder = out / f"snapshots-{recipe.backbone}"
+    train = cached_streams(backbone, folder, base_seed=STREAM_TRAIN_SEED, scenes=recipe.scenes, say=say)
+    valid = cached_streams(backbone, folder, base_seed=STREAM_VALID_SEED, scenes=recipe.valid_scenes, say=say)
+    log: list[dict[str, Any]] = []
+    best: tuple[float, int, StreamSync] | None = None
+    for seed in HEAD_SEEDS:
+        model, steps = train_phase1(with_seed(recipe, seed), backbone.token_dim or 0, train, valid, out, say)
+        log += [{"phase": 1, "seed": seed} | line for line in steps]
+        export_streamsync(out, f"{recipe.name}.phase1-seed{seed}", recipe, backbone, model, log)
+        score = max(line["map"] for line in steps)
+        if best is None or score > best[0]:
+            best = (score, seed, model)
+    assert best is not None
+    scenes = stream_validation_scenes(recipe.valid_scenes)
+    chosen = with_seed(recipe, best[1])
+    trained, streaming, steps = train_phase2(chosen, backbone, best[2], scenes, out, say)
+    log += [{"phase": 2, "seed": best[1]} | line for line in steps]
+    log.append({"wall_s": round(time.monotonic() - began)})
+    export_streamsync(out, recipe.name, chosen, trained, streaming, log)
+
+
+def export_streamsync(
+    out: Path, name: str, recipe: StreamRecipe, backbone: MiniBackbone, streaming: StreamSync, log: list[dict[str, Any]]
+) -> None:
+    """The token map goes back into the backbone: a StreamSync snapshot carries its finished streaming token."""
+    backbone.token_maker.load_state_dict(streaming.token_maker.state_dict())
+    export(out, name, {"backbone": backbone, "head": streaming.head}, asdict(recipe), log)
+
+
+def export(
+    out: Path, name: str, parts: dict[str, torch.nn.Module], recipe: dict[str, Any], log: list[dict[str, Any]]
+) -> None:
+    """NAME.safetensors (float16) and its card NAME.json."""
+    tensors = {
+        f"{part}.{key}": (value.half() if value.is_floating_point() else value).contiguous()
+        for part, module in parts.items()
+        for key, value in module.state_dict().items()
+    }
+    data = save(tensors)
+    card = {
+        "schema_version": 1,
+        "name": name,
+        "trained_on": TRAINED_ON,
+        "parameters": sum(p.numel() for module in parts.values() for p in module.parameters()),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "recipe": recipe,
+        "command": f"avbench train {recipe['name']}",
+        "avbench": __version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "log": log,
+    }
+    atomic_write_bytes(out / f"{name}.safetensors", data)
+    atomic_write_bytes(out / f"{name}.json", (json.dumps(card, indent=1) + "\n").encode())

@@ -1,0 +1,369 @@
+"""Training of the streaming heads in the paper's two phases (paper sec. 4.3).
+
+Phase 1: the backbone is frozen, so its snapshots of many long streams are cached once and only the token's linear map
+and the head are trained. Phase 2: everything is trained; of H windows K consecutive ones carry gradients into the
+backbone, the others are computed without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing as mp
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avbench.atomic import atomic_write_bytes
+from avbench.baselines.blocks import neighbour_smoothed
+from avbench.baselines.mini import LogMel, MiniBackbone
+from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, TokenMaker
+from avbench.metrics import score
+from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
+from avbench.training.backbone import classes_of, save_checkpoint, to_luma
+from avbench.training.pool import (
+    MAX_OFFSET_SAMPLES,
+    WINDOW_FRAMES,
+    WINDOW_SAMPLES,
+    Material,
+    Pool,
+    render_material,
+)
+from avbench.types import CATEGORIES
+
+STREAM_TRAIN_SEED = 40_000_000
+STREAM_VALID_SEED = 2_200_000
+PHASE2_SEED = 60_000_000
+OFFSETS_PER_SCENE = 6
+STREAM_S = 100.0
+PHASE2_POOL = {"duration_s": 40.0, "size": 96, "warm": 24}
+
+
+@dataclass(frozen=True)
+class StreamRecipe:
+    """``head``: "trf" | "lstm". Phase 1 draws streams of up to ``windows`` windows at one of ``hops_s``."""
+
+    name: str
+    head: str
+    backbone: str
+    seed: int = 0
+    scenes: int = 320
+    valid_scenes: int = 32
+    steps: int = 1000
+    batch: int = 64
+    windows: int = 24
+    hops_s: tuple[int, ...] = (1, 2, 3, 4)
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    validate_every: int = 100
+    phase2_steps: int = 120
+    phase2_batch: int = 6
+    phase2_windows: int = 12
+    phase2_gradient_windows: int = 3
+    phase2_lr: float = 1e-4
+    phase2_validate_every: int = 60
+
+
+class Streams(NamedTuple):
+    """Cached snapshots of N streams with one window a second: what phase 1 learns from."""
+
+    logits: Tensor  # (N, W, 21)
+    off: Tensor  # (N, W, D)
+    passed: Tensor  # (N, W, D)
+    labels: Tensor  # (N,)
+
+
+def scene_streams(model: MiniBackbone, scene: Material, rng: np.random.Generator) -> dict[str, Tensor]:
+    """All one-second-spaced windows of a scene under OFFSETS_PER_SCENE offsets, each picture window encoded once."""
+    n = (len(scene.picture) - 2 * 50 - WINDOW_FRAMES) // FRAME_RATE_HZ + 1
+    firsts = 50 + FRAME_RATE_HZ * np.arange(n)
+    picture = np.stack([scene.picture[f : f + WINDOW_FRAMES] for f in firsts])
+    shifts = rng.integers(-MAX_OFFSET_SAMPLES, MAX_OFFSET_SAMPLES + 1, OFFSETS_PER_SCENE)
+    parts: dict[str, list[Tensor]] = {"logits": [], "off": [], "passed": []}
+    with torch.inference_mode():
+        video = torch.cat([model.video_features(to_luma(torch.from_numpy(p))) for p in np.array_split(picture, 8)])
+        for shift in shifts:
+            starts = firsts * TICKS_PER_FRAME + shift
+            sound = torch.from_numpy(np.stack([scene.sound[a : a + WINDOW_SAMPLES] for a in starts]))
+            mel = model.logmel(sound)
+            audio = model.audio_features(LogMel.standardise(mel, LogMel.statistics(mel)))
+            logits, off, passed, _ = model.fusion(video, audio)
+            for key, value in zip(parts, (logits, off, passed), strict=True):
+                parts[key].append(value)
+    return {k: torch.stack(v) for k, v in parts.items()} | {"labels": classes_of(shifts / SAMPLE_RATE_HZ)}
+
+
+def cached_streams(
+    model: MiniBackbone, folder: Path, *, base_seed: int, scenes: int, say: Callable[[str], None], workers: int = 2
+) -> Streams:
+    """Streams of ``scenes`` fresh 100 s scenes, one file a scene; what is there already is read back.
+
+    The folder belongs to one set of weights: another backbone's snapshots are refused by their fingerprint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    owner, fingerprint = folder / "backbone.sha256", _state_sha256(model)
+    if not owner.exists():
+        atomic_write_bytes(owner, fingerprint.encode())
+    if owner.read_text() != fingerprint:
+        raise ValueError(f"{folder} holds snapshots of another backbone: delete it to compute them again")
+    paths = [folder / f"{base_seed}-{number:05d}.safetensors" for number in range(scenes)]
+    todo = [number for number, path in enumerate(paths) if not path.exists()]
+    if todo:
+        began = time.monotonic()
+        with mp.get_context("spawn").Pool(workers, _worker_init, (type(model), model.state_dict(), folder)) as pool:
+            for count, _ in enumerate(pool.imap_unordered(partial(_cache_scene, base_seed), todo), 1):
+                if count % 40 == 0 or count == len(todo):
+                    say(f"snapshots of {count}/{len(todo)} scenes, {time.monotonic() - began:.0f} s")
+    loaded = [load_file(path) for path in paths]
+    return Streams(*(torch.cat([x[key] for x in loaded]) for key in Streams._fields))
+
+
+_worker: dict[str, Any] = {}
+
+
+def _worker_init(cls: type[MiniBackbone], state: dict[str, Tensor], folder: Path) -> None:
+    torch.set_num_threads(1)
+    model = cls()
+    model.load_state_dict(state)
+    _worker.update(model=model.eval(), folder=folder)
+
+
+def _cache_scene(base_seed: int, number: int) -> None:
+    scene = render_material(number, base_seed=base_seed, categories=CATEGORIES, duration_s=STREAM_S)
+    tensors = scene_streams(_worker["model"], scene, np.random.default_rng([base_seed, number, 2]))
+    path = _worker["folder"] / f"{base_seed}-{number:05d}.safetensors"
+    atomic_write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}))
+
+
+def _state_sha256(model: nn.Module) -> str:
+    return hashlib.sha256(save({k: v.contiguous() for k, v in model.state_dict().items()})).hexdigest()
+
+
+class StreamSync(nn.Module):
+    """The trainable part of phase 1: token map and head."""
+
+    def __init__(self, head: str, dim: int) -> None:
+        super().__init__()
+        self.token_maker = TokenMaker(dim)
+        self.head = {"trf": StreamingTransformer, "lstm": StreamingLSTM}[head](dim)
+
+    def tokens(self, streams: Streams) -> Tensor:
+        return self.token_maker(streams.logits, streams.off, streams.passed)
+
+    def at_lengths(self, tokens: Tensor, lengths: list[int]) -> Tensor:
+        """(N, W, D) tokens, oldest first -> (N, len(lengths), 21): the streaming logits after so many windows."""
+        if isinstance(self.head, StreamingLSTM):
+            return self.head(tokens)[0][:, [n - 1 for n in lengths]]
+        return torch.stack([self.head(tokens[:, :n].flip(1)) for n in lengths], dim=1)
+
+
+def pick(streams: Streams, rows: np.ndarray, columns: np.ndarray) -> Streams:
+    """Rows (B,) and per row the windows ``columns`` (B, W)."""
+    r, c = torch.from_numpy(rows), torch.from_numpy(columns)
+    return Streams(*(x[r[:, None], c] for x in streams[:3]), streams.labels[r])
+
+
+def evaluate_heads(model: StreamSync, streams: Streams, hop_s: int = 2, iterations: int = 18) -> dict[str, float]:
+    """Scores at the last iteration on held-out streams, beside APA's on the same ones."""
+    model.eval()
+    rows = np.arange(len(streams.labels))
+    part = pick(streams, rows, np.tile(hop_s * np.arange(iterations), (len(rows), 1)))
+    with torch.inference_mode():
+        logits = model.at_lengths(model.tokens(part), [iterations])[:, 0].numpy()
+    labels = streams.labels.numpy()
+    apa = np.log(part.logits.double().softmax(-1).mean(1).numpy() + 1e-12)
+    model.train()
+    ours, theirs = score(logits, labels), score(apa, labels)
+    keep = ("acc", "acc_tol1", "map", "roc_auc")
+    return {k: round(ours[k], 4) for k in keep} | {f"apa_{k}": round(theirs[k], 4) for k in keep}
+
+
+def train_phase1(
+    recipe: StreamRecipe, dim: int, train: Streams, valid: Streams, work: Path, say: Callable[[str], None]
+) -> tuple[StreamSync, list[dict[str, float]]]:
+    """Returns the state with the best validation mAP at 18 windows, and the log."""
+    torch.manual_seed(recipe.seed)
+    model = StreamSync(recipe.head, dim)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    path, signature = work / f"{recipe.name}-{recipe.seed}.phase1.ckpt", json.dumps(asdict(recipe))
+    best: dict[str, Tensor] = {}
+    log: list[dict[str, float]] = []
+    step = 0
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        if saved["recipe"] != signature:
+            raise ValueError(f"{path} belongs to another version of recipe {recipe.name}: delete it to start again")
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        best, log, step = saved["best"], saved["log"], saved["step"]
+    n, seconds_available = train.logits.shape[:2]
+    model.train()
+    while step < recipe.steps:
+        rng = np.random.default_rng([recipe.seed, step, 3])
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, the same after a restart
+        hop = int(rng.choice(recipe.hops_s))
+        windows = min(recipe.windows, (seconds_available - 1) // hop + 1)
+        start = rng.integers(0, seconds_available - (windows - 1) * hop, recipe.batch)
+        columns = start[:, None] + hop * np.arange(windows)
+        part = pick(train, rng.integers(0, n, recipe.batch), columns)
+        if recipe.head == "lstm":
+            lengths = list(range(1, windows + 1))
+        else:
+            lengths = sorted(rng.choice(np.arange(1, windows + 1), min(6, windows), replace=False).tolist())
+        logits = model.at_lengths(model.tokens(part), lengths)
+        target = neighbour_smoothed(part.labels)[:, None].expand(-1, len(lengths), -1)
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(0, 1))
+        for group in optimizer.param_groups:
+            progress = step / recipe.steps
+            group["lr"] = recipe.lr * min((step + 1) / 50, 1) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        if step % recipe.validate_every == 0 or step == recipe.steps:
+            scores = evaluate_heads(model, valid) | {"step": step, "loss": round(float(loss.detach()), 4)}
+            if not best or scores["map"] > max(x["map"] for x in log):
+                best = {k: v.clone() for k, v in model.state_dict().items()}
+            log.append(scores)
+            say(f"{recipe.name} seed {recipe.seed} {scores}")
+            state = {"recipe": signature, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            save_checkpoint(path, state | {"best": best, "log": log, "step": step})
+    model.load_state_dict(best)
+    return model.eval(), log
+
+
+def train_phase2(
+    recipe: StreamRecipe,
+    backbone: MiniBackbone,
+    streaming: StreamSync,
+    valid_scenes: list[Material],
+    work: Path,
+    say: Callable[[str], None],
+) -> tuple[MiniBackbone, StreamSync, list[dict[str, float]]]:
+    """End to end from a phase 1 result. Keeps the state with the best validation mAP, the starting one included."""
+    models = nn.ModuleDict({"backbone": backbone, "streaming": streaming})
+    optimizer = torch.optim.AdamW(models.parameters(), lr=recipe.phase2_lr, weight_decay=0.01)
+    path, signature = work / f"{recipe.name}-{recipe.seed}.phase2.ckpt", json.dumps(asdict(recipe))
+    step = 0
+    log: list[dict[str, float]] = []
+    best: dict[str, Tensor] = {}
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        if saved["recipe"] != signature:
+            raise ValueError(f"{path} belongs to another version of recipe {recipe.name}: delete it to start again")
+        models.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        best, log, step = saved["best"], saved["log"], saved["step"]
+
+    def check() -> None:
+        nonlocal best
+        backbone.eval()
+        streams = [
+            scene_streams(backbone, scene, np.random.default_rng([STREAM_VALID_SEED, i, 2]))
+            for i, scene in enumerate(valid_scenes)
+        ]
+        valid = Streams(*(torch.cat([x[key] for x in streams]) for key in Streams._fields))
+        scores = evaluate_heads(streaming, valid) | {"step": step}
+        if not best or scores["map"] > max(x["map"] for x in log):
+            best = {k: v.clone() for k, v in models.state_dict().items()}
+        log.append(scores)
+        say(f"{recipe.name} seed {recipe.seed} phase 2 {scores}")
+
+    if not log:
+        check()
+    seed = PHASE2_SEED + 1_000_000 * recipe.seed
+    pool = Pool(base_seed=seed, first_step=step, **PHASE2_POOL)  # type: ignore[arg-type]
+    try:
+        while step < recipe.phase2_steps:
+            rng = np.random.default_rng([recipe.seed, step, 4])
+            torch.manual_seed(recipe.seed * 1_000_003 + step)
+            loss = _phase2_loss(recipe, backbone, streaming, pool.at(step), rng)
+            for group in optimizer.param_groups:
+                decay = 1 - 0.95 * step / recipe.phase2_steps
+                group["lr"] = recipe.phase2_lr * min((step + 1) / 20, 1) * decay
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(models.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            if step % 40 == 0:
+                say(f"{recipe.name} seed {recipe.seed} phase 2 step {step} loss {float(loss.detach()):.3f}")
+            if step % recipe.phase2_validate_every == 0 or step == recipe.phase2_steps:
+                check()
+                state = {"recipe": signature, "model": models.state_dict(), "optimizer": optimizer.state_dict()}
+                save_checkpoint(path, state | {"best": best, "log": log, "step": step})
+    finally:
+        pool.close()
+    models.load_state_dict(best)
+    return backbone.eval(), streaming.eval(), log
+
+
+def _phase2_loss(
+    recipe: StreamRecipe,
+    backbone: MiniBackbone,
+    streaming: StreamSync,
+    scenes: object,
+    rng: np.random.Generator,
+) -> Tensor:
+    """1/3 snapshot + 2/3 streaming cross-entropy (the published weights), over K gradient windows of H."""
+    h, k = recipe.phase2_windows, recipe.phase2_gradient_windows
+    hop = int(rng.choice([1, 2]))
+    backbone.eval()  # frozen batch-norm statistics: single streams are too alike to estimate them
+    streaming.train()
+    first_gradient = int(rng.integers(0, h - k + 1))
+    logits_all, off_all, pass_all, labels = [], [], [], []
+    snapshot_losses = []
+    for _ in range(recipe.phase2_batch):
+        scene = scenes[int(rng.integers(len(scenes)))]  # type: ignore[arg-type,index]
+        span = (h - 1) * hop * FRAME_RATE_HZ
+        first = int(rng.integers(50, len(scene.picture) - WINDOW_FRAMES - 50 - span + 1))
+        firsts = first + hop * FRAME_RATE_HZ * np.arange(h)
+        shift = int(rng.integers(-MAX_OFFSET_SAMPLES, MAX_OFFSET_SAMPLES + 1))
+        picture = to_luma(torch.from_numpy(np.stack([scene.picture[f : f + WINDOW_FRAMES] for f in firsts])))
+        starts = firsts * TICKS_PER_FRAME + shift
+        mel = backbone.logmel(torch.from_numpy(np.stack([scene.sound[a : a + WINDOW_SAMPLES] for a in starts])))
+        mel = LogMel.standardise(mel, LogMel.statistics(mel))
+        inside = torch.zeros(h, dtype=torch.bool)
+        inside[first_gradient : first_gradient + k] = True
+        outputs = []
+        for mask, gradient in ((inside, True), (~inside, False)):
+            with torch.set_grad_enabled(gradient), torch.autocast("cpu", torch.bfloat16):
+                outputs.append(
+                    backbone.fusion(backbone.video_features(picture[mask]), backbone.audio_features(mel[mask]))[:3]
+                )
+        order = torch.cat([torch.nonzero(inside), torch.nonzero(~inside)]).flatten().argsort()
+        logits, off, passed = (torch.cat([x.float(), y.float()])[order] for x, y in zip(*outputs, strict=True))
+        label = classes_of(np.array([shift / SAMPLE_RATE_HZ]))
+        snapshot_losses.append(F.cross_entropy(logits[inside], neighbour_smoothed(label).expand(k, -1)))
+        logits_all.append(logits)
+        off_all.append(off)
+        pass_all.append(passed)
+        labels.append(label)
+    part = Streams(torch.stack(logits_all), torch.stack(off_all), torch.stack(pass_all), torch.cat(labels))
+    lengths = list(range(3, h + 1))
+    logits = streaming.at_lengths(streaming.tokens(part), lengths)
+    target = neighbour_smoothed(part.labels)[:, None].expand(-1, len(lengths), -1)
+    loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(0, 1))
+    return 2 / 3 * loss + 1 / 3 * torch.stack(snapshot_losses).mean()
+
+
+def stream_validation_scenes(count: int) -> list[Material]:
+    """The scenes behind the validation streams, for when their snapshots must be computed anew."""
+    return [
+        render_material(i, base_seed=STREAM_VALID_SEED, categories=CATEGORIES, duration_s=STREAM_S)
+        for i in range(count)
+    ]
+
+
+def with_seed(recipe: StreamRecipe, seed: int) -> StreamRecipe:
+    return replace(recipe, seed=seed)

@@ -1,0 +1,193 @@
+"""The few types everything is made of. Importing this module loads neither torch nor pandas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from avbench.ticks import TICKS_PER_FRAME, Tick, seconds
+
+if TYPE_CHECKING:
+    import torch
+
+CATEGORIES = ("talking head", "voice-over", "other")
+
+
+class AvbenchError(Exception):
+    """A problem a person can act on: the message is one clear line (what, where, what to do)."""
+
+
+class UsageError(AvbenchError):
+    """The request itself is wrong (unknown name, impossible combination): exit code 2."""
+
+
+class MediaError(AvbenchError):
+    """A clip cannot be read as its manifest promises. ``clip_id`` names it."""
+
+    def __init__(self, clip_id: str, reason: str) -> None:
+        super().__init__(f"clip {clip_id}: {reason}")
+        self.clip_id = clip_id
+        self.reason = reason
+
+
+class StoreError(AvbenchError):
+    """The snapshot store cannot be used as it is (other schema, damaged shard, disk full, read-only)."""
+
+
+class NonFiniteError(AvbenchError):
+    """A model produced NaN or infinity; the message names the segment or window."""
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetGrid:
+    """21 offset classes, -2.0 ... +2.0 s in steps of 0.2 s; class 10 is in sync (paper sec. 3).
+
+    A positive offset means that the window's sound is taken from *later* in the source: the audio is early.
+    """
+
+    n_classes: int = 21
+    max_offset_s: float = 2.0
+
+    @property
+    def offsets_s(self) -> np.ndarray:
+        """(n_classes,) float32, seconds: float64 linspace cast to float32, as in the published code."""
+        return np.linspace(-self.max_offset_s, self.max_offset_s, self.n_classes).astype(np.float32)
+
+    def class_of(self, offset_s: float) -> int:
+        """Class of a continuous offset in seconds.
+
+        Published rule: round to 0.01 s, then the nearest grid value *in float32*, the first one winning a tie; the
+        float32 rounding decides offsets halfway between two classes. ``UsageError`` outside the grid or if not finite.
+        """
+        if not np.isfinite(offset_s) or abs(offset_s) > self.max_offset_s + 1e-9:
+            raise UsageError(f"offset {offset_s} s is outside [-{self.max_offset_s}, {self.max_offset_s}] s")
+        distance = np.abs(self.offsets_s - np.float32(round(float(offset_s), 2)))
+        return int(np.argmin(distance))
+
+    def offset_of(self, class_index: int) -> float:
+        """Offset in seconds of a class, as the decimal a person would write (0.4, not 0.4000001)."""
+        if not 0 <= class_index < self.n_classes:
+            raise UsageError(f"class {class_index} is outside 0 ... {self.n_classes - 1}")
+        step = 2 * self.max_offset_s / (self.n_classes - 1)
+        return round(-self.max_offset_s + step * class_index, 6)
+
+
+def offset_in_words(offset_s: float) -> str:
+    """``0.4`` -> ``"audio 0.4 s early"``: the sign convention is always said in words."""
+    if round(abs(offset_s), 2) == 0:
+        return "in sync"
+    return f"audio {abs(offset_s):g} s {'early' if offset_s > 0 else 'late'}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRecord:
+    """One media file after normalisation (25 fps picture, 16 kHz mono sound)."""
+
+    id: str
+    video_id: str
+    path: str  # relative to the manifest's media root, "/"-separated
+    sha256: str  # of the file's bytes
+    n_frames: int  # at 25 fps
+    n_samples: int  # at 16 kHz
+    channel: str = ""
+    split: str = "test"
+
+    @property
+    def duration(self) -> Tick:
+        """Ticks covered by both streams."""
+        return min(self.n_frames * TICKS_PER_FRAME, self.n_samples)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """One labelled stream, the unit that is scored: a start in a clip and one fixed audio offset (both in ticks)."""
+
+    id: str
+    clip_id: str
+    video_id: str  # the cluster of the bootstrap: segments of one video are not independent
+    start: Tick
+    offset: Tick
+    offset_class: int
+    category: str = ""
+    events: tuple[str, ...] = ()
+    channel: str = ""
+    split: str = "test"
+
+    @property
+    def offset_s(self) -> float:
+        return seconds(self.offset)
+
+
+class Window(NamedTuple):
+    """A stretch of one stream of a clip, in ticks."""
+
+    start: Tick
+    length: Tick
+
+    @property
+    def end(self) -> Tick:
+        return self.start + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class FrontEnd:
+    """What a model wants to be given. ``fit``: "square" resizes the short side to ``size`` and cuts the centre
+    square; "crop" cuts the centre ``size`` x ``size`` without resizing (the published models).
+    """
+
+    size: int = 64
+    fps: int = 25
+    sample_rate: int = 16_000
+    fit: str = "square"
+    audio_lead_trim_samples: int = 0
+
+
+class Snapshot(NamedTuple):
+    """What a backbone says of one window alone.
+
+    ``logits``: (B, 21) float32; ``token``: (B, D) float32 streaming token, or None where there is no hook.
+    """
+
+    logits: Any
+    token: Any = None
+
+
+class SnapshotPredictor:
+    """Base class of every backbone; subclass it alone or together with ``torch.nn.Module``.
+
+    ``predict`` is all that is required. Set ``token_dim`` and return a token to offer the streaming-token hook.
+    A two-tower backbone may set ``two_tower = True`` and offer ``encode_video(video)``, ``encode_audio(audio)`` and
+    ``fuse(video_features, audio_features) -> Snapshot``, which must equal ``predict``: the runner then encodes each
+    picture window once per clip. A backbone whose sound front end standardises may offer
+    ``audio_statistics(audio (N,)) -> tensor``; the ``paper`` protocol then passes the whole stretch's statistics as the
+    keyword ``statistics`` to ``predict`` / ``encode_audio``.
+    """
+
+    frontend: FrontEnd = FrontEnd()
+    token_dim: int | None = None
+    two_tower: bool = False
+    description: str = ""
+    trained_on: str = "undeclared"
+
+    def predict(self, video: torch.Tensor, audio: torch.Tensor) -> Snapshot:
+        """``video`` (B, T, 3, size, size) uint8 RGB at 25 fps, ``audio`` (B, N) float32 in [-1, 1] at 16 kHz."""
+        raise TypeError(f"{type(self).__name__} does not define predict(video, audio)")
+
+
+class StreamingHead:
+    """Turns the snapshots up to now into the streaming prediction; causal by construction.
+
+    ``init(batch) -> state``; ``step(state, snapshot, time_s) -> (state, logits (B, 21))`` is called once per
+    iteration, in time order; ``time_s`` is the stream time of the window in seconds since the first window, so a head
+    can know the hop. ``needs_token`` says whether the snapshot must carry a streaming token.
+    """
+
+    needs_token: bool = False
+
+    def init(self, batch: int) -> Any:
+        raise TypeError(f"{type(self).__name__} does not define init(batch)")
+
+    def step(self, state: Any, snapshot: Snapshot, time_s: float) -> tuple[Any, Any]:
+        raise TypeError(f"{type(self).__name__} does not define step(state, snapshot, time_s)")

@@ -1,0 +1,1 @@
+"""Leaderboard: ranking with ties and the static site."""

@@ -1,0 +1,1 @@
+"""Submissions: the format, and packing, checking and pushing entries."""

@@ -1,0 +1,181 @@
+"""Killed at any point and run again: the same bytes as an undisturbed run, and no process is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avbench.plan import SnapshotKey
+from avbench.store import SnapshotStore
+
+TOY = Path(__file__).parent / "toy_run.py"
+SLEEP_S = 0.002  # a second or so for the whole run, so that kills fall everywhere
+
+
+def start(store: Path, predictions: Path, workers: int = 1, sleep_s: float = SLEEP_S) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(TOY), str(store), str(predictions), str(workers), str(sleep_s)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def files(store: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*.safetensors"))}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[str, bytes], float]:
+    """Predictions, shards and the seconds it took."""
+    root, began = tmp_path_factory.mktemp("undisturbed"), time.monotonic()
+    run = start(root / "store", root / "predictions")
+    assert run.wait() == 0, run.communicate()[1].decode()
+    return (root / "predictions").read_bytes(), files(root / "store"), time.monotonic() - began
+
+
+def kill_and_finish(root: Path, undisturbed: tuple[bytes, dict[str, bytes], float], points: list[float]) -> int:
+    """Kill one run after another at ``points`` (shares of the undisturbed time), then run to the end.
+
+    Returns how many runs were killed while there was something, but not everything, in the store.
+    """
+    predictions, shards, took_s = undisturbed
+    store, in_the_middle = root / "store", 0
+    for point in points:
+        run = start(store, root / "predictions")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(timeout=point * took_s)
+        os.killpg(run.pid, signal.SIGKILL) if run.poll() is None else None
+        run.communicate()
+        in_the_middle += 0 < len(files(store)) < len(shards)
+        if (store / "store.json").exists():
+            assert SnapshotStore(store).verify() == []
+        assert files(store).items() <= shards.items()
+    last = start(store, root / "predictions", sleep_s=0)
+    assert last.wait() == 0, last.communicate()[1].decode()
+    assert (root / "predictions").read_bytes() == predictions
+    assert files(store) == shards
+    assert SnapshotStore(store).verify() == []
+    return in_the_middle
+
+
+def test_killed_again_and_again(tmp_path: Path, undisturbed: tuple[bytes, dict[str, bytes], float]) -> None:
+    rng = random.Random(0)
+    for chain in range(2):
+        kill_and_finish(tmp_path / str(chain), undisturbed, [rng.uniform(0.2, 1.0) for _ in range(3)])
+
+
+@pytest.mark.slow
+def test_killed_at_forty_points(tmp_path: Path, undisturbed: tuple[bytes, dict[str, bytes], float]) -> None:
+    rng = random.Random(1)
+    in_the_middle = 0
+    for chain in range(20):
+        in_the_middle += kill_and_finish(tmp_path / str(chain), undisturbed, [rng.uniform(0.2, 1.0) for _ in range(2)])
+    assert in_the_middle >= 5, "the kills did not fall where they hurt"
+
+
+def test_killed_exactly_while_a_shard_is_written(tmp_path: Path) -> None:
+    """At every stage of the write: before, half way, complete but not renamed, renamed but not reported."""
+    keys = [SnapshotKey(640 * i, 0) for i in range(3)]
+    logits = np.random.default_rng(0).standard_normal((3, 21)).astype(np.float32)
+    model, media = "a" * 64, "b" * 64
+    for stage in ("mkstemp", "write", "fsync", "replace", "fsync of the folder"):
+        root = tmp_path / stage
+        SnapshotStore(root).put(model, media, keys[:1], logits[:1])
+        code = (
+            "import os, signal, sys, tempfile, numpy as np\n"
+            "from avbench.store import SnapshotStore; from avbench.plan import SnapshotKey\n"
+            "stage, store = sys.argv[2], SnapshotStore(sys.argv[1])\n"
+            "die = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "calls = []\n"
+            "def second(*a): calls.append(a); len(calls) == 2 and die()\n"
+            "def half(fd, *a):\n"
+            "    class File:\n"
+            "        def __enter__(self): return self\n"
+            "        def write(self, data): os.write(fd, data[: len(data) // 2]); die()\n"
+            "    return File()\n"
+            "if stage == 'mkstemp': tempfile.mkstemp = die\n"
+            "if stage == 'write': os.fdopen = half\n"
+            "if stage == 'fsync': os.fsync = die\n"
+            "if stage == 'replace': os.replace = die\n"
+            "if stage == 'fsync of the folder': os.fsync = second\n"
+            "logits = np.random.default_rng(0).standard_normal((3, 21)).astype(np.float32)\n"
+            f"store.put('{model}', '{media}', [SnapshotKey(640, 0), SnapshotKey(1280, 0)], logits[1:])"
+        )
+        killed = subprocess.run([sys.executable, "-c", code, root, stage], check=False)
+        assert killed.returncode == -signal.SIGKILL, stage
+        store = SnapshotStore(root)
+        assert store.verify() == [], stage
+        assert len(store.missing(model, media, keys)) == (0 if stage == "fsync of the folder" else 2), stage
+        store.put(model, media, keys, logits)
+        np.testing.assert_array_equal(store.get(model, media, keys)[0], logits)
+        assert not [p for p in root.rglob("*.tmp") if p.parent != root], stage
+
+
+def test_two_runs_on_one_store_at_once(tmp_path: Path, undisturbed: tuple[bytes, dict[str, bytes], float]) -> None:
+    runs = [start(tmp_path / "store", tmp_path / f"predictions{i}") for i in range(2)]
+    for i, run in enumerate(runs):
+        assert run.wait() == 0, run.communicate()[1].decode()
+        assert (tmp_path / f"predictions{i}").read_bytes() == undisturbed[0]
+    assert files(tmp_path / "store") == undisturbed[1]
+    assert SnapshotStore(tmp_path / "store").verify() == []
+
+
+def test_two_processes_on_one_shard_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np; from avbench.store import SnapshotStore; from avbench.plan import SnapshotKey\n"
+        "store, first = SnapshotStore(sys.argv[1]), int(sys.argv[2])\n"
+        "for i in range(first, 40, 2):\n"
+        "    store.put('a' * 64, 'b' * 64, [SnapshotKey(i, i)], np.full((1, 21), i))"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", code, tmp_path, str(first)]) for first in (0, 1)]
+    assert [run.wait() for run in runs] == [0, 0]
+    logits, _ = SnapshotStore(tmp_path).get("a" * 64, "b" * 64, [SnapshotKey(i, i) for i in range(40)])
+    np.testing.assert_array_equal(logits[:, 0], np.arange(40))
+
+
+# ----------------------------------------------------------------------------------------------------- worker processes
+
+
+def children(pid: int) -> set[int]:
+    try:
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return set()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc, which only Linux has")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_its_parent(tmp_path: Path, how: signal.Signals) -> None:
+    run = start(tmp_path / "store", tmp_path / "predictions", workers=2, sleep_s=0.05)  # 7 s a clip: workers are busy
+    # two workers and multiprocessing's own helper
+    assert wait_until(lambda: len(children(run.pid)) >= 3 or run.poll() is not None)
+    started = children(run.pid)
+    assert len(started) >= 3
+    assert wait_until(lambda: (tmp_path / "store" / "store.json").exists())
+    run.send_signal(how)
+    said = run.communicate()[1].decode()
+    assert run.returncode != 0
+    assert how == signal.SIGKILL or said.rstrip().endswith("KeyboardInterrupt")
+    assert wait_until(lambda: not any(map(alive, started)))
+    assert not (tmp_path / "predictions").exists()

@@ -1,0 +1,93 @@
+"""The SynthSync split family as its user meets it: made once, checked, never shared between splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avbench.data import scenes, synthsync
+from avbench.manifest import Manifest
+from avbench.ticks import ticks
+from avbench.types import CATEGORIES, AvbenchError, UsageError
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Three short clips a split, in a cache of their own."""
+    monkeypatch.setattr(synthsync, "CLIP_S", 16)
+    monkeypatch.setattr(synthsync, "STARTS_S", (2, 5))
+    monkeypatch.setattr(synthsync, "SPLIT_CLIPS", {"train": 3, "valid": 3, "test": 3})
+    return tmp_path / "cache"
+
+
+def make(cache: Path, name: str = "synthsync", split: str = "test") -> Manifest:
+    return synthsync.ensure(name, split, cache=cache, workers=1)
+
+
+def test_makes_checked_clips_once(small: Path) -> None:
+    made: list[str] = []
+    manifest = synthsync.ensure("synthsync", "test", cache=small, workers=1, progress=lambda d, t, c: made.append(c))
+    assert made == [s.clip_id for s in manifest.segments[::2]]
+    assert [s.category for s in manifest.segments[::2]] == list(CATEGORIES)
+    assert all(manifest.clip_path(clip).is_file() for clip in manifest.clips.values())
+    again = synthsync.ensure("synthsync", "test", cache=small, workers=1, progress=lambda d, t, c: made.append(c))
+    assert len(made) == 3
+    assert again.sha256 == manifest.sha256
+    assert not list((small).rglob(".making-*"))
+
+
+def test_two_caches_agree(small: Path, tmp_path: Path) -> None:
+    a, b = make(small), make(tmp_path / "other")
+    assert a.sha256 == b.sha256
+    assert a.segments == b.segments
+
+
+def test_offset_laws(small: Path) -> None:
+    uniform, normal = make(small), make(small, "synthsync-normal")
+    assert uniform.sha256 != normal.sha256
+    assert all(s.offset % ticks(0.2) == 0 for s in normal.segments)
+    assert all(abs(s.offset) <= ticks(2) for s in uniform.segments)
+
+
+def test_splits_share_no_identity() -> None:
+    specs = [s for split, n in synthsync.FULL_CLIPS.items() for s in synthsync.clip_specs(split, n)]
+    assert len({s.seed for s in specs}) == len({s.id for s in specs}) == sum(synthsync.FULL_CLIPS.values())
+
+
+def test_default_split_is_a_prefix_of_the_full_one() -> None:
+    assert synthsync.clip_specs("test", 24) == synthsync.clip_specs("test", 120)[:24]
+
+
+def test_every_parameter_is_in_the_specification_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = synthsync.specification_sha256()
+    monkeypatch.setattr(scenes, "HIT_SOUND_PROBABILITY", 0.9)
+    assert synthsync.specification_sha256() != before
+
+
+def test_clip_lengths_hold_the_longest_setting() -> None:
+    last = synthsync.STARTS_S[0] + 5 + 47 * 2 + 2
+    assert last <= synthsync.CLIP_S
+    assert synthsync.STARTS_S[-1] + 5 + 17 * 2 + 2 <= synthsync.CLIP_S
+
+
+def test_a_shifted_sound_is_noticed(small: Path) -> None:
+    manifest = make(small)
+    spec = synthsync.clip_specs("test", 1)[0]
+    scene = spec.scene()
+    scene._sound = np.roll(scene._sound, 1600)
+    with pytest.raises(AvbenchError, match="does not decode to what was drawn"):
+        synthsync.check_clip(manifest.clip_path(manifest.clips[spec.id]), spec, scene)
+
+
+@pytest.mark.parametrize(("name", "split", "word"), [("synthsink", "test", "synthsink"), ("synthsync", "tset", "tset")])
+def test_unknown_names_are_refused(small: Path, name: str, split: str, word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        synthsync.ensure(name, split, cache=small)
+
+
+def test_unwritable_cache_is_one_line(small: Path) -> None:
+    small.write_text("a file where the cache should be")
+    with pytest.raises(AvbenchError, match="AVBENCH_CACHE"):
+        make(small)

@@ -1,0 +1,490 @@
+"""The command as its users meet it: a process, its two streams, its files and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avbench.cli import main
+from avbench.data.media import encode_clip, media_sha256
+from avbench.doctor import click_and_flash
+from avbench.manifest import Manifest, read_manifest, write_manifest
+from avbench.metrics import METRICS, score
+from avbench.results import read_predictions, read_run
+from avbench.ticks import SAMPLE_RATE_HZ, ticks
+from avbench.types import ClipRecord, SegmentRecord
+
+MakeClicks = Callable[..., Path]
+Avbench = Callable[..., subprocess.CompletedProcess[str]]
+ONE = ("--iterations", "2", "--workers", "1", "--n-resamples", "20")
+
+
+def one_line(text: str) -> str:
+    """The only line of stderr that is a complaint; progress bars apart there is nothing else, no traceback."""
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if line.startswith("avbench: error:")]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+# -- a run -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_prints_a_table_and_leaves_two_files(avbench_process: Avbench, clicks: Path, tmp_path: Path) -> None:
+    done = avbench_process("run", "--model", "xcorr+apa", "--data", clicks, "--out", tmp_path / "out", *ONE)
+    assert done.returncode == 0, done.stderr
+    assert "clicks test (click and flash, 2 clips) · streaming protocol: 2 windows, hop 2 s" in done.stdout
+    for metric in METRICS.values():
+        assert metric.title in done.stdout
+    for row in ("xcorr+apa", "same, one window", "same, sliding APA", "always in sync", "class prior", "random guess"):
+        assert row in done.stdout
+    assert "4/4" in done.stdout
+    assert "decoding and snapshots" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["predictions.parquet", "run.json"]
+
+    run = read_run(tmp_path / "out")
+    assert (run.n_scored, run.n_total, run.incomplete, run.failures) == (4, 4, False, [])
+    assert len(run.curve) == 2
+    assert set(run.slices["category"]) == {"talking head", "voice-over"}
+    assert run.latency is not None
+    ids, logits = read_predictions(tmp_path / "out" / "predictions.parquet")
+    manifest = read_manifest(clicks)
+    assert ids == tuple(s.id for s in manifest.segments)
+    # the scores are those of the predictions, recomputed from outside
+    labels = [s.offset_class for s in manifest.segments]
+    for name, value in score(logits[:, -1], labels).items():
+        assert run.scores[name].value == pytest.approx(value), name
+        assert run.curve[-1][name].value == pytest.approx(value), name
+    assert run.scores["acc"].value == 1.0, "clicks and flashes are easy"
+    rows = {row.name: row for row in run.rows}
+    assert rows["constant"].scores["acc"].value == 0.0
+    assert rows["oracle"].scores["acc"].value == 1.0
+    assert rows["one-window"].selection == "best_iter"
+
+
+def test_json_stands_alone_on_stdout(avbench_process: Avbench, clicks: Path, tmp_path: Path) -> None:
+    args = ("run", "--model", "xcorr", "--data", clicks, "--out", tmp_path / "out", *ONE, "--json")
+    done = avbench_process(*args)
+    document = json.loads(done.stdout)
+    assert done.stdout.startswith("{")
+    assert done.stdout.endswith("}\n")
+    wanted = [
+        "schema_version",
+        "signature",
+        "model",
+        "data",
+        "n_scored",
+        "n_total",
+        "scores",
+        "slices",
+        "curve",
+        "failures",
+    ]
+    assert set(wanted) <= set(document)
+    assert set(document["scores"]) == {"acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s"}
+    assert all(set(entry) == {"value", "ci_low", "ci_high"} for entry in document["scores"].values())
+    assert (tmp_path / "out" / "run.json").read_text() == done.stdout
+
+
+def test_the_second_run_is_answered_from_the_store(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    first, second = (
+        json.loads(avbench("run", "--model", "xcorr", "--data", clicks, "--out", tmp_path / n, *ONE, "--json").stdout)
+        for n in ("a", "b")
+    )
+    assert first["counters"]["snapshots_computed"] == 8
+    assert "snapshots_computed" not in second["counters"] or second["counters"]["snapshots_computed"] == 0
+    assert second["counters"]["snapshots_from_store"] == 8
+    assert second["latency"] is None
+    assert first["scores"] == second["scores"]
+    assert (tmp_path / "a" / "predictions.parquet").read_bytes() == (
+        tmp_path / "b" / "predictions.parquet"
+    ).read_bytes()
+
+
+def test_workers_and_batches_do_not_change_scores(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    base = ("run", "--model", "xcorr+apa", "--data", clicks, "--iterations", "2", "--n-resamples", "20")
+    for i, extra in enumerate((("--workers", "1"), ("--workers", "2", "--batch-size", "16"))):
+        done = avbench(*base, *extra, "--out", tmp_path / f"out{i}", "--store", tmp_path / f"store{i}")
+        assert done.returncode == 0, done.stderr
+    one, two = (read_run(tmp_path / f"out{i}") for i in (0, 1))
+    assert one.scores == two.scores
+    assert one.signature == two.signature
+    assert one.files == two.files
+
+
+def test_the_default_folder_is_never_one_that_holds_a_run(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert avbench("run", "--model", "constant", "--data", clicks, *ONE).returncode == 0
+    names = sorted(p.name for p in (tmp_path / "runs").iterdir())
+    assert len(names) == 2
+    assert names[1] == names[0] + "-2"
+    assert names[0].endswith("-constant")
+
+
+def test_the_signature_names_what_may_change_a_score(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    def signature(*extra: object) -> str:
+        out = tmp_path / "out"
+        args = ("run", "--data", clicks, "--workers", "1", "--n-resamples", "5", "--out", out, "--json", *extra)
+        return json.loads(avbench(*args).stdout)["signature"]
+
+    base = ("--model", "xcorr", "--iterations", "2")
+    signatures = [
+        signature(*base),
+        signature(*base, "--hop", "1"),
+        signature("--model", "xcorr", "--iterations", "1"),
+        signature("--model", "xcorr+apa", "--iterations", "2"),
+        signature(*base, "--limit", "2"),
+    ]
+    assert len(set(signatures)) == len(signatures)
+    assert signature(*base, "--seed", "7") == signatures[0]
+
+
+def test_reference_rows_can_be_left_out(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    avbench("run", "--model", "xcorr", "--data", clicks, "--out", tmp_path / "o", *ONE, "--no-reference-rows")
+    assert read_run(tmp_path / "o").rows == []
+
+
+def test_the_paper_protocol(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    args = ("run", "--model", "xcorr", "--data", clicks, "--out", tmp_path / "o", "--protocol", "paper", *ONE)
+    assert avbench(*args).returncode == 0
+    assert read_run(tmp_path / "o").signature.startswith("avb|paper:1|")
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--model", "streamsink"), "did you mean streamsync"),
+        (("--model", "xcorr", "--data", "no-such-data"), "unknown data"),
+        (("--model", "xcorr", "--data", "./no/such/folder"), "not a manifest folder"),
+        (("--model", "xcorr", "--data", "CLICKS", "--split", "mars"), "no split 'mars'; it has test"),
+        (("--model", "xcorr", "--data", "CLICKS", "--limit", "0"), "limit is 0"),
+        (("--model", "xcorr", "--data", "CLICKS", "--iterations", "0"), "iterations is 0"),
+        (("--model", "xcorr", "--data", "CLICKS", "--hop", "0.03"), "multiple of 0.04 s"),
+        (("--model", "xcorr", "--data", "CLICKS", "--hop", "nan"), "hop"),
+        (("--model", "xcorr", "--data", "CLICKS", "--iterations", "9"), "the longest holds 4: try --iterations 4"),
+        (("--model", "xcorr", "--data", "CLICKS", "--workers", "0"), "workers is 0"),
+        (("--model", "missing.py:Net", "--data", "CLICKS", *ONE), "missing.py does not exist"),
+    ],
+)
+def test_wrong_requests_are_one_line_and_exit_2(
+    args: tuple[str, ...],
+    said: str,
+    clicks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = main(["run", *(str(clicks) if a == "CLICKS" else a for a in args)])
+    captured = capsys.readouterr()
+    assert code == 2
+    assert said in one_line(captured.err)
+    assert captured.out == ""
+    assert not (tmp_path / "runs").exists(), "nothing was begun"
+
+
+def test_unknown_options_and_commands_exit_2(avbench_process: Avbench) -> None:
+    for args in (("run",), ("fly",), (), ("run", "--model", "xcorr", "--wings")):
+        done = avbench_process(*args)
+        assert done.returncode == 2
+        assert "usage: avbench" in done.stderr
+
+
+def damaged(folder: Path, kind: str) -> None:
+    """Damages clip "two" of a click manifest, and pins it anew where such a file could have been pinned."""
+    path = folder / "media" / "two.mp4"
+    if kind == "missing":
+        path.unlink()
+    elif kind == "changed":
+        path.write_bytes(path.read_bytes() + b"\0")
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind == "corrupt":
+        data = bytearray(path.read_bytes())
+        data[len(data) // 4 : 3 * len(data) // 4] = os.urandom(len(data) // 2)
+        path.write_bytes(data)
+    elif kind == "not media":
+        path.write_text("<html>404</html>")
+    elif kind == "shorter than promised":
+        encode_clip(path, *click_and_flash(8))
+    elif kind == "no sound":
+        _encode_picture_only(path)
+    if kind not in ("missing", "changed"):
+        _pin_anew(folder)
+
+
+def _encode_picture_only(path: Path) -> None:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for image in click_and_flash(14)[0]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _pin_anew(folder: Path) -> None:
+    old = read_manifest(folder)
+    clips = {}
+    for name, clip in old.clips.items():
+        sha256 = media_sha256(folder / "media" / clip.path)
+        clips[name] = ClipRecord(name, clip.video_id, clip.path, sha256, clip.n_frames, clip.n_samples)
+    write_manifest(Manifest(old.name, old.kind, old.note, old.offset_law, clips, old.segments, old.media_root), folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "does not exist"),
+        ("changed", "other sha256"),
+        ("truncated", "clip two"),
+        ("corrupt", "clip two"),
+        ("not media", "not a readable media file"),
+        ("shorter than promised", "the manifest says 14.00 s"),
+        ("no sound", "no sound stream"),
+    ],
+)
+def test_a_bad_clip_costs_its_segments_only(
+    kind: str,
+    said: str,
+    make_clicks: MakeClicks,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_clicks()
+    damaged(folder, kind)
+    code = main(["run", "--model", "xcorr", "--data", str(folder), "--out", "out", *ONE])
+    captured = capsys.readouterr()
+    assert code == 1
+    (line,) = [line for line in captured.err.splitlines() if line.startswith("avbench: failed:")]
+    assert said in line
+    assert line.startswith("avbench: failed: clip two:")
+    assert line.endswith("(2 segments)")
+    run = read_run(tmp_path / "out")
+    assert (run.n_scored, run.n_total, run.incomplete) == (2, 4, True)
+    assert [f.segment_id for f in run.failures] == ["two-0", "two-1"]
+    ids, _ = read_predictions(tmp_path / "out" / "predictions.parquet")
+    assert ids == ("one-0", "one-1"), "nothing stands in for what failed"
+    assert "INCOMPLETE: 2 of 4" in captured.out
+
+    # mended, the same command continues: only the lost clip is computed
+    shutil.rmtree(folder)
+    make_clicks()
+    assert main(["run", "--model", "xcorr", "--data", str(folder), "--out", "out", *ONE]) == 0
+    run = read_run(tmp_path / "out")
+    assert run.n_scored == 4
+    assert run.counters["snapshots_from_store"] == 4
+
+
+def test_a_run_in_which_everything_failed(make_clicks: MakeClicks, avbench: Avbench, tmp_path: Path) -> None:
+    folder = make_clicks(clips=("two",))
+    damaged(folder, "missing")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions.parquet").write_text("of another run")
+    done = avbench("run", "--model", "xcorr", "--data", folder, "--out", tmp_path / "out", *ONE, "--json")
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert (document["n_scored"], document["n_total"]) == (0, 2)
+    assert all(entry["value"] is None for entry in document["scores"].values())
+    assert not (tmp_path / "out" / "predictions.parquet").exists()
+
+
+def test_a_silent_clip_is_scored_and_noted(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:
+    folder = make_clicks()
+    encode_clip(folder / "media" / "two.mp4", click_and_flash(14)[0], np.zeros(14 * SAMPLE_RATE_HZ, np.float32))
+    _pin_anew(folder)
+    done = avbench("run", "--model", "xcorr", "--data", folder, "--out", tmp_path / "out", *ONE)
+    assert done.returncode == 0
+    assert "avbench: note: clip two: the sound is silent" in done.stderr
+    assert read_run(tmp_path / "out").n_scored == 4
+
+
+def test_segments_too_short_are_listed_not_scored(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:
+    folder = make_clicks()
+    old = read_manifest(folder)
+    late = SegmentRecord("two-late", "two", "two", ticks(8), 0, 10)
+    write_manifest(
+        Manifest(old.name, old.kind, old.note, old.offset_law, old.clips, (*old.segments, late), old.media_root), folder
+    )
+    done = avbench("run", "--model", "xcorr", "--data", folder, "--out", tmp_path / "out", *ONE)
+    assert done.returncode == 0
+    assert "note: 1 of 5 segments are too short" in done.stderr
+    assert "4/5" in done.stdout
+    assert read_run(tmp_path / "out").unsupported == ["two-late"]
+
+
+NETS = """
+import numpy as np
+from avbench import FrontEnd, Snapshot, SnapshotPredictor
+
+class Nan(SnapshotPredictor):
+    frontend = FrontEnd(size=16)
+    calls = 0
+
+    def predict(self, video, audio):
+        logits = np.zeros((len(video), 21), np.float32)
+        if float(np.abs(np.asarray(audio)).max()) > self.loud:
+            logits[:] = np.nan
+        return Snapshot(logits)
+
+    loud = -1.0
+
+class Wide(SnapshotPredictor):
+    frontend = FrontEnd(size=16)
+
+    def predict(self, video, audio):
+        return Snapshot(np.zeros((len(video), 22), np.float32))
+"""
+
+
+def test_a_model_that_gives_nan(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    done = avbench("run", "--model", "nets.py:Nan+apa", "--data", clicks, "--out", "out", *ONE)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    run = read_run(tmp_path / "out")
+    assert (run.n_scored, run.n_total, run.incomplete) == (0, 4, True)
+    assert all("NaN" in f.reason and "iteration 1" in f.reason for f in run.failures)
+
+
+def test_a_model_of_the_wrong_shape(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    done = avbench("run", "--model", "nets.py:Wide", "--data", clicks, "--out", "out", *ONE)
+    assert done.returncode == 2
+    assert "22" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize("option", ["--out", "--store"])
+def test_a_folder_that_cannot_be_written(option: str, avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = avbench("run", "--model", "xcorr", "--data", clicks, option, tmp_path / "file" / "x", *ONE)
+    assert done.returncode == 1
+    assert str(tmp_path / "file" / "x") in one_line(done.stderr)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.parametrize("option", ["--out", "--store"])
+def test_a_read_only_folder(option: str, avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o555)
+    done = avbench("run", "--model", "xcorr", "--data", clicks, option, tmp_path / "locked", *ONE)
+    assert done.returncode == 1
+    assert "locked" in one_line(done.stderr)
+
+
+def test_a_full_disk(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    """A file size limit stands in for the full disk: writes fail with an error the same way."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400)); "
+        "from avbench.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    args = ["run", "--model", "xcorr", "--data", str(clicks), "--out", str(tmp_path / "out"), *ONE]
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "too large" in one_line(done.stderr)
+    assert avbench(*args).returncode == 0, "with room again the same command ends well"
+
+
+def test_a_store_of_another_schema(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "store.json").write_text('{"schema_version": 99}')
+    done = avbench("run", "--model", "xcorr", "--data", clicks, "--store", tmp_path / "store", *ONE)
+    assert done.returncode == 1
+    assert "99" in one_line(done.stderr)
+    assert (tmp_path / "store" / "store.json").read_text() == '{"schema_version": 99}'
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import avbench.evaluation
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(avbench.evaluation, "evaluate", interrupt)
+    assert main(["run", "--model", "xcorr"]) == 130
+    assert "interrupted" in one_line(capsys.readouterr().err)
+
+
+# -- the other commands ------------------------------------------------------------------------------------------------
+
+
+def test_help_has_examples_and_says_the_sign_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["run"], ["data", "from-files"], ["doctor"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--help"])
+        assert stop.value.code == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "examples: avbench" in text
+        assert "positive offset means that the sound comes early" in text
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "*apa*"]) == 0
+    out = capsys.readouterr().out
+    assert "apa-sparsesync" in out
+    assert "procedural" in out
+    assert main(["models", "nothing"]) == 2
+    assert "no model matches" in one_line(capsys.readouterr().err)
+
+
+def test_from_files_to_a_run(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:
+    videos = make_clicks("source", clips=("a", "b")) / "media"
+    done = avbench("data", "from-files", videos, "--out", "mine", "--offsets", "fixed:0.4", "--starts", "first")
+    assert done.returncode == 0, done.stderr
+    assert "2 clips, 2 segments" in done.stdout
+    done = avbench("run", "--model", "xcorr", "--data", "./mine", "--out", "out", *ONE)
+    assert done.returncode == 0, done.stderr
+    assert read_run(tmp_path / "out").scores["acc"].value == 1.0
+    assert "mine" in avbench("data", "ls", ".").stdout
+    assert "audio 0.4 s early" in avbench("data", "info", "./mine").stdout
+    assert json.loads(avbench("data", "info", "./mine", "--json").stdout)["n_segments"] == 2
+    assert avbench("data", "verify", "./mine").returncode == 0
+
+    (videos / "a.mp4").write_bytes(b"no longer a video")
+    done = avbench("data", "verify", "./mine")
+    assert done.returncode == 1
+    assert "has changed" in done.stdout
+    done = avbench("data", "from-files", videos, "--out", "again")
+    assert done.returncode == 1, "a refused file is told by the exit code, too"
+    assert "avbench: refused: clip a:" in done.stderr
+    assert "1 clips, 1 segments" in done.stdout or "1 clips, 2 segments" in done.stdout
+
+
+def test_data_ls_names_what_is_built_in(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "ls"]) == 0
+    out = capsys.readouterr().out
+    assert "synthsync-full" in out
+    assert "procedural stand-in" in out
+
+
+def test_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "perpetuum-mobile"]) == 2
+    assert "streamsync-trf" in one_line(capsys.readouterr().err)
+    assert main(["train", "--list"]) == 0
+    assert "streamsync-trf" in capsys.readouterr().out
+
+
+def test_embedded_weights_on_other_data_say_so(clicks: Path) -> None:
+    from avbench.evaluation import _weights_note
+    from avbench.registry import resolve
+
+    files = read_manifest(clicks)
+    synthetic = Manifest(files.name, "synthetic", "", files.offset_law, files.clips, files.segments, files.media_root)
+    assert "procedural clips" in _weights_note(resolve("streamsync-trf"), files)
+    assert _weights_note(resolve("streamsync-trf"), synthetic) == ""
+    assert _weights_note(resolve("xcorr"), files) == ""

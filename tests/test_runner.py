@@ -1,0 +1,453 @@
+"""The runner: every clip decoded once, every snapshot right, every failure listed."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent / "crash"))  # worker processes must find it too
+
+from toy_run import PROTOCOL, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
+
+from avbench.fingerprint import model_fingerprint
+from avbench.manifest import Manifest
+from avbench.plan import keys_of, plan
+from avbench.protocol import Protocol, paper, streaming
+from avbench.replay import gather
+from avbench.runner import _ClipPass, _cut, _Model, compute
+from avbench.store import SnapshotStore
+from avbench.ticks import frames, ticks
+from avbench.types import FrontEnd, Snapshot, SnapshotPredictor, StoreError, UsageError, Window
+
+
+def by_hand(manifest: Manifest, protocol: Protocol, model: ToyModel) -> np.ndarray:
+    """Logits (N, W, 21) from bare model calls on windows cut out of the whole clip."""
+    out = []
+    for segment in manifest.segments:
+        reader = ToyReader(manifest.clips[segment.clip_id])
+        sound, video = reader.audio(), np.stack([f for (f,) in reader.frames(model.frontend)])
+        for i in range(protocol.iterations):
+            start = segment.start + i * protocol.hop
+            picture = video[frames(start) : frames(start) + 125]
+            heard = sound[start + segment.offset : start + segment.offset + 80_000]
+            out.append(model.predict(picture[None], heard[None]).logits[0])
+    return np.array(out, np.float32).reshape(len(manifest.segments), protocol.iterations, 21)
+
+
+def logits_of(store: SnapshotStore, manifest: Manifest, model: SnapshotPredictor) -> np.ndarray:
+    return gather(store, manifest.clips, manifest.segments, PROTOCOL, model_fingerprint(model))[0]
+
+
+def test_snapshots_are_those_of_the_bare_model_and_each_clip_is_decoded_once(tmp_path: Path) -> None:
+    manifest, store = toy_manifest(), SnapshotStore(tmp_path)
+    plain, towers = ToyModel(0), ToyModel(1, 16, two_tower=True)  # two front ends, one decoding
+    readers: list[ToyReader] = []
+
+    def opened(clip: Any) -> ToyReader:
+        readers.append(ToyReader(clip))
+        return readers[-1]
+
+    seen: list[tuple[int, int, str]] = []
+    report = compute(
+        manifest,
+        [PROTOCOL],
+        {"plain": plain, "towers": towers},
+        store,
+        open_clip=opened,
+        progress=lambda *a: seen.append(a),
+    )
+    assert not report.failures
+    assert not report.warnings
+    for model in (plain, towers):
+        np.testing.assert_array_equal(logits_of(store, manifest, model), by_hand(manifest, PROTOCOL, model))
+    assert [r.clip.id for r in readers] == list(manifest.clips)
+    # segments start at 1, 2, 3 s, windows every second: 6 picture windows a clip, 12 snapshots; the last ends at 11 s
+    assert report.counters == Counter(
+        clips_decoded=4,
+        frames_decoded=4 * 11 * 25,
+        picture_windows_encoded=4 * (12 + 6),
+        sound_windows_encoded=4 * (12 + 11),  # one sound window is heard with two picture windows
+        snapshots_computed=4 * 24,
+        snapshots_from_store=0,
+    )
+    assert sum(r.n_read for r in readers) == report.counters["frames_decoded"]
+    assert seen == [(i + 1, 4, f"clip{i}") for i in range(4)]
+    assert (report.ms_per_snapshot("plain") or 0) > 0
+
+
+def test_the_second_run_opens_no_clip(tmp_path: Path) -> None:
+    manifest, store, model = toy_manifest(), SnapshotStore(tmp_path), ToyModel()
+    compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=ToyReader)
+    again = compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=partial(open_toy, bad="clip0", how="bug"))
+    assert not again.failures
+    assert again.counters == Counter(snapshots_from_store=48)
+    assert again.ms_per_snapshot("m") is None
+    more = compute(manifest, [PROTOCOL, streaming(1, 5)], {"m": model}, store, open_clip=ToyReader)
+    assert (more.counters["snapshots_from_store"], more.counters["snapshots_computed"]) == (48, 12)
+
+
+def test_the_two_tower_path_encodes_each_window_once_and_equals_the_plain_one(tmp_path: Path) -> None:
+    manifest = toy_manifest(offsets_s=(0.0, 0.0, -1.0, 1.0))  # the third one hears windows that the first one hears
+    results = []
+    for two_tower in (False, True):
+        store, model = SnapshotStore(tmp_path / str(two_tower)), ToyModel(3, two_tower=two_tower)
+        report = compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=ToyReader)
+        results.append(logits_of(store, manifest, model))
+    keys = [key for some in report.plan.keys.values() for key in some]
+    n_pictures = sum(len({k.picture for k in some}) for some in report.plan.keys.values())
+    n_sounds = sum(len({k.sound for k in some}) for some in report.plan.keys.values())
+    assert n_pictures < n_sounds < len(keys)
+    assert report.counters["picture_windows_encoded"] == n_pictures
+    # an encoded sound window is kept exactly as long as a later picture window needs it
+    assert report.counters["sound_windows_encoded"] == n_sounds
+    np.testing.assert_array_equal(*results)
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    manifest = toy_manifest(3)
+    makers = {"plain": partial(ToyModel, 0), "towers": partial(ToyModel, 1, 16, True)}
+    opener = partial(open_toy, bad="clip1", how="media")
+    reports = [
+        compute(manifest, [PROTOCOL], makers, SnapshotStore(tmp_path / str(n)), workers=n, open_clip=opener)
+        for n in (1, 2)
+    ]
+    assert reports[0].failures == reports[1].failures != []
+    assert reports[0].counters == reports[1].counters
+    files = [sorted(p for p in (tmp_path / n).rglob("*.safetensors")) for n in ("1", "2")]
+    assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]]
+    assert len(files[0]) == len(files[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("how", "workers", "reason"),
+    [
+        ("media", 1, "picture ends at 4.32 s, the manifest says 14.00 s"),
+        ("bug", 1, "reading broke off with IndexError: list index out of range"),
+        ("crash", 2, "decoder process died, exit code -11"),
+        ("killed", 2, "decoder process died, exit code -9"),
+    ],
+)
+def test_a_clip_that_fails_costs_its_segments_only(tmp_path: Path, how: str, workers: int, reason: str) -> None:
+    manifest, store = toy_manifest(3), SnapshotStore(tmp_path)
+    maker = partial(ToyModel, 0)
+    opener = partial(open_toy, bad="clip1", how=how)
+    report = compute(manifest, [PROTOCOL], {"m": maker}, store, workers=workers, open_clip=opener)
+    assert [tuple(f) for f in report.failures] == [(f"clip1-{i}", "clip1", reason) for i in range(3)]
+    good = replace(manifest, segments=tuple(s for s in manifest.segments if s.clip_id != "clip1"))
+    np.testing.assert_array_equal(logits_of(store, good, maker()), by_hand(good, PROTOCOL, maker()))
+    assert store.verify() == []
+    repaired = compute(manifest, [PROTOCOL], {"m": maker}, store, open_clip=ToyReader)
+    assert not repaired.failures
+    assert repaired.counters["clips_decoded"] == 1
+
+
+def test_a_clip_that_cannot_be_read_any_more_is_no_failure_where_the_store_has_all(tmp_path: Path) -> None:
+    manifest, store, old, new = toy_manifest(2), SnapshotStore(tmp_path), ToyModel(0), ToyModel(1)
+    compute(manifest, [PROTOCOL], {"old": old}, store, open_clip=ToyReader)
+    broken = partial(open_toy, bad="clip1", how="media")
+    report = compute(manifest, [PROTOCOL], {"old": old, "new": new}, store, open_clip=broken)
+    assert report.failures_of["old"] == []
+    assert {f.clip_id for f in report.failures_of["new"]} == {"clip1"}
+
+
+class Sick(ToyModel):
+    """Gives NaN, breaks, or gives another shape when the window's first frame is number ``at``."""
+
+    def __init__(self, how: str, at: int) -> None:
+        super().__init__()
+        self.how, self.at = how, at
+
+    def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+        logits, token = super().predict(video, audio)
+        if int(video[0, 0, 0, 0, 0]) * 256 + int(video[0, 0, 0, 0, 1]) == self.at:
+            if self.how == "break":
+                raise RuntimeError("mat1 and mat2 shapes cannot be multiplied\nlong story")
+            {"nan": logits, "inf token": token}[self.how][0, 2] = np.nan if self.how == "nan" else np.inf
+        return Snapshot(logits, token)
+
+
+@pytest.mark.parametrize("how", ["nan", "inf token"])
+def test_a_window_with_nan_fails_the_segments_that_need_it(tmp_path: Path, how: str) -> None:
+    manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
+    sick, well = Sick(how, at=6 * 25), ToyModel()  # 6 s: only the third segment (3 ... 6 s) gets there
+    report = compute(manifest, [PROTOCOL], {"sick": sick, "well": well}, store, open_clip=ToyReader)
+    reason = "model sick gave NaN or infinity, iteration 4 (window at 6 s)"
+    assert report.failures == [("clip0-2", "clip0", reason)]
+    assert report.failures_of["well"] == []
+    clip = manifest.clips["clip0"]
+    lost = store.missing(model_fingerprint(sick), clip.sha256, report.plan.keys["clip0"])
+    assert lost == [keys_of(PROTOCOL, manifest.segments[2])[3]]
+
+
+def test_a_model_that_breaks_costs_the_rest_of_the_clip_for_that_model(tmp_path: Path) -> None:
+    manifest, store, model = toy_manifest(1), SnapshotStore(tmp_path), Sick("break", at=4 * 25)
+    report = compute(manifest, [PROTOCOL], {"m": model, "well": ToyModel()}, store, open_clip=ToyReader)
+    story = "model m broke off with RuntimeError: mat1 and mat2 shapes cannot be multiplied"
+    assert [f.reason for f in report.failures] == [
+        f"{story}, iteration {i} (window at 4 s)" for i in (4, 3, 2)
+    ]  # segments start at 1, 2, 3 s
+    assert report.failures_of["well"] == []
+    assert report.model_snapshots["m"] == 1 + 2 + 3  # the windows at 1, 2 and 3 s
+
+
+class Misshapen(ToyModel):
+    def __init__(self, width: int, token_dim: int | None) -> None:
+        super().__init__()
+        self.width, self.token_dim = width, token_dim
+
+    def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+        return Snapshot(np.zeros((1, self.width)), np.zeros((1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Misshapen(20, 4), r"model m: logits are \(1, 20\), they must be \(1, 21\)"),
+        (Misshapen(21, 5), r"model m: the token is \(1, 4\), but token_dim is 5"),
+        (Misshapen(21, None), "but token_dim is None"),
+    ],
+)
+def test_a_wrong_shape_ends_the_run(tmp_path: Path, model: ToyModel, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        compute(toy_manifest(1), [PROTOCOL], {"m": model}, SnapshotStore(tmp_path), open_clip=ToyReader)
+
+
+def test_errors_of_the_store_end_the_run_with_one_line_and_keep_what_is_stored(tmp_path: Path) -> None:
+    manifest, store, maker = toy_manifest(3), SnapshotStore(tmp_path), partial(ToyModel, 0)
+
+    def spoil(done: int, total: int, clip_id: str) -> None:
+        target = tmp_path / model_fingerprint(maker())[:32] / f"{manifest.clips['clip2'].sha256[:32]}.safetensors"
+        target.write_bytes(b"rubbish")
+
+    with pytest.raises(StoreError, match="delete it and run again"):
+        compute(manifest, [PROTOCOL], {"m": maker}, store, open_clip=ToyReader, progress=spoil)
+    assert len(store.verify()) == 1
+    good = manifest.limit(6)
+    np.testing.assert_array_equal(logits_of(store, good, maker()), by_hand(good, PROTOCOL, maker()))
+    with pytest.raises(StoreError, match="delete it"):
+        compute(manifest, [PROTOCOL], {"m": maker}, store, workers=2, open_clip=ToyReader)
+
+
+def test_errors_inside_a_worker_end_the_run(tmp_path: Path) -> None:
+    run = partial(compute, toy_manifest(2), [PROTOCOL], store=SnapshotStore(tmp_path), workers=2)
+    with pytest.raises(UsageError, match="model m is another one each time it is made"):
+        run({"m": unseeded}, open_clip=open_toy)
+    with pytest.raises(UsageError, match="logits are"):
+        run({"m": partial(ToyModel, 0), "bad": partial(Misshapen, 20, 4)}, open_clip=open_toy)
+    with pytest.raises(UsageError, match="pass a function that makes it"):
+        run({"m": ToyModel()}, open_clip=open_toy)
+    with pytest.raises(UsageError, match="must be at least 1"):
+        compute(toy_manifest(1), [PROTOCOL], {}, SnapshotStore(tmp_path), workers=0)
+
+
+def test_two_names_of_one_model_are_computed_once(tmp_path: Path) -> None:
+    both = {"a": ToyModel(0), "b": ToyModel(0)}
+    report = compute(toy_manifest(1), [PROTOCOL], both, SnapshotStore(tmp_path), open_clip=ToyReader)
+    assert report.fingerprints["a"] == report.fingerprints["b"]
+    assert report.counters["snapshots_computed"] == 12
+
+
+def test_a_silent_clip_is_scored_with_a_warning(tmp_path: Path) -> None:
+    class Silent(ToyReader):
+        def audio(self) -> np.ndarray:
+            return np.zeros(self.clip.n_samples, np.float32)
+
+    report = compute(toy_manifest(1), [PROTOCOL], {"m": ToyModel()}, SnapshotStore(tmp_path), open_clip=Silent)
+    assert report.warnings == ["clip clip0: the sound is silent from end to end"]
+    assert not report.failures
+
+
+# ----------------------------------------------------------------------------------------------- cutting and batching
+
+
+class Numbered:
+    """One-pixel frames that carry their number; knows how many are alive."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.alive, self.most = n, 0, 0
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        for k in range(self.n):
+            frame = np.full((3, 1, 1), k)
+            self.alive += 1
+            self.most = max(self.most, self.alive)
+            weakref.finalize(frame, self.gone)
+            yield (frame,)
+
+    def gone(self) -> None:
+        self.alive -= 1
+
+
+@given(st.sets(st.tuples(st.integers(0, 400), st.sampled_from([5, 25, 125])), min_size=1, max_size=12))
+def test_windows_are_cut_right_and_memory_is_bounded(starts: set[tuple[int, int]]) -> None:
+    windows = sorted((Window(s * 640, n * 640) for s, n in starts), key=lambda w: (w.end, w.start))
+    grid, counters, order = Numbered(600), Counter[str](), []
+    for window, held in _cut(iter(grid), windows, toy_manifest(1).clips["clip0"], counters):
+        assert [int(f[0, 0, 0]) for (f,) in held] == list(range(frames(window.start), frames(window.end)))
+        order.append(window)
+        del held
+    assert order == windows
+    assert counters["frames_decoded"] == frames(windows[-1].end)
+    assert grid.most <= max(w.length for w in windows) // 640 + 2
+
+
+@pytest.mark.parametrize("two_tower", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
+def test_batches_give_what_single_windows_give_and_are_halved_when_memory_runs_out(
+    two_tower: bool, batch_size: int
+) -> None:
+    torch = pytest.importorskip("torch")
+    sizes: list[int] = []
+
+    class Big(ToyModel):
+        uses_torch = True
+
+        def encode_video(self, video: Any) -> Any:
+            sizes.append(len(video))
+            if len(video) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return torch.from_numpy(super().encode_video(video.numpy()))
+
+        def encode_audio(self, audio: Any) -> Any:
+            return torch.from_numpy(super().encode_audio(audio.numpy()))
+
+        def fuse(self, video: Any, audio: Any) -> Snapshot:
+            return Snapshot(*map(torch.from_numpy, super().fuse(video.numpy(), audio.numpy())))
+
+    manifest = toy_manifest(1)
+    keys = plan(manifest.segments, manifest.clips, [PROTOCOL]).keys["clip0"]
+    reader = ToyReader(manifest.clips["clip0"])
+    video = np.stack([f for (f,) in reader.frames(FrontEnd(size=8))])
+    results = []
+    for model, size in ((ToyModel(0), 1), (Big(0, two_tower=two_tower), batch_size)):
+        work = _ClipPass(_Model(model, "m", size, "cpu", 21), keys, reader.audio())
+        for start in sorted({k.picture for k in keys}):
+            window = Window(start, ticks(5))
+            assert work.wants(window)
+            work.add(window, video[frames(start) : frames(start) + 125])
+        work.finish()
+        assert not work.bad
+        results.append(work.results)
+    assert results[0].keys() == results[1].keys()
+    for key in keys:
+        for one, other in zip(results[0][key], results[1][key], strict=True):
+            np.testing.assert_array_equal(one, other)
+    if batch_size > 2:
+        assert max(sizes) > 2 >= sizes[-1]
+
+
+def test_out_of_memory_with_one_window_is_a_failure() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Huge(ToyModel):
+        def predict(self, video: Any, audio: Any) -> Snapshot:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    key = keys_of(PROTOCOL, toy_manifest(1).segments[0])[0]
+    work = _ClipPass(_Model(Huge(), "m", 1, "cpu", 21), [key], np.zeros(200_000, np.float32))
+    work.add(Window(key.picture, key.window), np.zeros((125, 3, 8, 8), np.uint8))
+    work.finish()
+    assert work.bad == {key: "broke off with OutOfMemoryError: CUDA out of memory"}
+
+
+class Standardising(ToyModel):
+    """Has a front end that standardises: logits are the statistics it was given."""
+
+    def audio_statistics(self, audio: np.ndarray) -> np.ndarray:
+        return np.array([len(audio), audio[0], audio[-1]])
+
+    def predict(self, video: np.ndarray, audio: np.ndarray, statistics: np.ndarray | None = None) -> Snapshot:
+        logits = np.zeros((len(video), 21))
+        if statistics is not None:
+            logits[:, :3] = statistics
+        return Snapshot(logits, np.zeros((len(video), 4)))
+
+
+def test_only_the_paper_protocol_passes_the_statistics_of_the_whole_stretch(tmp_path: Path) -> None:
+    manifest, store, model = toy_manifest(1, 30), SnapshotStore(tmp_path), Standardising()
+    published = paper(hop_s=1, iterations=2)
+    manifest = replace(manifest, segments=tuple(replace(s, start=s.start + ticks(4)) for s in manifest.segments))
+    report = compute(manifest, [PROTOCOL, published], {"m": model}, store, open_clip=ToyReader)
+    assert not report.failures
+    assert not logits_of(store, manifest, model).any()
+    logits, _ = gather(store, manifest.clips, manifest.segments, published, report.fingerprints["m"])
+    sound = ToyReader(manifest.clips["clip0"]).audio()
+    for row, segment in zip(logits, manifest.segments, strict=True):
+        stretch = published.stretch(segment)
+        assert stretch.length == ticks(7)
+        expected = np.float32([ticks(7), sound[stretch.start], sound[stretch.end - 1]])
+        np.testing.assert_array_equal(row[:, :3], np.stack([expected, expected]))
+
+
+def test_a_leading_trim_moves_the_sound_and_may_run_out_of_it(tmp_path: Path) -> None:
+    class Echo(ToyModel):
+        frontend = FrontEnd(size=8, audio_lead_trim_samples=1024)
+
+        def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+            return Snapshot(audio[:, :21], audio[:, 21:25])
+
+    manifest, store, model = toy_manifest(1, 9, (0.0, 1.0)), SnapshotStore(tmp_path), Echo()
+    model.frontend = Echo.frontend
+    report = compute(manifest, [streaming(1, 2)], {"m": model}, store, open_clip=ToyReader)
+    # 1.0 s early, starting at 2 s: the second window ends with the clip, at 9 s
+    reason = "model m needs sound up to 9.064 s, past the clip's end, iteration 2 (window at 3 s)"
+    assert report.failures == [("clip0-1", "clip0", reason)]
+    logits, _ = gather(store, manifest.clips, manifest.segments[:1], streaming(1, 2), report.fingerprints["m"])
+    begin = manifest.segments[0].start + 1024
+    np.testing.assert_array_equal(logits[0, 0], ToyReader(manifest.clips["clip0"]).audio()[begin : begin + 21])
+
+
+def test_results_of_a_reused_output_buffer_are_copied(tmp_path: Path) -> None:
+    class Reusing(ToyModel):
+        buffer = np.zeros((1, 21), np.float32)
+
+        def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+            logits, token = super().predict(video, audio)
+            self.buffer[:] = logits
+            return Snapshot(self.buffer, token)
+
+    manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
+    compute(manifest, [PROTOCOL], {"m": Reusing()}, store, open_clip=ToyReader)
+    np.testing.assert_array_equal(logits_of(store, manifest, Reusing()), by_hand(manifest, PROTOCOL, ToyModel()))
+
+
+# ------------------------------------------------------------------------------------------------------- real media
+
+
+def test_real_media(tmp_path: Path) -> None:
+    from avbench.data.media import encode_clip, media_sha256
+
+    rng = np.random.default_rng(0)
+    clips, segments = {}, []
+    for name in ("good", "swapped", "gone"):
+        path = tmp_path / f"{name}.mp4"
+        sound = rng.uniform(-0.5, 0.5, 16_000 * 8).astype(np.float32)
+        encode_clip(path, rng.integers(0, 256, (200, 16, 16, 3), np.uint8), sound)
+        base = toy_manifest(1, 8, (0.4,))
+        clips[name] = replace(
+            base.clips["clip0"], id=name, path=path.name, sha256=media_sha256(path), video_id="video0"
+        )
+        segments.append(replace(base.segments[0], id=f"{name}-0", clip_id=name))
+    (tmp_path / "gone.mp4").unlink()
+    (tmp_path / "swapped.mp4").write_bytes((tmp_path / "good.mp4").read_bytes())
+    manifest = Manifest("real", "files", "", "list", clips, tuple(segments), tmp_path)
+    protocol = streaming(hop_s=1, iterations=2)
+    for workers in (1, 2):
+        store = SnapshotStore(tmp_path / f"store{workers}")
+        report = compute(manifest, [protocol], {"m": partial(ToyModel, 0, 16)}, store, workers=workers)
+        assert [(f.segment_id, f.reason.rpartition(".mp4 ")[2]) for f in report.failures] == [
+            ("swapped-0", "is not the file that the manifest pins (other sha256)"),
+            ("gone-0", "does not exist"),
+        ]
+        assert report.counters["snapshots_computed"] == 2

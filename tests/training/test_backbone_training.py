@@ -1,0 +1,91 @@
+"""Training continues exactly where it was killed, and learns the right sign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avbench.training import backbone
+from avbench.training.backbone import BackboneRecipe, to_luma, train_backbone
+from avbench.training.pool import WINDOW_SAMPLES, Material, Pool, draw_batch, render_material
+from avbench.types import CATEGORIES
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone, "POOL", {"duration_s": 12.0, "size": 3, "warm": 2})
+    monkeypatch.setattr(backbone, "VALID_SCENES", 3)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["sparsesync", "synchformer"])
+def test_killed_and_restarted_gives_the_same_weights(tiny: None, tmp_path: Path, kind: str) -> None:
+    recipe = BackboneRecipe(
+        "toy", kind, steps=3, contrastive_steps=3 * (kind == "synchformer"), batch=2, offsets=2, checkpoint_every=2
+    )
+    total = recipe.steps + recipe.contrastive_steps
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole, _ = train_backbone(recipe, tmp_path / "whole", None, lambda line: None)
+
+    def kill(line: str) -> None:
+        if f"step {total}/" in line:  # after the last checkpoint but one, before the last
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_backbone(recipe, tmp_path / "cut", None, kill)
+    said: list[str] = []
+    resumed, _ = train_backbone(recipe, tmp_path / "cut", None, said.append)
+    assert any("continuing at step" in line for line in said)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_changed_recipe_does_not_continue_an_old_checkpoint(tiny: None, tmp_path: Path) -> None:
+    train_backbone(BackboneRecipe("toy", "sparsesync", steps=1, batch=2), tmp_path, None, lambda line: None)
+    with pytest.raises(ValueError, match="another version"):
+        train_backbone(BackboneRecipe("toy", "sparsesync", steps=2, batch=2), tmp_path, None, lambda line: None)
+
+
+def test_pool_at_a_step_does_not_depend_on_where_it_started() -> None:
+    arguments = {"base_seed": 5, "duration_s": 10.0, "size": 3, "warm": 2}
+    pools = [Pool(**arguments, first_step=first) for first in (0, 4)]
+    try:
+        for step in range(3):
+            pools[0].at(step)
+        a, b = (pool.at(4) for pool in pools)
+        assert all(np.array_equal(x.picture, y.picture) for x, y in zip(a, b, strict=True))
+    finally:
+        for pool in pools:
+            pool.close()
+
+
+def test_drawn_windows_and_offsets_agree() -> None:
+    """Sound that counts its own samples: the window must start where picture and offset say."""
+    picture = np.repeat(np.arange(1000, dtype=np.uint16)[:, None, None] % 251, 64, 1).repeat(64, 2).astype(np.uint8)
+    scene = Material(picture, np.arange(1000 * 640, dtype=np.float32))
+    batch = draw_batch([scene], np.random.default_rng(0), 5, 3)
+    for row in range(5):
+        frame_mod = int(batch.picture[row, 0, 0, 0])
+        for sound, offset_s in zip(batch.sound[row], batch.offset_s[row], strict=True):
+            picture_start = sound[0] - offset_s * 16_000
+            assert picture_start % 640 == pytest.approx(0, abs=0.01)
+            assert int(picture_start) // 640 % 251 == frame_mod
+            assert len(sound) == WINDOW_SAMPLES
+
+
+def test_contrastive_batches_are_in_sync() -> None:
+    scene = render_material(0, base_seed=9, categories=CATEGORIES, duration_s=12.0)
+    batch = draw_batch([scene], np.random.default_rng(0), 3, 1, max_shift=0)
+    assert not batch.offset_s.any()
+
+
+def test_luma_of_the_decoded_plane_is_the_models_luma() -> None:
+    assert float(to_luma(torch.tensor(16))) == -0.5
+    assert float(to_luma(torch.tensor(235))) == 0.5
