@@ -102,3 +102,166 @@ class S3D(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         return self.base(video.transpose(1, 2)).transpose(1, 2)
+
+
+# ----------------------------------------------------------------------------------------------- the same, made to run
+
+# Freed blocks above 32 MiB go back to the system (glibc), and taking them anew costs more than filling them: the first
+# layers therefore work on strips of rows whose intermediate maps stay below that, and mostly in the cache.
+_STRIP_BYTES = 16 * 2**20
+
+
+class FastS3D(nn.Module):
+    """An inference copy of a trunk: the same function to rounding, several times faster on a CPU.
+
+    BatchNorm is folded into the convolutions; frames lie channels-last, so that a convolution over space is a 2-D one
+    over all frames and a convolution over time a 2-D one over (time, place); three-dimensional pools are a pool over
+    space and one over time. Built from ``S3D`` in eval mode; ``dtype`` is what it computes in (bfloat16 halves the
+    time again where the CPU has it, and changes the logits); the output has the input's dtype.
+    """
+
+    def __init__(self, trunk: S3D, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        parts = [_FAST[type(part)](part) for part in trunk.base if not isinstance(part, nn.MaxPool3d)]
+        self.parts = nn.ModuleList(parts)
+        self.channels = trunk.channels
+        first = trunk.base[0].conv_s.weight  # type: ignore[union-attr]
+        self.to(dtype=dtype or first.dtype, memory_format=torch.channels_last)
+        self.requires_grad_(False).eval()
+
+    def forward(self, video: Tensor) -> Tensor:
+        n, dtype = len(video), next(self.parameters()).dtype
+        x = video.flatten(0, 1).to(dtype, memory_format=torch.channels_last)
+        stem, point, second, *mixed = self.parts
+        x = _spatially_pooled(stem, x, n)
+        x = _spatially_pooled(second, point(x), n)
+        for index, block in zip(_MIXED, mixed, strict=True):
+            if index == 8:
+                x = _pool_over_time(F.max_pool2d(x, 3, 2, 1), n, 3, 2)
+            elif index == 14:
+                x = _pool_over_time(F.max_pool2d(x, 2, 2), n, 2, 2)
+            x = block(x, n)
+        return x.unflatten(0, (n, -1)).to(video.dtype)
+
+
+def _folded(conv: nn.Module, norm: nn.Module, axis: int) -> nn.Conv2d:
+    """The 2-D convolution that equals a 3-D one, flat along ``axis`` (2: time, 3: height), and its BatchNorm."""
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    weight = (conv.weight.double() * scale.reshape(-1, 1, 1, 1, 1)).select(axis, 0)
+    kernel, over_time = (weight.shape[2], weight.shape[3]), axis == 3
+    stride = (conv.stride[0], 1) if over_time else conv.stride[1:]
+    # rows are padded by hand, because strips of rows are: only the columns here
+    padding = (conv.padding[0], 0) if over_time else (0, conv.padding[2])
+    flat = nn.Conv2d(weight.shape[1], weight.shape[0], kernel, stride, padding, device="meta")
+    flat.weight = nn.Parameter(weight.to(conv.weight.dtype))
+    flat.bias = nn.Parameter((norm.bias.double() - norm.running_mean.double() * scale).to(conv.weight.dtype))
+    return flat
+
+
+def _rows(x: Tensor, first: int, last: int) -> Tensor:
+    """Rows ``first`` to ``last`` of (N, C, H, W); those outside the picture are zero."""
+    height = x.shape[2]
+    inside = x[:, :, max(first, 0) : min(last, height)]
+    above, below = max(-first, 0), max(last - height, 0)
+    return F.pad(inside, (0, 0, above, below)) if above or below else inside
+
+
+class _FastPoint(nn.Module):
+    def __init__(self, part: BasicConv) -> None:
+        super().__init__()
+        self.conv = _folded(part.conv, part.bn, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu_(self.conv(x))
+
+
+class _FastSep(nn.Module):
+    def __init__(self, part: SepConv) -> None:
+        super().__init__()
+        self.space = _folded(part.conv_s, part.bn_s, 2)
+        self.time = _folded(part.conv_t, part.bn_t, 3)
+        self.kernel, self.stride = part.conv_s.kernel_size[1], part.conv_s.stride[1]
+
+    def out_height(self, height: int) -> int:
+        return (height - 1) // self.stride + 1
+
+    def forward(self, x: Tensor, n: int, first: int, last: int, shift: int = 0) -> Tensor:
+        """Rows ``first`` to ``last`` of the output; ``x`` begins at row ``shift`` of the input."""
+        top = first * self.stride - self.kernel // 2 - shift
+        x = F.relu_(self.space(_rows(x, top, top + (last - first - 1) * self.stride + self.kernel)))
+        height, width = x.shape[2:]
+        # (n T, C, H, W), channels last -> (n, C, T, H W), channels last: a view
+        x = x.permute(0, 2, 3, 1).reshape(n, -1, height * width, x.shape[1]).permute(0, 3, 1, 2)
+        x = F.relu_(self.time(x)).permute(0, 2, 3, 1)
+        return x.reshape(-1, height, width, x.shape[3]).permute(0, 3, 1, 2)
+
+
+def _strip_rows(x: Tensor, height: int, width: int, channels: int) -> int:
+    """An even number of rows whose map of all frames stays below ``_STRIP_BYTES``."""
+    per_row = x.shape[0] * width * channels * x.element_size()
+    return max(2, min(_STRIP_BYTES // per_row // 2 * 2, height + height % 2))
+
+
+def _spatially_pooled(sep: nn.Module, x: Tensor, n: int) -> Tensor:
+    """A separable convolution and the 3x3 pool of stride 2 after it, strip by strip."""
+    assert isinstance(sep, _FastSep)
+    height, width = sep.out_height(x.shape[2]), sep.out_height(x.shape[3])
+    step = _strip_rows(x, height, width, sep.time.out_channels)
+    before: Tensor | None = None
+    pooled = []
+    for first in range(0, height, step):
+        y = sep(x, n, first, min(first + step, height))
+        # behind a ReLU a row of zeros is as good as no row at all
+        y_and_before = _rows(y, -1, y.shape[2] + y.shape[2] % 2)
+        if before is not None:
+            y_and_before[:, :, 0] = before
+        before = y[:, :, -1]
+        pooled.append(F.max_pool2d(y_and_before, 3, 2, padding=(0, 1)))
+    return torch.cat(pooled, dim=2)
+
+
+def _pool_over_time(x: Tensor, n: int, kernel: int, stride: int) -> Tensor:
+    """The maximum over ``kernel`` frames (2 or 3; three are centred) at every frame or every second one."""
+    x = x.permute(0, 2, 3, 1).unflatten(0, (n, -1))
+    if kernel == 2:
+        frames = x.shape[1] // 2 * 2
+        y = torch.maximum(x[:, 0:frames:2], x[:, 1:frames:2])
+    else:
+        y = x[:, ::stride].clone()
+        after = x[:, 1::stride]
+        both = y[:, : after.shape[1]]
+        torch.maximum(both, after, out=both)
+        later, prior = y[:, 1:], x[:, stride - 1 :: stride][:, : y.shape[1] - 1]
+        torch.maximum(later, prior, out=later)
+    return y.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+class _FastMixed(nn.Module):
+    def __init__(self, part: Mixed) -> None:
+        super().__init__()
+        self.b0 = _FastPoint(part.branch0[0])  # type: ignore[arg-type]
+        self.b1a, self.b1b = _FastPoint(part.branch1[0]), _FastSep(part.branch1[1])  # type: ignore[arg-type]
+        self.b2a, self.b2b = _FastPoint(part.branch2[0]), _FastSep(part.branch2[1])  # type: ignore[arg-type]
+        self.b3 = _FastPoint(part.branch3[1])  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, n: int) -> Tensor:
+        height, width = x.shape[2:]
+        widest = max(x.shape[1], self.b1b.time.out_channels)
+        step = _strip_rows(x, height, width, widest)
+        strips = []
+        for first in range(0, height, step):
+            last = min(first + step, height)
+            shift = max(first - 1, 0)
+            seen = x[:, :, shift : min(last + 1, height)]  # one row more on either side, where there is one
+            around = _pool_over_time(F.max_pool2d(_rows(x, first - 1, last + 1), 3, 1, padding=(0, 1)), n, 3, 1)
+            branches = (
+                self.b0(x[:, :, first:last]),
+                self.b1b(self.b1a(seen), n, first, last, shift),
+                self.b2b(self.b2a(seen), n, first, last, shift),
+                self.b3(around),
+            )
+            strips.append(torch.cat(branches, dim=1))
+        return strips[0] if len(strips) == 1 else torch.cat(strips, dim=2)
+
+
+_FAST: dict[type, type[nn.Module]] = {BasicConv: _FastPoint, SepConv: _FastSep, Mixed: _FastMixed}

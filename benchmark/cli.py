@@ -170,6 +170,10 @@ def _sweep(args: argparse.Namespace) -> int:
             seed=args.seed,
             progress=progress,
         )
+    if args.plot:
+        from avbench.plots import plot_sweep
+
+        plot_sweep(rows, args.plot, f"{args.data} {args.split}, {rows[0].n_scored} segments, 95 % intervals")
     print(json.dumps([row.to_json() for row in rows], indent=1) if args.json else render(rows))
     return 0
 
@@ -286,7 +290,7 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     if not args.recipe:
         raise UsageError(f"name a recipe: {', '.join(RECIPES)}")
-    print(run(args.recipe, args.out, lambda text: print(text, file=sys.stderr, flush=True)))
+    print(run(args.recipe, args.out, lambda text: print(text, file=sys.stderr, flush=True), args.threads))
     return 0
 
 
@@ -363,6 +367,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
     sweep.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
     sweep.add_argument("--json", action="store_true", help="print a JSON list of rows, and nothing else")
 
     models = _command(
@@ -389,6 +394,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("recipe", nargs="?", metavar="RECIPE")
     train.add_argument("--out", type=Path, default=Path("train"), metavar="DIR", help="(default: train)")
+    train.add_argument("--threads", type=int, default=1, metavar="N", help="of torch, beside rendering (default: 1)")
     train.add_argument("--list", action="store_true", help="the recipes and their settings")
 
     doctor = _command(

@@ -26,10 +26,10 @@ class Protocol:
 
     name: str = "streaming"
     version: int = 1
-    window: Tick = ticks(5)
-    hop: Tick = ticks(2)
+    window: Tick = ticks(5)  # noqa: RUF009 (pure)
+    hop: Tick = ticks(2)  # noqa: RUF009
     iterations: int = 18
-    grid: OffsetGrid = OffsetGrid()
+    grid: OffsetGrid = OffsetGrid()  # noqa: RUF009 (frozen)
     frontend_scope: str = "window"
     start_shift: Tick = 0
     selection: str = "final"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from avbench.cli import main
 from avbench.data.media import encode_clip, media_sha256
@@ -19,7 +20,9 @@ from avbench.manifest import Manifest, write_manifest
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, ticks
 from avbench.types import ClipRecord, OffsetGrid, SegmentRecord
 
-REPO = Path(__file__).resolve().parent.parent
+# a busy machine is slow, not wrong
+settings.register_profile("avbench", deadline=None)
+settings.load_profile("avbench")
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]  # tests write it out: a conftest cannot be imported
 

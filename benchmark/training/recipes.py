@@ -48,15 +48,16 @@ RECIPES: dict[str, BackboneRecipe | StreamRecipe] = {
 Say = Callable[[str], None]
 
 
-def run(name: str, out: Path, say: Say = print) -> Path:
+def run(name: str, out: Path, say: Say = print, threads: int = 1) -> Path:
     """Trains a recipe and what it builds on, resuming from the checkpoints in ``out``; returns the weight file.
 
     ``out`` receives NAME.safetensors and NAME.json (the card: recipe, log, wall time) beside the checkpoints.
-    UsageError for an unknown recipe.
+    ``threads``: of torch; the same number gives the same weights. UsageError for an unknown recipe.
     """
     recipe = RECIPES.get(name)
     if recipe is None:
         raise UsageError(f"unknown recipe {name!r}: there are {', '.join(RECIPES)}")
+    torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     if isinstance(recipe, BackboneRecipe):
         _backbone(recipe, out, say)

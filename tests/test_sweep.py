@@ -1,0 +1,77 @@
+"""Sweeps: one common support, one pass over the clips, paired differences that mean what they say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avbench.plots import plot_sweep
+from avbench.sweep import render, sweep
+from avbench.types import UsageError
+
+Avbench = Callable[..., subprocess.CompletedProcess[str]]
+QUICK = {"workers": 1, "n_resamples": 20}
+
+
+def test_every_setting_is_scored_on_the_same_segments(clicks: Path, tmp_path: Path) -> None:
+    rows = sweep(
+        ["xcorr", "xcorr+apa", "oracle"],
+        str(clicks),
+        hops_s=[1, 2],
+        iterations=[1, 3],
+        store=tmp_path / "store",
+        **QUICK,
+    )
+    assert [(r.model, r.hop_s, r.iterations) for r in rows[:4]] == [
+        ("xcorr", 1.0, 1),
+        ("xcorr", 1.0, 3),
+        ("xcorr", 2.0, 1),
+        ("xcorr", 2.0, 3),
+    ]
+    assert len(rows) == 12
+    assert {(r.n_scored, r.n_total) for r in rows} == {(4, 4)}
+    by = {(r.model, r.hop_s, r.iterations): r for r in rows}
+    # one window is one window, whatever the head or the hop
+    assert by["xcorr", 1, 1].scores == by["xcorr+apa", 2, 1].scores
+    assert by["oracle", 2, 3].scores["acc"].value == 1.0
+
+
+def test_differences_are_to_the_first_model_at_the_same_setting(clicks: Path, tmp_path: Path) -> None:
+    rows = sweep(["constant", "oracle"], str(clicks), iterations=[1, 2], store=tmp_path / "store", **QUICK)
+    constant, later, oracle, _ = rows
+    assert constant.against == {}
+    assert later.reference == "constant, hop 2 s, 1 windows"
+    assert all(d["difference"] == 0 for d in later.against.values() if np.isfinite(d["difference"]))
+    assert oracle.reference == "constant, same setting"
+    gain = oracle.scores["acc"].value - constant.scores["acc"].value
+    assert oracle.against["acc"]["difference"] == pytest.approx(gain)
+    assert "paired differences" in render(rows)
+
+
+def test_settings_that_no_segment_holds_are_refused(clicks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="sweep fewer hops or windows"):
+        sweep(["xcorr"], str(clicks), iterations=[2, 40], store=tmp_path / "store", **QUICK)
+
+
+def test_as_a_command(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    args = ["sweep", "--models", "xcorr+apa", "--data", clicks, "--iterations", "1", "2", "--n-resamples", "20"]
+    done = avbench(*args, "--workers", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["iterations"] for row in json.loads(done.stdout)] == [1, 2]
+
+
+def test_a_figure_is_drawn_the_same_twice(clicks: Path, tmp_path: Path) -> None:
+    rows = sweep(["xcorr", "xcorr+apa"], str(clicks), iterations=[1, 2], store=tmp_path / "store", **QUICK)
+    plot_sweep(rows, tmp_path / "a.svg", title="clicks")
+    plot_sweep(rows, tmp_path / "b.svg", title="clicks")
+    drawn = (tmp_path / "a.svg").read_text()
+    assert drawn == (tmp_path / "b.svg").read_text()
+    for text in ("xcorr+apa", "windows seen", "mAP", "clicks"):
+        assert f">{text}<" in drawn
+    with pytest.raises(UsageError, match=r"\.svg, \.png"):
+        plot_sweep(rows, tmp_path / "a.jpeg")
