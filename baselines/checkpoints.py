@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -223,8 +223,9 @@ class _Reader(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
+        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)  # protocols below 3
         full = f"{module}.{name}"
-        if module in ("builtins", "__builtin__") and name in _PLAIN:
+        if module == "builtins" and name in _PLAIN:
             return _PLAIN[name]
         if full == "collections.OrderedDict":
             return OrderedDict
@@ -239,7 +240,7 @@ class _Reader(pickle.Unpickler):
         if full in _INERT_CALLS:
             return type(full, (_Standin,), {})
         root = module.partition(".")[0]
-        known = root in sys.stdlib_module_names or root in ("__builtin__", "__main__", "copy_reg", "nt", "posix")
+        known = root in sys.stdlib_module_names or root in ("__main__", "nt", "posix")
         if known and not full.startswith(_INERT_STANDARD):
             raise _Refused(f"it names {full}")
         return _Uncallable(full, (_Standin,), {})
@@ -547,14 +548,12 @@ def load_full_size(family: str, weights: Path | Mapping[str, Tensor]) -> SparseS
     The sidecar of a converted file, if there is one, sets the front end's ``audio_lead_trim_samples`` and
     ``trained_on``. ``AvbenchError`` if the weights do not fit.
     """
-    if isinstance(weights, Mapping):
-        tensors, sidecar = renamed(weights)[0], None
-    else:
-        tensors, sidecar = load_weights(weights), Path(weights).with_suffix(".json")
+    path = None if isinstance(weights, Mapping) else Path(weights)
+    tensors = load_weights(path) if path else renamed(cast("Mapping[str, Tensor]", weights))[0]
     model = build(family, n_classes_of(tensors) or 21)
     model.load_state_dict(fit(tensors, model.state_dict(), family)[0], strict=True, assign=True)
-    if sidecar is not None and Path(weights).suffix == ".safetensors" and sidecar.is_file():
-        card = json.loads(sidecar.read_text(encoding="utf-8"))
+    if path and path.suffix == ".safetensors" and path.with_suffix(".json").is_file():
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         trim = int(card["audio_lead_trim_samples"])
         model.frontend = replace(model.frontend, audio_lead_trim_samples=trim)
         model.trained_on = card["trained_on"]

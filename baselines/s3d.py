@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # one row per Mixed block: (index in the trunk, in, b0, b1a, b1b, b2a, b2b, b3)
 _MIXED = {
@@ -122,11 +125,10 @@ class FastS3D(nn.Module):
 
     def __init__(self, trunk: S3D, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        parts = [_FAST[type(part)](part) for part in trunk.base if not isinstance(part, nn.MaxPool3d)]
-        self.parts = nn.ModuleList(parts)
+        fast: dict[type, Any] = {BasicConv: _FastPoint, SepConv: _FastSep, Mixed: _FastMixed}
+        self.parts = nn.ModuleList(fast[type(part)](part) for part in trunk.base if type(part) in fast)
         self.channels = trunk.channels
-        first = trunk.base[0].conv_s.weight  # type: ignore[union-attr]
-        self.to(dtype=dtype or first.dtype, memory_format=torch.channels_last)
+        self.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False).eval()
 
     def forward(self, video: Tensor) -> Tensor:
@@ -144,17 +146,19 @@ class FastS3D(nn.Module):
         return x.unflatten(0, (n, -1)).to(video.dtype)
 
 
-def _folded(conv: nn.Module, norm: nn.Module, axis: int) -> nn.Conv2d:
+def _folded(conv: nn.Conv3d, norm: nn.BatchNorm3d, axis: int) -> nn.Conv2d:
     """The 2-D convolution that equals a 3-D one, flat along ``axis`` (2: time, 3: height), and its BatchNorm."""
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    weight = (conv.weight.double() * scale.reshape(-1, 1, 1, 1, 1)).select(axis, 0)
-    kernel, over_time = (weight.shape[2], weight.shape[3]), axis == 3
-    stride = (conv.stride[0], 1) if over_time else conv.stride[1:]
+    fused = fuse_conv_bn_eval(conv, norm)
+    assert fused.bias is not None
+    weight = fused.weight.select(axis, 0)
     # rows are padded by hand, because strips of rows are: only the columns here
-    padding = (conv.padding[0], 0) if over_time else (0, conv.padding[2])
-    flat = nn.Conv2d(weight.shape[1], weight.shape[0], kernel, stride, padding, device="meta")
-    flat.weight = nn.Parameter(weight.to(conv.weight.dtype))
-    flat.bias = nn.Parameter((norm.bias.double() - norm.running_mean.double() * scale).to(conv.weight.dtype))
+    if axis == 3:
+        stride, padding = (conv.stride[0], 1), (int(conv.padding[0]), 0)
+    else:
+        stride, padding = (conv.stride[1], conv.stride[2]), (0, int(conv.padding[2]))
+    kernel = weight.shape[2], weight.shape[3]
+    flat = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride, padding, device="meta")
+    flat.weight, flat.bias = nn.Parameter(weight), nn.Parameter(fused.bias)
     return flat
 
 
@@ -262,6 +266,3 @@ class _FastMixed(nn.Module):
             )
             strips.append(torch.cat(branches, dim=1))
         return strips[0] if len(strips) == 1 else torch.cat(strips, dim=2)
-
-
-_FAST: dict[type, type[nn.Module]] = {BasicConv: _FastPoint, SepConv: _FastSep, Mixed: _FastMixed}

@@ -5,13 +5,16 @@ Every layer, key and constant equals the published model; a published checkpoint
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from avbench.baselines import frontends
 from avbench.baselines.blocks import Block, CrossBlock, init_fusion
-from avbench.baselines.resnet import ResNet18
-from avbench.baselines.s3d import S3D
+from avbench.baselines.resnet import ResNet18, fast_resnet
+from avbench.baselines.s3d import S3D, FastS3D
 from avbench.types import FrontEnd, Snapshot, SnapshotPredictor, UsageError
 
 
@@ -161,7 +164,7 @@ class SparseSync(nn.Module, SnapshotPredictor):
     frontend = FrontEnd(size=224, fit="crop")
     two_tower = True
     description = "SparseSync, published size (S3D, ResNet-18, selectors, global transformer)"
-    fusion = Fusion
+    fusion: type[Fusion] = Fusion
 
     def __init__(
         self,
@@ -175,7 +178,7 @@ class SparseSync(nn.Module, SnapshotPredictor):
         audio_grid: tuple[int, int] = (9, 20),
     ) -> None:
         super().__init__()
-        self.vfeat_extractor = S3D(width)
+        self.vfeat_extractor: S3D | FastS3D = S3D(width)
         self.afeat_extractor = ResNet18(dim // 8)
         self.v_bridge = Bridge(self.vfeat_extractor.channels, dim)
         self.transformer = self.fusion(dim, heads, layers, visual_grid, audio_grid, n_classes=n_classes)
@@ -210,3 +213,25 @@ class SparseSync(nn.Module, SnapshotPredictor):
 
     def predict(self, video: Tensor, audio: Tensor, statistics: Tensor | None = None) -> Snapshot:
         return self.fuse(self.encode_video(video), self.encode_audio(audio, statistics))
+
+
+Model = TypeVar("Model", bound=SparseSync)
+
+
+def fast(model: Model, trunk_dtype: torch.dtype | None = None) -> Model:
+    """An inference copy of a SparseSync or StreamSync: the same logits to rounding, about three times faster on a CPU.
+
+    ``trunk_dtype`` (``torch.bfloat16``) lets the picture encoder compute in another precision; that changes the logits
+    and has to be said beside them. The copy shares no weight with ``model`` and cannot be trained or saved under the
+    published keys.
+    """
+    if not isinstance(model.vfeat_extractor, S3D):
+        raise UsageError("this model is a fast copy already")
+    if model.training:
+        raise UsageError("only a model in eval mode has a fast copy: its BatchNorm is folded")
+    # a deep copy's memo: these parts are not copied but replaced
+    replaced = {
+        id(model.vfeat_extractor): FastS3D(model.vfeat_extractor, trunk_dtype),
+        id(model.afeat_extractor): fast_resnet(model.afeat_extractor),
+    }
+    return copy.deepcopy(model, replaced).requires_grad_(False)

@@ -149,7 +149,7 @@ class StreamSync(SparseSync):
     """
 
     description = "StreamSync, published size (SparseSync with a streaming token, and a streaming head)"
-    fusion = StreamingFusion
+    fusion: type[Fusion] = StreamingFusion
     transformer: StreamingFusion
     streaming_head: StreamingTransformer | StreamingLSTM
 

@@ -11,6 +11,7 @@ from avbench.types import FrontEnd, OffsetGrid, Snapshot, SnapshotPredictor
 
 STFT_SAMPLES = 512
 STFT_HOP_SAMPLES = 160  # 10 ms: four columns to a frame
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
 FLOOR = 1e-3  # amplitude under which the spectrum counts as silence, so that noise at -100 dB has no onsets
 SPREAD_FRAMES = 2  # on either side: sound and picture rarely meet within one frame, and classes are 5 frames apart
 
@@ -25,14 +26,27 @@ class Xcorr(SnapshotPredictor):
     frontend = FrontEnd(size=64)
     description = "motion energy against sound onset strength, normalised cross-correlation"
     trained_on = "nothing (no learning)"
+    two_tower = True
+    uses_torch = False  # the runner then hands over arrays and loads no torch
 
     def __init__(self, scale: float = 20.0) -> None:
         self.scale = scale
 
     def predict(self, video: Any, audio: Any) -> Snapshot:
         """``video`` (B, T, 3, H, W) uint8, ``audio`` (B, N) float32, tensors or arrays -> logits (B, 21) float32."""
-        pairs = zip(_numpy(video), _numpy(audio), strict=True)
-        logits = [self.scale * class_correlation(motion_energy(v), onset_strength(a, len(v))) for v, a in pairs]
+        return self.fuse(self.encode_video(video), self.encode_audio(audio))
+
+    def encode_video(self, video: Any) -> np.ndarray:
+        """(B, T, 3, H, W) uint8 -> (B, T) motion energy."""
+        return np.stack([motion_energy(v) for v in _numpy(video)])
+
+    def encode_audio(self, audio: Any) -> np.ndarray:
+        """(B, N) float32 -> (B, N / 640) onset strength."""
+        return np.stack([onset_strength(a) for a in _numpy(audio)])
+
+    def fuse(self, motion: np.ndarray, onsets: np.ndarray) -> Snapshot:
+        """(B, T), (B, T) -> logits (B, 21) float32."""
+        logits = [self.scale * class_correlation(m, o) for m, o in zip(motion, onsets, strict=True)]
         return Snapshot(np.stack(logits).astype(np.float32))
 
 
@@ -46,20 +60,20 @@ def motion_energy(video: np.ndarray) -> np.ndarray:
     What changes between the instants t/25 and (t+1)/25 s belongs to the sound of the same 40 ms. The root keeps one
     scene cut from outweighing everything else.
     """
-    rgb = video.astype(np.float32)
-    luma = 0.299 * rgb[:, 0] + 0.587 * rgb[:, 1] + 0.114 * rgb[:, 2]
-    change = np.abs(np.diff(luma, axis=0)).mean(axis=(1, 2), dtype=np.float64)
+    luma = LUMA @ video.reshape(len(video), 3, -1).astype(np.float32)
+    change = np.abs(luma[1:] - luma[:-1]).mean(axis=1, dtype=np.float64)
     return np.sqrt(np.append(change, 0.0))
 
 
-def onset_strength(audio: np.ndarray, n_frames: int) -> np.ndarray:
-    """(N,) float32 -> (n_frames,) float64: root of the half-wave rectified log-spectral flux, mean per 40 ms."""
+def onset_strength(audio: np.ndarray) -> np.ndarray:
+    """(N,) float32 -> (N / 640,) float64: root of the half-wave rectified log-spectral flux, mean per 40 ms."""
     padded = np.pad(audio, STFT_SAMPLES // 2)
     columns = np.lib.stride_tricks.sliding_window_view(padded, STFT_SAMPLES)[::STFT_HOP_SAMPLES]
     window = np.hanning(STFT_SAMPLES + 1)[:-1].astype(np.float32)
     spectrum = np.abs(np.fft.rfft(columns * window, axis=1)) * (2 / window.sum())
     rise = np.maximum(np.diff(np.log(spectrum + FLOOR), axis=0), 0).mean(axis=1, dtype=np.float64)
     per_frame = TICKS_PER_FRAME // STFT_HOP_SAMPLES
+    n_frames = len(audio) // TICKS_PER_FRAME
     flux = np.zeros(n_frames * per_frame)
     flux[: len(rise)] = rise[: len(flux)]
     return np.sqrt(flux.reshape(n_frames, per_frame).mean(axis=1))

@@ -67,7 +67,8 @@ class _Progress:
     """One bar with ETA per stage, on stderr; in a log file (no terminal) it is renewed rarely."""
 
     def __init__(self) -> None:
-        self.stage, self.bar = "", None
+        self.stage = ""
+        self.bar: Any = None
 
     def __call__(self, stage: str, done: int, total: int, item: str = "") -> None:
         if stage != self.stage or self.bar is None:

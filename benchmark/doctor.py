@@ -7,6 +7,7 @@ back, with its sign.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -251,18 +252,25 @@ def _windows(frontend: FrontEnd, count: int = 3) -> tuple[np.ndarray, np.ndarray
 
 
 def _predict(backbone: Any, video: np.ndarray, audio: np.ndarray) -> Snapshot:
-    import torch
-
-    with torch.inference_mode():
-        return _arrays(backbone.predict(torch.from_numpy(video), torch.from_numpy(audio)))
+    with _inference(backbone) as give:
+        return _arrays(backbone.predict(give(video), give(audio)))
 
 
 def _fuse(backbone: Any, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+    with _inference(backbone) as give:
+        return _arrays(backbone.fuse(backbone.encode_video(give(video)), backbone.encode_audio(give(audio))))
+
+
+@contextlib.contextmanager
+def _inference(backbone: Any) -> Iterator[Callable[[np.ndarray], Any]]:
+    """What turns an array into what the backbone takes, as in the runner: a tensor, unless it uses no torch."""
+    if not getattr(backbone, "uses_torch", True):
+        yield lambda array: array
+        return
     import torch
 
     with torch.inference_mode():
-        seen, heard = backbone.encode_video(torch.from_numpy(video)), backbone.encode_audio(torch.from_numpy(audio))
-        return _arrays(backbone.fuse(seen, heard))
+        yield torch.from_numpy
 
 
 def _arrays(snapshot: Any) -> Snapshot:

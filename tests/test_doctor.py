@@ -100,8 +100,8 @@ def test_known_shifts_come_out_with_size_and_sign() -> None:
 
 
 def test_a_scorer_with_the_wrong_sign_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    predict = Xcorr.predict
-    monkeypatch.setattr(Xcorr, "predict", lambda self, v, a: Snapshot(predict(self, v, a).logits[:, ::-1].copy()))
+    fuse = Xcorr.fuse
+    monkeypatch.setattr(Xcorr, "fuse", lambda self, m, o: Snapshot(fuse(self, m, o).logits[:, ::-1].copy()))
     wrong = problems(list(doctor._shifts()))
     assert any("audio 1.6 s early, found audio 1.6 s late" in text for text in wrong)
     assert not any("in sync, found in sync" in text for text in wrong)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avbench.plan import SnapshotKey, keys_of, plan
@@ -68,6 +68,7 @@ def test_impossible_requests_are_one_line() -> None:
         keys_of(streaming(), segment(start_s=4.00625))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(2, 60), st.integers(-10, 10)), min_size=1, max_size=5),
     st.lists(st.tuples(st.sampled_from([1, 2, 3]), st.integers(1, 12), st.booleans()), min_size=1, max_size=4),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent / "crash"))  # worker processes must find it too
@@ -289,6 +289,7 @@ class Numbered:
         self.alive -= 1
 
 
+@settings(deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 400), st.sampled_from([5, 25, 125])), min_size=1, max_size=12))
 def test_windows_are_cut_right_and_memory_is_bounded(starts: set[tuple[int, int]]) -> None:
     windows = sorted((Window(s * 640, n * 640) for s, n in starts), key=lambda w: (w.end, w.start))

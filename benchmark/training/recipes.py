@@ -18,6 +18,7 @@ from avbench.atomic import atomic_write_bytes
 from avbench.baselines.mini import MiniBackbone, MiniSparseSync, MiniSynchformer
 from avbench.data.scenes import TALKING_HEAD
 from avbench.training.backbone import BackboneRecipe, train_backbone
+from avbench.training.pool import keep_freed_memory
 from avbench.training.streaming import (
     STREAM_TRAIN_SEED,
     STREAM_VALID_SEED,
@@ -58,6 +59,7 @@ def run(name: str, out: Path, say: Say = print, threads: int = 1) -> Path:
     if recipe is None:
         raise UsageError(f"unknown recipe {name!r}: there are {', '.join(RECIPES)}")
     torch.set_num_threads(threads)
+    keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
     if isinstance(recipe, BackboneRecipe):
         _backbone(recipe, out, say)

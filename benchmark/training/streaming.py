@@ -36,6 +36,7 @@ from avbench.training.pool import (
     WINDOW_SAMPLES,
     Material,
     Pool,
+    keep_freed_memory,
     render_material,
 )
 from avbench.types import CATEGORIES
@@ -56,7 +57,7 @@ class StreamRecipe:
     head: str
     backbone: str
     seed: int = 0
-    scenes: int = 320
+    scenes: int = 280
     valid_scenes: int = 32
     steps: int = 1000
     batch: int = 64
@@ -90,15 +91,16 @@ def scene_streams(model: MiniBackbone, scene: Material, rng: np.random.Generator
     shifts = rng.integers(-MAX_OFFSET_SAMPLES, MAX_OFFSET_SAMPLES + 1, OFFSETS_PER_SCENE)
     parts: dict[str, list[Tensor]] = {"logits": [], "off": [], "passed": []}
     with torch.inference_mode():
-        video = torch.cat([model.video_features(to_luma(torch.from_numpy(p))) for p in np.array_split(picture, 8)])
+        # small pieces stay in the processor's cache: three times faster than all windows at once
+        video = torch.cat([model.video_features(to_luma(torch.from_numpy(p[None]))) for p in picture])
         for shift in shifts:
             starts = firsts * TICKS_PER_FRAME + shift
             sound = torch.from_numpy(np.stack([scene.sound[a : a + WINDOW_SAMPLES] for a in starts]))
-            mel = model.logmel(sound)
-            audio = model.audio_features(LogMel.standardise(mel, LogMel.statistics(mel)))
-            logits, off, passed, _ = model.fusion(video, audio)
-            for key, value in zip(parts, (logits, off, passed), strict=True):
-                parts[key].append(value)
+            outputs = [
+                model.fusion(v, model.encode_audio(a)) for v, a in zip(video.split(8), sound.split(8), strict=True)
+            ]
+            for key, pieces in zip(parts, list(zip(*outputs, strict=True))[:3], strict=True):
+                parts[key].append(torch.cat(pieces))
     return {k: torch.stack(v) for k, v in parts.items()} | {"labels": classes_of(shifts / SAMPLE_RATE_HZ)}
 
 
@@ -132,6 +134,7 @@ _worker: dict[str, Any] = {}
 
 def _worker_init(cls: type[MiniBackbone], state: dict[str, Tensor], folder: Path) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     model = cls()
     model.load_state_dict(state)
     _worker.update(model=model.eval(), folder=folder)

@@ -71,7 +71,7 @@ def test_loudness_does_not_matter_much() -> None:
 
 def test_features_have_one_value_per_frame() -> None:
     video, audio = window(4, 0)
-    motion, onsets = motion_energy(video[0]), onset_strength(audio[0], 125)
+    motion, onsets = motion_energy(video[0]), onset_strength(audio[0])
     assert motion.shape == onsets.shape == (125,)
     assert motion.min() >= 0
     assert onsets.min() >= 0

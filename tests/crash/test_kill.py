@@ -98,6 +98,7 @@ def test_killed_exactly_while_a_shard_is_written(tmp_path: Path) -> None:
             "def half(fd, *a):\n"
             "    class File:\n"
             "        def __enter__(self): return self\n"
+            "        def __exit__(self, *error): pass\n"
             "        def write(self, data): os.write(fd, data[: len(data) // 2]); die()\n"
             "    return File()\n"
             "if stage == 'mkstemp': tempfile.mkstemp = die\n"
@@ -176,6 +177,6 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, how: signal.Signals) -> N
     run.send_signal(how)
     said = run.communicate()[1].decode()
     assert run.returncode != 0
-    assert how == signal.SIGKILL or said.rstrip().endswith("KeyboardInterrupt")
+    assert (how == signal.SIGINT) == ("KeyboardInterrupt" in said)
     assert wait_until(lambda: not any(map(alive, started)))
     assert not (tmp_path / "predictions").exists()

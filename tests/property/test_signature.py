@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avbench.fingerprint import model_fingerprint
@@ -44,6 +44,7 @@ def test_every_field_is_covered() -> None:
 
 
 @pytest.mark.parametrize("name", PROTOCOL_FIELDS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_changing_one_field_changes_the_signature(name: str, data: st.DataObject) -> None:
     protocol = data.draw(protocols)
@@ -51,6 +52,7 @@ def test_changing_one_field_changes_the_signature(name: str, data: st.DataObject
     assert dataclasses.replace(protocol, **{name: value}).signature() != protocol.signature()
 
 
+@settings(deadline=None)
 @given(protocols, protocols)
 def test_equal_signatures_mean_equal_protocols(one: Protocol, other: Protocol) -> None:
     assert (one.signature() == other.signature()) == (one == other)
@@ -59,6 +61,7 @@ def test_equal_signatures_mean_equal_protocols(one: Protocol, other: Protocol) -
 # ---------------------------------------------------------------------------------------------------------- the store
 
 
+@settings(deadline=None)
 @given(
     ingredient=st.sampled_from([*SnapshotKey._fields, "model", "media"]),
     key=st.builds(SnapshotKey, *[st.integers(-1, 10**7)] * 5),

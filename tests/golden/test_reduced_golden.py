@@ -1,0 +1,196 @@
+"""A guard against drift that needs nothing from outside: our own full-size code at a reduced size, weights from a seed.
+
+``python tests/golden/test_reduced_golden.py`` writes the reference anew; do so only after parity with the published
+models (the other files of this folder) has been shown.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avbench.baselines.checkpoints import drawn_weights
+from avbench.baselines.s3d import S3D, FastS3D
+from avbench.baselines.sparsesync import SparseSync, fast
+from avbench.baselines.streamsync import StreamSync
+from avbench.baselines.synchformer import Synchformer
+from avbench.types import Snapshot, UsageError
+
+DATA = Path(__file__).parent / "data" / "reduced.json"
+SIZE: dict[str, Any] = {"width": 1 / 8, "dim": 64, "heads": 2, "layers": 1}
+GRIDS: dict[str, Any] = {"visual_grid": (4, 2, 2), "audio_grid": (9, 6)}  # of 32 frames of 64 x 64 and 1.28 s of sound
+MAKE = {
+    "sparsesync": lambda: SparseSync(**SIZE, **GRIDS),
+    "streamsync-trf": lambda: StreamSync("trf", **SIZE, **GRIDS),
+    "streamsync-lstm": lambda: StreamSync("lstm", **SIZE, **GRIDS),
+    "synchformer": lambda: Synchformer(dim=64, layers=2, heads=4, size=32),
+}
+
+
+def reduced(name: str, dtype: torch.dtype = torch.float64) -> Any:
+    model = MAKE[name]()
+    model.load_state_dict(drawn_weights(model.state_dict(), seed=3, dtype=dtype), assign=True)
+    return model.eval()
+
+
+def noise(seed: int, *shape: int) -> Tensor:
+    return torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).standard_normal(shape))
+
+
+def prepared(name: str) -> tuple[Tensor, Tensor]:
+    """Inputs of ``forward``, as from the front ends."""
+    if name == "synchformer":
+        return noise(1, 2, 14, 16, 3, 32, 32), noise(2, 2, 14, 1, 128, 66)
+    return noise(1, 2, 32, 3, 64, 64), noise(2, 2, 1, 257, 161)
+
+
+def decoded(name: str) -> tuple[Tensor, Tensor]:
+    """Inputs of ``predict``: frames and samples."""
+    frames, size, n = (125, 32, 80_000) if name == "synchformer" else (32, 64, 20_480)
+    video = (noise(1, 2, frames, 3, size, size) * 40 + 128).clamp(0, 255).to(torch.uint8)
+    return video, (noise(2, 2, n) * 0.1).float()
+
+
+def outputs() -> dict[str, list]:
+    found = {}
+    with torch.inference_mode():
+        for name in MAKE:
+            model = reduced(name)
+            if isinstance(model, StreamSync):
+                history, steps = None, []
+                for window in range(3):
+                    video, audio = (x.roll(window, 0) for x in prepared(name))
+                    streaming, snapshot, history = model(video, audio, history)
+                    steps.append([streaming.tolist(), snapshot.tolist()])
+                found[name] = steps
+            else:
+                found[name] = model(*prepared(name)).tolist()
+    return found
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_outputs_have_not_drifted(name: str) -> None:
+    ours, stored = outputs()[name], json.loads(DATA.read_text())[name]
+    assert np.shape(ours) == np.shape(stored)
+    np.testing.assert_allclose(ours, stored, rtol=0, atol=1e-6)  # written with seven digits
+    assert np.std(stored) > 0.3
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_two_towers_equal_both_plain_paths(name: str) -> None:
+    model = reduced(name, torch.float32)
+    video, audio = decoded(name)
+    whole = model.predict(video, audio)
+    assert isinstance(whole, Snapshot)
+    assert whole.logits.shape == (2, 21)
+    towers = [(model.encode_video(video[i : i + 1]), model.encode_audio(audio[i : i + 1])) for i in range(2)]
+    for i, (v, a) in enumerate(towers):
+        assert torch.allclose(model.fuse(v, a).logits[0], whole.logits[i], atol=1e-4)
+    crossed = model.fuse(towers[0][0], towers[1][1]).logits[0]  # the towers share nothing
+    assert torch.allclose(crossed, model.predict(video[:1], audio[1:]).logits[0], atol=1e-4)
+    assert (whole.token is not None) == (model.token_dim is not None) == name.startswith("streamsync")
+
+
+@pytest.mark.parametrize("name", ["streamsync-trf", "streamsync-lstm"])
+def test_forward_equals_the_head_step_by_step(name: str) -> None:
+    model = reduced(name)
+    head, history = model.streaming_head, None
+    state = head.init(2)
+    state = tuple(s.double() for s in state) if isinstance(state, tuple) else state.double()
+    for window in range(3):
+        video, audio = (x.roll(window, 0) for x in prepared(name))
+        streaming, logits, history = model(video, audio, history)
+        snapshot = model.fuse(model.encode_video(video), model.encode_audio(audio))
+        assert torch.equal(snapshot.logits, logits)
+        assert torch.equal(history[:, 0], snapshot.token)  # newest first
+        state, stepped = head.step(state, snapshot, 2.0 * window)
+        assert torch.allclose(stepped, streaming, atol=1e-10)
+    assert history.shape == (2, 3, 64)
+
+
+def test_stretch_statistics_change_the_window_and_cut_a_column() -> None:
+    model = reduced("sparsesync", torch.float32)
+    video, audio = decoded("sparsesync")
+    statistics = model.audio_statistics(audio.flatten())
+    assert statistics.shape == (257, 2)
+    assert not torch.allclose(model.predict(video, audio).logits, model.predict(video, audio, statistics).logits)
+    with pytest.raises(UsageError, match="statistics go with samples"):
+        model.encode_audio(torch.zeros(1, 1, 257, 161), statistics)
+
+
+@pytest.mark.parametrize("name", ["sparsesync", "streamsync-trf"])
+def test_fast_copy_gives_the_same_logits_and_leaves_the_model_alone(name: str) -> None:
+    model = reduced(name)
+    video, audio = prepared(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    quick = fast(model)
+    expected, found = model(video, audio), quick(video, audio)
+    for a, b in zip(expected, found, strict=True):
+        assert torch.allclose(a, b, atol=1e-10)
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+    assert not any(p.requires_grad for p in quick.parameters())
+    assert all(p.requires_grad for p in model.parameters())
+    with pytest.raises(UsageError, match="fast copy already"):
+        fast(quick)
+    with pytest.raises(UsageError, match="eval mode"):
+        fast(MAKE[name]())
+
+
+@pytest.mark.parametrize("strip_bytes", [1, 2**16, 2**24])
+@pytest.mark.parametrize("shape", [(2, 9, 3, 64, 96), (1, 17, 3, 70, 50), (1, 24, 3, 112, 33)])
+def test_fast_trunk_at_any_size_and_strip_height(
+    shape: tuple[int, ...], strip_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avbench.baselines.s3d._STRIP_BYTES", strip_bytes)
+    trunk = S3D(1 / 8)
+    trunk.load_state_dict(drawn_weights(trunk.state_dict(), 4, torch.float64), assign=True)
+    trunk.eval()
+    video = noise(5, *shape)
+    expected = trunk(video)
+    assert expected.numel()
+    assert torch.allclose(FastS3D(trunk)(video), expected, atol=1e-10)
+
+
+def test_fast_trunk_in_bfloat16_is_near_and_says_its_dtype() -> None:
+    trunk = S3D(1 / 8)
+    trunk.load_state_dict(drawn_weights(trunk.state_dict(), 4), assign=True)
+    trunk.eval()
+    video = noise(5, 1, 16, 3, 64, 64).float()
+    expected, half = trunk(video), FastS3D(trunk, torch.bfloat16)(video)
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, expected)
+    assert (half - expected).abs().mean() < 0.03 * expected.abs().mean()
+
+
+def test_published_sizes() -> None:
+    counts = {"sparsesync": 54_348_652, "streamsync-trf": 65_404_289, "synchformer": 237_460_245}
+    made = {"sparsesync": SparseSync, "streamsync-trf": StreamSync, "synchformer": Synchformer}
+    for name, make in made.items():
+        with torch.device("meta"):
+            model: nn.Module = make()
+        assert sum(p.numel() for p in model.parameters()) == counts[name]
+    with pytest.raises(UsageError, match="'trf' or 'lstm'"):
+        StreamSync("gru")
+
+
+def test_training_mode_drops_out_and_learns(_no_gradients: None) -> None:
+    with torch.inference_mode(False):
+        torch.manual_seed(0)
+        model = reduced("synchformer", torch.float32).train()
+        video, audio = (x.float()[:, :, :] for x in prepared("synchformer"))
+        loss = nn.functional.cross_entropy(model(video.clone(), audio.clone()), torch.tensor([3, 4]))
+        loss.backward()
+        touched = [name for name, p in model.named_parameters() if p.grad is not None]
+        unused = {"vfeat_extractor.patch_embed.proj.weight", "vfeat_extractor.patch_embed.proj.bias"}
+        assert {name for name, _ in model.named_parameters()} - set(touched) == unused
+
+
+if __name__ == "__main__":
+    rounded = json.loads(json.dumps(outputs()), parse_float=lambda text: round(float(text), 7))
+    DATA.write_text(json.dumps(rounded) + "\n")
