@@ -28,8 +28,8 @@ _HOME = {
     "list_models": "registry",
     "evaluate": "evaluation",
 }
-_MODULES = ("data", "manifest", "metrics", "plan", "protocol", "registry", "replay", "results", "runner", "stats")
-_MODULES += ("store", "ticks", "types")
+_MODULES: tuple[str, ...] = ("data", "manifest", "metrics", "plan", "protocol", "registry", "replay", "results")
+_MODULES += ("runner", "stats", "store", "sweep", "ticks", "types")
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

@@ -46,6 +46,12 @@ class Protocol:
                 raise UsageError(f"protocol {name} is {value!r}; it must be one of {', '.join(allowed)}")
         if self.iterations < 1:
             raise UsageError(f"iterations is {self.iterations}; it must be at least 1")
+        if "|" in self.name or not self.name:
+            raise UsageError(f"protocol name is {self.name!r}; it must be a word without |")
+        if self.start_shift % TICKS_PER_FRAME:
+            raise UsageError(
+                f"start_shift is {seconds(self.start_shift):g} s; it must be a multiple of 0.04 s (one frame)"
+            )
         for name, tick in (("hop", self.hop), ("window", self.window)):
             if tick <= 0 or tick % TICKS_PER_FRAME:
                 raise UsageError(f"{name} is {seconds(tick):g} s; it must be a positive multiple of 0.04 s (one frame)")
@@ -53,7 +59,7 @@ class Protocol:
     def signature(self) -> str:
         """One short string with every field: equal signatures, comparable scores."""
         parts = [f"{self.name}:{self.version}", f"w{seconds(self.window):.3f}", f"h{seconds(self.hop):.3f}"]
-        parts += [f"n{self.iterations}", f"g{self.grid.n_classes}@{self.grid.max_offset_s:g}"]
+        parts += [f"n{self.iterations}", f"g{self.grid.n_classes}@{self.grid.max_offset_s!r}"]
         parts += [f"fe-{self.frontend_scope}", f"s{seconds(self.start_shift):+.3f}", self.selection]
         common = ",".join(f"{seconds(h):g}x{n}" for h, n in self.common_support)
         parts.append(self.support + (f"[{common}]" if common else ""))

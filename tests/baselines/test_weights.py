@@ -1,0 +1,60 @@
+"""The embedded weights: small, whole, and each with the recipe that made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from importlib.resources import files
+
+import pytest
+import torch
+
+from avbench.baselines import weights
+from avbench.baselines.mini import BACKBONES, HEADS, card, load_backbone, load_head
+from avbench.training.recipes import HEAD_SEEDS, RECIPES
+
+
+def data(name: str) -> bytes:
+    return files(weights).joinpath(f"{name}.safetensors").read_bytes()
+
+
+def test_together_they_stay_under_10_mb() -> None:
+    assert sum(len(data(name)) for name in BACKBONES) < 10_000_000
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_card_belongs_to_the_file_and_to_a_recipe(name: str) -> None:
+    facts = card(name)
+    assert facts["sha256"] == hashlib.sha256(data(name)).hexdigest()
+    recipe = dict(facts["recipe"])
+    if name in HEADS:
+        recipe["seed"] = RECIPES[name].seed  # the card names the seed that validated best
+    assert recipe == json.loads(json.dumps(asdict(RECIPES[name])))
+    assert facts["log"][-1]["wall_s"] > 0
+    assert facts["command"] == f"avbench train {name}"
+    assert "procedural" in facts["trained_on"]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_were_chosen_among_three_seeds_on_validation(name: str) -> None:
+    phase1 = [line for line in card(name)["log"] if line.get("phase") == 1]
+    assert {line["seed"] for line in phase1} == set(HEAD_SEEDS)
+    best = {seed: max(line["map"] for line in phase1 if line["seed"] == seed) for seed in HEAD_SEEDS}
+    assert card(name)["recipe"]["seed"] == max(best, key=best.__getitem__)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_they_load_and_answer(name: str) -> None:
+    model = load_backbone(name)
+    g = torch.Generator().manual_seed(0)
+    video = torch.randint(0, 256, (1, 125, 3, 64, 64), dtype=torch.uint8, generator=g)
+    with torch.inference_mode():
+        snapshot = model.predict(video, 0.1 * torch.randn(1, 80_000, generator=g))
+    assert torch.isfinite(snapshot.logits).all()
+    assert snapshot.token.shape == (1, model.token_dim)
+    if name in HEADS:
+        head = load_head(name)
+        with torch.inference_mode():
+            _, logits = head.step(head.init(1), snapshot, 0.0)
+        assert logits.shape == (1, 21)
