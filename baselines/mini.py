@@ -45,6 +45,8 @@ class LogMel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.window: Tensor
+        self.filters: Tensor
         self.register_buffer("window", torch.hann_window(400), persistent=False)
         self.register_buffer("filters", mel_filters(257, N_MELS), persistent=False)
 

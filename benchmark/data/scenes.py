@@ -72,7 +72,7 @@ class Layer(NamedTuple):
     """A sprite track: per frame which sprite (-1: hidden) and where its top left corner is, in pixels."""
 
     sprites: list[tuple[np.ndarray, np.ndarray]]  # (h, w, 3) uint8 and (h, w, 1) bool
-    index: np.ndarray
+    shown: np.ndarray
     x: np.ndarray
     y: np.ndarray
 
@@ -343,7 +343,7 @@ class Scene:
                 x, y = shot.camera_x[k], shot.camera_y[k]
                 frame = shot.background[y : y + SIZE, x : x + SIZE].copy()
                 for layer in shot.layers:
-                    i = layer.index[k]
+                    i = layer.shown[k]
                     if i >= 0:
                         sprite, mask = layer.sprites[i]
                         h, w = sprite.shape[:2]

@@ -53,12 +53,12 @@ def through_codec(frames: Iterator[np.ndarray], crf: int) -> np.ndarray:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     buffer.seek(0)
-    with av.open(buffer) as container:
-        container.streams.video[0].thread_type = "NONE"
+    with av.open(buffer, "r") as source:
+        source.streams.video[0].thread_type = "NONE"
         planes = []
-        for frame in container.decode(video=0):
-            plane = frame.planes[0]
-            planes.append(np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:64, :64].copy())
+        for picture in source.decode(video=0):
+            plane = picture.planes[0]
+            planes.append(np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)[:64, :64].copy())
     return np.stack(planes)
 
 

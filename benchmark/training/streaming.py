@@ -172,7 +172,8 @@ class StreamSync(nn.Module):
 def pick(streams: Streams, rows: np.ndarray, columns: np.ndarray) -> Streams:
     """Rows (B,) and per row the windows ``columns`` (B, W)."""
     r, c = torch.from_numpy(rows), torch.from_numpy(columns)
-    return Streams(*(x[r[:, None], c] for x in streams[:3]), streams.labels[r])
+    logits, off, passed = (x[r[:, None], c] for x in streams[:3])
+    return Streams(logits, off, passed, streams.labels[r])
 
 
 def evaluate_heads(model: StreamSync, streams: Streams, hop_s: int = 2, iterations: int = 18) -> dict[str, float]:

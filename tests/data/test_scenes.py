@@ -43,7 +43,7 @@ def test_a_speaking_mouth_follows_the_sound(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(scenes, "CLIP_LATENCY_SD_S", 0.0)
     monkeypatch.setitem(scenes.CAPTION_PROBABILITY, CATEGORIES[0], 0.0)
     scene = Scene(CATEGORIES[0], 0, 11, 30.0)
-    levels = np.concatenate([shot.layers[0].index % scenes.MOUTH_LEVELS for shot in scene.shots]).astype(float)
+    levels = np.concatenate([shot.layers[0].shown % scenes.MOUTH_LEVELS for shot in scene.shots]).astype(float)
     loudness = np.abs(scene.audio()).reshape(-1, SAMPLE_RATE_HZ // FRAME_RATE_HZ).mean(1)
     correlation = {k: np.corrcoef(np.roll(levels, k)[30:-30], loudness[30:-30])[0, 1] for k in range(-20, 21)}
     assert abs(max(correlation, key=correlation.__getitem__)) <= 1  # within one frame

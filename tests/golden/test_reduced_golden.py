@@ -186,7 +186,5 @@ def test_gradients_reach_every_weight_but_the_unused_embedding() -> None:
 
 if __name__ == "__main__":
     with torch.inference_mode():
-        everything = json.loads(
-            json.dumps({name: outputs(name) for name in MAKE}), parse_float=lambda x: round(float(x), 7)
-        )
-    DATA.write_text(json.dumps(everything) + "\n")
+        text = json.dumps({name: outputs(name) for name in MAKE})
+    DATA.write_text(json.dumps(json.loads(text, parse_float=lambda x: round(float(x), 7))) + "\n")
