@@ -211,16 +211,20 @@ def _spatially_pooled(sep: nn.Module, x: Tensor, n: int) -> Tensor:
     assert isinstance(sep, _FastSep)
     height, width = sep.out_height(x.shape[2]), sep.out_height(x.shape[3])
     step = _strip_rows(x, height, width, sep.time.out_channels)
-    before: Tensor | None = None
+    above: Tensor | None = None  # the last row of the strip before
     pooled = []
     for first in range(0, height, step):
         y = sep(x, n, first, min(first + step, height))
-        # behind a ReLU a row of zeros is as good as no row at all
-        y_and_before = _rows(y, -1, y.shape[2] + y.shape[2] % 2)
-        if before is not None:
-            y_and_before[:, :, 0] = before
-        before = y[:, :, -1]
-        pooled.append(F.max_pool2d(y_and_before, 3, 2, padding=(0, 1)))
+        even, odd = y[:, :, ::2], y[:, :, 1::2]
+        rows = even.clone(memory_format=torch.channels_last)  # row j of the pool sees rows 2j - 1, 2j and 2j + 1
+        for mine, other in (
+            (rows[:, :, : odd.shape[2]], odd),
+            (rows[:, :, 1:], odd[:, :, : rows.shape[2] - 1]),
+            *([(rows[:, :, :1], above)] if above is not None else []),
+        ):
+            torch.maximum(mine, other, out=mine)
+        above = y[:, :, -1:].clone()
+        pooled.append(F.max_pool2d(rows, (1, 3), (1, 2), padding=(0, 1)))
     return torch.cat(pooled, dim=2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import json
@@ -158,12 +159,12 @@ def read_data(
 
     if data in synthsync.NAMES:
         tell = (lambda done, total, item: progress("making clips", done, total, item)) if progress else None
-        manifest = synthsync.ensure(data, split or "test", progress=tell)
+        manifest = synthsync.ensure(data, "test" if split is None else split, progress=tell)
     elif os.sep not in data and not Path(data).exists():
         raise UsageError(f"unknown data {data!r}: it is neither {', '.join(synthsync.NAMES)} nor a manifest folder")
     else:
         manifest = read_manifest(Path(data))
-        manifest = manifest.split(split) if split else manifest
+        manifest = manifest if split is None else manifest.split(split)
     if not manifest.segments:
         raise UsageError(f"{data} has no segments in split {split!r}")
     return manifest if limit is None else manifest.limit(limit)
@@ -374,7 +375,9 @@ def _no_support(manifest: Manifest, protocol: Protocol) -> str:
         shorter = replace(protocol, iterations=iterations)
         return any(shorter.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)
 
-    longest = next((n for n in range(protocol.iterations - 1, 0, -1) if fits(n)), 0)
+    clip = max(manifest.clips.values(), key=lambda c: c.duration)
+    most = min(protocol.iterations, clip.duration // protocol.hop + 1)  # no clip holds more, whatever was asked for
+    longest = bisect.bisect_left(range(1, most + 1), True, key=lambda n: not fits(n))
     hop_s = seconds(protocol.hop)
     advice = f"the longest holds {longest}: try --iterations {longest}" if longest else "not even one window fits"
     return (
