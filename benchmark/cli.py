@@ -7,6 +7,7 @@ failed, 2 the request was wrong, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from avbench import __version__
 
@@ -104,7 +105,8 @@ def _run(args: argparse.Namespace) -> int:
     from avbench.evaluation import default_out, evaluate
 
     out = args.out or default_out(args.model)
-    with _Progress() as progress:
+    # what a user's model prints must not get between the lines of --json
+    with _Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         result = evaluate(
             args.model,
             data=args.data,
@@ -196,7 +198,10 @@ def _models(args: argparse.Namespace) -> int:
 
 def _data_synth(args: argparse.Namespace) -> int:
     from avbench.data import synthsync
+    from avbench.types import UsageError
 
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"workers is {args.workers}; it must be at least 1")
     with _Progress() as progress:
         manifest = synthsync.ensure(args.name, args.split, progress=progress.of("making clips"), workers=args.workers)
     print(f"{args.name} {args.split}: {_count(manifest)} in {manifest.media_root}")
@@ -232,12 +237,15 @@ def _data_ls(args: argparse.Namespace) -> int:
 
     from avbench.data import synthsync
     from avbench.manifest import read_manifest
+    from avbench.types import UsageError
 
     if not args.folders:
         rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), "made when first used") for name in synthsync.NAMES]
         print(tabulate(rows, headers=("data", "splits", synthsync.NOTE), tablefmt="plain"))
         return 0
     found = sorted({path.parent for folder in args.folders for path in Path(folder).rglob("manifest.json")})
+    if not found:
+        raise UsageError(f"there is no manifest under {', '.join(args.folders)}; `avbench data from-files` makes one")
     manifests = [(str(folder), read_manifest(folder)) for folder in found]
     rows = [(folder, ", ".join(m.splits), f"{m.kind}: {_count(m)}") for folder, m in manifests]
     print(tabulate(rows, headers=("data", "splits", "what is in it"), tablefmt="plain"))
@@ -309,8 +317,14 @@ def _doctor(args: argparse.Namespace) -> int:
 # -- arguments ---------------------------------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, like every other problem; the usage is in the help."""
+        self.exit(2, f"avbench: error: {message}; see `{self.prog} --help`\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="avbench",
         description="Benchmark harness for audio-visual synchronisation in streaming video.",
         epilog=f"{SIGN}\n\nexample: avbench run --model streamsync-trf",

@@ -76,7 +76,7 @@ def evaluate(
 
     started = datetime.now(UTC)
     protocol = protocol or streaming()
-    _check_request(protocol, limit, n_resamples, batch_size, workers)
+    _check_request(protocol, limit, n_resamples, batch_size, workers, seed)
     resolve(model)  # a wrong name is said before any clip is made
     manifest = read_data(data, split, progress, limit)
     supported = [s for s in manifest.segments if protocol.supports(s, manifest.clips[s.clip_id])]
@@ -233,6 +233,9 @@ class _Snapshots:
             device=self.device,
             progress=tell,
         )
+        for name, fingerprint in report.fingerprints.items():
+            if fingerprint != self._fingerprints[name]:
+                raise UsageError(f"model {name} is another one each time it is made (unseeded weights?)")
         self.failures, self.warnings = report.failures, report.warnings
         self.counters = dict(sorted(report.counters.items()))
         self.ms_per_step = report.ms_per_snapshot(next(iter(self._factories)))
@@ -356,7 +359,7 @@ def _reference_rows(
 
 
 def _check_request(
-    protocol: Protocol, limit: int | None, n_resamples: int, batch_size: int, workers: int | None
+    protocol: Protocol, limit: int | None, n_resamples: int, batch_size: int, workers: int | None, seed: int
 ) -> None:
     if protocol.selection == "any_hit":
         raise UsageError("selection any_hit defines accuracy only: use avbench.replay.any_hit on a run's predictions")
@@ -368,6 +371,8 @@ def _check_request(
     ):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}; it must be at least 1")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; it must be 0 or more")
 
 
 def _no_support(manifest: Manifest, protocol: Protocol) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avbench.ticks import TICKS_PER_FRAME, seconds
-from avbench.types import ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
+from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,7 +143,8 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write the three files; the same content gives the same bytes. ``manifest.json``, which pins the two tables, is
-    replaced last: a write that was interrupted is noticed on reading. ``UsageError`` if the content is not valid."""
+    replaced last: a write that was interrupted is noticed on reading. ``UsageError`` if the content is not valid,
+    ``AvbenchError`` if the folder cannot be written."""
     from avbench.atomic import atomic_write_bytes
 
     directory = Path(directory)
@@ -171,10 +172,12 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder {directory}: {error.strerror}") from error
-    for name, data in tables.items():
-        atomic_write_bytes(directory / name, data)
     text = json.dumps(meta, indent=2, ensure_ascii=False) + "\n"
-    atomic_write_bytes(directory / "manifest.json", text.encode())
+    try:
+        for name, data in [*tables.items(), ("manifest.json", text.encode())]:
+            atomic_write_bytes(directory / name, data)
+    except OSError as error:
+        raise AvbenchError(f"cannot write the manifest {directory}: {error.strerror or error}") from error
 
 
 def _clip_row(clip: ClipRecord, source: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -282,7 +285,7 @@ def _read_meta(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{directory} is not a manifest folder (no manifest.json in it)")
     try:
         meta = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     version = meta.get("schema_version") if isinstance(meta, dict) else None
     if version != SCHEMA_VERSION or isinstance(version, bool):

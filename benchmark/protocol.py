@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from avbench.ticks import TICKS_PER_FRAME, Tick, seconds, ticks
 from avbench.types import ClipRecord, OffsetGrid, SegmentRecord, UsageError, Window
@@ -112,4 +112,3 @@ def paper(hop_s: float = 2.0, iterations: int = 18, **changes: object) -> Protoc
 
 
 PROTOCOLS = {"streaming": streaming, "paper": paper}
-PROTOCOL_FIELDS = tuple(f.name for f in fields(Protocol))

@@ -269,7 +269,7 @@ def load_from_file(path: str, class_name: str) -> SnapshotPredictor:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that parses arguments or leaves at its end is no model file
         del sys.modules[module_name]
         raise UsageError(f"model file {path} does not run: {_first_line(error)}") from error
     return _instance(getattr(module, class_name, None), f"{path}:{class_name}", _classes(module))
@@ -291,7 +291,7 @@ def _instance(factory: Any, where: str, others: list[str]) -> SnapshotPredictor:
         raise UsageError(f"{where}: there is no such class{there}")
     try:
         predictor = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{where} cannot be constructed without arguments: {_first_line(error)}") from error
     if not isinstance(predictor, SnapshotPredictor):
         raise UsageError(f"{where} is not a SnapshotPredictor; subclass avbench.SnapshotPredictor")

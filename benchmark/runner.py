@@ -11,6 +11,7 @@ import contextlib
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -446,7 +447,7 @@ class _ClipPass:
                 (self._two_tower if self.model.predictor.two_tower else self._plain)(pending)
         except AvbenchError:
             raise
-        except Exception as error:  # a model that breaks costs the rest of this clip, for this model
+        except (Exception, SystemExit) as error:  # a model that breaks costs the rest of this clip, for this model
             self._broken = f"broke off with {_first_line(error)}"
         self.model_s += time.perf_counter() - began
 
@@ -570,7 +571,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return False
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -638,7 +639,7 @@ def _run_workers(setup: _Setup, tasks: Sequence[_Task], workers: int) -> Generat
                     died = f"process died, exit code {process.exitcode}"
                     if task is None:
                         raise AvbenchError(f"a worker {died}, before it took a clip; try --workers 1") from None
-                    yield _Outcome(task.clip.id, error=f"decoder {died}")
+                    yield _Outcome(task.clip.id, error=f"the worker {died}")
                     continue
                 if isinstance(message, AvbenchError):
                     raise message
@@ -668,6 +669,7 @@ def _end(pipe: connection.Connection, process: Any, wait_s: float = 0) -> None:
 def _worker(pipe: connection.Connection, setup: _Setup) -> None:
     """A worker process: says "ready", then answers each task with its outcome; an AvbenchError ends the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    sys.stdout = sys.stderr  # stdout is the parent's result; a user's model may print
     inbox: queue.SimpleQueue[_Task] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
     try:

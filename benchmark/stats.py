@@ -66,6 +66,8 @@ def resamples(clusters: Any, n_resamples: int = 1000, seed: int = 0) -> Resample
     if n_resamples < 0:
         raise UsageError(f"n_resamples is {n_resamples}; it must be 0 (no intervals) or more")
     distinct, cluster = np.unique(names, return_inverse=True)
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; it must be 0 or more")
     generator, n = np.random.default_rng(seed), len(distinct)
     counts = np.empty((n_resamples, n), np.int32)
     for row in counts:

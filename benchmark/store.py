@@ -136,7 +136,7 @@ class SnapshotStore:
             atomic_write_bytes(path, json.dumps({"schema_version": SCHEMA_VERSION}).encode() + b"\n")
         try:
             version = json.loads(path.read_bytes())["schema_version"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise StoreError(f"{path} is damaged; use another folder (--store) or delete this one") from None
         if type(version) is not int or version != SCHEMA_VERSION:
             raise StoreError(
@@ -246,7 +246,7 @@ def _from_bytes(path: Path, data: bytes) -> tuple[_Shard, dict[str, str]]:
         version, checksum = meta["schema_version"], meta["sha256"]
         found = {"model": str(meta["model"]), "media": str(meta["media"])}
         keys, logits, token = arrays["keys"], arrays["logits"], arrays.get("token")
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, "not readable") from error
     if version != SCHEMA_VERSION:
         raise _damaged(path, f"schema {version!r}, this avbench reads {SCHEMA_VERSION}")

@@ -134,8 +134,8 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     [
         ("media", 1, "picture ends at 4.32 s, the manifest says 14.00 s"),
         ("bug", 1, "reading broke off with IndexError: list index out of range"),
-        ("crash", 2, "decoder process died, exit code -11"),
-        ("killed", 2, "decoder process died, exit code -9"),
+        ("crash", 2, "the worker process died, exit code -11"),
+        ("killed", 2, "the worker process died, exit code -9"),
     ],
 )
 def test_a_clip_that_fails_costs_its_segments_only(tmp_path: Path, how: str, workers: int, reason: str) -> None:

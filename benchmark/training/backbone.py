@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from avbench.atomic import atomic_write_bytes
 from avbench.baselines.blocks import neighbour_smoothed
 from avbench.baselines.mini import LogMel, MiniBackbone, MiniSparseSync, MiniSynchformer
 from avbench.training.pool import Batch, Pool, draw_batch, render_material
-from avbench.types import CATEGORIES, OffsetGrid
+from avbench.types import CATEGORIES, OffsetGrid, UsageError
 
 VALID_SEED = 2_000_000
 VALID_SCENES = 36
@@ -138,10 +139,7 @@ def train_backbone(
     log: list[dict[str, float]] = []
     step, seconds = 0, 0.0
     path = work / f"{recipe.name}.ckpt"
-    if path.exists():
-        saved = torch.load(path, weights_only=True)
-        if saved["recipe"] != json.dumps(asdict(recipe)):
-            raise ValueError(f"{path} belongs to another version of recipe {recipe.name}: delete it to start again")
+    if saved := read_checkpoint(path, json.dumps(asdict(recipe))):
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -216,6 +214,16 @@ def _average(average: torch.nn.Module, model: torch.nn.Module, keep: float) -> N
             a.lerp_(b, 1 - keep)
         else:
             a.copy_(b)
+
+
+def read_checkpoint(path: Path, recipe: str) -> dict[str, Any] | None:
+    """What was saved of exactly this recipe; None if nothing was. ``UsageError`` if it is of another version."""
+    if not path.exists():
+        return None
+    saved = torch.load(path, weights_only=True)
+    if saved["recipe"] != recipe:
+        raise UsageError(f"{path} belongs to another version of its recipe: delete it to start again")
+    return saved
 
 
 def save_checkpoint(path: Path, state: dict[str, object]) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from avbench.training.streaming import (
     stream_validation_scenes,
     train_phase1,
     train_phase2,
-    with_seed,
 )
 from avbench.types import UsageError
 
@@ -94,7 +93,7 @@ def _streamsync(recipe: StreamRecipe, out: Path, say: Say) -> None:
     log: list[dict[str, Any]] = []
     best: tuple[float, int, StreamSync] | None = None
     for seed in HEAD_SEEDS:
-        model, steps = train_phase1(with_seed(recipe, seed), backbone.token_dim or 0, train, valid, out, say)
+        model, steps = train_phase1(replace(recipe, seed=seed), backbone.token_dim or 0, train, valid, out, say)
         log += [{"phase": 1, "seed": seed} | line for line in steps]
         export_streamsync(out, f"{recipe.name}.phase1-seed{seed}", recipe, backbone, model, log)
         score = max(line["map"] for line in steps)
@@ -102,7 +101,7 @@ def _streamsync(recipe: StreamRecipe, out: Path, say: Say) -> None:
             best = (score, seed, model)
     assert best is not None
     scenes = stream_validation_scenes(recipe.valid_scenes)
-    chosen = with_seed(recipe, best[1])
+    chosen = replace(recipe, seed=best[1])
     trained, streaming, steps = train_phase2(chosen, backbone, best[2], scenes, out, say)
     log += [{"phase": 2, "seed": best[1]} | line for line in steps]
     log.append({"wall_s": round(time.monotonic() - began)})

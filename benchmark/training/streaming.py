@@ -12,7 +12,7 @@ import json
 import multiprocessing as mp
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from avbench.baselines.mini import LogMel, MiniBackbone
 from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, TokenMaker
 from avbench.metrics import score
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
-from avbench.training.backbone import classes_of, save_checkpoint, to_luma
+from avbench.training.backbone import classes_of, read_checkpoint, save_checkpoint, to_luma
 from avbench.training.pool import (
     MAX_OFFSET_SAMPLES,
     WINDOW_FRAMES,
@@ -39,7 +39,7 @@ from avbench.training.pool import (
     keep_freed_memory,
     render_material,
 )
-from avbench.types import CATEGORIES
+from avbench.types import CATEGORIES, UsageError
 
 STREAM_TRAIN_SEED = 40_000_000
 STREAM_VALID_SEED = 2_200_000
@@ -116,7 +116,7 @@ def cached_streams(
     if not owner.exists():
         atomic_write_bytes(owner, fingerprint.encode())
     if owner.read_text() != fingerprint:
-        raise ValueError(f"{folder} holds snapshots of another backbone: delete it to compute them again")
+        raise UsageError(f"{folder} holds snapshots of another backbone: delete it to compute them again")
     paths = [folder / f"{base_seed}-{number:05d}.safetensors" for number in range(scenes)]
     todo = [number for number, path in enumerate(paths) if not path.exists()]
     if todo:
@@ -202,10 +202,7 @@ def train_phase1(
     best: dict[str, Tensor] = {}
     log: list[dict[str, float]] = []
     step = 0
-    if path.exists():
-        saved = torch.load(path, weights_only=True)
-        if saved["recipe"] != signature:
-            raise ValueError(f"{path} belongs to another version of recipe {recipe.name}: delete it to start again")
+    if saved := read_checkpoint(path, signature):
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         best, log, step = saved["best"], saved["log"], saved["step"]
@@ -261,10 +258,7 @@ def train_phase2(
     step = 0
     log: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
-    if path.exists():
-        saved = torch.load(path, weights_only=True)
-        if saved["recipe"] != signature:
-            raise ValueError(f"{path} belongs to another version of recipe {recipe.name}: delete it to start again")
+    if saved := read_checkpoint(path, signature):
         models.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         best, log, step = saved["best"], saved["log"], saved["step"]
@@ -367,7 +361,3 @@ def stream_validation_scenes(count: int) -> list[Material]:
         render_material(i, base_seed=STREAM_VALID_SEED, categories=CATEGORIES, duration_s=STREAM_S)
         for i in range(count)
     ]
-
-
-def with_seed(recipe: StreamRecipe, seed: int) -> StreamRecipe:
-    return replace(recipe, seed=seed)

@@ -11,7 +11,7 @@ import torch
 from avbench.training import backbone
 from avbench.training.backbone import BackboneRecipe, to_luma, train_backbone
 from avbench.training.pool import WINDOW_SAMPLES, Material, Pool, draw_batch, render_material
-from avbench.types import CATEGORIES
+from avbench.types import CATEGORIES, UsageError
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_killed_and_restarted_gives_the_same_weights(tiny: None, tmp_path: Path,
 
 def test_a_changed_recipe_does_not_continue_an_old_checkpoint(tiny: None, tmp_path: Path) -> None:
     train_backbone(BackboneRecipe("toy", "sparsesync", steps=1, batch=2), tmp_path, None, lambda line: None)
-    with pytest.raises(ValueError, match="another version"):
+    with pytest.raises(UsageError, match="another version"):
         train_backbone(BackboneRecipe("toy", "sparsesync", steps=2, batch=2), tmp_path, None, lambda line: None)
 
 

@@ -23,7 +23,7 @@ from avbench.training.streaming import (
     train_phase1,
     train_phase2,
 )
-from avbench.types import CATEGORIES
+from avbench.types import CATEGORIES, UsageError
 
 DIM = 16
 
@@ -67,7 +67,7 @@ def test_snapshots_are_cached_once_and_belong_to_one_backbone(tmp_path: Path, mo
     path.write_bytes(save(scene_streams(model, scene, np.random.default_rng(0))))
     streams = cached_streams(model, tmp_path, base_seed=5, scenes=1, say=print)
     assert streams.logits.shape[0] == 6
-    with pytest.raises(ValueError, match="another backbone"):
+    with pytest.raises(UsageError, match="another backbone"):
         cached_streams(MiniSparseSync(), tmp_path, base_seed=5, scenes=1, say=print)
 
 
