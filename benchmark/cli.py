@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         code = args.command(args)
-        sys.stdout.flush()
+        print(end="", flush=True)  # sys.stdout is None where the caller has closed it
         return code
     except UsageError as error:
         return _complain(error, 2)
@@ -44,8 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted; what was computed is kept, the same command continues", 130)
     except BrokenPipeError:  # the reader of a pipe (head, less) has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 1
+    except OSError as error:  # what the system refuses here is the output itself: a full disk behind > or a bad folder
+        _drop_stdout()
+        return _complain(f"{error.strerror or error}: {error.filename or 'cannot write the output'}", 1)
+
+
+def _drop_stdout() -> None:
+    """What is still buffered goes nowhere: the interpreter would complain of it once more at its end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(problem: object, code: int) -> int:
