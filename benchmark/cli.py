@@ -48,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # what the system refuses here is the output itself: a full disk behind > or a bad folder
         _drop_stdout()
-        return _complain(f"{error.strerror or error}: {error.filename or 'cannot write the output'}", 1)
+        return _complain(f"{error.filename or 'writing the output'}: {error.strerror or error}", 1)
 
 
 def _drop_stdout() -> None:
     """What is still buffered goes nowhere: the interpreter would complain of it once more at its end."""
-    if sys.stdout is not None:
+    with contextlib.suppress(AttributeError, OSError):  # it is closed, or no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -167,7 +167,7 @@ def _hop_s(args: argparse.Namespace) -> float:
 def _sweep(args: argparse.Namespace) -> int:
     from avbench.sweep import render, sweep
 
-    with _Progress() as progress:
+    with _Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         rows = sweep(
             args.models,
             data=args.data,
@@ -295,7 +295,8 @@ def _manifest(args: argparse.Namespace) -> Manifest:
 
 
 def _count(manifest: Manifest) -> str:
-    return f"{len(manifest.clips)} clips, {len(manifest.segments)} segments"
+    n_clips, n_segments = len(manifest.clips), len(manifest.segments)
+    return f"{n_clips} clip{'s' * (n_clips != 1)}, {n_segments} segment{'s' * (n_segments != 1)}"
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -354,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
         "avbench run --model my_net.py:MyNet+apa --limit 20",
     )
     run.add_argument("--model", required=True, metavar="M", help="a name of `avbench models`, or file.py:Class[+head]")
-    run.add_argument("--data", default="synthsync", help="synthsync, synthsync-full, or a manifest folder")
+    run.add_argument("--data", default="synthsync", help="a name of `avbench data ls` (default: synthsync) or a folder")
     run.add_argument("--split", default="test", help="(default: test)")
     run.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
     run.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between window starts (default: 2)")
@@ -364,7 +365,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: in $AVBENCH_CACHE or ~/.cache)")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of bootstrap and random guesses (default: 0)")
     run.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
-    run.add_argument("--batch-size", type=int, default=1, metavar="N", help="windows per model call (default: 1)")
+    run.add_argument("--batch-size", type=int, default=1, metavar="N", help="windows per call on a GPU (default: 1)")
     run.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     run.add_argument(
         "--no-reference-rows", dest="reference_rows", action="store_false", help="the model alone, nothing beside it"
@@ -381,7 +382,9 @@ def _parser() -> argparse.ArgumentParser:
         "avbench sweep --models streamsync-trf --iterations 2 4 12 18 24 32 40 48 --data synthsync-full",
     )
     sweep.add_argument("--models", nargs="+", required=True, metavar="M", help="the others are compared with the first")
-    sweep.add_argument("--data", default="synthsync", help="synthsync, synthsync-full, or a manifest folder")
+    sweep.add_argument(
+        "--data", default="synthsync", help="a name of `avbench data ls` (default: synthsync) or a folder"
+    )
     sweep.add_argument("--split", default="test", help="(default: test)")
     sweep.add_argument("--hops", nargs="+", type=float, default=[2.0], metavar="S", help="seconds (default: 2)")
     sweep.add_argument("--iterations", nargs="+", type=int, default=[18], metavar="N", help="windows (default: 18)")
@@ -464,7 +467,7 @@ def _data_parser(commands: Any) -> None:
     files.add_argument("paths", nargs="+", type=Path, metavar="DIR|FILE")
     files.add_argument("--out", type=Path, required=True, metavar="DIR", help="the manifest folder")
     files.add_argument("--offsets", default="uniform", help="uniform, truncnorm[:SD] or fixed:S (default: uniform)")
-    files.add_argument("--starts", default="grid:10", help="first, or grid:S for one segment every S seconds")
+    files.add_argument("--starts", default="grid:10", help="first, or grid:S: one every S seconds (default: grid:10)")
     files.add_argument("--hop", type=float, default=2.0, metavar="S", help="for --iterations (default: 2)")
     files.add_argument("--iterations", type=int, default=1, metavar="N", help="windows a segment holds (default: 1)")
     files.add_argument("--seed", type=int, default=0, metavar="N", help="of the offsets (default: 0)")

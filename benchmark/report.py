@@ -57,10 +57,20 @@ def _table(result: RunResult) -> str:
     headers = ["", *(metric.title for metric in METRICS.values()), "n", "ms/step*", ""]
     table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
     lines = [line.rstrip() for line in table.splitlines()]
-    how = "indicative: model calls only, one thread" if result.latency else "all snapshots came from the store"
-    level = f"{100 * result.level:g} %"
-    lines.append(f"± half the {level} interval, bootstrapped over videos; it is exact in run.json   * {how}")
+    if any(score.ci_low is not None for score in result.scores.values()):
+        spread = f"± half the {100 * result.level:g} % interval, bootstrapped over videos; it is exact in run.json"
+    else:
+        spread = "no intervals: they need segments of two videos at least"
+    lines.append(f"{spread}   * {_latency_note(result)}")
     return "\n".join(lines)
+
+
+def _latency_note(result: RunResult) -> str:
+    if result.latency:
+        return "indicative: model calls only, one thread"
+    if result.n_scored and result.counters:
+        return "all snapshots came from the store"
+    return "nothing was timed"
 
 
 def _cells(scores: Scores) -> list[str]:

@@ -64,6 +64,7 @@ def test_a_run_prints_a_table_and_leaves_two_files(avbench_process: Avbench, cli
         assert run.scores[name].value == pytest.approx(value), name
         assert run.curve[-1][name].value == pytest.approx(value), name
     assert run.scores["acc"].value == 1.0, "clicks and flashes are easy"
+    assert "± half the 95 % interval" in done.stdout
     rows = {row.name: row for row in run.rows}
     assert rows["constant"].scores["acc"].value == 0.0
     assert rows["oracle"].scores["acc"].value == 1.0
@@ -152,6 +153,11 @@ def test_reference_rows_can_be_left_out(avbench: Avbench, clicks: Path, tmp_path
     assert read_run(tmp_path / "o").rows == []
 
 
+def test_the_legend_says_what_is_missing(avbench: Avbench, make_clicks: MakeClicks) -> None:
+    done = avbench("run", "--model", "constant", "--data", make_clicks(clips=("one",)), "--out", "out", *ONE)
+    assert "no intervals: they need segments of two videos at least   * nothing was timed" in done.stdout
+
+
 def test_the_paper_protocol(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
     args = ("run", "--model", "xcorr", "--data", clicks, "--out", tmp_path / "o", "--protocol", "paper", *ONE)
     assert avbench(*args).returncode == 0
@@ -172,6 +178,10 @@ def test_the_paper_protocol(avbench: Avbench, clicks: Path, tmp_path: Path) -> N
         (("--model", "xcorr", "--data", "CLICKS", "--iterations", "0"), "iterations is 0"),
         (("--model", "xcorr", "--data", "CLICKS", "--hop", "0.03"), "multiple of 0.04 s"),
         (("--model", "xcorr", "--data", "CLICKS", "--hop", "nan"), "hop"),
+        (("--model", "xcorr", "--data", "CLICKS", "--split", ""), "no split ''; it has test"),
+        (("--model", "xcorr", "--data", "CLICKS", "--seed", "-1"), "seed is -1"),
+        (("--model", "xcorr", "--data", "CLICKS", "--iterations", "1000000000000"), "try --iterations 4"),
+        (("--model", "xcorr", "--data", "CLICKS", "--hop", "1e9"), "the longest holds 1"),
         (("--model", "xcorr", "--data", "CLICKS", "--iterations", "9"), "the longest holds 4: try --iterations 4"),
         (("--model", "xcorr", "--data", "CLICKS", "--workers", "0"), "workers is 0"),
         (("--model", "missing.py:Net", "--data", "CLICKS", *ONE), "missing.py does not exist"),
@@ -198,7 +208,8 @@ def test_unknown_options_and_commands_exit_2(avbench_process: Avbench) -> None:
     for args in (("run",), ("fly",), (), ("run", "--model", "xcorr", "--wings")):
         done = avbench_process(*args)
         assert done.returncode == 2
-        assert "usage: avbench" in done.stderr
+        assert "--help`" in one_line(done.stderr)
+        assert len(done.stderr.splitlines()) == 1
 
 
 def damaged(folder: Path, kind: str) -> None:
@@ -344,6 +355,23 @@ class Nan(SnapshotPredictor):
 
     loud = -1.0
 
+class Leaves(SnapshotPredictor):
+    frontend = FrontEnd(size=16)
+
+    def predict(self, video, audio):
+        raise SystemExit(0)
+
+class Loud(SnapshotPredictor):
+    frontend = FrontEnd(size=16)
+
+    def predict(self, video, audio):
+        print("thinking hard")
+        return Snapshot(np.zeros((len(video), 21), np.float32))
+
+class Fickle(Loud):
+    def __init__(self):
+        self.weight = np.random.default_rng().random()
+
 class Wide(SnapshotPredictor):
     frontend = FrontEnd(size=16)
 
@@ -367,6 +395,47 @@ def test_a_model_of_the_wrong_shape(avbench: Avbench, clicks: Path, tmp_path: Pa
     done = avbench("run", "--model", "nets.py:Wide", "--data", clicks, "--out", "out", *ONE)
     assert done.returncode == 2
     assert "22" in one_line(done.stderr)
+
+
+def test_a_model_that_leaves_the_process(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    done = avbench("run", "--model", "nets.py:Leaves", "--data", clicks, "--out", "out", *ONE)
+    assert done.returncode == 1
+    assert "SystemExit" in done.stderr
+    assert len(read_run(tmp_path / "out").failures) == 4
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
+    done = avbench("run", "--model", "script.py:Net", "--data", clicks, "--out", "out", *ONE)
+    assert done.returncode == 2
+    assert "does not run: SystemExit" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_a_model_prints_is_not_on_stdout(
+    workers: str, avbench_process: Avbench, clicks: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    args = ("--iterations", "2", "--n-resamples", "20", "--workers", workers, "--store", "store", "--out", "out")
+    done = avbench_process("run", "--model", "nets.py:Loud", "--data", clicks, *args, "--json")
+    assert json.loads(done.stdout)["n_scored"] == 4
+    assert "thinking hard" in done.stderr
+
+
+def test_a_model_that_is_another_one_each_time(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    done = avbench("run", "--model", "nets.py:Fickle", "--data", clicks, "--out", "out", *ONE)
+    assert done.returncode == 2
+    assert "another one each time it is made" in one_line(done.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_stdout_that_is_full_or_closed(tmp_path: Path) -> None:
+    for redirection, code in ((">/dev/full", 1), (">&-", 0)):
+        command = f'"{sys.executable}" -m avbench data ls {redirection}'
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        if code:
+            assert "No space left" in one_line(done.stderr)
+        assert len(done.stderr.splitlines()) == code
 
 
 @pytest.mark.parametrize("option", ["--out", "--store"])
@@ -462,7 +531,11 @@ def test_from_files_to_a_run(avbench: Avbench, make_clicks: MakeClicks, tmp_path
     done = avbench("data", "from-files", videos, "--out", "again")
     assert done.returncode == 1, "a refused file is told by the exit code, too"
     assert "avbench: refused: clip a:" in done.stderr
-    assert "1 clips, 1 segments" in done.stdout or "1 clips, 2 segments" in done.stdout
+    assert "1 clip, " in done.stdout
+    done = avbench("data", "ls", "nowhere")
+    assert done.returncode == 2
+    assert "no manifest under nowhere" in one_line(done.stderr)
+    assert avbench("data", "synth", "--workers", "0").returncode == 2
 
 
 def test_data_ls_names_what_is_built_in(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from avbench.manifest import Manifest, check, read_manifest, write_manifest
 from avbench.ticks import seconds, ticks
-from avbench.types import ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
+from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
 
 GRID = OffsetGrid()
 
@@ -304,7 +305,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
     ):
         (tmp_path / "m" / "manifest.json").write_text(json.dumps(json.loads(good) | {key: value}))
         assert word in line()
-    for text in ("", "[]", "{", "\x00", "{}"):
+    for text in ("", "[]", "{", "\x00", "{}", "[" * 200_000):
         (tmp_path / "m" / "manifest.json").write_text(text)
         assert "manifest.json" in line()
     (tmp_path / "m" / "manifest.json").write_text(good)
@@ -313,6 +314,18 @@ def test_damaged_folders(tmp_path: Path) -> None:
     assert "clips.parquet is not the table manifest.json pins" in line()
     (tmp_path / "m" / "clips.parquet").unlink()
     assert "clips.parquet cannot be read" in line()
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    manifest = make(tmp_path / "media")
+    write_manifest(manifest, tmp_path / "m")
+    monkeypatch.setattr("avbench.atomic.atomic_write_bytes", refuse)
+    with pytest.raises(AvbenchError, match=r"cannot write the manifest .*No space left"):
+        write_manifest(replace(manifest, name="other"), tmp_path / "m")
+    assert read_manifest(tmp_path / "m") == manifest
 
 
 def test_manifests_need_no_torch_and_no_pandas() -> None:

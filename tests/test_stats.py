@@ -224,6 +224,7 @@ def test_no_interval_leaves_the_range_of_its_metric() -> None:
         ({"clusters": [0.5, 1.0, math.nan]}, "float64"),
         ({"clusters": [None, "a", "b"]}, "object"),
         ({"n_resamples": -1}, "n_resamples is -1"),
+        ({"seed": -1}, "seed is -1"),
         ({"level": 1.0}, "level is 1.0"),
         ({"metrics": ["map", "recall"]}, "unknown metric 'recall'"),
         ({"labels": [0, 1]}, "labels have shape"),

@@ -170,9 +170,10 @@ def test_a_folder_that_is_something_else(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not a snapshot store"):
         SnapshotStore(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
-    (tmp_path / "store.json").write_text("{")
-    with pytest.raises(StoreError, match="is damaged"):
-        SnapshotStore(tmp_path)
+    for text in ("{", "[" * 200_000):
+        (tmp_path / "store.json").write_text(text)
+        with pytest.raises(StoreError, match="is damaged"):
+            SnapshotStore(tmp_path)
     with pytest.raises(StoreError, match="cannot open the snapshot store"):
         SnapshotStore(tmp_path / "thesis.tex" / "store")
 
