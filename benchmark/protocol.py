@@ -44,8 +44,8 @@ class Protocol:
         ):
             if value not in allowed:
                 raise UsageError(f"protocol {name} is {value!r}; it must be one of {', '.join(allowed)}")
-        if self.iterations < 1:
-            raise UsageError(f"iterations is {self.iterations}; it must be at least 1")
+        if not isinstance(self.iterations, int) or self.iterations < 1:
+            raise UsageError(f"iterations is {self.iterations!r}; it must be a whole number, at least 1")
         if "|" in self.name or not self.name:
             raise UsageError(f"protocol name is {self.name!r}; it must be a word without |")
         if self.start_shift % TICKS_PER_FRAME:
