@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent / "crash"))  # worker processes must find it too
 
-from toy_run import PROTOCOL, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
+from toy_run import PROTOCOL, Misshapen, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
 
 from avbench.fingerprint import model_fingerprint
 from avbench.manifest import Manifest
@@ -199,15 +199,6 @@ def test_a_model_that_breaks_costs_the_rest_of_the_clip_for_that_model(tmp_path:
     ]  # segments start at 1, 2, 3 s
     assert report.failures_of["well"] == []
     assert report.model_snapshots["m"] == 1 + 2 + 3  # the windows at 1, 2 and 3 s
-
-
-class Misshapen(ToyModel):
-    def __init__(self, width: int, token_dim: int | None) -> None:
-        super().__init__()
-        self.width, self.token_dim = width, token_dim
-
-    def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
-        return Snapshot(np.zeros((1, self.width)), np.zeros((1, 4)))
 
 
 @pytest.mark.parametrize(

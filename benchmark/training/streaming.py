@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing as mp
 import time
 from collections.abc import Callable
@@ -225,7 +226,7 @@ def train_phase1(
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(0, 1))
         for group in optimizer.param_groups:
             progress = step / recipe.steps
-            group["lr"] = recipe.lr * min((step + 1) / 50, 1) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
+            group["lr"] = recipe.lr * min((step + 1) / 50, 1) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

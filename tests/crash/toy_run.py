@@ -94,6 +94,17 @@ class ToyModel(SnapshotPredictor):
         return self.fuse(self.encode_video(video), self.encode_audio(audio))
 
 
+class Misshapen(ToyModel):
+    """A model whose output has the wrong shape."""
+
+    def __init__(self, width: int, token_dim: int | None) -> None:
+        super().__init__()
+        self.width, self.token_dim = width, token_dim
+
+    def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+        return Snapshot(np.zeros((1, self.width)), np.zeros((1, 4)))
+
+
 def open_toy(clip: ClipRecord, sleep_s: float = 0.0, bad: str = "", how: str = "") -> ToyReader:
     """``bad``: the clip that fails, and ``how``: "media", "bug", "crash" (SIGSEGV), "killed" (SIGKILL)."""
     if clip.id == bad:

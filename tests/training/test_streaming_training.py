@@ -46,7 +46,7 @@ def test_phase1_learns_and_resumes_exactly(tmp_path: Path, head: str) -> None:
     (tmp_path / "cut").mkdir()
     untrained = evaluate_heads(StreamSync(head, DIM), valid)["roc_auc"]
     whole, log = train_phase1(recipe, DIM, train, valid, tmp_path / "whole", lambda line: None)
-    assert max(line["roc_auc"] for line in log) > untrained + 0.1
+    assert max(line["roc_auc"] for line in log) > untrained + 0.05
 
     def kill(line: str) -> None:
         if "'step': 60" in line:
