@@ -361,6 +361,8 @@ def _reference_rows(
 def _check_request(
     protocol: Protocol, limit: int | None, n_resamples: int, batch_size: int, workers: int | None, seed: int
 ) -> None:
+    if not isinstance(protocol, Protocol):
+        raise UsageError(f"protocol is {protocol!r}; pass avbench.protocol.streaming(...) or .paper(...)")
     if protocol.selection == "any_hit":
         raise UsageError("selection any_hit defines accuracy only: use avbench.replay.any_hit on a run's predictions")
     for name, value in (

@@ -5,8 +5,9 @@ Settings are compared on the segments that all of them can hold, so a longer str
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,9 +37,15 @@ class SweepRow(NamedTuple):
     against: dict[str, Difference]
 
     def to_json(self) -> dict[str, Any]:
-        plain = self._asdict()
-        plain["scores"] = {name: estimate._asdict() for name, estimate in self.scores.items()}
-        return plain
+        """Plain data; what is undefined (an interval over one video) is null."""
+
+        def plain(values: Mapping[str, float]) -> dict[str, float | None]:
+            return {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
+
+        row = self._asdict()
+        row["scores"] = {name: plain(estimate._asdict()) for name, estimate in self.scores.items()}
+        row["against"] = {name: plain(difference) for name, difference in self.against.items()}  # type: ignore[arg-type]
+        return row
 
 
 def sweep(

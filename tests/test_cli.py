@@ -20,7 +20,7 @@ from avbench.manifest import Manifest, read_manifest, write_manifest
 from avbench.metrics import METRICS, score
 from avbench.results import read_predictions, read_run
 from avbench.ticks import SAMPLE_RATE_HZ, ticks
-from avbench.types import ClipRecord, SegmentRecord
+from avbench.types import ClipRecord, SegmentRecord, UsageError
 
 MakeClicks = Callable[..., Path]
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
@@ -561,3 +561,10 @@ def test_embedded_weights_on_other_data_say_so(clicks: Path) -> None:
     assert "procedural clips" in _weights_note(resolve("streamsync-trf"), files)
     assert _weights_note(resolve("streamsync-trf"), synthetic) == ""
     assert _weights_note(resolve("xcorr"), files) == ""
+
+
+def test_a_protocol_by_name_is_refused_from_python(clicks: Path, tmp_path: Path) -> None:
+    from avbench.evaluation import evaluate
+
+    with pytest.raises(UsageError, match=r"pass avbench\.protocol\.streaming"):
+        evaluate("constant", str(clicks), protocol="streaming", out=tmp_path / "out")  # type: ignore[arg-type]

@@ -65,6 +65,16 @@ def test_as_a_command(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
     assert [row["iterations"] for row in json.loads(done.stdout)] == [1, 2]
 
 
+def test_what_is_undefined_is_null_in_json(avbench: Avbench, make_clicks: Callable[..., Path]) -> None:
+    folder = make_clicks(clips=("one",), offsets_s=(0.4,))  # one video, one class: no interval, no ROC-AUC
+    done = avbench("sweep", "--models", "constant", "--data", folder, "--iterations", "1", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "NaN" not in done.stdout
+    rows = json.loads(done.stdout)
+    assert rows[0]["scores"]["acc"]["ci_low"] is None
+    assert rows[0]["scores"]["roc_auc"]["value"] is None
+
+
 def test_a_figure_is_drawn_the_same_twice(clicks: Path, tmp_path: Path) -> None:
     rows = sweep(["xcorr", "xcorr+apa"], str(clicks), iterations=[1, 2], store=tmp_path / "store", **QUICK)
     plot_sweep(rows, tmp_path / "a.svg", title="clicks")
