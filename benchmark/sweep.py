@@ -119,23 +119,31 @@ def sweep(
         return replay(model.head, *stored, seconds(protocol.hop))  # type: ignore[arg-type]
 
     rows: list[SweepRow] = []
-    first_model: dict[tuple[float, int], np.ndarray] = {}
+    first_model: dict[tuple[float, int], dict[str, np.ndarray]] = {}
     for name in models:
         for protocol in protocols:
             hop_s = seconds(protocol.hop)
             streams = predictions(name, protocol)
             for n in counts:
-                final = streams[:, n - 1] if selection == "final" else _best(streams[:, :n], labels)
-                scores = bootstrap_scores(final, labels, videos, n_resamples, seed)
+                chosen = _selected(streams[:, :n], labels, selection)
+                scores = {
+                    metric: bootstrap_scores(logits, labels, videos, n_resamples, seed, metrics=[metric])[metric]
+                    for metric, logits in chosen.items()
+                }
                 reference, other = "", None
                 if name == models[0]:
-                    first_model[hop_s, n] = final
+                    first_model[hop_s, n] = chosen
                     start = next(iter(first_model))
                     if (hop_s, n) != start:
                         reference, other = f"{name}, hop {start[0]:g} s, {start[1]} windows", first_model[start]
                 else:
                     reference, other = f"{models[0]}, same setting", first_model[hop_s, n]
-                against = {} if other is None else paired_difference(final, other, labels, videos, n_resamples, seed)
+                against = {
+                    metric: paired_difference(
+                        chosen[metric], logits, labels, videos, n_resamples, seed, metrics=[metric]
+                    )[metric]
+                    for metric, logits in (other or {}).items()
+                }
                 rows.append(
                     SweepRow(
                         name, hop_s, n, selection, len(segments), len(manifest.segments), scores, reference, against
@@ -144,11 +152,21 @@ def sweep(
     return rows
 
 
-def _best(streams: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The iteration with the best mAP (one iteration for all metrics, so that differences stay paired)."""
-    from avbench.metrics import score
+def _selected(streams: np.ndarray, labels: np.ndarray, selection: str) -> dict[str, np.ndarray]:
+    """``streams`` (N, W, 21) -> metric -> (N, 21): each metric at its own iteration, as in ``avbench run``."""
+    from avbench.metrics import METRICS, score
+    from avbench.replay import selected_iteration
 
-    return streams[:, int(np.argmax([score(streams[:, i], labels)["map"] for i in range(streams.shape[1])]))]
+    if selection == "final":
+        return dict.fromkeys(METRICS, streams[:, -1])
+    by_iteration = [score(streams[:, i], labels) for i in range(streams.shape[1])]
+    chosen = {}
+    for name, metric in METRICS.items():
+        values = [scores[name] for scores in by_iteration]
+        defined = np.isfinite(values).any()
+        best = selected_iteration(selection, values, metric.higher_is_better) if defined else -1
+        chosen[name] = streams[:, best]
+    return chosen
 
 
 def render(rows: Sequence[SweepRow]) -> str:

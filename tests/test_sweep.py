@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avbench.evaluation import evaluate
 from avbench.plots import plot_sweep
+from avbench.protocol import Protocol
 from avbench.sweep import render, sweep
 from avbench.types import UsageError
 
@@ -85,3 +87,15 @@ def test_a_figure_is_drawn_the_same_twice(clicks: Path, tmp_path: Path) -> None:
         assert f">{text}<" in drawn
     with pytest.raises(UsageError, match=r"\.svg, \.png"):
         plot_sweep(rows, tmp_path / "a.jpeg")
+
+
+def test_best_iter_means_what_it_means_in_a_run(clicks: Path, tmp_path: Path) -> None:
+    """Each metric at its own best iteration, in both commands."""
+    store = tmp_path / "store"
+    (row,) = sweep(["uniform"], str(clicks), iterations=[3], selection="best_iter", store=store, **QUICK)
+    protocol = Protocol(iterations=3, selection="best_iter")
+    run = evaluate(
+        "uniform", str(clicks), protocol=protocol, out=tmp_path / "out", reference_rows=False, n_resamples=20
+    )
+    for name, estimate in row.scores.items():
+        assert estimate.value == pytest.approx(run.scores[name].value), name
