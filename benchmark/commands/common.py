@@ -1,0 +1,107 @@
+"""What the commands share: how they speak, how they show progress, and arguments that several of them take."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from avbench.manifest import Manifest
+    from avbench.protocol import Protocol
+
+SIGN = "A positive offset means that the sound comes early (it leads the picture), a negative one that it is late."
+MAX_LINES = 10  # of one kind on the screen; run.json has them all
+
+
+def complain(problem: object, code: int) -> int:
+    say(f"error: {' '.join(str(problem).split())}")
+    return code
+
+
+def say(text: str) -> None:
+    print(f"avbench: {text}", file=sys.stderr)
+
+
+def say_each(kind: str, lines: Sequence[str]) -> None:
+    for line in lines[:MAX_LINES]:
+        say(f"{kind}: {line}")
+    if len(lines) > MAX_LINES:
+        say(f"{kind}: ... and {len(lines) - MAX_LINES} more")
+
+
+class Progress:
+    """One bar with ETA per stage, on stderr; in a log file (no terminal) it is renewed rarely."""
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self.bar: Any = None
+
+    def __call__(self, stage: str, done: int, total: int, item: str = "") -> None:
+        if stage != self.stage or self.bar is None:
+            from tqdm import tqdm
+
+            self.close()
+            patience_s = 0.1 if sys.stderr.isatty() else 5.0
+            self.stage = stage
+            self.bar = tqdm(total=total, desc=stage, unit="clip", file=sys.stderr, mininterval=patience_s)
+        if done > self.bar.n:
+            self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def of(self, stage: str) -> Any:
+        """A ``(done, total, item)`` callback for one stage."""
+        return lambda done, total, item="": self(stage, done, total, item)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def protocol_of(args: argparse.Namespace) -> Protocol:
+    from avbench.protocol import PROTOCOLS
+
+    return PROTOCOLS[args.protocol](hop_s=hop_s(args), iterations=args.iterations)
+
+
+def hop_s(args: argparse.Namespace) -> float:
+    from avbench.types import UsageError
+
+    if not math.isfinite(args.hop):
+        raise UsageError(f"hop is {args.hop} s; it must be a positive multiple of 0.04 s (one frame)")
+    return args.hop
+
+
+def manifest_of(args: argparse.Namespace) -> Manifest:
+    from avbench.evaluation import read_data
+
+    with Progress() as progress:
+        return read_data(args.data, args.split, progress=progress)
+
+
+def count(manifest: Manifest) -> str:
+    n_clips, n_segments = len(manifest.clips), len(manifest.segments)
+    return f"{n_clips} clip{'s' * (n_clips != 1)}, {n_segments} segment{'s' * (n_segments != 1)}"
+
+
+def add_command(
+    commands: Any, name: str, function: Any, summary: str, text: str, *examples: str
+) -> argparse.ArgumentParser:
+    """A subcommand with its one-line summary and its examples."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {text}",
+        epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=function)
+    return parser

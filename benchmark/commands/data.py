@@ -1,0 +1,149 @@
+"""``avbench data``: make, list and check data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from avbench.commands.common import SIGN, Progress, add_command, count, hop_s, manifest_of, say_each
+
+
+def add(commands: Any) -> None:
+    data = commands.add_parser("data", help="make, list and check data", description="Make, list and check data.")
+    verbs = data.add_subparsers(metavar="VERB", required=True)
+
+    synth = add_command(
+        verbs,
+        "synth",
+        _data_synth,
+        "make the procedural clips",
+        "Made once and kept in the cache.",
+        "avbench data synth",
+        "avbench data synth synthsync-full",
+    )
+    synth.add_argument("name", nargs="?", default="synthsync", metavar="NAME", help="(default: synthsync)")
+    synth.add_argument("--split", default="test", help="train, valid or test (default: test)")
+    synth.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+
+    files = add_command(
+        verbs,
+        "from-files",
+        _data_from_files,
+        "make a manifest over your own videos",
+        f"The videos are not touched: offsets are imposed when they are read. {SIGN}",
+        "avbench data from-files my_videos --out my_manifest",
+        "avbench data from-files a.mp4 b.mkv --out m --offsets fixed:0.4 --iterations 3",
+    )
+    files.add_argument("paths", nargs="+", type=Path, metavar="DIR|FILE")
+    files.add_argument("--out", type=Path, required=True, metavar="DIR", help="the manifest folder")
+    files.add_argument("--offsets", default="uniform", help="uniform, truncnorm[:SD] or fixed:S (default: uniform)")
+    files.add_argument("--starts", default="grid:10", help="first, or grid:S: one every S seconds (default: grid:10)")
+    files.add_argument("--hop", type=float, default=2.0, metavar="S", help="for --iterations (default: 2)")
+    files.add_argument("--iterations", type=int, default=1, metavar="N", help="windows a segment holds (default: 1)")
+    files.add_argument("--seed", type=int, default=0, metavar="N", help="of the offsets (default: 0)")
+    files.add_argument("--copy", action="store_true", help="copy the videos into the manifest folder")
+    files.add_argument("--name", default="", help="of the data (default: the folder's)")
+
+    ls = add_command(
+        verbs, "ls", _data_ls, "list data", "Without a folder: what is built in.", "avbench data ls my_data"
+    )
+    ls.add_argument("folders", nargs="*", metavar="DIR", help="list the manifests under these folders")
+
+    info = add_command(verbs, "info", _data_info, "what is in it", "Counts, classes, support.", "avbench data info DIR")
+    verify = add_command(
+        verbs,
+        "verify",
+        _data_verify,
+        "check hashes, durations and labels",
+        "Decodes everything.",
+        "avbench data verify my_manifest",
+    )
+    for verb in (info, verify):
+        verb.add_argument("data", nargs="?", default="synthsync", metavar="DATA", help="a name or a manifest folder")
+        verb.add_argument("--split", help="only this split (default: all of a folder, test of synthsync)")
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+    verify.add_argument("--no-decode", action="store_true", help="compare hashes only")
+
+
+def _data_synth(args: argparse.Namespace) -> int:
+    from avbench.data import synthsync
+    from avbench.types import UsageError
+
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"workers is {args.workers}; it must be at least 1")
+    with Progress() as progress:
+        manifest = synthsync.ensure(args.name, args.split, progress=progress.of("making clips"), workers=args.workers)
+    print(f"{args.name} {args.split}: {count(manifest)} in {manifest.media_root}")
+    print(f"next    avbench run --model streamsync-trf --data {args.name} --split {args.split}")
+    return 0
+
+
+def _data_from_files(args: argparse.Namespace) -> int:
+    from avbench.data.from_files import manifest_from_files
+    from avbench.ticks import ticks
+
+    with Progress() as progress:
+        manifest, refused = manifest_from_files(
+            args.paths,
+            args.out,
+            offset_law=args.offsets,
+            start_law=args.starts,
+            hop=ticks(hop_s(args)),
+            iterations=args.iterations,
+            seed=args.seed,
+            copy=args.copy,
+            name=args.name,
+            progress=progress.of("reading"),
+        )
+    say_each("refused", [str(error) for error in refused])
+    print(f"{args.out}: {count(manifest)}; {manifest.note}")
+    print(f"next    avbench data info {args.out} · avbench run --model xcorr --data {args.out} --iterations 1")
+    return 1 if refused else 0
+
+
+def _data_ls(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from avbench.data import synthsync
+    from avbench.manifest import read_manifest
+    from avbench.types import UsageError
+
+    if not args.folders:
+        rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), "made when first used") for name in synthsync.NAMES]
+        print(tabulate(rows, headers=("data", "splits", synthsync.NOTE), tablefmt="plain"))
+        return 0
+    found = sorted({path.parent for folder in args.folders for path in Path(folder).rglob("manifest.json")})
+    if not found:
+        raise UsageError(f"there is no manifest under {', '.join(args.folders)}; `avbench data from-files` makes one")
+    manifests = [(str(folder), read_manifest(folder)) for folder in found]
+    rows = [(folder, ", ".join(m.splits), f"{m.kind}: {count(m)}") for folder, m in manifests]
+    print(tabulate(rows, headers=("data", "splits", "what is in it"), tablefmt="plain"))
+    return 0
+
+
+def _data_info(args: argparse.Namespace) -> int:
+    from avbench.data.inspect import info
+
+    facts = info(manifest_of(args))
+    if args.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        from avbench.report import render_info
+
+        print(render_info(facts))
+    return 0
+
+
+def _data_verify(args: argparse.Namespace) -> int:
+    from avbench.data.inspect import verify
+
+    manifest = manifest_of(args)
+    with Progress() as progress:
+        problems = verify(manifest, decode=not args.no_decode, progress=progress.of("checking"))
+    for problem in problems:
+        print(problem)
+    checked = "hashes" if args.no_decode else "hashes, and every frame and sample decoded"
+    print(f"{args.data}: {len(problems)} problems" if problems else f"{args.data}: ok ({count(manifest)}; {checked})")
+    return 1 if problems else 0

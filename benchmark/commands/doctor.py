@@ -1,0 +1,34 @@
+"""``avbench doctor``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from avbench.commands.common import SIGN, add_command
+
+
+def add(commands: Any) -> None:
+    doctor = add_command(
+        commands,
+        "doctor",
+        _doctor,
+        "check this machine, or a model",
+        f"Sends clips with known shifts through encoding, decoding, windows and the classical scorer. {SIGN}",
+        "avbench doctor",
+        "avbench doctor my_net.py:MyNet",
+    )
+    doctor.add_argument("model", nargs="?", metavar="MODEL", help="check this model instead of the machine")
+    doctor.add_argument("--store", type=Path, metavar="DIR", help="the store to verify (default: as in `run`)")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from avbench.doctor import examine
+
+    ok = True
+    for finding in examine(args.model, store=args.store):
+        ok &= finding.ok
+        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.text}", flush=True)
+    print("all well" if ok else "something is wrong: see the lines marked FAIL")
+    return 0 if ok else 1

@@ -1,0 +1,164 @@
+"""``avbench run``, ``sweep`` and ``models``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avbench.commands.common import SIGN, Progress, add_command, protocol_of, say, say_each
+
+if TYPE_CHECKING:
+    from avbench.results import RunResult
+
+
+def add(commands: Any) -> None:
+    run = add_command(
+        commands,
+        "run",
+        _run,
+        "evaluate a model and print a table with intervals",
+        f"{SIGN}\nIntervals are 95 % and bootstrapped over videos. ms per step is indicative.",
+        "avbench run --model streamsync-trf",
+        "avbench run --model apa-sparsesync --hop 4 --iterations 8",
+        "avbench run --model xcorr --data my_manifest --iterations 3 --json",
+        "avbench run --model my_net.py:MyNet+apa --limit 20",
+    )
+    run.add_argument("--model", required=True, metavar="M", help="a name of `avbench models`, or file.py:Class[+head]")
+    run.add_argument("--data", default="synthsync", help="a name of `avbench data ls` (default: synthsync) or a folder")
+    run.add_argument("--split", default="test", help="(default: test)")
+    run.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
+    run.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between window starts (default: 2)")
+    run.add_argument("--iterations", type=int, default=18, metavar="N", help="windows per segment (default: 18)")
+    run.add_argument("--protocol", choices=("streaming", "paper"), default="streaming", help="(default: streaming)")
+    run.add_argument("--out", type=Path, metavar="DIR", help="run.json, predictions.parquet (default: runs/DATE-MODEL)")
+    run.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: in $AVBENCH_CACHE or ~/.cache)")
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="of bootstrap and random guesses (default: 0)")
+    run.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
+    run.add_argument("--batch-size", type=int, default=1, metavar="N", help="windows per call on a GPU (default: 1)")
+    run.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
+    run.add_argument(
+        "--no-reference-rows", dest="reference_rows", action="store_false", help="the model alone, nothing beside it"
+    )
+    run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+
+    sweep = add_command(
+        commands,
+        "sweep",
+        _sweep,
+        "compare models over hops and window counts",
+        "All settings are scored on the segments that every one of them holds; differences are paired.",
+        "avbench sweep --models sparsesync+apa streamsync-trf streamsync-lstm --hops 1 2 3 4",
+        "avbench sweep --models streamsync-trf --iterations 2 4 12 18 24 32 40 48 --data synthsync-full",
+    )
+    sweep.add_argument("--models", nargs="+", required=True, metavar="M", help="the others are compared with the first")
+    sweep.add_argument(
+        "--data", default="synthsync", help="a name of `avbench data ls` (default: synthsync) or a folder"
+    )
+    sweep.add_argument("--split", default="test", help="(default: test)")
+    sweep.add_argument("--hops", nargs="+", type=float, default=[2.0], metavar="S", help="seconds (default: 2)")
+    sweep.add_argument("--iterations", nargs="+", type=int, default=[18], metavar="N", help="windows (default: 18)")
+    sweep.add_argument("--selection", choices=("final", "best_iter"), default="final", help="(default: final)")
+    sweep.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
+    sweep.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: as in `run`)")
+    sweep.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
+    sweep.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
+    sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
+    sweep.add_argument("--json", action="store_true", help="print a JSON list of rows, and nothing else")
+
+    models = add_command(
+        commands,
+        "models",
+        _models,
+        "list the models there are",
+        "Names are backbone+head; a tag after a dot picks the weights.",
+        "avbench models",
+        "avbench models '*apa*'",
+    )
+    models.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="wildcards * and ?")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from avbench.evaluation import default_out, evaluate
+
+    out = args.out or default_out(args.model)
+    # what a user's model prints must not get between the lines of --json
+    with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
+        result = evaluate(
+            args.model,
+            data=args.data,
+            split=args.split,
+            limit=args.limit,
+            protocol=protocol_of(args),
+            out=out,
+            store=args.store,
+            seed=args.seed,
+            workers=args.workers,
+            batch_size=args.batch_size,
+            reference_rows=args.reference_rows,
+            n_resamples=args.n_resamples,
+            progress=progress,
+        )
+    _report_problems(result)
+    if args.json:
+        print(result.to_json(), end="")
+    else:
+        from avbench.report import render
+
+        print(render(result, out))
+    return 1 if result.incomplete else 0
+
+
+def _report_problems(result: RunResult) -> None:
+    say_each("note", result.warnings)
+    failed = Counter(f"clip {failure.clip_id}: {failure.reason}" for failure in result.failures)
+    say_each("failed", [f"{reason} ({n} segment{'s' * (n > 1)})" for reason, n in failed.items()])
+    if result.unsupported:
+        n, of = len(result.unsupported), result.n_total
+        say(f"note: {n} of {of} segments are too short for this hop and number of windows and are not scored")
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from avbench.sweep import render, sweep
+
+    with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
+        rows = sweep(
+            args.models,
+            data=args.data,
+            split=args.split,
+            hops_s=args.hops,
+            iterations=args.iterations,
+            selection=args.selection,
+            limit=args.limit,
+            store=args.store,
+            workers=args.workers,
+            n_resamples=args.n_resamples,
+            seed=args.seed,
+            progress=progress,
+        )
+    if args.plot:
+        from avbench.plots import plot_sweep
+
+        plot_sweep(rows, args.plot, f"{args.data} {args.split}, {rows[0].n_scored} segments, 95 % intervals")
+    print(json.dumps([row.to_json() for row in rows], indent=1) if args.json else render(rows))
+    return 0
+
+
+def _models(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from avbench.registry import list_models
+    from avbench.types import UsageError
+
+    models = list_models(args.pattern)
+    if not models:
+        raise UsageError(f"no model matches {args.pattern!r}; `avbench models` lists all (* and ? are wildcards)")
+    rows = [(m.name, m.kind, m.description or m.backbone_name, m.trained_on) for m in models]
+    print(tabulate(rows, headers=("model", "kind", "what it does", "trained on"), tablefmt="plain"))
+    print("\nYour own: path/to/file.py:ClassName[+none|apa|apa-sliding|apa-decay]")
+    return 0
