@@ -45,28 +45,36 @@ def fixed_map(n_classes: int, dim: int) -> Tensor:
 
 
 class AdaptedHead(nn.Module, StreamingHead):
-    """A learned head that is given tokens made from the snapshot's logits; its own token, if any, is not used.
+    """A learned head that is given tokens made from the snapshot's logits; the snapshot's own token is not used.
 
-    ``weight`` (D, 2 C) and ``bias`` (D,) replace the fixed map where one was trained with the head.
+    ``weight`` (D, 2 C) and ``bias`` (D,) stand for the fixed map where one was trained with the head. ``learn`` makes
+    them parameters (a training then moves them, beginning with the fixed map).
     """
 
     needs_token = False
 
     def __init__(
-        self, head: Any, dim: int, n_classes: int = 21, weight: Tensor | None = None, bias: Tensor | None = None
+        self,
+        head: Any,
+        dim: int,
+        n_classes: int = 21,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        learn: bool = False,
     ) -> None:
         super().__init__()
         self.head = head
         self.weight: Tensor
         self.bias: Tensor
-        self.register_buffer("weight", fixed_map(n_classes, dim) if weight is None else weight)
-        self.register_buffer("bias", torch.zeros(dim) if bias is None else bias)
+        keep = self.register_buffer if not learn else (lambda name, x: setattr(self, name, nn.Parameter(x)))
+        keep("weight", fixed_map(n_classes, dim) if weight is None else weight)
+        keep("bias", torch.zeros(dim) if bias is None else bias)
         if self.weight.shape != (dim, 2 * n_classes) or self.bias.shape != (dim,):
             raise UsageError(
-                f"the trained adapter is {tuple(self.weight.shape)}, {tuple(self.bias.shape)}; the head needs "
-                f"{(dim, 2 * n_classes)}, {(dim,)}"
+                f"the trained adapter is {tuple(self.weight.shape)} and {tuple(self.bias.shape)}; the head needs "
+                f"{(dim, 2 * n_classes)} and {(dim,)}"
             )
-        self.token_source = DESCRIPTION if weight is None else TRAINED
+        self.token_source = TRAINED if learn or weight is not None else DESCRIPTION
 
     def token(self, logits: Tensor) -> Tensor:
         """(B, C) -> (B, D)."""

@@ -27,7 +27,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from avbench.atomic import atomic_write_bytes
-from avbench.baselines.published import Published, find_published, published, with_md5
+from avbench.baselines.published import Published, with_md5
 from avbench.baselines.sparsesync import SparseSync
 from avbench.baselines.streamsync import StreamSync
 from avbench.baselines.synchformer import Synchformer
@@ -372,6 +372,33 @@ def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
     return out, notes
 
 
+POSITIONS = "pos_emb_cfg.pos_emb"
+
+
+def differences(tensors: Mapping[str, Tensor], template: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """How weights differ from the entries a model has: kind of difference -> what it is, each in words; empty if not.
+
+    A ``pos_emb`` longer than the model's is none: the published code cuts it.
+    """
+    wrong = []
+    for key, wanted in template.items():
+        if key not in tensors:
+            continue
+        tensor = tensors[key]
+        if tensor.shape != wanted.shape and not _cuttable(key, tensor, wanted):
+            wrong.append(f"{key}: {_shape(tensor)} instead of {_shape(wanted)}")
+        if tensor.dtype != wanted.dtype and tensor.is_floating_point() != wanted.is_floating_point():
+            wrong.append(f"{key}: {tensor.dtype} instead of {wanted.dtype}")
+    missing, unexpected = sorted(template.keys() - tensors.keys()), sorted(tensors.keys() - template.keys())
+    lists = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
+    return {what: items for what, items in lists.items() if items}
+
+
+def _cuttable(key: str, tensor: Tensor, wanted: Tensor) -> bool:
+    same = tensor.ndim == 3 == wanted.ndim and tensor.shape[::2] == wanted.shape[::2]
+    return key.endswith(POSITIONS) and same and tensor.shape[1] > wanted.shape[1]
+
+
 def fit(
     tensors: Mapping[str, Tensor], template: Mapping[str, Tensor], name: str
 ) -> tuple[dict[str, Tensor], list[str]]:
@@ -380,25 +407,18 @@ def fit(
     A longer ``pos_emb`` is cut to the model's length, as the published code does; a shorter one, or any other
     difference, is an ``AvbenchError`` that lists missing, unexpected and misshapen entries.
     """
-    notes, wrong = [], []
+    wrong = differences(tensors, template)
+    if wrong:
+        parts = [f"{len(items)} {what} ({_some(items)})" for what, items in wrong.items()]
+        raise AvbenchError(f"the weights do not fit {name}: {'; '.join(parts)}")
+    notes = []
     fitted: dict[str, Tensor] = {}
     for key, wanted in template.items():
-        if key not in tensors:
-            continue
         tensor = tensors[key]
-        if key.endswith("pos_emb_cfg.pos_emb") and tensor.ndim == 3 and tensor.shape[1] > wanted.shape[1]:
+        if tensor.shape != wanted.shape:
             notes.append(f"{key} cut from {tensor.shape[1]} to {wanted.shape[1]} positions")
             tensor = tensor[:, : wanted.shape[1]].contiguous()
-        if tensor.shape != wanted.shape:
-            wrong.append(f"{key}: {_shape(tensor)} instead of {_shape(wanted)}")
-        if tensor.dtype != wanted.dtype and tensor.is_floating_point() != wanted.is_floating_point():
-            wrong.append(f"{key}: {tensor.dtype} instead of {wanted.dtype}")
         fitted[key] = tensor.to(wanted.dtype)
-    missing, unexpected = sorted(template.keys() - tensors.keys()), sorted(tensors.keys() - template.keys())
-    lists = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
-    parts = [f"{len(items)} {what} ({_some(items)})" for what, items in lists if items]
-    if parts:
-        raise AvbenchError(f"the weights do not fit {name}: {'; '.join(parts)}")
     return fitted, notes
 
 
@@ -422,11 +442,16 @@ def n_classes_of(tensors: Mapping[str, Tensor]) -> int:
 
 
 def convert(
-    source: Path, target: Path, entry: Published | None = None, audio_lead_trim_samples: int | None = None
+    source: Path,
+    target: Path,
+    entry: Published | None = None,
+    audio_lead_trim_samples: int | None = None,
+    family: str | None = None,
 ) -> dict[str, Any]:
     """Published ``.pt`` -> ``target`` (.safetensors) and, beside it, a ``.json`` of provenance, which is returned.
 
-    ``entry`` additionally demands its md5 and family; without it the md5 is looked up among the published ones.
+    ``entry`` additionally demands its md5 and family, ``family`` that family alone; without an entry the md5 is looked
+    up among the published ones.
     ``audio_lead_trim_samples`` stands for the published choice (0 if the file is none of those). The weights are
     checked against the full-size model before anything is written; both files appear whole or not at all.
     ``AvbenchError`` as :func:`read_container`, :func:`check_md5` and :func:`fit`.
@@ -440,10 +465,10 @@ def convert(
     if trim < 0:
         raise UsageError(f"audio_lead_trim_samples is {trim}; it must be 0 or more")
     tensors, notes = renamed(container.tensors)
-    family = family_of(container.tensors)
-    if entry and family != entry.family:
-        raise AvbenchError(f"{source.name} holds {family} weights, {entry.name} is {entry.family}")
-    tensors, more = fit(tensors, _template(family, n_classes_of(tensors)), family)
+    wanted, family = entry.family if entry else family, family_of(container.tensors)
+    if wanted and family != wanted:
+        raise AvbenchError(f"{source.name} holds {family} weights, not {wanted} ones")
+    tensors, more = fit(tensors, template_of(family, n_classes_of(tensors)), family)
     data = save({key: tensor.contiguous() for key, tensor in tensors.items()}, {"family": family})
     card = {
         "schema": 1,
@@ -469,7 +494,7 @@ def convert(
     return card
 
 
-def _template(family: str, n_classes: int) -> dict[str, Tensor]:
+def template_of(family: str, n_classes: int) -> dict[str, Tensor]:
     """The entries (meta tensors) that converted weights of a family have, encoders alone included."""
     if family in FAMILIES:
         return build(family, n_classes or 21).state_dict()
@@ -515,7 +540,7 @@ def verify(path: Path) -> dict[str, Any]:
         what = path.with_suffix(".json") if path.is_file() else path
         raise AvbenchError(f"{what} does not exist")
     tensors = load_weights(path)
-    fit(tensors, _template(card["family"], card["n_classes"]), card["family"])
+    fit(tensors, template_of(card["family"], card["n_classes"]), card["family"])
     refuse_non_finite(tensors, path.name)
     return card
 
@@ -581,7 +606,7 @@ def load_full_head(family: str, weights: Weights) -> Any:
         check_family(whole, family, weights.name if isinstance(weights, Path) else "the state dict")
         tensors = fit({k: t for k, t in whole.items() if k in template}, template, f"the head of {family}")[0]
     state = {k.removeprefix("streaming_head."): t for k, t in tensors.items()}
-    head = build(family).streaming_head
+    head: Any = build(family).streaming_head
     head.load_state_dict(state, strict=True, assign=True)
     return head.eval()
 

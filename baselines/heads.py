@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from avbench.atomic import atomic_write_bytes
-from avbench.baselines.adapter import AdaptedHead
+from avbench.baselines.adapter import TRAINED, AdaptedHead
 from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer
 from avbench.types import AvbenchError
 
@@ -35,8 +35,12 @@ def kind_of(head: nn.Module) -> str:
     return "lstm" if isinstance(head, StreamingLSTM) else "trf"
 
 
+def _attention_heads(head: Any) -> int:
+    return 0 if isinstance(head, StreamingLSTM) else head.blocks[0].attn.heads
+
+
 def export_head(
-    path: Path, head: nn.Module, *, trained_on: str, backbone: str, backbone_fingerprint: str, **more: Any
+    path: Path, head: Any, *, trained_on: str, backbone: str, backbone_fingerprint: str, **more: Any
 ) -> dict[str, Any]:
     """Writes ``path`` (.safetensors, float32) and its card (.json), which is returned.
 
@@ -45,15 +49,15 @@ def export_head(
     """
     inner, adapter = (head.head, head) if isinstance(head, AdaptedHead) else (head, None)
     tensors = {f"head.{key}": value.float().contiguous() for key, value in inner.state_dict().items()}
-    if adapter is not None:
-        tensors |= {f"adapter.{key}": getattr(adapter, key).contiguous() for key in ("weight", "bias")}
+    if adapter is not None and adapter.token_source == TRAINED:
+        tensors |= {f"adapter.{key}": getattr(adapter, key).detach().float().contiguous() for key in ("weight", "bias")}
     data = save(tensors)
     card = {
         "schema_version": 1,
         "head": kind_of(inner),
         "token": "adapter" if adapter is not None else "backbone",
         "token_dim": inner.dim,
-        "heads": inner.blocks[0].attn.heads if isinstance(inner, StreamingTransformer) else 0,
+        "heads": _attention_heads(inner),
         "trained_on": trained_on,
         "backbone": backbone,
         "backbone_fingerprint": backbone_fingerprint,
@@ -98,7 +102,7 @@ def load_head(path: Path, kind: str) -> Any:
     token = str(card.get("token", "")) or ("adapter" if adapter else "")
     if token not in ("", *TOKENS):
         raise AvbenchError(f"{path.name}: its card says token {token!r}, it must be one of {', '.join(TOKENS)}")
-    if token == "adapter":
+    if token == TOKENS[1]:
         head = AdaptedHead(head, head.dim, head.logit_head.out_features, adapter.get("weight"), adapter.get("bias"))
     head.token_from = token
     return head.eval()

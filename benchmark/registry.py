@@ -1,9 +1,9 @@
 """Models by name. Entries are lazy: nothing here imports torch, or a user's file, until a model is loaded.
 
 A name is ``backbone+head``; a tag after a dot picks the backbone's weights: embedded ones of the mini models
-(``sparsesync.synthsync-pt+apa``) or converted published ones in the cache (``sparsesync.vggsound``), which belong to the
-full-size model of the family. The paper's names are aliases. A user's model is ``path/to/file.py:ClassName[+head]``, or
-an entry point of the group ``avbench.models`` whose value is a class or function that returns a ``SnapshotPredictor``
+(``sparsesync.synthsync-pt+apa``), or converted published ones in the cache (``sparsesync.vggsound``): they belong to
+the full-size model of the family. The paper's names are aliases. A user's model is
+``path/to/file.py:ClassName[+head]``, or an entry point of the group ``avbench.models`` whose value is a class or function that returns a ``SnapshotPredictor``
 when called. What a request adds to a name (weight files, random weights, precision) is a :class:`ModelOptions`.
 """
 
@@ -26,6 +26,7 @@ from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageE
 ENTRY_POINT_GROUP = "avbench.models"
 DEFAULT_TAG = "synthsync"
 PROCEDURAL = "procedural"  # the word by which embedded weights say what they were trained on
+FROM_BACKBONE = "the backbone's own"  # where a head's streaming token comes from, unless an adapter makes it
 AUTOCASTS = ("float32", "bfloat16", "float16")
 
 
@@ -34,9 +35,9 @@ class ModelOptions:
     """What a request adds to a model's name.
 
     ``weights``: a file, or a state dict in published keys. ``head_weights``: a file with a learned head
-    (:mod:`avbench.baselines.heads`). ``random_seed``: whatever no file gives is drawn from this seed, at full size: such
-    a model's scores mean nothing. ``autocast``: "float32" (the reference), "bfloat16" or "float16". ``compiled``: with
-    ``torch.compile``. ``quick``: the fast CPU copy where the family has one (equal logits to rounding).
+    (:mod:`avbench.baselines.heads`). ``random_seed``: whatever no file gives is drawn from this seed, at full size;
+    such a model's scores mean nothing. ``autocast``: "float32" (the reference), "bfloat16" or "float16".
+    ``compiled``: with ``torch.compile``. ``quick``: the fast CPU copy where the family has one (equal logits to rounding).
     """
 
     weights: Path | Mapping[str, Any] | None = None
@@ -51,6 +52,21 @@ class ModelOptions:
             raise UsageError(f"dtype is {self.autocast!r}; it must be one of {', '.join(AUTOCASTS)}")
         if self.random_seed is not None and self.random_seed < 0:
             raise UsageError(f"the seed of random weights is {self.random_seed}; it must be 0 or more")
+
+    @property
+    def changes_anything(self) -> bool:
+        given = (self.weights, self.head_weights, self.random_seed)
+        return any(x is not None for x in given) or self.autocast != "float32" or self.compiled
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of :func:`load_model` that mean the same; plain data if the weights are files."""
+        return {
+            "weights": str(self.weights) if isinstance(self.weights, Path) else self.weights,
+            "head_weights": None if self.head_weights is None else str(self.head_weights),
+            "random_weights": self.random_seed,
+            "autocast": self.autocast,
+            "compile": self.compiled,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +212,8 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
     options do not go with it; ``AvbenchError`` for a weight file that is not there or is of another kind."""
     options = options or ModelOptions()
     if name in _TRIVIAL:
-        if options != replace(ModelOptions(), quick=options.quick):
-            raise UsageError(f"model {name!r} takes no weight file, no dtype and no compiling: it looks at no media")
+        if options.changes_anything:
+            raise UsageError(f"model {name!r} looks at no media: it takes no weight file, no dtype and no compiling")
         return StreamingModel(name, "trivial", name, "none", None, None, _TRIVIAL[name], "nothing")
     base, head = _split_head(name)
     if _is_file(base):
@@ -227,7 +243,7 @@ def load_model(
     head_weights: str | Path | None = None,
     random_weights: int | None = None,
     autocast: str = "float32",
-    compile: bool = False,  # noqa: A002 (torch's word)
+    compile: bool = False,
 ) -> StreamingModel:
     """The model with backbone and head loaded, in eval mode on ``device``, its weights in torch ``dtype`` (None: as
     they are, float32).
@@ -284,7 +300,7 @@ def _with_token(head: Any, backbone: SnapshotPredictor, model: StreamingModel) -
             f"model {model.name!r}: the {model.head_name} head reads tokens of {head.dim} values, "
             f"{model.backbone_name} gives {backbone.token_dim}"
         )
-    return head, "the backbone's own"
+    return head, FROM_BACKBONE
 
 
 def _split_head(name: str) -> tuple[str, str]:
@@ -309,24 +325,29 @@ def _known(name: str, backbone: str, tag: str, head: str, options: ModelOptions)
     if not entry.weights and options.weights is not None:
         raise UsageError(f"model {name!r} takes no weight file")
     source, kind = _source(name, backbone, tag, options)
+    file = ""  # the package's weight file, if the weights are its own
     what = f"{entry.description}; {_PLAIN_HEADS[head][1] if head in _PLAIN_HEADS else _LEARNED_HEADS[head]}"
     model = StreamingModel(name, entry.kind, backbone, head, None, None, what, entry.trained_on, options=options)
     if kind == "full":
         factory: Callable[[], SnapshotPredictor] = partial(load_full, entry.family, source)
-        whose = tag or (source.name if isinstance(source, Path) else f"random-{source}" if isinstance(source, int) else "")
-        # description and trained_on are the loaded model's own
-        model = replace(
-            model, backbone_name=f"{backbone}.{whose or 'state-dict'}", description="", trained_on="", full_size=True
+        whose = tag or (
+            f"random-{source}" if isinstance(source, int) else getattr(source, "name", "state-dict")  # of a path
         )
+        # description and trained_on are the loaded model's own
+        model = replace(model, backbone_name=f"{backbone}.{whose}", description="", trained_on="", full_size=True)
     elif kind == "mini":
-        file = entry.heads.get(head) or entry.weights[tag or DEFAULT_TAG]
+        if options.autocast != "float32":
+            raise UsageError(f"model {name!r} is a mini model, computed in float32; --dtype is for full-size ones")
+        tag = tag or DEFAULT_TAG
+        file = (entry.heads.get(head) if not source and tag == DEFAULT_TAG else None) or entry.weights[tag]
         factory = partial(load_embedded, "backbone", file, source)
-        model = replace(model, backbone_name=f"{backbone}.{source.name if source else tag or DEFAULT_TAG}")
+        whose = source.name if source else tag if file == entry.weights[tag] else file
+        model = replace(model, backbone_name=f"{backbone}.{whose}")
         if source:
             model = replace(model, trained_on=f"undeclared ({source.name})")
     else:
         factory = load_xcorr
-    load_head, random_head = _head(name, backbone, head, kind, source, options)
+    load_head, random_head = _head(name, backbone, head, options, kind, source or file)
     random = isinstance(source, int) or random_head
     if options.random_seed is not None and not random:
         raise UsageError(f"model {name!r}: the files give all weights, --random-weights has nothing to fill")
@@ -377,9 +398,10 @@ def _source(name: str, backbone: str, tag: str, options: ModelOptions) -> tuple[
 
 
 def _head(
-    name: str, backbone: str, head: str, kind: str, source: Any, options: ModelOptions
+    name: str, backbone: str, head: str, options: ModelOptions, kind: str = "", source: Any = None
 ) -> tuple[Callable[[], StreamingHead], bool]:
-    """The function that makes a head, and whether its weights are random."""
+    """The function that makes a head, and whether its weights are random. ``source``: of the backbone's weights, a
+    path or the name of a file of the package's for a mini model."""
     if head in _PLAIN_HEADS:
         if options.head_weights is not None:
             raise UsageError(f"model {name!r}: head {head} has no weights; --head-weights goes with +trf or +lstm")
@@ -390,13 +412,13 @@ def _head(
     entry = _BACKBONES.get(backbone)
     if kind == "full" and entry and entry.family == f"streamsync-{head}":
         return partial(load_full_head, entry.family, source), isinstance(source, int)
-    if kind == "mini" and entry:
+    if kind == "mini" and entry and isinstance(source, Path):
         from avbench.weights import safetensors_keys
 
-        if source is None and head in entry.heads:
-            return partial(load_embedded, "head", entry.heads[head], None), False
-        if source is not None and any(key.startswith("head.") for key in safetensors_keys(source) or []):
+        if any(key.startswith("head.") for key in safetensors_keys(source) or []):
             return partial(load_head_file, source, head), False
+    elif kind == "mini" and entry and entry.heads.get(head) == source:
+        return partial(load_embedded, "head", source), False
     if options.random_seed is not None:
         return partial(load_random_head, head, options.random_seed), True
     embedded = f"; streamsync-{head} carries its own backbone" if f"streamsync-{head}" in _BACKBONES else ""
@@ -418,7 +440,7 @@ def _user_model(
     head = head or "none"
     if options.weights is not None:
         raise UsageError(f"model {name!r} takes no weight file: its class loads its own weights")
-    load_head, random = _head(name, base, head, "", None, options)
+    load_head, random = _head(name, base, head, options)
     if options.random_seed is not None and not random:
         raise UsageError(f"model {name!r} loads its own weights: --random-weights has nothing to fill")
     # description and trained_on are the class's own: known once it is loaded

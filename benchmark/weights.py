@@ -136,7 +136,7 @@ def fetch(name: str, url: str | None = None, md5: str = "", progress: Progress |
     target = downloaded(entry.name if entry else name)
     address = _address(entry, url)
     wanted = (entry.md5_prefix if entry else "") or md5.lower()
-    by_hand = f"download {address} by other means and put it at {target}"
+    by_hand = f"bring the file by other means and put it at {target}"
     part = target.with_suffix(".pt.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -23,15 +23,14 @@ from avbench.baselines.checkpoints import (
     convert,
     drawn_weights,
     family_of,
-    find_published,
     fit,
     load_full_size,
     load_weights,
-    published,
     read_container,
     renamed,
     verify,
 )
+from avbench.baselines.published import find_published, published
 from avbench.baselines.sparsesync import SparseSync
 from avbench.baselines.streamsync import StreamSync
 from avbench.baselines.synchformer import Synchformer
