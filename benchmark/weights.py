@@ -145,6 +145,7 @@ def fetch(name: str, url: str | None = None, md5: str = "", progress: Progress |
             digest = _md5(part)
             if not digest.startswith(wanted):
                 part.unlink()
+                _validator(part).unlink(missing_ok=True)
                 raise AvbenchError(
                     f"what {address} sent is not {name}: its md5 is {digest[:7]}..., it must be {wanted[:7]}...; "
                     "it was deleted"
