@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -32,6 +32,7 @@ SCHEMA_FILE = Path(__file__).parent / "schemas" / "run_result.v1.json"
 MAX_RUN_BYTES = 64 * 2**20
 MAX_PREDICTIONS_BYTES = 2**30
 MAX_PREDICTION_ROWS = 10_000_000  # 32,000 segments of 48 iterations are 1.5 million
+R = TypeVar("R", bound=BaseModel)
 N_CLASSES = OffsetGrid().n_classes
 LOGIT_COLUMNS = tuple(f"logit_{c}" for c in range(N_CLASSES))
 
@@ -45,13 +46,13 @@ Number = Annotated[float | None, BeforeValidator(_undefined_is_null)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     """Unknown fields are refused, numbers are finite, nothing is converted from text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
-class Score(_Part):
+class Score(Part):
     """A metric's value with its interval; null where undefined."""
 
     value: Number
@@ -67,7 +68,7 @@ def as_scores(estimates: Mapping[str, Estimate]) -> Scores:
     return {name: Score(value=e.value, ci_low=e.ci_low, ci_high=e.ci_high) for name, e in estimates.items()}
 
 
-class ModelInfo(_Part):
+class ModelInfo(Part):
     name: str
     backbone: str
     head: str
@@ -77,7 +78,7 @@ class ModelInfo(_Part):
     weights_note: str = ""
 
 
-class DataInfo(_Part):
+class DataInfo(Part):
     name: str
     split: str
     manifest_sha256: Sha256
@@ -85,12 +86,12 @@ class DataInfo(_Part):
     note: str = ""  # for example "procedural stand-in"
 
 
-class Slice(_Part):
+class Slice(Part):
     n: Annotated[int, Field(ge=0)]
     scores: Scores
 
 
-class ReferenceRow(_Part):
+class ReferenceRow(Part):
     """A row shown beside the result: a trivial baseline, or the same backbone with another head or window count."""
 
     name: str
@@ -101,7 +102,7 @@ class ReferenceRow(_Part):
     note: str = ""
 
 
-class Failure(_Part):
+class Failure(Part):
     """A segment that could not be scored, and why. Nothing stands in for it."""
 
     segment_id: str
@@ -109,19 +110,19 @@ class Failure(_Part):
     reason: str
 
 
-class Latency(_Part):
+class Latency(Part):
     """A by-product of the run, not a measurement to quote: see ``avbench latency``."""
 
     ms_per_step: Annotated[float, Field(ge=0)]
     note: Literal["indicative"] = "indicative"
 
 
-class FileRef(_Part):
+class FileRef(Part):
     path: str  # relative to run.json
     sha256: Sha256
 
 
-class RunResult(_Part):
+class RunResult(Part):
     """One evaluation: model, data, scores and everything needed to judge or repeat it.
 
     ``signature`` is protocol|model|data|version. ``scores`` maps a metric's name to its value and interval; ``slices``
@@ -164,12 +165,17 @@ class RunResult(_Part):
 
     def to_json(self) -> str:
         """Strict JSON: keys sorted, two spaces, UTF-8, a newline at the end; equal results give equal text."""
-        try:
-            text = json.dumps(self.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            text.encode("utf-8")
-        except ValueError as error:  # NaN inside the free-form protocol or environment, half a surrogate pair
-            raise AvbenchError(f"the result cannot be written as JSON: {_one_line(error)}") from error
-        return text
+        return strict_json(self)
+
+
+def strict_json(record: BaseModel) -> str:
+    """Keys sorted, two spaces, UTF-8, a newline at the end; ``AvbenchError`` for what strict JSON cannot hold."""
+    try:
+        text = json.dumps(record.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text.encode("utf-8")
+    except ValueError as error:  # NaN inside the free-form protocol or environment, half a surrogate pair
+        raise AvbenchError(f"the result cannot be written as JSON: {_one_line(error)}") from error
+    return text
 
 
 def json_schema() -> dict[str, Any]:
@@ -186,7 +192,7 @@ def json_schema_text() -> str:
 def write_run(result: RunResult, directory: Path) -> Path:
     """Writes ``directory/run.json`` atomically, making the directory if needed; ``AvbenchError`` if it cannot be."""
     path = Path(directory) / RUN_FILE
-    _write(path, result.to_json().encode("utf-8"))
+    write_whole(path, result.to_json().encode("utf-8"))
     return path
 
 
@@ -195,17 +201,22 @@ def read_run(path: Path) -> RunResult:
     schema version, unknown, missing or wrong fields (the first one is named)."""
     path = Path(path)
     path = path / RUN_FILE if path.is_dir() else path
-    document = _parse_json(_read(path, MAX_RUN_BYTES), path)
+    return read_record(path, RunResult, "a run result", "run the evaluation again", MAX_RUN_BYTES)
+
+
+def read_record(path: Path, kind: type[R], what: str, advice: str, limit_bytes: int) -> R:
+    """A file that holds one record of ``kind`` as strict JSON; ``UsageError`` as in ``read_run``."""
+    document = _parse_json(_read(path, limit_bytes), path)
     if not isinstance(document, dict):
-        raise UsageError(f"{path} does not hold a run result (a JSON object)")
+        raise UsageError(f"{path} does not hold {what} (a JSON object)")
     version = document.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise UsageError(
             f"{path} has schema_version {json.dumps(version)[:40]}; this avbench reads {SCHEMA_VERSION}: "
-            "run the evaluation again, or use the avbench version that wrote it"
+            f"{advice}, or use the avbench version that wrote it"
         )
     try:
-        return RunResult.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part)[:60] for part in first["loc"])
@@ -253,7 +264,7 @@ def write_predictions(path: Path, segment_ids: Sequence[str], logits: Any) -> st
         store_schema=False,
     )
     data = sink.getvalue()
-    _write(Path(path), data)
+    write_whole(Path(path), data)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -377,7 +388,8 @@ def _read(path: Path, limit_bytes: int) -> bytes:
         raise UsageError(f"cannot read {path}: {_one_line(error)}") from None
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Atomically, making the folder if needed; ``AvbenchError`` if it cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(path, data)
