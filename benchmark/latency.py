@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["step", "end_to_end", "realtime_factor", "streams"]
 MODES: tuple[Mode, ...] = ("step", "end_to_end", "realtime_factor", "streams")
+DTYPES = ("float32", "bfloat16", "float16")  # the weights stay float32; the others by autocast
 LATENCY_FILE = "latency.json"
 SCHEMA_FILE = Path(__file__).parent / "schemas" / "latency.v1.json"
 MAX_LATENCY_BYTES = 16 * 2**20
@@ -133,16 +134,16 @@ class LatencyRecord(Part):
     unstable: bool
     ratio_to_snapshot: Annotated[float, Field(ge=0)]
     snapshot: Timing
-    by_iteration: dict[str, Timing] = {}
+    by_iteration: dict[str, Timing] = Field(default_factory=dict)
     warmup: Warmup
     realtime_factor: Number = None
     streams: Annotated[int, Field(ge=0)] | None = None
-    probes: list[Probe] = []
-    audits: dict[str, Audit] = {}
+    probes: list[Probe] = Field(default_factory=list)
+    audits: dict[str, Audit] = Field(default_factory=dict)
     parameters: int | None = None
     peak_memory_mb: Number = None
-    warnings: list[str] = []
-    environment: dict[str, JsonValue] = {}
+    warnings: list[str] = Field(default_factory=list)
+    environment: dict[str, JsonValue] = Field(default_factory=dict)
     times_ms: list[Annotated[float, Field(ge=0)]]
     snapshot_times_ms: list[Annotated[float, Field(ge=0)]]
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]  # UTC
@@ -203,8 +204,8 @@ def percentile_ms(times_ms: Sequence[float], percentile: float, confidence: floa
     """The early-stopping estimate of MLPerf (inference rules, "early stopping"): with ``confidence``, at least
     ``percentile`` of all steps are at most this slow. None where there are too few samples for it.
 
-    With n samples, t is the largest number with P[Binomial(n, 1 - percentile) <= t] <= 1 - confidence; the t - 1 slowest
-    samples are dropped and the slowest of the rest is the estimate. It takes 64 samples for 0.9 and 662 for 0.99.
+    With n samples, t is the largest number with P[Binomial(n, 1 - percentile) <= t] <= 1 - confidence; the t - 1
+    slowest samples are dropped, the slowest of the rest is the estimate. It takes 64 samples for 0.9, 662 for 0.99.
     """
     from scipy.stats import binom
 
@@ -273,7 +274,6 @@ class _Media:
     text = f"SynthSync scene of {CLIP_S} s, encoded (H.264, AAC)"
 
     def __init__(self, folder: Path, seed: int) -> None:
-        from avbench.data.media import encode_clip
         from avbench.data.scenes import Scene
         from avbench.types import CATEGORIES
 
@@ -287,7 +287,6 @@ class _Media:
             last = first + WINDOW_S * FRAME_RATE_HZ + 1  # a frame more, for front ends that trim the sound's beginning
             part = sound[first * TICKS_PER_FRAME : last * TICKS_PER_FRAME]
             self.files.append(self._write(f"window{i}", frames[first:last], part))
-        self._encode = encode_clip
 
     def _write(self, name: str, frames: list[np.ndarray], sound: np.ndarray) -> ClipRecord:
         from avbench.data.media import encode_clip
@@ -373,14 +372,15 @@ class _Stepper:
     def decide(self, window: tuple[Any, Any], state: Any, iteration: int) -> Any:
         return self.head.step(state, Snapshot(*self.backbone.predict(*window)), (iteration - 1) * self.hop_s)[1]
 
-    def expected(self, i: int, iteration: int = ITERATION) -> np.ndarray:
-        """(21,) what a plain evaluation says: fresh snapshots, replayed as in ``avbench run``."""
+    def expected(self, iteration: int = ITERATION) -> np.ndarray:
+        """(len(self), 21) what a plain evaluation says: fresh snapshots, replayed as in ``avbench run``."""
         from avbench.replay import replay
 
-        rows = [self.snapshot((i - iteration + 1 + k) % len(self)) for k in range(iteration)]
-        logits = np.stack([_array(row.logits)[0] for row in rows])[None]
-        tokens = None if rows[0].token is None else np.stack([_array(row.token)[0] for row in rows])[None]
-        return replay(self.head, logits, tokens, self.hop_s)[0, -1]
+        fresh = [self.snapshot(i) for i in range(len(self))]
+        before = (np.arange(len(self))[:, None] + np.arange(1 - iteration, 1)) % len(self)
+        logits = np.concatenate([_array(row.logits) for row in fresh])
+        tokens = None if fresh[0].token is None else np.concatenate([_array(row.token) for row in fresh])[before]
+        return replay(self.head, logits[before], tokens, self.hop_s)[:, -1]
 
 
 def _array(values: Any) -> np.ndarray:
@@ -407,7 +407,7 @@ def measure(
     """Times ``model`` (a registry name or ``file.py:Class[+head]``) and audits the outcome; see the module's text.
 
     ``samples``: timed steps (100, or 662 for the leaderboard and for ``streams``). ``threads``: of torch on the CPU.
-    ``dtype``: of the weights (float32, bfloat16, float16). ``reference``: the snapshot that the ratio is to.
+    ``dtype``: float32, or bfloat16 or float16 by autocast. ``reference``: the snapshot that the ratio is to.
     ``leaderboard``: the strict settings, and an ``AvbenchError`` where the outcome would not be accepted. ``clock``:
     another one for tests. ``UsageError``: an impossible request, such as a device that is not there.
     """
@@ -420,21 +420,24 @@ def measure(
     for name in (model, reference):
         if resolve(name).load_backbone is None:
             raise UsageError(f"model {name} looks at no media: there is nothing to time")
-    if not device.startswith("cuda"):
-        _require_torch_dtype(dtype)
     clock = clock or clock_of(device)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="avbench-latency-")))
         stack.enter_context(_threads(threads))
-        torch_dtype = _require_torch_dtype(dtype)
-        loaded, other = (load_model(name, device=device, dtype=torch_dtype) for name in (model, reference))
+        loaded, other = (load_model(name, device=device) for name in (model, reference))
         fingerprints = [model_fingerprint(m.backbone) for m in (loaded, other)]  # type: ignore[arg-type]
         media = _Media(folder, seed)
         before = _environment(device)
         stack.enter_context(SnapshotStore.forbidden())
-        stack.enter_context(_inference())
-        run = _Run(loaded, other, media, clock, mode, samples, device, hop_s, leaderboard, progress)
-        run.measure()
+        stack.enter_context(_inference(device, dtype))
+        run = _Run(loaded, other, media, clock, mode, samples, device, dtype, hop_s, leaderboard, progress)
+        try:
+            run.measure()
+        except AvbenchError:
+            raise
+        except Exception as error:  # whatever a model does wrong ends its measurement in one line
+            text = str(error).strip().splitlines() or [""]
+            raise AvbenchError(f"model {model} broke off with {type(error).__name__}: {text[0]}") from error
         after = _environment(device)
     timing, snapshot = summary(run.times_ms), summary(run.reference_ms)
     if timing.p90_ms is None:
@@ -516,12 +519,13 @@ class _Run:
         mode: Mode,
         samples: int,
         device: str,
+        dtype: str,
         hop_s: float,
         leaderboard: bool,
         progress: Callable[[str, int, int, str], None] | None,
     ) -> None:
         self.media, self.clock, self.mode, self.samples = media, clock, mode, samples
-        self.hop_s, self.leaderboard, self.progress = hop_s, leaderboard, progress
+        self.dtype, self.hop_s, self.leaderboard, self.progress = dtype, hop_s, leaderboard, progress
         self.times_ms: list[float] = []
         self.reference_ms: list[float] = []
         self.by_iteration: dict[int, list[float]] = {}
@@ -698,10 +702,9 @@ class _Run:
     # -- audits
 
     def _audit(self, outputs: dict[int, Any]) -> None:
-        gap = 0.0
-        for i, said in outputs.items():
-            gap = max(gap, float(np.abs(_array(said)[0] - self.model.expected(i)).max()))
-        tolerance = OUTPUT_TOLERANCE if _is_float32(self.model) else 100 * OUTPUT_TOLERANCE
+        said, expected = np.concatenate([_array(rows) for rows in outputs.values()]), self.model.expected()
+        gap = float(np.abs(said - expected[list(outputs)]).max())
+        tolerance = OUTPUT_TOLERANCE if self.dtype == "float32" else 100 * OUTPUT_TOLERANCE
         text = (
             f"what was said at speed is {gap:.2g} off a plain replay of {len(outputs)} windows (at most {tolerance:g})"
         )
@@ -743,6 +746,8 @@ def _check_request(
         raise UsageError(f"samples is {samples}; a leaderboard entry needs {LEADERBOARD_SAMPLES}")
     if leaderboard and mode != "step":
         raise UsageError(f"mode is {mode}; a leaderboard entry is timed in mode step")
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype is {dtype!r}; {', '.join(DTYPES)} can be timed")
     if threads < 1:
         raise UsageError(f"threads is {threads}; it must be at least 1")
     if seed < 0:
@@ -769,22 +774,6 @@ def _check_cuda(device: str) -> None:
         raise UsageError(f"device {device} is not there: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
 
 
-def _require_torch_dtype(name: str) -> Any:
-    """The torch dtype; None for float32, which is what weights are loaded as."""
-    if name not in ("float32", "bfloat16", "float16"):
-        raise UsageError(f"dtype is {name!r}; float32, bfloat16 and float16 can be timed")
-    if name == "float32":
-        return None
-    import torch
-
-    return getattr(torch, name)
-
-
-def _is_float32(stepper: _Stepper) -> bool:
-    first = next(iter(stepper.backbone.parameters()), None) if hasattr(stepper.backbone, "parameters") else None
-    return first is None or str(first.dtype) == "torch.float32"
-
-
 @contextlib.contextmanager
 def _threads(n: int) -> Iterator[None]:
     import torch
@@ -798,10 +787,11 @@ def _threads(n: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _inference() -> Iterator[None]:
+def _inference(device: str, dtype: str) -> Iterator[None]:
     import torch
 
-    with torch.inference_mode():
+    kind = device.partition(":")[0]
+    with torch.inference_mode(), torch.autocast(kind, getattr(torch, dtype), enabled=dtype != "float32"):
         yield
 
 

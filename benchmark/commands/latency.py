@@ -39,7 +39,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch on the CPU (default: 1)")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16 (default: float32)")
+    parser.add_argument(
+        "--dtype", default="float32", help="float32, or by autocast bfloat16, float16 (default: float32)"
+    )
     parser.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between windows (default: 2)")
     parser.add_argument("--leaderboard", action="store_true", help="strict settings; refuse what a board would refuse")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the record with all times (a file or a folder)")
@@ -104,9 +106,9 @@ def _text(record: LatencyRecord) -> str:
         ]
     )
     where = record.environment.get("gpu") or record.environment.get("cpu")
+    threads = f"{record.threads} thread{'s' * (record.threads > 1)}"
     lines = [
-        f"{record.mode} · {where} · {record.device}, {record.threads} thread{'s' * (record.threads > 1)}, {record.dtype}, "
-        f"batch 1, iteration {record.iteration}",
+        f"{record.mode} · {where} · {record.device}, {threads}, {record.dtype}, batch 1, iteration {record.iteration}",
         tabulate(
             rows, ["", "n", "p50 (ms)", "p90 (ms)", "p99 (ms)", "spread"], tablefmt="plain", disable_numparse=True
         ),
