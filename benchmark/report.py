@@ -21,6 +21,8 @@ UNDEFINED = "–"
 
 def render(result: RunResult, folder: Path) -> str:
     """The header, the table, the slices, where the files are, and what to try next."""
+    if result.data.labels == "hidden":
+        return _without_scores(result, folder)
     parts = [_header(result), _table(result), *_slices(result)]
     if result.incomplete:
         parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
@@ -33,6 +35,17 @@ def render(result: RunResult, folder: Path) -> str:
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
     parts += [f"files   {folder}: {names}", f"signature  {result.signature}", f"next    {_next(result)}"]
     return "\n".join(parts)
+
+
+def _without_scores(result: RunResult, folder: Path) -> str:
+    """What there is to say of a run on data whose labels are hidden."""
+    n = f"{result.n_scored}/{result.n_total}"
+    lines = [_header(result), f"{result.model.name}: {n} segments predicted, none scored"]
+    lines += [f"INCOMPLETE: {len(result.failures)} segments failed"] if result.incomplete else []
+    lines += ["the labels of this data are hidden: whoever has them scores what you submit", *_model_notes(result)]
+    names = " · ".join(["run.json", *(file.path for file in result.files.values())])
+    lines += [f"files   {folder}: {names}", f"signature  {result.signature}"]
+    return "\n".join([*lines, f"next    avbench submit pack {folder} --out DIR --org ORG --name NAME"])
 
 
 def _model_notes(result: RunResult) -> list[str]:

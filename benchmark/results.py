@@ -89,6 +89,7 @@ class DataInfo(StrictPart):
     manifest_sha256: Sha256
     n_clips: Annotated[int, Field(ge=0)]
     note: str = ""  # for example "procedural stand-in"
+    labels: Literal["public", "hidden"] = "public"  # hidden: no score can be computed, all are null
 
 
 class Slice(StrictPart):
