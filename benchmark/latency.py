@@ -34,7 +34,7 @@ import numpy as np
 from pydantic import Field, JsonValue
 
 from avbench import __version__
-from avbench.results import ModelInfo, Number, Part, read_record, strict_json, write_whole
+from avbench.results import ModelInfo, Number, StrictPart, parse_record, read_bytes, strict_json, write_whole
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, Snapshot, UsageError
 
@@ -66,7 +66,7 @@ MAX_WINDOW_BYTES = 512 * 2**20
 # -- the record --------------------------------------------------------------------------------------------------------
 
 
-class Timing(Part):
+class Timing(StrictPart):
     """Of ``n`` times in milliseconds; ``p90_ms`` and ``p99_ms`` as in ``percentile_ms``, null where n is too small."""
 
     n: Annotated[int, Field(ge=1)]
@@ -76,7 +76,7 @@ class Timing(Part):
     iqr_over_median: Annotated[float, Field(ge=0)]
 
 
-class Warmup(Part):
+class Warmup(StrictPart):
     """Untimed calls before the measurement. ``settled``: the medians of the last two blocks differ by less than 2 %."""
 
     steps: int
@@ -85,14 +85,14 @@ class Warmup(Part):
     first_step_ms: float  # compilation and allocation included
 
 
-class Audit(Part):
+class Audit(StrictPart):
     ok: bool
     value: float
     limit: float
     text: str
 
 
-class Probe(Part):
+class Probe(StrictPart):
     """One number of streams that was tried; ``met``: ``p99_ms`` lies under the hop."""
 
     streams: int
@@ -101,7 +101,7 @@ class Probe(Part):
     met: bool
 
 
-class LatencyRecord(Part):
+class LatencyRecord(StrictPart):
     """One measurement of one model; published as ``schemas/latency.v1.json``.
 
     ``p90_ms`` is the MLPerf early-stopping estimate: with 99 % confidence at least 90 % of all steps are faster. With
@@ -176,11 +176,16 @@ def write_latency(record: LatencyRecord, path: Path) -> Path:
 
 
 def read_latency(path: Path) -> LatencyRecord:
-    """Reads ``latency.json``, given as the file or its folder. ``UsageError``: not there, not strict JSON, another
-    schema version, wrong fields, or figures that its own times do not bear out."""
+    """Reads ``latency.json``, given as the file or its folder; checked as in ``parse_latency``."""
     path = Path(path)
     path = path / LATENCY_FILE if path.is_dir() else path
-    record = read_record(path, LatencyRecord, "a latency record", "measure again", MAX_LATENCY_BYTES)
+    return parse_latency(read_bytes(path, MAX_LATENCY_BYTES), path)
+
+
+def parse_latency(data: bytes, path: Path | str = LATENCY_FILE) -> LatencyRecord:
+    """A latency file's bytes; ``path`` names it in errors. ``UsageError``: not strict JSON, another schema version,
+    wrong fields, or figures that its own times do not bear out."""
+    record = parse_record(data, path, LatencyRecord, "a latency record", "measure again")
     if not record.times_ms or not record.snapshot_times_ms:
         raise UsageError(f"{path}: it holds no times")
     expected, reference = summary(record.times_ms), summary(record.snapshot_times_ms)
