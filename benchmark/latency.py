@@ -24,7 +24,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -39,11 +39,10 @@ from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, Snapshot, UsageError
 
 if TYPE_CHECKING:
-    from avbench.registry import StreamingModel
+    from avbench.registry import ModelOptions, StreamingModel
 
 Mode = Literal["step", "end_to_end", "realtime_factor", "streams"]
 MODES: tuple[Mode, ...] = ("step", "end_to_end", "realtime_factor", "streams")
-DTYPES = ("float32", "bfloat16", "float16")  # the weights stay float32; the others by autocast
 LATENCY_FILE = "latency.json"
 SCHEMA_FILE = Path(__file__).parent / "schemas" / "latency.v1.json"
 MAX_LATENCY_BYTES = 16 * 2**20
@@ -118,7 +117,6 @@ class LatencyRecord(StrictPart):
     reference: str
     reference_fingerprint: str
     device: str
-    dtype: str
     threads: Annotated[int, Field(ge=1)]
     clock: str
     media: str
@@ -321,10 +319,10 @@ class _Media:
                 start += hop
             grid.close()
 
-    def windows(self, frontend: FrontEnd) -> list[tuple[np.ndarray, np.ndarray]]:
-        """As many distinct windows as memory allows, ``N_WINDOWS`` at most."""
+    def windows(self, frontend: FrontEnd, samples: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Distinct windows: ``N_WINDOWS``, or as many as are needed for ``samples`` or memory allows."""
         n_bytes = WINDOW_S * FRAME_RATE_HZ * 3 * frontend.size**2
-        n = max(2, min(N_WINDOWS, MAX_WINDOW_BYTES // n_bytes))
+        n = max(2, min(N_WINDOWS, max(samples, N_FILES), MAX_WINDOW_BYTES // n_bytes))
         hop_frames = (CLIP_S - WINDOW_S) * FRAME_RATE_HZ // (n - 1)
         found = self.hops(self.clip, frontend, hop_frames / FRAME_RATE_HZ)
         return [window for _, window in zip(range(n), found, strict=False)]
@@ -401,7 +399,7 @@ def measure(
     samples: int | None = None,
     device: str = "cpu",
     threads: int = 1,
-    dtype: str = "float32",
+    options: ModelOptions | None = None,
     reference: str = "sparsesync",
     hop_s: float = 2.0,
     leaderboard: bool = False,
@@ -412,30 +410,39 @@ def measure(
     """Times ``model`` (a registry name or ``file.py:Class[+head]``) and audits the outcome; see the module's text.
 
     ``samples``: timed steps (100, or 662 for the leaderboard and for ``streams``). ``threads``: of torch on the CPU.
-    ``dtype``: float32, or bfloat16 or float16 by autocast. ``reference``: the snapshot that the ratio is to.
-    ``leaderboard``: the strict settings, and an ``AvbenchError`` where the outcome would not be accepted. ``clock``:
-    another one for tests. ``UsageError``: an impossible request, such as a device that is not there.
+    ``options``: weight files, random weights, precision; the reference, a snapshot, gets the same precision, and is of
+    published size (with random weights) where the model is. ``leaderboard``: the strict settings, and an
+    ``AvbenchError`` where the outcome would not be accepted. ``clock``: another one for tests. ``UsageError``: an
+    impossible request, such as a device that is not there.
     """
+    from avbench.evaluation import _fingerprint, _model_facts, check_device
     from avbench.fingerprint import model_fingerprint
-    from avbench.registry import load_model, resolve
+    from avbench.registry import ModelOptions, load, resolve
     from avbench.store import SnapshotStore
 
     samples = samples or (LEADERBOARD_SAMPLES if leaderboard or mode == "streams" else SAMPLES)
-    _check_request(mode, samples, device, threads, dtype, hop_s, leaderboard, seed)
-    for name in (model, reference):
-        if resolve(name).load_backbone is None:
-            raise UsageError(f"model {name} looks at no media: there is nothing to time")
+    _check_request(mode, samples, threads, hop_s, leaderboard, seed)
+    device = check_device(device)
+    options = replace(options or ModelOptions(), quick=device == "cpu")
+    resolved = resolve(model, options)
+    of_reference = ModelOptions(autocast=options.autocast, compiled=options.compiled, quick=options.quick)
+    if resolved.full_size:
+        of_reference = replace(of_reference, random_seed=0)
+    compared = resolve(reference, of_reference)
+    for asked in (resolved, compared):
+        if asked.load_backbone is None:
+            raise UsageError(f"model {asked.name} looks at no media: there is nothing to time")
     clock = clock or clock_of(device)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="avbench-latency-")))
         stack.enter_context(_threads(threads))
-        loaded, other = (load_model(name, device=device) for name in (model, reference))
-        fingerprints = [model_fingerprint(m.backbone) for m in (loaded, other)]  # type: ignore[arg-type]
+        loaded, other = load(resolved, device), load(compared, device)
+        fingerprints = [_fingerprint(m, model_fingerprint(m.backbone)) for m in (loaded, other)]  # type: ignore[arg-type]
         media = _Media(folder, seed)
         before = _environment(device)
         stack.enter_context(SnapshotStore.forbidden())
-        stack.enter_context(_inference(device, dtype))
-        run = _Run(loaded, other, media, clock, mode, samples, device, dtype, hop_s, leaderboard, progress)
+        stack.enter_context(_inference())
+        run = _Run(loaded, other, media, clock, mode, samples, device, hop_s, leaderboard, progress)
         try:
             run.measure()
         except AvbenchError:
@@ -453,18 +460,10 @@ def measure(
     record = LatencyRecord(
         avbench_version=__version__,
         mode=mode,
-        model=ModelInfo(
-            name=loaded.name,
-            backbone=loaded.backbone_name,
-            head=loaded.head_name,
-            fingerprint=fingerprints[0],
-            description=loaded.description,
-            trained_on=loaded.trained_on or "undeclared",
-        ),
-        reference=reference,
+        model=_model_facts(loaded, fingerprints[0], ""),
+        reference=f"{reference} (published size)" if compared.full_size else reference,
         reference_fingerprint=fingerprints[1],
         device=device,
-        dtype=dtype,
         threads=threads,
         clock=clock.name,
         media=media.text,
@@ -524,13 +523,12 @@ class _Run:
         mode: Mode,
         samples: int,
         device: str,
-        dtype: str,
         hop_s: float,
         leaderboard: bool,
         progress: Callable[[str, int, int, str], None] | None,
     ) -> None:
         self.media, self.clock, self.mode, self.samples = media, clock, mode, samples
-        self.dtype, self.hop_s, self.leaderboard, self.progress = dtype, hop_s, leaderboard, progress
+        self.hop_s, self.leaderboard, self.progress = hop_s, leaderboard, progress
         self.times_ms: list[float] = []
         self.reference_ms: list[float] = []
         self.by_iteration: dict[int, list[float]] = {}
@@ -539,9 +537,10 @@ class _Run:
         self.probes: list[Probe] = []
         self.realtime_factor: float | None = None
         self.streams: int | None = None
-        windows = media.windows(model.backbone.frontend)  # type: ignore[union-attr]
+        self._step_ms: list[float] = []
+        windows = media.windows(model.backbone.frontend, samples)  # type: ignore[union-attr]
         same = model.backbone.frontend == reference.backbone.frontend  # type: ignore[union-attr]
-        others = windows if same else media.windows(reference.backbone.frontend)  # type: ignore[union-attr]
+        others = windows if same else media.windows(reference.backbone.frontend, samples)  # type: ignore[union-attr]
         self.model = _Stepper(model, windows, device, hop_s)
         self.reference = _Stepper(reference, others, device, hop_s)
         self.n_windows = len(windows)
@@ -665,7 +664,6 @@ class _Run:
     def _streams(self) -> None:
         """Doubling-free search: start where the step time says the limit is, walk to both sides, then bisect."""
         few = min(self.samples, SAMPLES)
-        self._step_ms: list[float] = []
         for i in self._order[:few]:
             self._step_ms.append(self.clock.ms(lambda i=i: self.model.step(i))[0])  # type: ignore[misc]
             self.reference_ms.append(self._reference_step(i))
@@ -709,7 +707,8 @@ class _Run:
     def _audit(self, outputs: dict[int, Any]) -> None:
         said, expected = np.concatenate([_array(rows) for rows in outputs.values()]), self.model.expected()
         gap = float(np.abs(said - expected[list(outputs)]).max())
-        tolerance = OUTPUT_TOLERANCE if self.dtype == "float32" else 100 * OUTPUT_TOLERANCE
+        exact = self.model.model.options.autocast == "float32"
+        tolerance = OUTPUT_TOLERANCE if exact else 100 * OUTPUT_TOLERANCE
         text = (
             f"what was said at speed is {gap:.2g} off a plain replay of {len(outputs)} windows (at most {tolerance:g})"
         )
@@ -740,9 +739,7 @@ class _Run:
 # -- request and machine -----------------------------------------------------------------------------------------------
 
 
-def _check_request(
-    mode: str, samples: int, device: str, threads: int, dtype: str, hop_s: float, leaderboard: bool, seed: int
-) -> None:
+def _check_request(mode: str, samples: int, threads: int, hop_s: float, leaderboard: bool, seed: int) -> None:
     if mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}: there are {', '.join(MODES)}")
     if samples < 2:
@@ -751,8 +748,6 @@ def _check_request(
         raise UsageError(f"samples is {samples}; a leaderboard entry needs {LEADERBOARD_SAMPLES}")
     if leaderboard and mode != "step":
         raise UsageError(f"mode is {mode}; a leaderboard entry is timed in mode step")
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype is {dtype!r}; {', '.join(DTYPES)} can be timed")
     if threads < 1:
         raise UsageError(f"threads is {threads}; it must be at least 1")
     if seed < 0:
@@ -760,23 +755,6 @@ def _check_request(
     hop = ticks(hop_s) if np.isfinite(hop_s) else 0
     if hop <= 0 or hop % TICKS_PER_FRAME or hop > 30 * TICKS_PER_S:
         raise UsageError(f"hop is {hop_s:g} s; it must be a positive multiple of 0.04 s (one frame), at most 30 s")
-    if device != "cpu":
-        _check_cuda(device)
-
-
-def _check_cuda(device: str) -> None:
-    import torch
-
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        found = torch.device("meta")
-    if found.type != "cuda":
-        raise UsageError(f"device is {device!r}; cpu and cuda (or cuda:N) can be timed")
-    if not torch.cuda.is_available():
-        raise UsageError(f"device {device} is not there: torch {torch.__version__} sees no CUDA GPU; use --device cpu")
-    if found.index is not None and found.index >= torch.cuda.device_count():
-        raise UsageError(f"device {device} is not there: this machine has {torch.cuda.device_count()} CUDA GPU(s)")
 
 
 @contextlib.contextmanager
@@ -792,11 +770,10 @@ def _threads(n: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _inference(device: str, dtype: str) -> Iterator[None]:
+def _inference() -> Iterator[None]:
     import torch
 
-    kind = device.partition(":")[0]
-    with torch.inference_mode(), torch.autocast(kind, getattr(torch, dtype), enabled=dtype != "float32"):
+    with torch.inference_mode():
         yield
 
 

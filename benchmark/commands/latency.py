@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import Progress, add_command, say, say_each
+from avbench.commands.common import Progress, add_command, add_model_options, hop_s, model_options, say, say_each
 
 if TYPE_CHECKING:
     from avbench.latency import LatencyRecord
@@ -39,13 +39,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch on the CPU (default: 1)")
-    parser.add_argument(
-        "--dtype", default="float32", help="float32, or by autocast bfloat16, float16 (default: float32)"
-    )
     parser.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between windows (default: 2)")
     parser.add_argument("--leaderboard", action="store_true", help="strict settings; refuse what a board would refuse")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the record with all times (a file or a folder)")
     parser.add_argument("--json", action="store_true", help="print the record as one JSON object, and nothing else")
+    add_model_options(parser)
 
 
 def _latency(args: argparse.Namespace) -> int:
@@ -59,8 +57,8 @@ def _latency(args: argparse.Namespace) -> int:
             samples=args.samples,
             device=args.device,
             threads=args.threads,
-            dtype=args.dtype,
-            hop_s=args.hop,
+            options=model_options(args),
+            hop_s=hop_s(args),
             leaderboard=args.leaderboard,
             progress=progress,
         )
@@ -107,8 +105,9 @@ def _text(record: LatencyRecord) -> str:
     )
     where = record.environment.get("gpu") or record.environment.get("cpu")
     threads = f"{record.threads} thread{'s' * (record.threads > 1)}"
+    setting = f"{record.device}, {threads}, {record.model.dtype}, batch 1, iteration {record.iteration}"
     lines = [
-        f"{record.mode} · {where} · {record.device}, {threads}, {record.dtype}, batch 1, iteration {record.iteration}",
+        f"{record.mode} · {where} · {setting}",
         tabulate(
             rows, ["", "n", "p50 (ms)", "p90 (ms)", "p99 (ms)", "spread"], tablefmt="plain", disable_numparse=True
         ),
