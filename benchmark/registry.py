@@ -418,7 +418,7 @@ def _head(
         from avbench.weights import safetensors_keys
 
         if any(key.startswith("head.") for key in safetensors_keys(source) or []):
-            return partial(load_head_file, source, head), False
+            return partial(load_head_file, source, head, True), False
     elif kind == "mini" and entry and entry.heads.get(head) == source:
         return partial(load_embedded, "head", source), False
     if options.random_seed is not None:
@@ -508,8 +508,8 @@ def load_full_head(family: str, source: Any) -> StreamingHead:
     return import_module("avbench.baselines.checkpoints").load_full_head(family, source)
 
 
-def load_head_file(path: Path, kind: str) -> StreamingHead:
-    return import_module("avbench.baselines.heads").load_head(path, kind)
+def load_head_file(path: Path, kind: str, with_its_backbone: bool = False) -> StreamingHead:
+    return import_module("avbench.baselines.heads").load_head(path, kind, with_its_backbone)
 
 
 def load_random_head(kind: str, seed: int) -> StreamingHead:

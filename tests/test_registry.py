@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -197,6 +198,17 @@ def test_a_file_of_avbench_train_is_the_mini_model(tmp_path: Path) -> None:
     plain.write_bytes(files(weights).joinpath("sparsesync.safetensors").read_bytes())
     with pytest.raises(UsageError, match="no trained trf head"):
         resolve("streamsync-trf", ModelOptions(weights=plain))
+
+
+def test_an_embedded_file_may_bring_a_head_for_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(registry._BACKBONES["sparsesync"], heads={"trf": "streamsync-trf"})
+    monkeypatch.setitem(registry._BACKBONES, "sparsesync", entry)
+    model = resolve("sparsesync+trf")
+    assert model.backbone_name == "sparsesync.streamsync-trf", "not the snapshots of sparsesync alone"
+    assert resolve("sparsesync+apa").backbone_name == "sparsesync.synthsync"
+    assert "sparsesync+trf" in [m.name for m in list_models()]
+    with pytest.raises(UsageError, match="no trained trf head"):
+        resolve("sparsesync.synthsync-pt+trf")
 
 
 def test_seed_zero_is_a_seed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from published_files import build_small
 
-from avbench.baselines import checkpoints
+from avbench.baselines import checkpoints, weights
 from avbench.baselines.adapter import DESCRIPTION, TRAINED, AdaptedHead, features, fixed_map
 from avbench.baselines.checkpoints import drawn_weights
 from avbench.baselines.heads import export_head, load_head
@@ -150,6 +151,10 @@ def test_wrong_head_files_are_one_line(tmp_path: Path, net: str) -> None:
         load_model("sparsesync+trf", head_weights=path)
     with pytest.raises(AvbenchError, match=r"gone\.safetensors does not exist"):
         load_model("sparsesync+trf", head_weights=tmp_path / "gone.safetensors")
+    whole = tmp_path / "whole.safetensors"
+    whole.write_bytes(files(weights).joinpath("streamsync-trf.safetensors").read_bytes())
+    with pytest.raises(AvbenchError, match=r"whole\.safetensors holds more than a head.*name it with --weights"):
+        load_model("sparsesync+trf", head_weights=whole)
     card = path.with_suffix(".json")
     card.write_text(card.read_text().replace('"sha256": "', '"sha256": "0'))
     with pytest.raises(AvbenchError, match=r"is not the file that head\.json describes"):
