@@ -68,7 +68,7 @@ def add(commands: Any) -> None:
         "push",
         _push,
         "open a pull request with a submission",
-        "On a dataset repository of the Hugging Face hub, as whoever `hf auth login` or HF_TOKEN says. Prints its address.",
+        "On a dataset repository of the Hugging Face hub, as `hf auth login` or HF_TOKEN says. Prints its address.",
         "avbench submit push my_submission/acme__streamsync-trf/1f3a55e0c9d2/synthsync-test --repo org/results",
     )
     push.add_argument("folder", type=Path, metavar="FOLDER", help="<org>__<name>/<revision>/<track>")

@@ -162,7 +162,7 @@ def test_predictions_that_are_not_the_runs_cannot_be_packed(tmp_path: Path) -> N
     make_run(tmp_path / "run")
     answers = truth(TRACKS[TRACK])
     write_predictions(tmp_path / "run" / "predictions.parquet", answers.segment_ids, logits_for(answers.labels, 18, 9))
-    with pytest.raises(UsageError, match="not what run.json pins"):
+    with pytest.raises(UsageError, match="not what run"):
         pack(tmp_path / "run", tmp_path / "mine", "acme", "toy")
 
 
