@@ -11,10 +11,9 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from avbench.metrics import METRICS, Cases, cases
+from avbench.metrics import METRICS, Cases, Resamples, cases, everything_once
 from avbench.types import UsageError
 
-CHUNK_CASES = 2**19  # weights held at once: few megabytes, near the cache
 FEW_CLUSTERS = 6
 
 
@@ -33,21 +32,6 @@ class Difference(TypedDict):
     ci_low: float
     ci_high: float
     p: float
-
-
-class Resamples(NamedTuple):
-    """Which videos were drawn how often: case i has weight ``counts[r, cluster[i]]`` in resample r."""
-
-    cluster: np.ndarray  # (N,) int64, index into the sorted cluster names
-    counts: np.ndarray  # (R, G) int32
-
-    @property
-    def n_clusters(self) -> int:
-        return self.counts.shape[1]
-
-    def weights(self, rows: slice = slice(None)) -> np.ndarray:
-        """(rows, N) float64."""
-        return self.counts[rows].astype(np.float64)[:, self.cluster]
 
 
 def resamples(clusters: Any, n_resamples: int = 1000, seed: int = 0) -> Resamples:
@@ -160,14 +144,9 @@ def _drawn(checked: Cases, clusters: Any, n_resamples: int, seed: int) -> Resamp
 
 
 def _distribution(name: str, checked: Cases, drawn: Resamples) -> tuple[float, np.ndarray]:
-    """The metric's value, and its values (R,) in the resamples; chunked, so memory does not grow with R."""
-    function, n = METRICS[name].function, len(checked.labels)
-    value = float(function(checked, np.ones((1, n)))[0])
-    step = max(1, CHUNK_CASES // n)
-    parts = [
-        function(checked, drawn.weights(slice(first, first + step))) for first in range(0, len(drawn.counts), step)
-    ]
-    return value, np.concatenate([np.empty(0), *parts])
+    """The metric's value, and its values (R,) in the resamples."""
+    function = METRICS[name].function
+    return float(function(checked, everything_once(len(checked.labels)))[0]), function(checked, drawn)
 
 
 def _usable(value: float, sample: np.ndarray, n_clusters: int) -> np.ndarray | None:

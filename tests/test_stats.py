@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from avbench import stats
+from avbench import metrics, stats
 from avbench.metrics import METRICS, score
 from avbench.stats import (
     Estimate,
@@ -97,10 +97,10 @@ def test_a_resample_is_scored_as_if_its_videos_were_there(seed: int, n: int, n_v
             assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-def test_memory_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_resamples_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     (logits,), labels, clusters = clustered(3, 10, 6)
     whole = bootstrap_scores(logits, labels, clusters, n_resamples=50)
-    monkeypatch.setattr(stats, "CHUNK_CASES", 7 * len(labels) + 1)
+    monkeypatch.setattr(metrics, "BLOCK_CELLS", 29)
     pieces = bootstrap_scores(logits, labels, clusters, n_resamples=50)
     for name in METRICS:
         assert pieces[name] == pytest.approx(whole[name], abs=1e-12)
