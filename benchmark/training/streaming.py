@@ -54,7 +54,7 @@ PHASE2_POOL = {"size": 96, "warm": 24}
 class StreamRecipe:
     """``head``: "trf" | "lstm". Phase 1 draws streams of up to ``windows`` windows at one of ``hops_s``.
 
-    ``embedded_backbone``: begin with the backbone weights that ship with the package instead of training them.
+    ``layers``: of the head. ``embedded_backbone``: begin with the backbone weights that ship with the package instead of training them.
     ``seeds``: of phase 1. ``phase1_of``: the recipe whose phase 1 this one continues, "" for its own.
     ``phase2_keep``: "best" keeps the state with the best validation mAP, phase 1's included; "last" the last one.
     ``phase2_bfloat16``: mixed precision; ten times slower than float32 on a processor without bfloat16 arithmetic.
@@ -80,8 +80,10 @@ class StreamRecipe:
     phase2_lr: float = 1e-4
     phase2_validate_every: int = 60
     phase2_scene_s: float = 40.0
+    phase2_steps_per_scene: int = 1
     phase2_keep: str = "best"
     phase2_bfloat16: bool = True
+    layers: int = 3
     embedded_backbone: bool = False
     seeds: tuple[int, ...] = (0, 1, 2)
     phase1_of: str = ""
@@ -167,10 +169,10 @@ def _state_sha256(model: nn.Module) -> str:
 class StreamSync(nn.Module):
     """The trainable part of phase 1: token map and head."""
 
-    def __init__(self, head: str, dim: int) -> None:
+    def __init__(self, head: str, dim: int, layers: int = 3) -> None:
         super().__init__()
         self.token_maker = TokenMaker(dim)
-        self.head = {"trf": StreamingTransformer, "lstm": StreamingLSTM}[head](dim)
+        self.head = {"trf": StreamingTransformer, "lstm": StreamingLSTM}[head](dim, layers=layers)
 
     def tokens(self, streams: Streams) -> Tensor:
         return self.token_maker(streams.logits, streams.off, streams.passed)
@@ -209,7 +211,7 @@ def train_phase1(
 ) -> tuple[StreamSync, list[dict[str, float]]]:
     """Returns the state with the best validation mAP at 18 windows, and the log."""
     torch.manual_seed(recipe.seed)
-    model = StreamSync(recipe.head, dim)
+    model = StreamSync(recipe.head, dim, recipe.layers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     path, signature = work / f"{recipe.name}-{recipe.seed}.phase1.ckpt", json.dumps(asdict(recipe))
     best: dict[str, Tensor] = {}
@@ -294,7 +296,13 @@ def train_phase2(
     if not log and not keep_last:
         check()
     seed = PHASE2_SEED + 1_000_000 * recipe.seed
-    pool = Pool(base_seed=seed, first_step=step, duration_s=recipe.phase2_scene_s, **PHASE2_POOL)
+    pool = Pool(
+        base_seed=seed,
+        first_step=step,
+        duration_s=recipe.phase2_scene_s,
+        steps_per_scene=recipe.phase2_steps_per_scene,
+        **PHASE2_POOL,
+    )
     try:
         while step < recipe.phase2_steps:
             rng = np.random.default_rng([recipe.seed, step, 4])
