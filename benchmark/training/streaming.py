@@ -301,7 +301,7 @@ def train_phase2(
         first_step=step,
         duration_s=recipe.phase2_scene_s,
         steps_per_scene=recipe.phase2_steps_per_scene,
-        **PHASE2_POOL,
+        **PHASE2_POOL,  # type: ignore[arg-type]
     )
     try:
         while step < recipe.phase2_steps:
