@@ -22,7 +22,7 @@ import numpy as np
 from avbench import __version__
 from avbench.baselines.trivial import TRIVIAL
 from avbench.protocol import Protocol, streaming
-from avbench.registry import StreamingModel, load_model, load_plain_head, load_xcorr, resolve
+from avbench.registry import ModelOptions, StreamingModel, load, load_plain_head, load_xcorr, resolve
 from avbench.ticks import seconds
 from avbench.types import AvbenchError, SegmentRecord, SnapshotPredictor, UsageError
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, item
 
 LEVEL = 0.95
+AUTO_BATCH = 32  # windows a call to begin with; the runner halves it when memory runs out
 CURVE_RESAMPLES = 300  # the intervals along a curve are for looking at; the last point has the full number
 PREDICTIONS = "predictions.parquet"
 # what may stand beside a result: (row, head on the same backbone, label, selection)
@@ -55,18 +56,20 @@ def evaluate(
     store: Path | str | None = None,
     seed: int = 0,
     workers: int | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     reference_rows: bool = True,
     n_resamples: int = 1000,
     progress: Progress | None = None,
     device: str = "cpu",
+    options: ModelOptions | None = None,
 ) -> RunResult:
     """Evaluate ``model`` on a split and write ``run.json`` and ``predictions.parquet`` into ``out``.
 
     ``model``: a registry name or ``file.py:Class[+head]``. ``data``: a SynthSync name or a manifest folder. ``limit``:
     only the first segments. ``protocol``: :func:`avbench.protocol.streaming` if None. ``store``: a folder, the user's
     cache if None. ``seed``: of the bootstrap and of the random row. ``workers``: decoding processes (None: one per
-    core). ``progress(stage, done, total, item)``.
+    core, one where an accelerator computes). ``batch_size``: windows per call on an accelerator (None: as many as its
+    memory holds). ``options``: weight files, random weights, precision. ``progress(stage, done, total, item)``.
 
     Segments too short for the protocol are listed as ``unsupported``; segments that failed as ``failures``, and the
     result is then ``incomplete``. ``UsageError``: an impossible request; ``AvbenchError``: out or store not usable.
@@ -77,23 +80,36 @@ def evaluate(
     started = datetime.now(UTC)
     protocol = protocol or streaming()
     _check_request(protocol, limit, n_resamples, batch_size, workers, seed)
-    resolve(model)  # a wrong name is said before any clip is made
+    device = check_device(device)
+    on_cpu = device.startswith("cpu")
+    options = replace(options or ModelOptions(), quick=on_cpu)
+    resolved = resolve(model, options)  # a wrong name, or a file that is not there, is said before any clip is made
     manifest = read_data(data, split, progress, limit)
     supported = [s for s in manifest.segments if protocol.supports(s, manifest.clips[s.clip_id])]
     if not supported:
         raise UsageError(_no_support(manifest, protocol))
     supported_ids = {s.id for s in supported}
-    loaded = load_model(model, device=device)
-    snapshots = _Snapshots(manifest, supported, protocol, workers or os.cpu_count() or 1, device)
+    loaded = load(resolved, device)
+    # an accelerator is one process's: several would each hold the model in its memory
+    workers = workers or (os.cpu_count() or 1 if on_cpu else 1)
+    snapshots = _Snapshots(manifest, supported, protocol, workers, device)
     if loaded.backbone is not None:
         snapshots.need(loaded.backbone_name, loaded.backbone, loaded.load_backbone)
         if reference_rows and loaded.backbone_name != "xcorr":
             snapshots.need("xcorr", load_xcorr(), load_xcorr)
     fingerprint = _fingerprint(loaded, snapshots.fingerprint(loaded.backbone_name))
-    signature = f"{protocol.signature()}|m:{fingerprint[:12]}|d:{manifest.sha256[:12]}|v{__version__}"
+    signature = "|".join(
+        (
+            protocol.signature(),
+            f"m:{fingerprint[:12]}",
+            *loaded.computed(),
+            f"d:{manifest.sha256[:12]}",
+            f"v{__version__}",
+        )
+    )
     folder = _writable(Path(out) if out else default_out(model), "--out")
     if loaded.backbone is not None:
-        snapshots.compute(SnapshotStore(store or default_store()), batch_size, progress)
+        snapshots.compute(SnapshotStore(store or default_store()), batch_size or AUTO_BATCH, progress)
 
     segments = snapshots.scored
     score = _Scorer(segments, n_resamples, seed)
@@ -355,11 +371,24 @@ def _reference_rows(
     return rows
 
 
+def check_device(device: str) -> str:
+    """``device`` if torch can compute there; ``UsageError`` otherwise. The CPU is there without asking torch."""
+    if device == "cpu":
+        return device
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown word, no such number, no driver, built without
+        raise UsageError(f"device {device!r} cannot be used here: {str(error).strip().splitlines()[0]}") from error
+    return device
+
+
 # -- facts about a run -------------------------------------------------------------------------------------------------
 
 
 def _check_request(
-    protocol: Protocol, limit: int | None, n_resamples: int, batch_size: int, workers: int | None, seed: int
+    protocol: Protocol, limit: int | None, n_resamples: int, batch_size: int | None, workers: int | None, seed: int
 ) -> None:
     if not isinstance(protocol, Protocol):
         raise UsageError(f"protocol is {protocol!r}; pass avbench.protocol.streaming(...) or .paper(...)")
@@ -417,10 +446,18 @@ def _model_facts(model: StreamingModel, fingerprint: str, note: str) -> Any:
         description=model.description,
         trained_on=model.trained_on or "undeclared",
         weights_note=note,
+        full_size=model.full_size,
+        random_weights=model.random_seed,
+        audio_lead_trim_samples=model.audio_lead_trim_samples,
+        token=model.token,
+        dtype=model.options.autocast,  # type: ignore[arg-type]  # checked when it was made
+        compiled=model.options.compiled,
     )
 
 
 def _weights_note(model: StreamingModel, manifest: Manifest) -> str:
+    if model.random_seed is not None:
+        return f"RANDOM WEIGHTS (seed {model.random_seed}): these scores mean nothing"
     if not model.embedded or manifest.kind == "synthetic":
         return ""
     return "the embedded weights were trained on procedural clips (SynthSync); on other media their scores say little"

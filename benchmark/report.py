@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from avbench.metrics import METRICS
+from avbench.registry import FROM_BACKBONE
 from avbench.ticks import seconds
 from avbench.types import OffsetGrid, offset_in_words
 
@@ -28,11 +29,27 @@ def render(result: RunResult, folder: Path) -> str:
     if result.absent_classes:
         n = len(result.absent_classes)
         parts.append(f"{n} of {OffsetGrid().n_classes} classes have no segment; means over classes leave them out")
-    if result.model.weights_note:
-        parts.append(f"note    {result.model.weights_note}")
+    parts += _model_notes(result)
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
     parts += [f"files   {folder}: {names}", f"signature  {result.signature}", f"next    {_next(result)}"]
     return "\n".join(parts)
+
+
+def _model_notes(result: RunResult) -> list[str]:
+    model = result.model
+    lines = [f"note    {model.weights_note}"] if model.weights_note else []
+    facts = []
+    if model.full_size:
+        heard = (
+            f"{model.audio_lead_trim_samples} samples early, as it was trained"
+            if model.audio_lead_trim_samples
+            else "as it is"
+        )
+        facts += [f"full size, trained on {model.trained_on}", f"sound heard {heard}"]
+    facts += [f"autocast to {model.dtype}"] if model.dtype != "float32" else []
+    facts += ["compiled"] if model.compiled else []
+    facts += [f"streaming token {model.token}"] if model.token not in ("", FROM_BACKBONE) else []
+    return [*lines, *([f"model   {' · '.join(facts)}"] if facts else [])]
 
 
 def _header(result: RunResult) -> str:
@@ -50,7 +67,8 @@ def _header(result: RunResult) -> str:
 def _table(result: RunResult) -> str:
     latency = f"{result.latency.ms_per_step:.0f}" if result.latency else UNDEFINED
     of = result.n_total
-    rows = [[result.model.name, *_cells(result.scores), f"{result.n_scored}/{of}", latency, ""]]
+    name = result.model.name + (" (RANDOM WEIGHTS)" if result.model.random_weights is not None else "")
+    rows = [[name, *_cells(result.scores), f"{result.n_scored}/{of}", latency, ""]]
     for row in result.rows:
         indent = "  " if row.label.startswith("same") else ""
         rows.append([indent + row.label, *_cells(row.scores), f"{row.n}/{of}", "", row.note])

@@ -75,6 +75,12 @@ class ModelInfo(_Part):
     description: str = ""
     trained_on: str = "undeclared"
     weights_note: str = ""
+    full_size: bool = False
+    random_weights: Annotated[int, Field(ge=0)] | None = None  # the seed; such scores mean nothing
+    audio_lead_trim_samples: Annotated[int, Field(ge=0)] = 0  # how much earlier than true the model hears the sound
+    token: str = ""  # where the head's streaming token comes from; "" if it needs none
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # other than float32: autocast
+    compiled: bool = False
 
 
 class DataInfo(_Part):
