@@ -1,7 +1,7 @@
 """The paper's tables and figures, measured: cells with intervals, and verdicts on the orderings that it claims.
 
-Every function takes the replayed streams and returns an :class:`Exhibit`; nothing here computes a snapshot. The order of
-rows and columns is the paper's, rows that the paper does not have come last.
+Every function takes the replayed streams and returns an :class:`Exhibit`; nothing here computes a snapshot. Rows and
+columns are in the paper's order; rows that the paper does not have come last.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +53,7 @@ class Claim(NamedTuple):
 
 @dataclass
 class Exhibit:
-    """``settings``: row -> what was run for it; ``facts``: what a figure needs beside its cells."""
+    """``settings``: row -> what was run for it; ``measured_on``: the data, in words."""
 
     name: str
     title: str
@@ -303,7 +304,7 @@ def fig2(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     add("share of windows by signed class error", [f"{k:+d}" if k else "0" for k in kinds], counts, windows)
     spread = errors.std(axis=1)
     bins = np.digitize(spread, SD_EDGES) - 1
-    names = [f"{a:g} to {b:g}" for a, b in zip(SD_EDGES, SD_EDGES[1:], strict=False)]
+    names = [f"{a:g} to {b:g}" for a, b in pairwise(SD_EDGES)]
     add(SD_ROW, names, np.eye(len(names))[bins], np.ones(part.n))
     wrong, alone = (np.abs(errors) > 1).sum(axis=1), isolated_errors(errors).sum(axis=1)
     add(ISOLATED_ROW, ["share"], alone[:, None], wrong)

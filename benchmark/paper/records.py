@@ -67,7 +67,7 @@ def read(folder: Path | None = None, name: str = "table5") -> Record | None:
 def write(folder: Path, record: Record, name: str = "table5") -> Path:
     """NAME.json and NAME.npz."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, labels=record.labels, videos=record.videos, **record.logits)
+    np.savez_compressed(buffer, labels=record.labels, videos=record.videos, **record.logits)  # type: ignore[arg-type]
     atomic_write_bytes(folder / f"{name}.npz", buffer.getvalue())
     text = json.dumps(record.facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     atomic_write_bytes(folder / f"{name}.json", text.encode())
@@ -117,4 +117,3 @@ def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
         "change is not in them.",
     ]
     return table
-

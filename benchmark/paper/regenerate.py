@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from avbench.data.inspect import info
 from avbench.evaluation import Progress, _writable, default_store, read_data
 from avbench.manifest import Manifest
@@ -21,7 +19,6 @@ from avbench.paper.exhibits import (
     NEEDS,
     REPLAYED,
     STATISTICS,
-    TABLE3_ROWS,
     Bootstrap,
     Cell,
     Exhibit,
@@ -72,7 +69,12 @@ def regenerate(
     """
     began = time.monotonic()
     wanted = _wanted(names)
-    for name, value, least in (("limit", limit, 1), ("workers", workers, 1), ("n_resamples", n_resamples, 0)):
+    for name, value, least in (
+        ("limit", limit, 1),
+        ("workers", workers, 1),
+        ("n_resamples", n_resamples, 0),
+        ("latency_samples", latency_samples, 0),
+    ):
         if value is not None and value < least:
             raise UsageError(f"{name} is {value}; it must be at least {least}")
     folder = _writable(out, "--out")
@@ -153,7 +155,9 @@ def overview(outcome: Outcome) -> str:
 def all_verdicts(outcome: Outcome) -> str:
     """The claims of every table in one table; "" if there are none."""
     claims = [
-        claim._replace(claim=f"{exhibit.name}: {claim.claim}") for exhibit in outcome.exhibits for claim in exhibit.claims
+        claim._replace(claim=f"{exhibit.name}: {claim.claim}")
+        for exhibit in outcome.exhibits
+        for claim in exhibit.claims
     ]
     return verdicts(claims).replace("\\*", "*").replace("**", "") if claims else ""
 
@@ -176,7 +180,9 @@ def _empty(name: str, manifest: Manifest) -> Exhibit:
     exhibit = Exhibit(name, f"{name.replace('table', 'Table ').replace('fig', 'Figure ')}: nothing could be scored")
     n = len(manifest.segments)
     exhibit.cells = [Cell(c.row, c.column, None, None, None, 0, n, c.value) for c in of_table(name)]
-    exhibit.notes = [f"No segment of this split holds {most} windows at hop {hops} s: `avbench data info` says what fits."]
+    exhibit.notes = [
+        f"No segment of this split holds {most} windows at hop {hops} s: `avbench data info` says what fits."
+    ]
     return exhibit
 
 
@@ -186,6 +192,3 @@ def _latencies(samples: int, progress: Progress | None) -> Latencies:
 
 def latencies_note(samples: int) -> list[str]:
     return []
-
-
-__all__ = ["ALL", "NAMES", "TABLE3_ROWS", "Outcome", "all_verdicts", "np", "overview", "regenerate"]

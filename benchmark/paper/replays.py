@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class Replays:
         for protocols, backbones in self._passes(needs).items():
             self._compute(protocols, backbones, workers, progress)
         self._failed = {failure.segment_id for failure in self.failures}
-        self._gathered: dict[tuple[str, Protocol], Any] = {}
+        self._gathered: dict[tuple[str, Protocol], tuple[np.ndarray, np.ndarray | None]] = {}
 
     def _passes(self, needs: Sequence[Need]) -> dict[tuple[Protocol, ...], list[str]]:
         """Backbones that need the same protocols share a pass: a clip is decoded once for all of them."""
@@ -125,9 +125,7 @@ class Replays:
     def part(self, need: Need) -> Part:
         protocol, clips = need.protocols[0], self.manifest.clips
         held = [
-            s
-            for s in self.manifest.segments
-            if protocol.supports(s, clips[s.clip_id]) and s.id not in self._failed
+            s for s in self.manifest.segments if protocol.supports(s, clips[s.clip_id]) and s.id not in self._failed
         ]
         return Part(
             segments=tuple(held),
@@ -148,7 +146,8 @@ class Replays:
         if key not in self._gathered:
             fingerprint = self._fingerprints[loaded.backbone_name]
             self._gathered[key] = gather(self._store, self.manifest.clips, segments, protocol, fingerprint)
-        return replay(loaded.head, *self._gathered[key], hop_s)  # type: ignore[arg-type]
+        logits, tokens = self._gathered[key]
+        return replay(loaded.head, logits, tokens, hop_s)  # type: ignore[arg-type]
 
 
 def summary(counters: Mapping[str, int]) -> str:

@@ -22,7 +22,7 @@ REPORTED = "the paper reports (RealSync broadcast video: another data set, so no
 
 
 def write(exhibit: Exhibit, folder: Path) -> list[Path]:
-    """NAME.md, NAME.csv, NAME.json and, of a figure, NAME.svg and NAME.png. ``AvbenchError`` if one cannot be written."""
+    """NAME.md, NAME.csv, NAME.json and, of a figure, NAME.svg and NAME.png; ``AvbenchError`` if that cannot be."""
     texts = {".md": markdown(exhibit), ".csv": to_csv(exhibit), ".json": to_json(exhibit)}
     paths = [write_text(folder / f"{exhibit.name}{suffix}", text) for suffix, text in texts.items()]
     return paths + draw(exhibit, folder)
@@ -76,7 +76,9 @@ def markdown(exhibit: Exhibit, level: int = 1) -> str:
 
 
 def verdicts(claims: Sequence[Claim]) -> str:
-    rows = [[_plain(c.claim), f"**{c.verdict}**", _interval(c.difference, c.ci_low, c.ci_high, sign=True)] for c in claims]
+    rows = [
+        [_plain(c.claim), f"**{c.verdict}**", _interval(c.difference, c.ci_low, c.ci_high, sign=True)] for c in claims
+    ]
     return _table(rows, ["claim", "here", "difference [95 %]"])
 
 

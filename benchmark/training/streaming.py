@@ -54,8 +54,8 @@ PHASE2_POOL = {"size": 96, "warm": 24}
 class StreamRecipe:
     """``head``: "trf" | "lstm". Phase 1 draws streams of up to ``windows`` windows at one of ``hops_s``.
 
-    ``layers``: of the head. ``embedded_backbone``: begin with the backbone weights that ship with the package instead of training them.
-    ``seeds``: of phase 1. ``phase1_of``: the recipe whose phase 1 this one continues, "" for its own.
+    ``layers``: of the head. ``embedded_backbone``: begin with the backbone weights that ship with the package instead
+    of training them. ``seeds``: of phase 1. ``phase1_of``: the recipe whose phase 1 this one continues, "" for its own.
     ``phase2_keep``: "best" keeps the state with the best validation mAP, phase 1's included; "last" the last one.
     ``phase2_bfloat16``: mixed precision; ten times slower than float32 on a processor without bfloat16 arithmetic.
     """
