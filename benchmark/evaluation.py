@@ -37,6 +37,7 @@ LEVEL = 0.95
 AUTO_BATCH = 32  # windows a call to begin with; the runner halves it when memory runs out
 CURVE_RESAMPLES = 300  # the intervals along a curve are for looking at; the last point has the full number
 PREDICTIONS = "predictions.parquet"
+HIDDEN_LABELS = "the labels of this data are hidden: the predictions are written, whoever has the labels can score them"
 # what may stand beside a result: (row, head on the same backbone, label, selection)
 SAME_BACKBONE = (
     ("apa", "apa", "same, APA", "final"),
@@ -63,7 +64,8 @@ def evaluate(
     device: str = "cpu",
     options: ModelOptions | None = None,
 ) -> RunResult:
-    """Evaluate ``model`` on a split and write ``run.json`` and ``predictions.parquet`` into ``out``.
+    """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet`` and ``segments.parquet``
+    into ``out``.
 
     ``model``: a registry name or ``file.py:Class[+head]``. ``data``: a SynthSync name or a manifest folder. ``limit``:
     only the first segments. ``protocol``: :func:`avbench.protocol.streaming` if None. ``store``: a folder, the user's
@@ -72,9 +74,21 @@ def evaluate(
     memory holds). ``options``: weight files, random weights, precision. ``progress(stage, done, total, item)``.
 
     Segments too short for the protocol are listed as ``unsupported``; segments that failed as ``failures``, and the
-    result is then ``incomplete``. ``UsageError``: an impossible request; ``AvbenchError``: out or store not usable.
+    result is then ``incomplete``. Where the data hide their labels (a blind track) the predictions are written and no
+    score is: all are null, with a warning. ``UsageError``: an impossible request; ``AvbenchError``: out or store not
+    usable.
     """
-    from avbench.results import DataInfo, Failure, FileRef, Latency, RunResult, write_predictions, write_run
+    from avbench.results import (
+        SEGMENTS_FILE,
+        DataInfo,
+        Failure,
+        FileRef,
+        Latency,
+        RunResult,
+        write_predictions,
+        write_run,
+        write_segments,
+    )
     from avbench.store import SnapshotStore
 
     started = datetime.now(UTC)
@@ -89,13 +103,16 @@ def evaluate(
     if not supported:
         raise UsageError(_no_support(manifest, protocol))
     supported_ids = {s.id for s in supported}
+    hidden = manifest.labels_hidden
+    if hidden and model == "oracle":
+        raise UsageError(f"model {model} says the labels, and those of {manifest.name} are hidden")
     loaded = load(resolved, device)
     # an accelerator is one process's: several would each hold the model in its memory
     workers = workers or (os.cpu_count() or 1 if on_cpu else 1)
     snapshots = _Snapshots(manifest, supported, protocol, workers, device)
     if loaded.backbone is not None:
         snapshots.need(loaded.backbone_name, loaded.backbone, loaded.load_backbone)
-        if reference_rows and loaded.backbone_name != "xcorr":
+        if reference_rows and not hidden and loaded.backbone_name != "xcorr":
             snapshots.need("xcorr", load_xcorr(), load_xcorr)
     fingerprint = _fingerprint(loaded, snapshots.fingerprint(loaded.backbone_name))
     signature = "|".join(
@@ -112,7 +129,7 @@ def evaluate(
         snapshots.compute(SnapshotStore(store or default_store()), batch_size or AUTO_BATCH, progress)
 
     segments = snapshots.scored
-    score = _Scorer(segments, n_resamples, seed)
+    score = _Scorer([] if hidden else segments, n_resamples, seed)
     logits = np.empty((0, protocol.iterations, protocol.grid.n_classes), np.float32)
     rows, files = [], {}
     if segments:
@@ -120,13 +137,19 @@ def evaluate(
             logits = TRIVIAL[loaded.name][1](segments, manifest, protocol.iterations, seed)
         else:
             logits = snapshots.replay(loaded.backbone_name, loaded.head)
-        rows = _reference_rows(loaded, manifest, snapshots, score, protocol, seed) if reference_rows else []
+        if reference_rows and not hidden:
+            rows = _reference_rows(loaded, manifest, snapshots, score, protocol, seed)
         sha256 = write_predictions(folder / PREDICTIONS, [s.id for s in segments], logits)
         files = {"predictions": FileRef(path=PREDICTIONS, sha256=sha256)}
-    else:  # an older file would be taken for this run's
-        (folder / PREDICTIONS).unlink(missing_ok=True)
+        if not hidden:
+            sha256 = write_segments(folder / SEGMENTS_FILE, segments)
+            files["segments"] = FileRef(path=SEGMENTS_FILE, sha256=sha256)
+    for name, path in (("predictions", PREDICTIONS), ("segments", SEGMENTS_FILE)):
+        if name not in files:  # an older file would be taken for this run's
+            (folder / path).unlink(missing_ok=True)
     present = {s.offset_class for s in segments}
     note = _weights_note(loaded, manifest)
+    warnings = [*snapshots.warnings, *([note] if note else []), *([HIDDEN_LABELS] if hidden else [])]
     result = RunResult(
         avbench_version=__version__,
         signature=signature,
@@ -138,6 +161,7 @@ def evaluate(
             manifest_sha256=manifest.sha256,
             n_clips=len(manifest.clips),
             note=manifest.note,
+            labels="hidden" if hidden else "public",
         ),
         n_scored=len(segments),
         n_total=len(manifest.segments),
@@ -147,8 +171,8 @@ def evaluate(
         rows=rows,
         failures=[Failure(segment_id=f.segment_id, clip_id=f.clip_id, reason=f.reason) for f in snapshots.failures],
         unsupported=[s.id for s in manifest.segments if s.id not in supported_ids],
-        warnings=[*snapshots.warnings, *([note] if note else [])],
-        absent_classes=[c for c in range(protocol.grid.n_classes) if c not in present],
+        warnings=warnings,
+        absent_classes=[c for c in range(protocol.grid.n_classes) if c not in present and not hidden],
         incomplete=bool(snapshots.failures),
         latency=None if snapshots.ms_per_step is None else Latency(ms_per_step=snapshots.ms_per_step),
         counters=snapshots.counters,
@@ -166,20 +190,26 @@ def evaluate(
 def read_data(
     data: str, split: str | None = "test", progress: Progress | None = None, limit: int | None = None
 ) -> Manifest:
-    """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there) or a folder.
+    """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there), a track's name or
+    a folder.
 
     ``split`` None: all of a folder, the test split of SynthSync. ``UsageError`` for an unknown name or split.
     """
     from avbench.data import synthsync
     from avbench.manifest import read_manifest
+    from avbench.submissions.tracks import DATA_OF_TRACK
 
+    if data in DATA_OF_TRACK:
+        data, split = DATA_OF_TRACK[data]
     if data in synthsync.NAMES:
         tell = (lambda done, total, item: progress("making clips", done, total, item)) if progress else None
         manifest = synthsync.ensure(data, "test" if split is None else split, progress=tell)
     elif os.sep not in data and not Path(data).exists():
         raise UsageError(f"unknown data {data!r}: it is neither {', '.join(synthsync.NAMES)} nor a manifest folder")
     else:
-        manifest = read_manifest(Path(data))
+        folder = Path(data)
+        inputs = folder / "inputs"  # of a redrawn set: its labels lie beside them
+        manifest = read_manifest(folder if (folder / "manifest.json").exists() or not inputs.is_dir() else inputs)
         manifest = manifest if split is None else manifest.split(split)
     if not manifest.segments:
         raise UsageError(f"{data} has no segments in split {split!r}")

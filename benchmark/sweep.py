@@ -77,7 +77,7 @@ def sweep(
     learns; the others stay as they are. ``UsageError`` if no segment holds all settings; ``AvbenchError`` if one fails.
     """
     from avbench.registry import load, resolve
-    from avbench.replay import gather, replay
+    from avbench.replay import gather, replay, selected_logits
     from avbench.runner import compute
     from avbench.stats import bootstrap_scores, paired_difference
     from avbench.store import SnapshotStore
@@ -149,7 +149,7 @@ def sweep(
             hop_s, segments = seconds(hop), held[protocol]
             labels = np.array([s.offset_class for s in segments])
             videos = np.array([s.video_id for s in segments])
-            chosen = selected(predictions(name, protocol)[:, :n], labels, selection)
+            chosen = selected_logits(predictions(name, protocol)[:, :n], labels, selection)
             scores = {
                 metric: bootstrap_scores(logits, labels, videos, n_resamples, seed, metrics=[metric])[metric]
                 for metric, logits in chosen.items()
@@ -171,23 +171,6 @@ def sweep(
             n_scored, n_total = len(segments), len(manifest.segments)
             rows.append(SweepRow(name, hop_s, n, selection, n_scored, n_total, scores, reference, against))
     return rows
-
-
-def selected(streams: np.ndarray, labels: np.ndarray, selection: str) -> dict[str, np.ndarray]:
-    """``streams`` (N, W, 21) -> metric -> (N, 21): each metric at its own iteration, as in ``avbench run``."""
-    from avbench.metrics import METRICS, score
-    from avbench.replay import selected_iteration
-
-    if selection == "final":
-        return dict.fromkeys(METRICS, streams[:, -1])
-    by_iteration = [score(streams[:, i], labels) for i in range(streams.shape[1])]
-    chosen = {}
-    for name, metric in METRICS.items():
-        values = [scores[name] for scores in by_iteration]
-        defined = np.isfinite(values).any()
-        best = selected_iteration(selection, values, metric.higher_is_better) if defined else -1
-        chosen[name] = streams[:, best]
-    return chosen
 
 
 def render(rows: Sequence[SweepRow]) -> str:
