@@ -82,6 +82,17 @@ def verdicts(claims: Sequence[Claim]) -> str:
     return _table(rows, ["claim", "here", "difference [95 %]"])
 
 
+def verdicts_for_a_terminal(exhibits: Sequence[Exhibit]) -> str:
+    """The claims of all tables, one line each; "" if there are none."""
+    rows = [
+        [exhibit.name, c.claim, c.verdict, _interval(c.difference, c.ci_low, c.ci_high, sign=True)]
+        for exhibit in exhibits
+        for c in exhibit.claims
+    ]
+    headers = ["", "the paper's ordering", "here", "difference [95 %]"]
+    return tabulate(rows, headers, tablefmt="plain", disable_numparse=True) if rows else ""
+
+
 def _scored(exhibit: Exhibit) -> str:
     if exhibit.unit != "score":
         return ""
