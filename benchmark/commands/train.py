@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from avbench.commands import train_fullsize
-from avbench.commands.common import add_command
+from avbench.commands.common import Progress, add_command
 
 VERBS = (train_fullsize,)
 # written out, because the recipes themselves would load torch for `--help`
-RECIPES = ("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm")
+RECIPES = (
+    *("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm", "synchformer-trf"),
+    *("table5", "table5-k3-h12", "table5-k2-h12", "table5-k4-h12", "table5-k3-h6", "table5-k3-h18"),
+)
 
 
 def add(commands: Any) -> None:
@@ -21,9 +24,11 @@ def add(commands: Any) -> None:
         "train",
         _train,
         "make embedded weights from nothing, or train at full size",
-        "Trains a recipe and what it builds on; a killed training continues where it was.",
+        "Trains a recipe and what it builds on; a killed training continues where it was. table5: all recipes of the "
+        "paper's Table 5, and the record that `avbench paper table5` shows.",
         "avbench train --list",
         "avbench train streamsync-trf --out train",
+        "avbench train table5 --out train",
         "avbench train fullsize --help",
     )
     train.add_argument("--list", action="store_true", help="the recipes and their settings")
@@ -46,14 +51,22 @@ def _options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from avbench.training import table5
     from avbench.training.recipes import RECIPES, run
     from avbench.types import UsageError
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
     if args.list:
         for name, recipe in RECIPES.items():
             print(f"{name:18} {recipe}")
         return 0
     if not args.recipe:
-        raise UsageError(f"name a recipe: {', '.join(RECIPES)}, or `fullsize`")
-    print(run(args.recipe, args.out, lambda text: print(text, file=sys.stderr, flush=True), args.threads))
+        raise UsageError(f"name a recipe: {', '.join(RECIPES)}, {table5.NAME} for all of its rows, or `fullsize`")
+    if args.recipe == table5.NAME:
+        with Progress() as progress:
+            print(table5.train(args.out, tell, args.threads, progress=progress))
+    else:
+        print(run(args.recipe, args.out, tell, args.threads))
     return 0
