@@ -61,7 +61,8 @@ def evaluate(
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> RunResult:
-    """Evaluate ``model`` on a split and write ``run.json`` and ``predictions.parquet`` into ``out``.
+    """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet`` and the page ``run.html``
+    into ``out``.
 
     ``model``: a registry name or ``file.py:Class[+head]``. ``data``: a SynthSync name or a manifest folder. ``limit``:
     only the first segments. ``protocol``: :func:`avbench.protocol.streaming` if None. ``store``: a folder, the user's
@@ -71,6 +72,7 @@ def evaluate(
     Segments too short for the protocol are listed as ``unsupported``; segments that failed as ``failures``, and the
     result is then ``incomplete``. ``UsageError``: an impossible request; ``AvbenchError``: out or store not usable.
     """
+    from avbench.pages.run_report import write_report
     from avbench.results import DataInfo, Failure, FileRef, Latency, RunResult, write_predictions, write_run
     from avbench.store import SnapshotStore
 
@@ -144,6 +146,7 @@ def evaluate(
         created=started.isoformat(timespec="seconds"),
     )
     write_run(result, folder)
+    write_report(result, folder, segments, logits, limited=limit is not None)
     return result
 
 

@@ -20,6 +20,8 @@ UNDEFINED = "–"
 
 def render(result: RunResult, folder: Path) -> str:
     """The header, the table, the slices, where the files are, and what to try next."""
+    from avbench.results import REPORT_FILE
+
     parts = [_header(result), _table(result), *_slices(result)]
     if result.incomplete:
         parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
@@ -31,7 +33,7 @@ def render(result: RunResult, folder: Path) -> str:
     if result.model.weights_note:
         parts.append(f"note    {result.model.weights_note}")
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
-    parts += [f"files   {folder}: {names}", f"signature  {result.signature}", f"next    {_next(result)}"]
+    parts += [f"report  {folder / REPORT_FILE}", f"files   {folder}: {names}", f"signature  {result.signature}", f"next    {_next(result)}"]
     return "\n".join(parts)
 
 

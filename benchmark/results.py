@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 PREDICTIONS_FILE = "predictions.parquet"
+REPORT_FILE = "run.html"
 SCHEMA_FILE = Path(__file__).parent / "schemas" / "run_result.v1.json"
 MAX_RUN_BYTES = 64 * 2**20
 MAX_PREDICTIONS_BYTES = 2**30
