@@ -33,7 +33,12 @@ def render(result: RunResult, folder: Path) -> str:
     if result.model.weights_note:
         parts.append(f"note    {result.model.weights_note}")
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
-    parts += [f"report  {folder / REPORT_FILE}", f"files   {folder}: {names}", f"signature  {result.signature}", f"next    {_next(result)}"]
+    parts += [
+        f"report  {folder / REPORT_FILE}",
+        f"files   {folder}: {names}",
+        f"signature  {result.signature}",
+        f"next    {_next(result)}",
+    ]
     return "\n".join(parts)
 
 

@@ -1,5 +1,5 @@
 """Pages that stand alone: one file, no request to anywhere, readable for ever. What the run report and the leaderboard
-share: the frame with its policy, the one stylesheet (``page.css``), the charts (``charts``) and how numbers are written.
+share: the frame with its policy, the one stylesheet (``page.css``), charts, sections, and how numbers are written.
 
 Everything a page shows may come from a stranger. Autoescaping is on for every template whatever its name; the content
 security policy allows the page's own style and script by their hashes and nothing else, so that neither style
@@ -87,7 +87,9 @@ def _environment(package: str) -> Environment:
     environment.filters.update(
         number=number, interval=interval, seconds_short=seconds_short, in_words=class_in_words, safe_url=safe_url
     )
-    environment.globals.update(METRICS=METRICS, UNDEFINED=UNDEFINED)
+    grid = OffsetGrid()
+    offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
+    environment.globals.update(METRICS=METRICS, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)
     return environment
 
 

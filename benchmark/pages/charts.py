@@ -179,11 +179,15 @@ def belief(probabilities: np.ndarray, truth: int, title: str) -> Markup:
     cell_w, cell_h, left, bottom = 234 / n_windows, 6.0, 46.0, 14.0
     width, height = left + 234 + 2, n_classes * cell_h + bottom + 2
     shade = heat_level(probabilities)
-    out = [Markup('<rect class="field" x="{:.1f}" y="1" width="234" height="{:.1f}"/>').format(left, n_classes * cell_h)]
+    out = [
+        Markup('<rect class="field" x="{:.1f}" y="1" width="234" height="{:.1f}"/>').format(left, n_classes * cell_h)
+    ]
     for level in range(1, LEVELS + 1):
         cells = [
-            f"M{left + i * cell_w:.1f} {1 + (n_classes - 1 - c) * cell_h:.0f}h{cell_w:.2f}v{cell_h:.0f}h-{cell_w:.2f}z"
-            for i, c in np.argwhere(shade == level)
+            f"M{left + run[0] * cell_w:.1f} {1 + (n_classes - 1 - c) * cell_h:.0f}h{len(run) * cell_w:.1f}v6H"
+            f"{left + run[0] * cell_w:.1f}z"
+            for c in range(n_classes)
+            for run in _runs((shade[:, c] == level).tolist())
         ]
         if cells:
             out.append(Markup('<path class="h{}" d="{}"/>').format(level, "".join(cells)))
@@ -277,8 +281,9 @@ def _text(kind: str, x: float, y: float, text: str) -> Markup:
 
 
 def _dot(x: float, y: float, radius: float, colour: int, told: str) -> Markup:
-    circle = '<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}</title></circle>'
-    return Markup(circle).format(colour, x, y, radius, told)
+    return Markup('<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}</title></circle>').format(
+        colour, x, y, radius, told
+    )
 
 
 def _svg(size: tuple[float, float], title: str, kind: str, parts: Iterable[Markup]) -> Markup:
