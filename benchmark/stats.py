@@ -6,15 +6,19 @@ The kind of interval is described at ``_interval``; ``tests/test_stats.py`` meas
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from avbench.metrics import METRICS, Cases, cases
-from avbench.types import UsageError
+from avbench import __version__
+from avbench.atomic import atomic_write_bytes
+from avbench.metrics import METRICS, Cases, Resamples, cases, everything_once
+from avbench.types import NonFiniteError, UsageError
 
-CHUNK_CASES = 2**19  # weights held at once: few megabytes, near the cache
 FEW_CLUSTERS = 6
 
 
@@ -33,21 +37,6 @@ class Difference(TypedDict):
     ci_low: float
     ci_high: float
     p: float
-
-
-class Resamples(NamedTuple):
-    """Which videos were drawn how often: case i has weight ``counts[r, cluster[i]]`` in resample r."""
-
-    cluster: np.ndarray  # (N,) int64, index into the sorted cluster names
-    counts: np.ndarray  # (R, G) int32
-
-    @property
-    def n_clusters(self) -> int:
-        return self.counts.shape[1]
-
-    def weights(self, rows: slice = slice(None)) -> np.ndarray:
-        """(rows, N) float64."""
-        return self.counts[rows].astype(np.float64)[:, self.cluster]
 
 
 def resamples(clusters: Any, n_resamples: int = 1000, seed: int = 0) -> Resamples:
@@ -107,10 +96,7 @@ def bootstrap_scores(
     drawn = _drawn(checked, clusters, n_resamples, seed)
     found = {}
     for name in names:
-        value, sample = _distribution(name, checked, drawn)
-        low, high = _interval(value, sample, drawn.n_clusters, level)
-        least, most = sorted((METRICS[name].worst, METRICS[name].best))
-        found[name] = Estimate(value, float(np.clip(low, least, most)), float(np.clip(high, least, most)))
+        found[name] = _estimate(name, *_distribution(name, checked, drawn), drawn.n_clusters, level)
     return found
 
 
@@ -134,12 +120,152 @@ def paired_difference(
     found = {}
     for name in names:
         (value_a, sample_a), (value_b, sample_b) = _distribution(name, a, drawn), _distribution(name, b, drawn)
-        value, sample = value_a - value_b, sample_a - sample_b
-        low, high = _interval(value, sample, drawn.n_clusters, level)
-        found[name] = Difference(
-            difference=value, ci_low=low, ci_high=high, p=_p_value(value, sample, drawn.n_clusters)
-        )
+        found[name] = _difference(value_a - value_b, sample_a - sample_b, drawn.n_clusters, level)
     return found
+
+
+def minimum_detectable_difference(
+    logits_a: Any,
+    logits_b: Any,
+    labels: Any,
+    clusters: Any,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    power: float = 0.8,
+    metrics: Iterable[str] | None = None,
+) -> dict[str, float]:
+    """How far apart two such models must truly be for ``paired_difference`` on these videos to tell them apart with
+    probability ``power``: (t at ``level`` + t at ``power``) x the standard error of their paired difference.
+
+    It is of the size of the data and of how alike the two models err; the difference found does not enter. Nan where
+    ``paired_difference`` has no interval; 0 if both models say the same everywhere.
+    """
+    names, a, b = _chosen(metrics, level), cases(logits_a, labels), cases(logits_b, labels)
+    if not 0 < power < 1:
+        raise UsageError(f"power is {power}; it must lie between 0 and 1, such as 0.8")
+    drawn = _drawn(a, clusters, n_resamples, seed)
+    found = {}
+    for name in names:
+        (value_a, sample_a), (value_b, sample_b) = _distribution(name, a, drawn), _distribution(name, b, drawn)
+        found[name] = _detectable(value_a - value_b, sample_a - sample_b, drawn.n_clusters, level, power)
+    return found
+
+
+# -- rankings ----------------------------------------------------------------------------------------------------------
+
+
+class Ranked(NamedTuple):
+    """One entry of a ranking; see ``rank_groups``. Differences are this entry minus the other one."""
+
+    name: str
+    rank: int  # shared by all entries of a group
+    leader: str  # of its group: the best value in it
+    estimate: Estimate
+    to_leader: Difference  # all 0 (p = 1) for the leader itself
+    to_previous: Difference | None  # to the entry just above; None for the first
+    best_rank: int  # 1 + how many entries are better beyond doubt
+    worst_rank: int  # how many entries are not worse beyond doubt
+
+
+def rank_groups(
+    entries: Mapping[str, Any],
+    labels: Any,
+    clusters: Any,
+    metric: str = "map",
+    n_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    cache: Path | str | None = None,
+) -> list[Ranked]:
+    """Ranks with ties: ``entries`` maps a name to logits (N, 21) on the same cases; the best comes first.
+
+    An entry shares the rank of its group's leader unless the paired interval of their difference (over the same
+    resampled videos) excludes 0; the first entry that is told apart leads the next group, and its rank is one more
+    than the number of entries above it (1, 1, 3). "Tied" means not told apart by this data; it does not mean equal.
+    ``best_rank`` ... ``worst_rank`` compares an entry with all others, each pair by itself (``level`` a pair; nothing
+    is adjusted for the number of pairs). Equal values are ordered by name.
+
+    ``cache``: a folder where an entry's resampled values are kept, named by a hash of its content, so that the next
+    call computes new entries only. ``NonFiniteError`` naming the entry; ``UsageError`` where the metric is undefined.
+    """
+    (metric,) = _chosen([metric], level)
+    n = len(entries)
+    if n == 0:
+        return []
+    drawn: Resamples | None = None
+    values, samples = np.empty(n), np.empty((n, n_resamples))
+    for row, (name, logits) in enumerate(entries.items()):
+        try:
+            checked = cases(logits, labels)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"entry {name}: {error}") from None
+        except UsageError as error:
+            raise UsageError(f"entry {name}: {error}") from None
+        drawn = drawn or _drawn(checked, clusters, n_resamples, seed)
+        values[row], samples[row] = _cached_distribution(metric, checked, drawn, seed, cache)
+        if np.isnan(values[row]):
+            raise UsageError(f"entry {name}: {metric} is undefined on these cases, so it cannot be ranked")
+    assert drawn is not None
+    names, n_clusters = list(entries), drawn.n_clusters
+    sign = -1 if METRICS[metric].higher_is_better else 1
+    order = sorted(range(n), key=lambda row: (sign * values[row], names[row]))
+    values, samples, names = values[order], samples[order], [names[row] for row in order]
+
+    told_apart = np.zeros((n, n), bool)  # [i, j] with i above j
+    for i in range(n - 1):
+        p = _p_values(values[i] - values[i + 1 :], samples[i] - samples[i + 1 :], n_clusters)
+        told_apart[i, i + 1 :] = p < 1 - level  # not so where p is nan: nothing is known
+    ranked: list[Ranked] = []
+    leader = 0
+    for i, name in enumerate(names):
+        if told_apart[leader, i]:
+            leader = i
+
+        def minus(other: int, i: int = i) -> Difference:
+            return _difference(values[i] - values[other], samples[i] - samples[other], n_clusters, level)
+
+        ranked.append(
+            Ranked(
+                name,
+                rank=leader + 1,
+                leader=names[leader],
+                estimate=_estimate(metric, float(values[i]), samples[i], n_clusters, level),
+                to_leader=minus(leader),
+                to_previous=minus(i - 1) if i else None,
+                best_rank=1 + int(told_apart[:, i].sum()),
+                worst_rank=n - int(told_apart[i].sum()),
+            )
+        )
+    return ranked
+
+
+def _cached_distribution(
+    metric: str, checked: Cases, drawn: Resamples, seed: int, cache: Path | str | None
+) -> tuple[float, np.ndarray]:
+    """``_distribution``, from the cache if it is there; an unreadable file is computed anew."""
+    if cache is None:
+        return _distribution(metric, checked, drawn)
+    n_resamples = len(drawn.counts)
+    digest = hashlib.sha256(f"avbench {__version__} {metric} {n_resamples} {seed} {checked.grid}".encode())
+    for array in (checked.probabilities, checked.predicted, checked.labels, drawn.cluster):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    path = Path(cache) / f"{digest.hexdigest()}.npy"
+    try:
+        kept = np.load(path, allow_pickle=False)
+        if kept.shape == (1 + n_resamples,) and kept.dtype == np.float64:
+            return float(kept[0]), kept[1:]
+    except (OSError, ValueError, EOFError):
+        pass
+    value, sample = _distribution(metric, checked, drawn)
+    data = io.BytesIO()
+    np.save(data, np.concatenate([[value], sample]), allow_pickle=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(path, data.getvalue())
+    return value, sample
+
+
+# -- intervals ---------------------------------------------------------------------------------------------------------
 
 
 def _chosen(metrics: Iterable[str] | None, level: float) -> list[str]:
@@ -160,14 +286,9 @@ def _drawn(checked: Cases, clusters: Any, n_resamples: int, seed: int) -> Resamp
 
 
 def _distribution(name: str, checked: Cases, drawn: Resamples) -> tuple[float, np.ndarray]:
-    """The metric's value, and its values (R,) in the resamples; chunked, so memory does not grow with R."""
-    function, n = METRICS[name].function, len(checked.labels)
-    value = float(function(checked, np.ones((1, n)))[0])
-    step = max(1, CHUNK_CASES // n)
-    parts = [
-        function(checked, drawn.weights(slice(first, first + step))) for first in range(0, len(drawn.counts), step)
-    ]
-    return value, np.concatenate([np.empty(0), *parts])
+    """The metric's value, and its values (R,) in the resamples."""
+    function = METRICS[name].function
+    return float(function(checked, everything_once(len(checked.labels)))[0]), function(checked, drawn)
 
 
 def _usable(value: float, sample: np.ndarray, n_clusters: int) -> np.ndarray | None:
@@ -216,17 +337,55 @@ def _interval(value: float, sample: np.ndarray, n_clusters: int, level: float) -
     return float(low), float(high)
 
 
-def _p_value(value: float, sample: np.ndarray, n_clusters: int) -> float:
-    """1 - level of the widest ``_interval`` that still excludes 0, at least 1 / (R + 1)."""
+def _p_values(values: np.ndarray, samples: np.ndarray, n_clusters: int) -> np.ndarray:
+    """(K,) values with their samples (K, R) -> (K,) p: 1 - level of the widest ``_interval`` that still excludes 0, at
+    least 1 / (R + 1); nan where there is no interval."""
     from scipy.special import ndtri, stdtr
 
-    defined = _usable(value, sample, n_clusters)
-    if defined is None:
-        return float("nan")
+    k, n_resamples = samples.shape
+    defined = np.count_nonzero(~np.isnan(samples), axis=1)
+    usable = (defined > 0) & (n_resamples <= 2 * defined) & ~np.isnan(values)
+    if n_clusters < 2 or not usable.any():
+        return np.full(k, np.nan)
     if n_clusters < FEW_CLUSTERS:
-        spread = float(defined.std())
-        reach = 0.0 if value == 0 else abs(value) / spread if spread else float("inf")
+        spread = np.array([_spread(sample) for sample in samples])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reach = np.where(values == 0, 0.0, np.abs(values) / spread)
     else:
-        reach = abs(float(ndtri(_share_below(defined, 0.0))) - 2 * float(ndtri(_share_below(defined, value))))
-    p = 2 * float(stdtr(n_clusters - 1, -reach / _widening(n_clusters)))
-    return max(p, 1 / (len(sample) + 1))
+
+        def place(points: np.ndarray) -> np.ndarray:
+            below = np.count_nonzero(samples < points, axis=1) + 0.5 * np.count_nonzero(samples == points, axis=1)
+            return ndtri((below + 0.5) / (defined + 1))
+
+        reach = np.abs(place(np.zeros((1, 1))) - 2 * place(values[:, None]))
+    p = 2 * stdtr(n_clusters - 1, -reach / _widening(n_clusters))
+    return np.where(usable, np.maximum(p, 1 / (n_resamples + 1)), np.nan)
+
+
+def _p_value(value: float, sample: np.ndarray, n_clusters: int) -> float:
+    return float(_p_values(np.array([value]), sample[None], n_clusters)[0])
+
+
+def _spread(sample: np.ndarray) -> float:
+    return float(sample[~np.isnan(sample)].std()) if not np.isnan(sample).all() else float("nan")
+
+
+def _detectable(value: float, sample: np.ndarray, n_clusters: int, level: float, power: float) -> float:
+    from scipy.special import stdtrit
+
+    if _usable(value, sample, n_clusters) is None:
+        return float("nan")
+    reach = float(stdtrit(n_clusters - 1, (1 + level) / 2) + stdtrit(n_clusters - 1, power))
+    return reach * _widening(n_clusters) * _spread(sample)
+
+
+def _estimate(metric: str, value: float, sample: np.ndarray, n_clusters: int, level: float) -> Estimate:
+    """With its interval, which never leaves the range of the metric."""
+    low, high = _interval(value, sample, n_clusters, level)
+    least, most = sorted((METRICS[metric].worst, METRICS[metric].best))
+    return Estimate(value, float(np.clip(low, least, most)), float(np.clip(high, least, most)))
+
+
+def _difference(value: float, sample: np.ndarray, n_clusters: int, level: float) -> Difference:
+    low, high = _interval(value, sample, n_clusters, level)
+    return Difference(difference=float(value), ci_low=low, ci_high=high, p=_p_value(value, sample, n_clusters))
