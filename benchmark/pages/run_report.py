@@ -64,7 +64,7 @@ def run_page(result: RunResult, segments: Sequence[SegmentRecord], logits: np.nd
         result=result,
         rows=table_rows(result),
         metrics=list(METRICS.values()),
-        curves=curve_charts(result.curve, trivial),
+        curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial),
         slices=slice_tables(result.slices),
         errors=errors(answers, at),
         at=at + 1,

@@ -104,25 +104,25 @@ def worst_segments(answers: Answers, at: int, n: int = N_WORST) -> list[Belief]:
     return found
 
 
-def curve_charts(curve: Sequence[Scores], beside: Scores | None = None) -> list[tuple[str, Markup]]:
-    """(title, chart) of the metrics over the windows seen (one score map a window); ``beside``: the row "always in
+def curve_charts(curve: Mapping[int, Scores], beside: Scores | None = None) -> list[tuple[str, Markup]]:
+    """(title, chart) of the metrics over the windows seen (window -> scores); ``beside``: the row "always in
     sync", which accuracy has to beat."""
     if len(curve) < 2:
         return []
     found = []
     for name in CURVES:
         metric = METRICS[name]
-        points = [scores.get(name, Score(value=None)) for scores in curve]
+        points = [scores.get(name, Score(value=None)) for scores in curve.values()]
         line = charts.Line(
             metric.title,
-            [i + 1 for i in range(len(points))],
+            list(curve),
             [p.value for p in points],
             [p.ci_low for p in points],
             [p.ci_high for p in points],
         )
         trivial = beside[name].value if beside else None
         references = [charts.Reference("always in sync", trivial)] if trivial is not None else []
-        title, x_ticks = f"{metric.title} over the windows seen", charts.count_ticks(len(points))
+        title, x_ticks = f"{metric.title} over the windows seen", charts.count_ticks(max(curve))
         y_range = None if metric.unit else (0.0, 1.0)
         chart = charts.curve([line], title, "windows seen", y_range, references, x_ticks)
         found.append((f"{metric.title}: {metric.description}", chart))
