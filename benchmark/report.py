@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,10 @@ def _count(n: int, word: str, plural: str = "s") -> str:
     return f"{n} {word}{'' if n == 1 else plural}"
 
 
+def _align(heads: Sequence[str]) -> list[str]:
+    return ["left"] + ["right"] * (len(heads) - 1)
+
+
 # -- avbench data info -------------------------------------------------------------------------------------------------
 
 
@@ -131,10 +135,38 @@ def render_info(facts: Mapping[str, Any]) -> str:
         f"media     {facts['media_root']}",
         f"sha256    {facts['sha256']}",
     ]
-    for name in ("categories", "channels", "events"):
+    for name in ("categories", "events"):
         counts = {key or "(none)": n for key, n in facts[name].items()}
         if counts:
             lines.append(f"{name:9} {' · '.join(f'{key} {n}' for key, n in counts.items())}")
+    if facts["unseen_media"]:
+        lines.append(f"unseen    {facts['unseen_media']} clips: no media was there; their length is the promised one")
+    heads = [
+        "split",
+        "channels",
+        "videos",
+        "clips",
+        "segments",
+        "hours",
+        "clip (s)",
+        "per clip",
+        "in sync",
+        "annotated",
+    ]
+    rows: list[list[Any]] = [
+        [
+            *(r[key] for key in ("split", "channels", "videos", "clips", "segments")),
+            *(f"{r[key]:.1f}" for key in ("hours", "clip_s", "segments_per_clip")),
+            *(f"{100 * r[key]:.1f} %" for key in ("in_sync", "annotated")),
+        ]
+        for r in facts["overview"]
+    ]
+    lines += ["", *tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads)).splitlines()]
+    if len(facts["by_channel"]) > 2:  # more than one channel and the total
+        heads = ["channel", "videos", "clips", "hours", "segments"]
+        rows = [[r[key] if key != "hours" else f"{r[key]:.1f}" for key in heads] for r in facts["by_channel"]]
+        table = tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads))
+        lines += ["", *table.splitlines()]
     lines += ["", "segments per offset"]
     grid, histogram = OffsetGrid(), facts["class_histogram"]
     longest = max(histogram, default=0)

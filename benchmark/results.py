@@ -46,13 +46,13 @@ Number = Annotated[float | None, BeforeValidator(_undefined_is_null)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Part(BaseModel):
+class StrictPart(BaseModel):
     """Unknown fields are refused, numbers are finite, nothing is converted from text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
-class Score(_Part):
+class Score(StrictPart):
     """A metric's value with its interval; null where undefined."""
 
     value: Number
@@ -68,7 +68,7 @@ def as_scores(estimates: Mapping[str, Estimate]) -> Scores:
     return {name: Score(value=e.value, ci_low=e.ci_low, ci_high=e.ci_high) for name, e in estimates.items()}
 
 
-class ModelInfo(_Part):
+class ModelInfo(StrictPart):
     name: str
     backbone: str
     head: str
@@ -78,7 +78,7 @@ class ModelInfo(_Part):
     weights_note: str = ""
 
 
-class DataInfo(_Part):
+class DataInfo(StrictPart):
     name: str
     split: str
     manifest_sha256: Sha256
@@ -86,12 +86,12 @@ class DataInfo(_Part):
     note: str = ""  # for example "procedural stand-in"
 
 
-class Slice(_Part):
+class Slice(StrictPart):
     n: Annotated[int, Field(ge=0)]
     scores: Scores
 
 
-class ReferenceRow(_Part):
+class ReferenceRow(StrictPart):
     """A row shown beside the result: a trivial baseline, or the same backbone with another head or window count."""
 
     name: str
@@ -102,7 +102,7 @@ class ReferenceRow(_Part):
     note: str = ""
 
 
-class Failure(_Part):
+class Failure(StrictPart):
     """A segment that could not be scored, and why. Nothing stands in for it."""
 
     segment_id: str
@@ -110,19 +110,19 @@ class Failure(_Part):
     reason: str
 
 
-class Latency(_Part):
+class Latency(StrictPart):
     """A by-product of the run, not a measurement to quote: see ``avbench latency``."""
 
     ms_per_step: Annotated[float, Field(ge=0)]
     note: Literal["indicative"] = "indicative"
 
 
-class FileRef(_Part):
+class FileRef(StrictPart):
     path: str  # relative to run.json
     sha256: Sha256
 
 
-class RunResult(_Part):
+class RunResult(StrictPart):
     """One evaluation: model, data, scores and everything needed to judge or repeat it.
 
     ``signature`` is protocol|model|data|version. ``scores`` maps a metric's name to its value and interval; ``slices``
@@ -196,7 +196,7 @@ def read_run(path: Path) -> RunResult:
     schema version, unknown, missing or wrong fields (the first one is named)."""
     path = Path(path)
     path = path / RUN_FILE if path.is_dir() else path
-    document = _parse_json(_read(path, MAX_RUN_BYTES), path)
+    document = parse_json(read_bytes(path, MAX_RUN_BYTES), path)
     if not isinstance(document, dict):
         raise UsageError(f"{path} does not hold a run result (a JSON object)")
     version = document.get("schema_version")
@@ -259,16 +259,22 @@ def write_predictions(path: Path, segment_ids: Sequence[str], logits: Any) -> st
 
 
 def read_predictions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Segment ids and logits (N, W, 21) float32, segments in the file's order.
+    """Segment ids and logits (N, W, 21) float32, segments in the file's order; checked as in ``parse_predictions``."""
+    return parse_predictions(read_bytes(Path(path), MAX_PREDICTIONS_BYTES), str(path))
 
-    Checked, because the file may come from anyone: size before parsing, columns and types, every segment with every
-    iteration 1 ... W exactly once (in any row order), all logits finite. ``UsageError`` or ``NonFiniteError`` if not.
+
+def parse_predictions(
+    data: bytes, path: str, max_rows: int = MAX_PREDICTION_ROWS
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Segment ids and logits (N, W, 21) float32 of a predictions file's bytes; ``path`` names it in errors.
+
+    Checked, because the file may come from anyone: declared size before parsing, columns and types, every segment with
+    every iteration 1 ... W exactly once (in any row order), all logits finite. ``UsageError`` or ``NonFiniteError`` if
+    not.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = Path(path)
-    data = _read(path, MAX_PREDICTIONS_BYTES)
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         n_rows, schema = file.metadata.num_rows, file.schema_arrow
@@ -281,9 +287,9 @@ def read_predictions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
             f"{path} has the columns {found[:200]} ...; needed are segment_id string, iteration int16, "
             f"logit_0 ... logit_{N_CLASSES - 1} float"
         )
-    if not 0 < n_rows <= MAX_PREDICTION_ROWS or unpacked > MAX_PREDICTIONS_BYTES:
+    if not 0 < n_rows <= max_rows or unpacked > MAX_PREDICTIONS_BYTES:
         raise UsageError(
-            f"{path} declares {n_rows} rows and {unpacked} bytes unpacked; between 1 and {MAX_PREDICTION_ROWS} rows in "
+            f"{path} declares {n_rows} rows and {unpacked} bytes unpacked; between 1 and {max_rows} rows in "
             f"at most {MAX_PREDICTIONS_BYTES} bytes can be read"
         )
     try:
@@ -345,7 +351,9 @@ def _refuse_non_finite(flat: np.ndarray, segment_ids: Sequence[str], iterations:
         )
 
 
-def _parse_json(data: bytes, path: Path) -> Any:
+def parse_json(data: bytes, path: Path | str) -> Any:
+    """Strict JSON in UTF-8: no NaN, no infinity, no key twice, no half surrogate pair; else ``UsageError``."""
+
     def refuse(token: str) -> Any:
         raise ValueError(f"{token[:40]} is not a finite number")
 
@@ -367,7 +375,8 @@ def _parse_json(data: bytes, path: Path) -> Any:
         raise UsageError(f"{path} is not strict JSON: {_one_line(error)}") from None
 
 
-def _read(path: Path, limit_bytes: int) -> bytes:
+def read_bytes(path: Path, limit_bytes: int) -> bytes:
+    """A file's bytes; ``UsageError`` if it has more than ``limit_bytes`` or cannot be read."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size

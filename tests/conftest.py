@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +21,15 @@ from avbench.doctor import click_and_flash
 from avbench.manifest import Manifest, write_manifest
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, ticks
 from avbench.types import ClipRecord, OffsetGrid, SegmentRecord
+
+# Read when the hub's client is imported: no test reaches the real hub or uses anybody's token or cache; a test that
+# wants a hub starts its own (tests/support/loopback_hub.py). Nobody answers at this address.
+for _name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
+    os.environ.pop(_name, None)
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ["HF_HOME"] = os.path.join(tempfile.gettempdir(), f"avbench-tests-no-hub-{os.getpid()}")
+for _name in ("XET", "TELEMETRY", "UPDATE_CHECK", "PROGRESS_BARS"):
+    os.environ[f"HF_HUB_DISABLE_{_name}"] = "1"
 
 # a busy machine is slow, not wrong
 settings.register_profile("avbench", deadline=None)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import SIGN, Progress, add_command, count, hop_s, manifest_of, say_each
+from avbench.commands.common import SIGN, Progress, add_command, count, hop_s, manifest_of, say, say_each
 
 
 def add(commands: Any) -> None:
@@ -51,7 +51,15 @@ def add(commands: Any) -> None:
     )
     ls.add_argument("folders", nargs="*", metavar="DIR", help="list the manifests under these folders")
 
-    info = add_command(verbs, "info", _data_info, "what is in it", "Counts, classes, support.", "avbench data info DIR")
+    info = add_command(
+        verbs,
+        "info",
+        _data_info,
+        "what is in it",
+        "Tables shaped like the paper's Tables 1 and 2, classes, support.",
+        "avbench data info DIR",
+        "avbench data info DIR --plot offsets.svg",
+    )
     verify = add_command(
         verbs,
         "verify",
@@ -64,6 +72,7 @@ def add(commands: Any) -> None:
         verb.add_argument("data", nargs="?", default="synthsync", metavar="DATA", help="a name or a manifest folder")
         verb.add_argument("--split", help="only this split (default: all of a folder, test of synthsync)")
     info.add_argument("--json", action="store_true", help="print one JSON object")
+    info.add_argument("--plot", type=Path, metavar="FILE", help="draw the histogram of Figure 1 (.svg or .png)")
     verify.add_argument("--no-decode", action="store_true", help="compare hashes only")
 
 
@@ -124,9 +133,16 @@ def _data_ls(args: argparse.Namespace) -> int:
 
 
 def _data_info(args: argparse.Namespace) -> int:
-    from avbench.data.inspect import info
+    from avbench.data.inspect import info, plot_offsets
+    from avbench.plots import check_format
 
-    facts = info(manifest_of(args))
+    if args.plot:
+        check_format(args.plot)
+    manifest = manifest_of(args)
+    facts = info(manifest)
+    if args.plot:
+        plot_offsets(manifest, args.plot)
+        say(f"drawn: {args.plot}")
     if args.json:
         print(json.dumps(facts, indent=2))
     else:

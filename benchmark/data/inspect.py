@@ -12,7 +12,7 @@ import numpy as np
 from avbench.data.media import media_sha256, probe
 from avbench.manifest import Manifest, check
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
-from avbench.types import MediaError
+from avbench.types import ClipRecord, MediaError, offset_in_words
 
 SUPPORT_HOPS_S = (1, 2, 3, 4)
 SUPPORT_WINDOWS = (2, 4, 6, 8, 12, 18, 24, 36, 48)
@@ -20,7 +20,9 @@ SUPPORT_WINDOWS = (2, 4, 6, 8, 12, 18, 24, 36, 48)
 
 def info(manifest: Manifest) -> dict[str, Any]:
     """Statistics as plain data. Hours are of clips; ``support[hop_s][n_windows]`` counts the segments whose clip holds
-    that many 5 s windows of the streaming protocol; ``class_histogram`` has one count per offset class."""
+    that many 5 s windows of the streaming protocol; ``class_histogram`` has one count per offset class. ``overview``,
+    ``by_channel`` and ``offsets`` are those of the functions of that name; ``unseen_media`` counts clips whose file
+    was not there when the manifest was made (their length is the promised one)."""
     segments, clips = manifest.segments, manifest.clips.values()
     classes = Counter(s.offset_class for s in segments)
     hashes = Counter(c.sha256 for c in clips)
@@ -53,11 +55,105 @@ def info(manifest: Manifest) -> dict[str, Any]:
             hop: {n: int((rooms >= (5 + (n - 1) * hop) * TICKS_PER_S).sum()) for n in SUPPORT_WINDOWS}
             for hop in SUPPORT_HOPS_S
         },
-        "duplicate_media": sum(n - 1 for n in hashes.values()),
+        "overview": overview(manifest),
+        "by_channel": by_channel(manifest),
+        "offsets": offsets(manifest),
+        "duplicate_media": sum(n - 1 for sha256, n in hashes.items() if sha256),
+        "unseen_media": hashes[""],
         "warnings": [
             f"clip {name}: {text}" for name, source in manifest.sources.items() for text in source.get("warnings", ())
         ],
     }
+
+
+def overview(manifest: Manifest) -> list[dict[str, Any]]:
+    """Rows shaped like the paper's Table 1 (a data set in one line): one per split and, if there are several, "all".
+
+    ``split, channels, videos, clips, segments`` (counts), ``hours`` (of clips), ``clip_s`` and ``segments_per_clip``
+    (means), ``in_sync`` (share of segments with offset class "in sync"), ``annotated`` (share with a category)."""
+    rows = []
+    for name in (*manifest.splits, *(("all",) if len(manifest.splits) > 1 else ())):
+        segments = [s for s in manifest.segments if name in (s.split, "all")]
+        used = {s.clip_id for s in segments}
+        clips = [c for c in manifest.clips.values() if name in (c.split, "all") or c.id in used]
+        hours = seconds(sum(c.duration for c in clips)) / 3600
+        middle = manifest.grid.class_of(0.0)
+        rows.append(
+            {
+                "split": name,
+                "channels": len({c.channel for c in clips if c.channel}),
+                "videos": len({c.video_id for c in clips}),
+                "clips": len(clips),
+                "segments": len(segments),
+                "hours": hours,
+                "clip_s": hours * 3600 / len(clips) if clips else 0.0,
+                "segments_per_clip": len(segments) / len(clips) if clips else 0.0,
+                "in_sync": _share(sum(s.offset_class == middle for s in segments), len(segments)),
+                "annotated": _share(sum(bool(s.category) for s in segments), len(segments)),
+            }
+        )
+    return rows
+
+
+def by_channel(manifest: Manifest) -> list[dict[str, Any]]:
+    """Rows shaped like the paper's Table 2: ``channel, videos, clips, hours, segments``, by name, and a "total"."""
+    clips, segments = list(manifest.clips.values()), Counter(s.channel for s in manifest.segments)
+
+    def row(name: str, inside: list[ClipRecord], n_segments: int) -> dict[str, Any]:
+        return {
+            "channel": name,
+            "videos": len({c.video_id for c in inside}),
+            "clips": len(inside),
+            "hours": seconds(sum(c.duration for c in inside)) / 3600,
+            "segments": n_segments,
+        }
+
+    names = sorted({c.channel for c in clips} | set(segments))
+    rows = [row(name or "(none)", [c for c in clips if c.channel == name], segments[name]) for name in names]
+    return [*rows, row("total", clips, len(manifest.segments))]
+
+
+def offsets(manifest: Manifest) -> list[dict[str, Any]]:
+    """The histogram of the paper's Figure 1: one row per offset class, ``offset_s, in_words, segments, share``."""
+    classes = Counter(s.offset_class for s in manifest.segments)
+    grid = manifest.grid
+    return [
+        {
+            "offset_s": grid.offset_of(c),
+            "in_words": offset_in_words(grid.offset_of(c)),
+            "segments": classes[c],
+            "share": _share(classes[c], len(manifest.segments)),
+        }
+        for c in range(grid.n_classes)
+    ]
+
+
+def plot_offsets(manifest: Manifest, path: Path) -> None:
+    """Figure 1: how often each offset occurs, the classes in seconds; a second panel with the most frequent audio
+    events if the manifest has any. ``UsageError``: neither SVG nor PNG; ``AvbenchError``: cannot be written."""
+    from avbench.plots import COLOURS, check_format, drawing, write_figure
+
+    check_format(path)
+    rows = offsets(manifest)
+    events = list(_counts(event for s in manifest.segments for event in s.events).items())[:12]
+    with drawing(4.6 * (2 if events else 1), 3.2) as figure:
+        axes = figure.subplots(1, 2 if events else 1, squeeze=False)[0]
+        width = 0.8 * (rows[1]["offset_s"] - rows[0]["offset_s"])
+        axes[0].bar([r["offset_s"] for r in rows], [r["segments"] for r in rows], width, color=COLOURS[2])
+        axes[0].set_xlabel("offset (s): audio late  <  0 in sync  <  audio early")
+        axes[0].set_ylabel("segments")
+        axes[0].set_title(f"{manifest.name}, {len(manifest.segments)} segments", fontsize=9)
+        if events:
+            names, counts = [name for name, _ in reversed(events)], [n for _, n in reversed(events)]
+            axes[1].barh(names, counts, color=COLOURS[1])
+            axes[1].set_xlabel("segments with the audio event")
+        for axis in axes:
+            axis.grid(alpha=0.25, lw=0.5, axis="x" if axis is not axes[0] else "y")
+        write_figure(figure, path)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
 
 
 def _rooms(manifest: Manifest) -> np.ndarray:
