@@ -88,7 +88,9 @@ def assemble(entries: Sequence[Entry], store: Path, decisions: Sequence[Decision
 
     ``store``: the folder of the cache, as in ``read_entries``.
     """
-    tracks = {name: (track, truth(track)) for name, track in TRACKS.items() if seconds(track.protocol.hop) == MAIN_HOP_S}
+    tracks = {
+        name: (track, truth(track)) for name, track in TRACKS.items() if seconds(track.protocol.hop) == MAIN_HOP_S
+    }
     tracks |= {entry.track.name: (entry.track, entry.truth) for entry in entries}
     hops = _over_hops(entries, store)
     boards = []

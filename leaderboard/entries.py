@@ -28,10 +28,18 @@ from avbench.metrics import METRICS
 from avbench.pages import fragment
 from avbench.pages.charts import count_ticks
 from avbench.pages.sections import Answers, curve_charts, errors, slice_tables
-from avbench.results import Scores, Slice, as_scores
+from avbench.results import Scores, Slice, as_scores, parse_json
 from avbench.stats import bootstrap_scores, rank_groups
 from avbench.submissions.check import claim_problems, entry_of, values
-from avbench.submissions.format import Folder, Submission, ValidationError, find_entries, read_folder, shown
+from avbench.submissions.format import (
+    LATENCY_FILE,
+    Folder,
+    Submission,
+    ValidationError,
+    find_entries,
+    read_folder,
+    shown,
+)
 from avbench.submissions.tracks import Track, Truth, known
 from avbench.types import AvbenchError
 
@@ -39,6 +47,7 @@ RANKED_BY = "map"
 SHOWN_ALONG = ("acc", "map", "mae_s")  # metrics shown per window and per category
 N_RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
 FEW_RESAMPLES = 200  # along the windows and by category: intervals for looking at
+LATENCY_SHOWN = ("p50_ms", "p90_ms", "p99_ms", "n", "ratio_to_snapshot", "unstable")
 FEW_ENTRIES = 4  # computed in this process; more are worth the start of others
 PARTS_OF_THE_KEY = ("avbench", "avbench.pages", "avbench.pages.templates", "avbench.leaderboard")
 
@@ -67,7 +76,7 @@ class Entry:
     track: Track
     truth: Truth
     scored: Scored
-    latency: Any = None  # benchmark/latency's record, if the entry has one
+    latency: Mapping[str, float | bool] | None = None  # what is shown of its latency.json, told by its makers
 
     @property
     def name(self) -> str:
@@ -104,7 +113,9 @@ def read_entries(
         if problem:
             found[path] = Refused((_below(path, root), problem))
         elif not _from_cache(path, root, store, labels, found):
-            raise AvbenchError(f"{store}: what was just computed for {_below(path, root)} is not there; is it writable?")
+            raise AvbenchError(
+                f"{store}: what was just computed for {_below(path, root)} is not there; is it writable?"
+            )
     ordered = [found[path] for path in folders]
     return [e for e in ordered if isinstance(e, Entry)], [e for e in ordered if isinstance(e, Refused)]
 
@@ -120,8 +131,19 @@ def _from_cache(path: Path, root: Path, store: Path, labels: Path | None, found:
     scored = load(store, entry_key(read, track, truth))
     if scored is None:
         return False
-    found[path] = Entry(read.submission, track, truth, scored, read.content.get("latency.json"))
+    found[path] = Entry(read.submission, track, truth, scored, _latency(read))
     return True
+
+
+def _latency(read: Folder) -> dict[str, float | bool] | None:
+    """The figures of latency.json that are shown; what is missing or is no number is left out."""
+    if LATENCY_FILE not in read.content:
+        return None
+    document = parse_json(read.content[LATENCY_FILE], read.path / LATENCY_FILE)
+    if not isinstance(document, dict):
+        return {}
+    facts = {name: document.get(name) for name in LATENCY_SHOWN}
+    return {name: value for name, value in facts.items() if isinstance(value, int | float)}
 
 
 def _below(path: Path, root: Path) -> str:
@@ -147,13 +169,21 @@ def _compute(
             for problem in pool.map(work, paths, chunksize=2):
                 yield left.pop(0), problem
     except BrokenProcessPool:
-        for path in left:
-            with ProcessPoolExecutor(1, mp_context=mp.get_context("spawn")) as pool:
-                try:
-                    problem = pool.submit(work, path).result()
-                except BrokenProcessPool:
-                    problem = "predictions: reading them brought the reader down"
-            yield path, problem
+        yield from ((path, _alone(work, path)) for path in left)
+
+
+def _alone(work: Callable[[Path], str | None], path: Path) -> str | None:
+    """``work(path)`` in a process of its own, so that its end is nobody else's."""
+    with ProcessPoolExecutor(1, mp_context=mp.get_context("spawn")) as pool:
+        try:
+            pool.submit(int).result()
+        except BrokenProcessPool:
+            reason = "a script that calls this needs `if __name__ == '__main__':`"
+            raise AvbenchError(f"no further process can be started ({reason}); or use one worker") from None
+        try:
+            return pool.submit(work, path).result()
+        except BrokenProcessPool:
+            return "predictions: reading them brought the reader down"
 
 
 def _check_and_score(path: Path, store: Path, labels: Path | None) -> str | None:

@@ -74,6 +74,11 @@ def interval(low: float | None, high: float | None, digits: int = 2) -> str:
     return f"{number(low, digits)}–{number(high, digits)}"
 
 
+def sortable(value: float | None) -> str:
+    """For a script that sorts; empty where undefined."""
+    return "" if value is None or value != value else f"{value:.6g}"
+
+
 def seconds_short(value: float) -> str:
     """``+0.4``, ``−1.2``, ``0``: for narrow headings; elsewhere ``offset_in_words``."""
     return "0" if abs(value) < 0.005 else f"{'+' if value > 0 else chr(0x2212)}{abs(value):.1f}"
@@ -92,6 +97,7 @@ def _environment(package: str) -> Environment:
     environment.filters.update(
         number=number, interval=interval, seconds_short=seconds_short, in_words=class_in_words, safe_url=safe_url
     )
+    environment.filters["sortable"] = sortable
     grid = OffsetGrid()
     offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
     environment.globals.update(METRICS=METRICS, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)
