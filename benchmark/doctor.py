@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -23,8 +24,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avbench.protocol import streaming
+from avbench.registry import ModelOptions, load, resolve
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
-from avbench.types import AvbenchError, ClipRecord, FrontEnd, OffsetGrid, SegmentRecord, Snapshot, offset_in_words
+from avbench.types import (
+    AvbenchError,
+    ClipRecord,
+    FrontEnd,
+    OffsetGrid,
+    SegmentRecord,
+    Snapshot,
+    UsageError,
+    offset_in_words,
+)
 
 BANNED = ("torchvision", "torchaudio", "torchcodec", "timm")  # their mere presence breaks torch users in known ways
 IMPOSED_S = (-2.0, -1.2, -0.4, 0.0, 0.2, 0.8, 1.6)  # by reading the sound elsewhere
@@ -38,11 +49,16 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine(model: str | None = None, store: Path | None = None) -> Iterator[Finding]:
+def examine(
+    model: str | None = None, store: Path | None = None, options: ModelOptions | None = None
+) -> Iterator[Finding]:
     """The findings, one by one as they are made: about ``model``, or about this machine if none is named."""
+    options = options or ModelOptions()
     checks: tuple[Callable[[], Iterator[Finding]], ...]
     if model is not None:
-        checks = (lambda: _model(model),)
+        checks = (lambda: _model(model, options),)
+    elif options.changes_anything:
+        raise UsageError("weights, dtype and compiling are a model's: name the model")
     else:
         checks = (_environment, _decoder, _shifts, _weights, lambda: _store(store))
     for check in checks:
@@ -162,8 +178,6 @@ def _shifted_manifest(folder: Path) -> tuple[Any, dict[str, float]]:
 
 
 def _weights() -> Iterator[Finding]:
-    import json
-
     from avbench.baselines import weights
 
     found = sorted(p.name for p in files(weights).iterdir() if p.name.endswith(".safetensors"))
@@ -200,16 +214,16 @@ def _store(root: Path | None) -> Iterator[Finding]:
 # -- a model -----------------------------------------------------------------------------------------------------------
 
 
-def _model(name: str) -> Iterator[Finding]:
+def _model(name: str, options: ModelOptions) -> Iterator[Finding]:
     """Shape, determinism, batch invariance, two-tower equality, causality of the head, fingerprint stability."""
-    from avbench.registry import load_model, resolve
-    from avbench.types import UsageError
-
-    if resolve(name).load_backbone is None:
+    resolved = resolve(name, options)
+    if resolved.load_backbone is None:
         raise UsageError(f"{name} looks at no media: there is nothing to check")
-    model = load_model(name)
+    model = load(resolved)
     video, audio = _windows(model.backbone.frontend)  # type: ignore[union-attr]
     yield Finding(True, f"{name} loads: {model.description or 'no description'}")
+    if model.random_seed is not None:
+        yield Finding(True, f"RANDOM WEIGHTS (seed {model.random_seed}): its scores will mean nothing")
     trained_on = model.trained_on if model.trained_on not in ("", "undeclared") else "undeclared (set trained_on)"
     yield Finding(True, f"trained on: {trained_on}")
     try:
@@ -234,7 +248,7 @@ def _model(name: str) -> Iterator[Finding]:
         except Exception as error:
             yield Finding(False, f"two towers: {_line(error)}")
     yield _causality(model)
-    yield _fingerprint(name, model.backbone)
+    yield _fingerprint(name, model.backbone, options)
 
 
 def _windows(frontend: FrontEnd, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -324,17 +338,20 @@ def _causality(model: Any) -> Finding:
     return Finding(ok, f"causality: noise in the future of head {model.head_name} {said}")
 
 
-def _fingerprint(name: str, backbone: Any) -> Finding:
+def _fingerprint(name: str, backbone: Any, options: ModelOptions) -> Finding:
     """The fingerprint in a process of its own, with another hash seed, must be the same."""
     from avbench.fingerprint import model_fingerprint
 
     here = model_fingerprint(backbone)
     code = (
-        "import sys; from avbench.registry import load_model; from avbench.fingerprint import model_fingerprint; "
-        "print(model_fingerprint(load_model(sys.argv[1]).backbone))"
+        "import json, sys; from avbench.registry import load_model; "
+        "from avbench.fingerprint import model_fingerprint; "
+        "print(model_fingerprint(load_model(sys.argv[1], **json.loads(sys.argv[2])).backbone))"
     )
-    environment = os.environ | {"PYTHONHASHSEED": "17"}
-    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, env=environment)
+    environment, arguments = os.environ | {"PYTHONHASHSEED": "17"}, json.dumps(options.arguments())
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, arguments], capture_output=True, text=True, env=environment
+    )
     there = done.stdout.strip().splitlines()[-1:] or ["nothing"]
     ok = there[0] == here
     why = "" if ok else ": its weights or settings are not the same every time it is made"

@@ -76,6 +76,12 @@ class ModelInfo(StrictPart):
     description: str = ""
     trained_on: str = "undeclared"
     weights_note: str = ""
+    full_size: bool = False
+    random_weights: Annotated[int, Field(ge=0)] | None = None  # the seed; such scores mean nothing
+    audio_lead_trim_samples: Annotated[int, Field(ge=0)] = 0  # how much earlier than true the model hears the sound
+    token: str = ""  # where the head's streaming token comes from; "" if it needs none
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # other than float32: autocast
+    compiled: bool = False
 
 
 class DataInfo(StrictPart):
@@ -84,6 +90,7 @@ class DataInfo(StrictPart):
     manifest_sha256: Sha256
     n_clips: Annotated[int, Field(ge=0)]
     note: str = ""  # for example "procedural stand-in"
+    labels: Literal["public", "hidden"] = "public"  # hidden: no score can be computed, all are null
 
 
 class Slice(StrictPart):

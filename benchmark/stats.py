@@ -109,13 +109,17 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
     metrics: Iterable[str] | None = None,
+    labels_b: Any = None,
 ) -> dict[str, Difference]:
     """Metric of A minus metric of B for two models on the same cases, over the same resamples of videos.
+
+    ``labels_b`` (N,): what is true of B's cases where that is something else (the same segments, offsets drawn anew).
 
     ``p`` is two-sided and agrees with the interval: it is below 1 - ``level`` just when the interval excludes 0. It is
     never below what ``n_resamples`` can tell. Nan bounds and p where ``bootstrap_scores`` has nan.
     """
-    names, a, b = _chosen(metrics, level), cases(logits_a, labels), cases(logits_b, labels)
+    names, a = _chosen(metrics, level), cases(logits_a, labels)
+    b = cases(logits_b, labels if labels_b is None else labels_b)
     drawn = _drawn(a, clusters, n_resamples, seed)
     found = {}
     for name in names:

@@ -23,9 +23,9 @@ from avbench.submissions.format import (
     Problem,
     Submission,
     ValidationError,
-    expected_signature,
     read_folder,
     refuse,
+    signature_problem,
 )
 from avbench.submissions.tracks import Track, Truth, known
 from avbench.types import AvbenchError, UsageError
@@ -161,7 +161,8 @@ def _check_run(submission: Submission, track: Track, truth: Truth) -> None:
             problems.append(Problem(f"run.{field}", f"is {found}; track {track.name} needs {expected}"))
 
     must_be("manifest_sha256", run.manifest_sha256, track.manifest_sha256)
-    must_be("signature", run.signature, expected_signature(track, run.model_fingerprint, run.avbench_version))
+    wrong = signature_problem(run.signature, track, run.model_fingerprint, run.avbench_version)
+    problems += [Problem("run.signature", wrong)] if wrong else []
     must_be("n_segments", run.n_segments, len(truth.segment_ids))
     must_be("iterations", run.iterations, track.protocol.iterations)
     if problems:

@@ -369,9 +369,19 @@ def write_folder(root: Path, submission: Submission, content: dict[str, bytes]) 
     return folder
 
 
-def expected_signature(track: Track, fingerprint: str, version: str) -> str:
-    """The signature that a run of this model on this track has."""
-    return f"{track.protocol.signature()}|m:{fingerprint[:12]}|d:{track.manifest_sha256[:12]}|v{version}"
+def signature_problem(signature: str, track: Track, fingerprint: str, version: str) -> str:
+    """Why this is not the signature of a run of such a model on such a track; empty if it is."""
+    before = f"{track.protocol.signature()}|m:{fingerprint[:12]}"
+    after = f"|d:{track.manifest_sha256[:12]}|v{version}"
+    # between them stands how the logits were computed: lead trim, precision, compiling (registry.StreamingModel)
+    how = signature.removeprefix(before).removesuffix(after)
+    if not signature.startswith(before) or not signature.endswith(after) or len(before) + len(after) > len(signature):
+        return f"is {signature}; track {track.name} needs {before}{after}"
+    if re.fullmatch(r"\|?[a-z0-9|]*random[0-9]+", how):
+        return "is that of random weights: such scores mean nothing"
+    if not re.fullmatch(r"(\|lead[0-9]{1,6})?(\|b?float16)?(\|compiled)?", how):
+        return f"has {how!r} between model and data; only lead, precision and compiled may stand there"
+    return ""
 
 
 if __name__ == "__main__":

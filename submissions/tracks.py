@@ -104,6 +104,8 @@ TRACKS: dict[str, Track] = {
         ),
     )
 }
+# what `avbench run --data TRACK` means, for the tracks of the usual protocol: (data, split)
+DATA_OF_TRACK = {t.name: (t.data, t.split) for t in TRACKS.values() if t.protocol == streaming()}
 
 
 def find(name: str) -> Track:
