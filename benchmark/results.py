@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -33,6 +33,7 @@ SCHEMA_FILE = Path(__file__).parent / "schemas" / "run_result.v1.json"
 MAX_RUN_BYTES = 64 * 2**20
 MAX_PREDICTIONS_BYTES = 2**30
 MAX_PREDICTION_ROWS = 10_000_000  # 32,000 segments of 48 iterations are 1.5 million
+R = TypeVar("R", bound=BaseModel)
 N_CLASSES = OffsetGrid().n_classes
 LOGIT_COLUMNS = tuple(f"logit_{c}" for c in range(N_CLASSES))
 
@@ -172,12 +173,17 @@ class RunResult(StrictPart):
 
     def to_json(self) -> str:
         """Strict JSON: keys sorted, two spaces, UTF-8, a newline at the end; equal results give equal text."""
-        try:
-            text = json.dumps(self.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            text.encode("utf-8")
-        except ValueError as error:  # NaN inside the free-form protocol or environment, half a surrogate pair
-            raise AvbenchError(f"the result cannot be written as JSON: {_one_line(error)}") from error
-        return text
+        return strict_json(self)
+
+
+def strict_json(record: BaseModel) -> str:
+    """Keys sorted, two spaces, UTF-8, a newline at the end; ``AvbenchError`` for what strict JSON cannot hold."""
+    try:
+        text = json.dumps(record.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text.encode("utf-8")
+    except ValueError as error:  # NaN inside the free-form protocol or environment, half a surrogate pair
+        raise AvbenchError(f"the result cannot be written as JSON: {_one_line(error)}") from error
+    return text
 
 
 def json_schema() -> dict[str, Any]:
@@ -194,7 +200,7 @@ def json_schema_text() -> str:
 def write_run(result: RunResult, directory: Path) -> Path:
     """Writes ``directory/run.json`` atomically, making the directory if needed; ``AvbenchError`` if it cannot be."""
     path = Path(directory) / RUN_FILE
-    _write(path, result.to_json().encode("utf-8"))
+    write_whole(path, result.to_json().encode("utf-8"))
     return path
 
 
@@ -203,17 +209,22 @@ def read_run(path: Path) -> RunResult:
     schema version, unknown, missing or wrong fields (the first one is named)."""
     path = Path(path)
     path = path / RUN_FILE if path.is_dir() else path
-    document = parse_json(read_bytes(path, MAX_RUN_BYTES), path)
+    return parse_record(read_bytes(path, MAX_RUN_BYTES), path, RunResult, "a run result", "run the evaluation again")
+
+
+def parse_record(data: bytes, path: Path | str, kind: type[R], what: str, advice: str) -> R:
+    """One record of ``kind``, written as strict JSON; ``path`` names it in errors. ``UsageError`` as in ``read_run``."""
+    document = parse_json(data, path)
     if not isinstance(document, dict):
-        raise UsageError(f"{path} does not hold a run result (a JSON object)")
+        raise UsageError(f"{path} does not hold {what} (a JSON object)")
     version = document.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise UsageError(
             f"{path} has schema_version {json.dumps(version)[:40]}; this avbench reads {SCHEMA_VERSION}: "
-            "run the evaluation again, or use the avbench version that wrote it"
+            f"{advice}, or use the avbench version that wrote it"
         )
     try:
-        return RunResult.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part)[:60] for part in first["loc"])
@@ -261,7 +272,7 @@ def write_predictions(path: Path, segment_ids: Sequence[str], logits: Any) -> st
         store_schema=False,
     )
     data = sink.getvalue()
-    _write(Path(path), data)
+    write_whole(Path(path), data)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -394,7 +405,8 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
         raise UsageError(f"cannot read {path}: {_one_line(error)}") from None
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Atomically, making the folder if needed; ``AvbenchError`` if it cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(path, data)
