@@ -100,11 +100,10 @@ def assemble(entries: Sequence[Entry], store: Path, decisions: Sequence[Decision
     return Board(boards, list(decisions))
 
 
-def _order(track: Track) -> tuple[bool, str, bool, float]:
-    """Public tracks first, each with its other hops behind it."""
-    base = track.name.partition("-hop")[0]
-    hop_s = seconds(track.protocol.hop)
-    return track.labels != "public", base, hop_s != MAIN_HOP_S, hop_s
+def _order(track: Track) -> tuple[int, str]:
+    """The public tracks as they are listed, then the private ones by name."""
+    listed = list(TRACKS)
+    return listed.index(track.name) if track.name in TRACKS else len(listed), track.name
 
 
 def _ranked(entries: Sequence[Entry], hops: Mapping[str, Mapping[float, Scores]], store: Path) -> list[Row]:

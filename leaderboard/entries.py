@@ -24,11 +24,12 @@ from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from avbench.atomic import atomic_write_bytes
+from avbench.latency import LatencyRecord, parse_latency
 from avbench.metrics import METRICS
 from avbench.pages import fragment
 from avbench.pages.charts import count_ticks
-from avbench.pages.sections import Answers, curve_charts, errors, slice_tables
-from avbench.results import Scores, Slice, as_scores, parse_json
+from avbench.pages.sections import Answers, curve_charts, errors, in_order, slice_tables
+from avbench.results import Scores, Slice, as_scores
 from avbench.stats import bootstrap_scores, rank_groups
 from avbench.submissions.check import claim_problems, entry_of, values
 from avbench.submissions.format import (
@@ -47,7 +48,6 @@ RANKED_BY = "map"
 SHOWN_ALONG = ("acc", "map", "mae_s")  # metrics shown per window and per category
 N_RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
 FEW_RESAMPLES = 200  # along the windows and by category: intervals for looking at
-LATENCY_SHOWN = ("p50_ms", "p90_ms", "p99_ms", "n", "ratio_to_snapshot", "unstable")
 FEW_ENTRIES = 4  # computed in this process; more are worth the start of others
 PARTS_OF_THE_KEY = ("avbench", "avbench.pages", "avbench.pages.templates", "avbench.leaderboard")
 
@@ -76,7 +76,7 @@ class Entry:
     track: Track
     truth: Truth
     scored: Scored
-    latency: Mapping[str, float | bool] | None = None  # what is shown of its latency.json, told by its makers
+    latency: LatencyRecord | None = None  # measured by its makers
 
     @property
     def name(self) -> str:
@@ -125,25 +125,21 @@ def _from_cache(path: Path, root: Path, store: Path, labels: Path | None, found:
     try:
         read = read_folder(path)
         track, truth = known(read.submission.track, labels)
+        latency = _latency(read)
     except AvbenchError as error:
         found[path] = Refused((_below(path, root), str(error)))
         return True
     scored = load(store, entry_key(read, track, truth))
     if scored is None:
         return False
-    found[path] = Entry(read.submission, track, truth, scored, _latency(read))
+    found[path] = Entry(read.submission, track, truth, scored, latency)
     return True
 
 
-def _latency(read: Folder) -> dict[str, float | bool] | None:
-    """The figures of latency.json that are shown; what is missing or is no number is left out."""
-    if LATENCY_FILE not in read.content:
-        return None
-    document = parse_json(read.content[LATENCY_FILE], read.path / LATENCY_FILE)
-    if not isinstance(document, dict):
-        return {}
-    facts = {name: document.get(name) for name in LATENCY_SHOWN}
-    return {name: value for name, value in facts.items() if isinstance(value, int | float)}
+def _latency(read: Folder) -> LatencyRecord | None:
+    """``UsageError`` if it is not right, or if its own times do not bear its figures out."""
+    data = read.content.get(LATENCY_FILE)
+    return None if data is None else parse_latency(data)
 
 
 def _below(path: Path, root: Path) -> str:
@@ -219,7 +215,7 @@ def score(name: str, track: Track, truth: Truth, logits: np.ndarray, store: Path
     curve = {w: few(slice(None), w - 1) if w < windows else scores for w in count_ticks(windows)}
     category = np.array(truth.categories)
     by_category = {}
-    for kind in sorted(set(truth.categories) - {""}):
+    for kind in in_order(set(truth.categories) - {""}):
         rows = np.flatnonzero(category == kind)
         by_category[kind] = Slice(n=len(rows), scores=few(rows, windows - 1))
     return Scored(scores, curve, by_category, last, _report(track, truth, logits, scores, curve, by_category))

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from avbench import __version__
 from avbench.atomic import atomic_write_bytes
+from avbench.latency import LEADERBOARD_SAMPLES
 from avbench.leaderboard.board import Board, Row, TrackBoard
 from avbench.leaderboard.entries import LEVEL, N_RESAMPLES, RANKED_BY, SEED
 from avbench.metrics import METRICS
@@ -97,7 +98,7 @@ def entry_record(row: Row) -> dict[str, Any]:
         },
         "by_window": {str(window): _scores(scores) for window, scores in scored.curve.items()},
         "by_hop_s": {f"{hop_s:g}": _scores(scores) for hop_s, scores in row.hops.items()},
-        "latency": dict(row.entry.latency) if row.entry.latency is not None else None,
+        "latency": _latency_record(row),
         "card": submission.card.model_dump(),
         "run": submission.run.model_dump(),
         "predictions_sha256": submission.files.predictions.sha256,
@@ -186,7 +187,11 @@ def _metrics() -> list[Any]:
 def _table(table: TrackBoard) -> dict[str, Any]:
     """One track as the template wants it."""
     any_scored = table.trivial[0][2]
-    rows = [_row(row, previous) for previous, row in zip([None, *table.rows], table.rows, strict=False)]
+    models = [row.entry.model[:2] for row in table.rows]
+    rows = [
+        _row(row, previous) | {"several_revisions": models.count(row.entry.model[:2]) > 1}
+        for previous, row in zip([None, *table.rows], table.rows, strict=False)
+    ]
     first = table.rows[:N_LINES]
     drawn = _curves(table, first)
     return {
@@ -267,7 +272,8 @@ def _hop_line(label: str, hops: Mapping[float, Scores], colour: int) -> Line:
     return Line(label, list(hops), values, [p.ci_low for p in points], [p.ci_high for p in points], colour)
 
 
-def _pareto(rows: Sequence[Row]) -> Markup | None:
+def _pareto(rows: Sequence[Row]) -> dict[str, Markup] | None:
+    """The plot in two widths: text in a picture does not grow with a narrow screen."""
     timed = [(row, ratio) for row in rows if (ratio := ratio_to_snapshot(row)) is not None]
     values = [(row.entry.scored.scores[RANKED_BY].value, ratio) for row, ratio in timed]
     points = [
@@ -277,8 +283,11 @@ def _pareto(rows: Sequence[Row]) -> Markup | None:
     ]
     if not points:
         return None
-    title = f"{METRICS[RANKED_BY].title} against the time of a step"
-    return charts.scatter(points, front(points), title, "time of a step, × snapshot", METRICS[RANKED_BY].title)
+    title, y_label = f"{METRICS[RANKED_BY].title} against the time of a step", METRICS[RANKED_BY].title
+    return {
+        name: charts.scatter(points, front(points), title, "time of a step, × snapshot", y_label, size=size)
+        for name, size in (("wide", (1040.0, 340.0)), ("narrow", (340.0, 260.0)))
+    }
 
 
 def front(points: Sequence[Point]) -> list[int]:
@@ -292,11 +301,22 @@ def front(points: Sequence[Point]) -> list[int]:
 
 
 def ratio_to_snapshot(row: Row) -> float | None:
-    """Time of one step as a multiple of the SparseSync snapshot's, if the entry has measured it steadily."""
-    told = row.entry.latency or {}
-    ratio = told.get("ratio_to_snapshot")
-    steady = told.get("unstable") is False and ratio is not None and ratio > 0
-    return float(ratio) if steady and ratio is not None else None
+    """Time of one step as a multiple of the snapshot's beside it, from the times themselves; None where the entry has
+    no measurement fit for a leaderboard: steps, enough of them, steady, both audits passed."""
+    record = row.entry.latency
+    if record is None or record.mode != "step" or record.n < LEADERBOARD_SAMPLES:
+        return None
+    steady = not record.unstable and record.audits_passed and record.snapshot.p50_ms > 0
+    return record.p50_ms / record.snapshot.p50_ms if steady else None
+
+
+def _latency_record(row: Row) -> dict[str, Any] | None:
+    record = row.entry.latency
+    if record is None:
+        return None
+    names = ("mode", "n", "p50_ms", "p90_ms", "p99_ms", "unstable", "device", "threads", "reference", "created")
+    told = {name: getattr(record, name) for name in names}
+    return told | {"ratio_to_snapshot": ratio_to_snapshot(row), "audits_passed": record.audits_passed}
 
 
 def _entry_page(row: Row, table: TrackBoard) -> str:
@@ -325,11 +345,12 @@ def _entry_page(row: Row, table: TrackBoard) -> str:
         links=[(name, url) for name, url in (("paper", card.paper_url), ("code", card.code_url)) if url],
         provenance=[
             ("entry", row.entry.name, True),
-            ("model, as its makers ran it", run.model, False),
+            ("model as it was run", run.model, False),
             ("signature", run.signature, True),
             ("model fingerprint", run.model_fingerprint, True),
             ("manifest sha256", run.manifest_sha256, True),
             ("predictions sha256", submission.files.predictions.sha256, True),
+            *_latency_facts(row),
             ("run with avbench", run.avbench_version, False),
             ("run started", run.created, False),
             *([("note on the weights", run.weights_note, False)] if run.weights_note else []),
@@ -340,6 +361,15 @@ def _entry_page(row: Row, table: TrackBoard) -> str:
         level=LEVEL,
         version=__version__,
     )
+
+
+def _latency_facts(row: Row) -> list[tuple[str, str, bool]]:
+    record, ratio = row.entry.latency, ratio_to_snapshot(row)
+    if record is None:
+        return []
+    times = f"{record.mode}: p50 {record.p50_ms:.3g} ms, p90 {record.p90_ms:.3g} ms ({record.n} times, {record.device})"
+    fit = f"{ratio:.2f} × snapshot" if ratio is not None else "not fit for the board (kind, number or steadiness)"
+    return [("time, as measured by its makers", f"{times}; {fit}", False)]
 
 
 def _above(row: Row, table: TrackBoard) -> str | None:
@@ -374,7 +404,8 @@ def build(
     from avbench.leaderboard.entries import read_entries
 
     _old_pages(Path(out))  # a wrong --out is said before anything is computed
-    log = read_decisions(decisions) if decisions else []
+    with resources.as_file(resources.files(__package__).joinpath(DECISIONS)) as built_in:
+        log = read_decisions(decisions or built_in)
     accepted, refused = read_entries(entries, store, labels, workers, progress)
     board = assemble(accepted, store, log)
     write_site(board, out)

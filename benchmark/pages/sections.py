@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 from avbench.metrics import METRICS, checked_logits
 from avbench.pages import charts
 from avbench.results import Score, Scores, Slice
-from avbench.types import OffsetGrid
+from avbench.types import CATEGORIES, OffsetGrid
 
 GRID = OffsetGrid()
 N_WORST = 6
@@ -132,7 +132,8 @@ def curve_charts(curve: Mapping[int, Scores], beside: Scores | None = None) -> l
 def slice_tables(slices: Mapping[str, Mapping[str, Slice]]) -> list[dict[str, Any]]:
     """Per kind of slice (category, channel): its rows, and where the bars of MAE end."""
     tables = []
-    for kind, parts in slices.items():
+    for kind, found in slices.items():
+        parts = {name: found[name] for name in in_order(found)} if kind == "category" else found
         if len(parts) < 2 and kind != "category":
             continue
         mae_s = [part.scores["mae_s"] for part in parts.values()]
@@ -144,6 +145,12 @@ def slice_tables(slices: Mapping[str, Mapping[str, Slice]]) -> list[dict[str, An
         ]
         tables.append({"kind": kind, "rows": rows, "metrics": [METRICS[m] for m in BY_SLICE], "top_s": top_s})
     return tables
+
+
+def in_order(categories: Iterable[str]) -> list[str]:
+    """Categories as the paper lists them, others behind by name."""
+    there = set(categories)
+    return [*(c for c in CATEGORIES if c in there), *sorted(there - set(CATEGORIES))]
 
 
 def _bar(score: Score, top: float) -> Markup:

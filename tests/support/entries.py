@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from avbench.latency import LatencyRecord, Warmup, summary
 from avbench.metrics import score
-from avbench.results import write_predictions
+from avbench.results import ModelInfo, write_predictions
 from avbench.submissions.format import (
     Card,
     FileInfo,
@@ -17,7 +18,6 @@ from avbench.submissions.format import (
     Provenance,
     Submission,
     TrainingData,
-    expected_signature,
     write_folder,
 )
 from avbench.submissions.tracks import Track, Truth
@@ -80,7 +80,7 @@ def make_entry(
         card=Card(**(fields | card)),
         run=Provenance(
             model=name,
-            signature=expected_signature(track, fingerprint, "0.1.0"),
+            signature=f"{track.protocol.signature()}|m:{fingerprint[:12]}|d:{track.manifest_sha256[:12]}|v0.1.0",
             model_fingerprint=fingerprint,
             manifest_sha256=track.manifest_sha256,
             avbench_version="0.1.0",
@@ -94,3 +94,39 @@ def make_entry(
     )
     assert sha256 == submission.files.predictions.sha256
     return write_folder(root, submission, content)
+
+
+def make_latency(ratio: float, seed: int = 0, n: int = 662, **changes: Any) -> bytes:
+    """A latency.json of steps that take ``ratio`` times a snapshot of 20 ms, all figures from its own times."""
+    rng = np.random.default_rng(seed)
+    times_ms = (20 * ratio * (1 + 0.02 * rng.standard_normal(n))).tolist()
+    snapshot_ms = (20 * (1 + 0.02 * rng.standard_normal(n))).tolist()
+    mine, reference = summary(times_ms), summary(snapshot_ms)
+    fields: dict[str, Any] = {
+        "avbench_version": "0.1.0",
+        "mode": "step",
+        "model": ModelInfo(name="made-up", backbone="sparsesync", head="apa", fingerprint="0" * 64),
+        "reference": "sparsesync",
+        "reference_fingerprint": "0" * 64,
+        "device": "cpu",
+        "threads": 1,
+        "clock": "perf_counter",
+        "media": "made up",
+        "n_windows": 64,
+        "hop_s": 2.0,
+        "iteration": 18,
+        "leaderboard": True,
+        "n": n,
+        "p50_ms": mine.p50_ms,
+        "p90_ms": mine.p90_ms if mine.p90_ms is not None else max(times_ms),
+        "p99_ms": mine.p99_ms,
+        "iqr_over_median": mine.iqr_over_median,
+        "unstable": False,
+        "ratio_to_snapshot": mine.p50_ms / reference.p50_ms,
+        "snapshot": reference,
+        "warmup": Warmup(steps=50, seconds=5.0, settled=True, first_step_ms=100.0),
+        "times_ms": times_ms,
+        "snapshot_times_ms": snapshot_ms,
+        "created": "2026-11-25T12:00:00+00:00",
+    }
+    return LatencyRecord(**(fields | changes)).to_json().encode()
