@@ -64,8 +64,8 @@ def evaluate(
     device: str = "cpu",
     options: ModelOptions | None = None,
 ) -> RunResult:
-    """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet`` and the page ``run.html``
-    into ``out``.
+    """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet``, ``segments.parquet`` and the page
+    ``run.html`` into ``out``.
 
     ``model``: a registry name or ``file.py:Class[+head]``. ``data``: a SynthSync name or a manifest folder. ``limit``:
     only the first segments. ``protocol``: :func:`avbench.protocol.streaming` if None. ``store``: a folder, the user's
@@ -79,7 +79,18 @@ def evaluate(
     usable.
     """
     from avbench.pages.run_report import write_report
-    from avbench.results import DataInfo, Failure, FileRef, Latency, RunResult, write_predictions, write_run
+    from avbench.results import (
+        SEGMENTS_FILE,
+        DataInfo,
+        Failure,
+        FileRef,
+        Latency,
+        RunResult,
+        answers_of,
+        write_predictions,
+        write_run,
+        write_segments,
+    )
     from avbench.store import SnapshotStore
 
     started = datetime.now(UTC)
@@ -132,8 +143,12 @@ def evaluate(
             rows = _reference_rows(loaded, manifest, snapshots, score, protocol, seed)
         sha256 = write_predictions(folder / PREDICTIONS, [s.id for s in segments], logits)
         files = {"predictions": FileRef(path=PREDICTIONS, sha256=sha256)}
-    else:  # an older file would be taken for this run's
-        (folder / PREDICTIONS).unlink(missing_ok=True)
+        if not hidden:
+            sha256 = write_segments(folder / SEGMENTS_FILE, segments)
+            files["segments"] = FileRef(path=SEGMENTS_FILE, sha256=sha256)
+    for name, path in (("predictions", PREDICTIONS), ("segments", SEGMENTS_FILE)):
+        if name not in files:  # an older file would be taken for this run's
+            (folder / path).unlink(missing_ok=True)
     present = {s.offset_class for s in segments}
     note = _weights_note(loaded, manifest)
     warnings = [*snapshots.warnings, *([note] if note else []), *([HIDDEN_LABELS] if hidden else [])]
@@ -171,7 +186,8 @@ def evaluate(
         created=started.isoformat(timespec="seconds"),
     )
     write_run(result, folder)
-    write_report(result, folder, segments, logits, limited=limit is not None)
+    answers = None if hidden else answers_of(segments)
+    write_report(result, folder, answers, logits, limited=limit is not None)
     return result
 
 

@@ -1,6 +1,7 @@
-"""What a run leaves behind: ``run.json`` (a ``RunResult``) and ``predictions.parquet`` (every iteration's logits).
+"""What a run leaves behind: ``run.json`` (a ``RunResult``), ``predictions.parquet`` (every iteration's logits) and
+``segments.parquet`` (what is true of the scored segments, so that two runs can be compared without their media).
 
-Both are written whole or not at all and with the same bytes for the same content. JSON is strict: an undefined number
+All are written whole or not at all and with the same bytes for the same content. JSON is strict: an undefined number
 is null, never NaN; a number that is not finite where one is needed is refused when the result is made.
 """
 
@@ -12,7 +13,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from avbench.stats import Estimate
+    from avbench.types import SegmentRecord
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "run.html"
+SEGMENTS_FILE = "segments.parquet"
 SCHEMA_FILE = Path(__file__).parent / "schemas" / "run_result.v1.json"
 MAX_RUN_BYTES = 64 * 2**20
 MAX_PREDICTIONS_BYTES = 2**30
@@ -213,7 +216,7 @@ def read_run(path: Path) -> RunResult:
 
 
 def parse_record(data: bytes, path: Path | str, kind: type[R], what: str, advice: str) -> R:
-    """One record of ``kind``, written as strict JSON; ``path`` names it in errors. ``UsageError`` as in ``read_run``."""
+    """One record of ``kind`` from strict JSON; ``path`` names it in errors. ``UsageError`` as in ``read_run``."""
     document = parse_json(data, path)
     if not isinstance(document, dict):
         raise UsageError(f"{path} does not hold {what} (a JSON object)")
@@ -333,6 +336,78 @@ def parse_predictions(
         flat[place, c] = table.column(name).to_numpy()
     _refuse_non_finite(flat, ids, iterations)
     return ids, flat.reshape(len(ids), iterations, N_CLASSES)
+
+
+class Answers(NamedTuple):
+    """What is true of N segments, in a file's order."""
+
+    segment_ids: tuple[str, ...]
+    labels: np.ndarray  # (N,) int64, offset classes
+    videos: tuple[str, ...]  # the clusters of the bootstrap
+    categories: tuple[str, ...] = ()  # empty where not told
+
+
+def answers_of(segments: Sequence[SegmentRecord]) -> Answers:
+    return Answers(
+        tuple(s.id for s in segments),
+        np.array([s.offset_class for s in segments], np.int64),
+        tuple(s.video_id for s in segments),
+        tuple(s.category for s in segments),
+    )
+
+
+def write_segments(path: Path, segments: Sequence[SegmentRecord]) -> str:
+    """Writes segment_id, video_id, offset_class (int16) and category as parquet, atomically; returns the sha256.
+
+    For the one who made the run: whoever scores a submission takes the labels from the data, never from a file of its.
+    """
+    import hashlib
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {
+        "segment_id": [s.id for s in segments],
+        "video_id": [s.video_id for s in segments],
+        "offset_class": [s.offset_class for s in segments],
+        "category": [s.category for s in segments],
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=_segments_schema()), sink, compression="zstd", store_schema=False)
+    data = sink.getvalue()
+    write_whole(Path(path), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_segments(path: Path) -> Answers:
+    """What ``write_segments`` wrote; ``UsageError`` if it is not readable, has other columns, an empty cell, a label
+    outside the classes or a segment twice."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = read_bytes(Path(path), MAX_PREDICTIONS_BYTES)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        known = file.schema_arrow.equals(_segments_schema(), check_metadata=False)
+        table = file.read(use_threads=False) if known and file.metadata.num_rows <= MAX_PREDICTION_ROWS else None
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is not a readable parquet file: {_one_line(error)}") from None
+    if table is None:
+        raise UsageError(f"{path} has other columns than segment_id, video_id, offset_class and category")
+    ids, videos = table.column("segment_id").to_pylist(), table.column("video_id").to_pylist()
+    labels, categories = table.column("offset_class").to_pylist(), table.column("category").to_pylist()
+    if None in ids or None in videos or None in categories or len(set(ids)) != len(ids):
+        raise UsageError(f"{path} has an empty cell, or names a segment twice")
+    if any(label is None or not 0 <= label < N_CLASSES for label in labels):
+        raise UsageError(f"{path} has a label outside the classes 0 ... {N_CLASSES - 1}")
+    return Answers(tuple(ids), np.array(labels, np.int64), tuple(videos), tuple(categories))
+
+
+def _segments_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema([("segment_id", text), ("video_id", text), ("offset_class", pa.int16()), ("category", text)])
 
 
 def _predictions_schema() -> pa.Schema:

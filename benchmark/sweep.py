@@ -73,7 +73,7 @@ def sweep(
     learns; the others stay as they are. ``UsageError`` if no segment holds all settings; ``AvbenchError`` if one fails.
     """
     from avbench.registry import load, resolve
-    from avbench.replay import gather, replay
+    from avbench.replay import gather, replay, selected_logits
     from avbench.runner import compute
     from avbench.stats import bootstrap_scores, paired_difference
     from avbench.store import SnapshotStore
@@ -130,7 +130,7 @@ def sweep(
             hop_s = seconds(protocol.hop)
             streams = predictions(name, protocol)
             for n in counts:
-                chosen = _selected(streams[:, :n], labels, selection)
+                chosen = selected_logits(streams[:, :n], labels, selection)
                 scores = {
                     metric: bootstrap_scores(logits, labels, videos, n_resamples, seed, metrics=[metric])[metric]
                     for metric, logits in chosen.items()
@@ -155,23 +155,6 @@ def sweep(
                     )
                 )
     return rows
-
-
-def _selected(streams: np.ndarray, labels: np.ndarray, selection: str) -> dict[str, np.ndarray]:
-    """``streams`` (N, W, 21) -> metric -> (N, 21): each metric at its own iteration, as in ``avbench run``."""
-    from avbench.metrics import METRICS, score
-    from avbench.replay import selected_iteration
-
-    if selection == "final":
-        return dict.fromkeys(METRICS, streams[:, -1])
-    by_iteration = [score(streams[:, i], labels) for i in range(streams.shape[1])]
-    chosen = {}
-    for name, metric in METRICS.items():
-        values = [scores[name] for scores in by_iteration]
-        defined = np.isfinite(values).any()
-        best = selected_iteration(selection, values, metric.higher_is_better) if defined else -1
-        chosen[name] = streams[:, best]
-    return chosen
 
 
 def render(rows: Sequence[SweepRow]) -> str:

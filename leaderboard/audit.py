@@ -27,8 +27,8 @@ LEVEL = 0.99  # of each deciding interval: an honest model is flagged in about o
 
 @dataclass(frozen=True)
 class Audit:
-    """``differences``: metric -> official minus redrawn. ``memorised``: a deciding metric is better on the public labels
-    than chance allows. ``consistent``: no deciding metric differs in either direction."""
+    """``differences``: metric -> official minus redrawn. ``memorised``: a deciding metric is better on the public
+    labels than chance allows. ``consistent``: no deciding metric differs in either direction."""
 
     model: str
     n_segments: int
@@ -76,9 +76,8 @@ def audit(official: Predictions, redrawn: Predictions, n_resamples: int = 2000, 
     from avbench.metrics import score
 
     if official.fingerprint != redrawn.fingerprint:
-        raise UsageError(
-            f"the two are of different models ({official.fingerprint[:12]} and {redrawn.fingerprint[:12]}): run the same"
-        )
+        whose = f"{official.fingerprint[:12]} and {redrawn.fingerprint[:12]}"
+        raise UsageError(f"the two are of different models ({whose}): run the same one on both")
     rows = [(row, official.truth.place.get(source)) for row, source in enumerate(redrawn.truth.sources)]
     pairs = np.array([(a, b) for b, a in rows if a is not None], np.int64).reshape(-1, 2)
     if len(pairs) == 0:

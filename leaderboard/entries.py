@@ -28,8 +28,8 @@ from avbench.latency import LatencyRecord, parse_latency
 from avbench.metrics import METRICS
 from avbench.pages import fragment
 from avbench.pages.charts import count_ticks
-from avbench.pages.sections import Answers, curve_charts, errors, in_order, slice_tables
-from avbench.results import Scores, Slice, as_scores
+from avbench.pages.sections import curve_charts, errors, in_order, slice_tables
+from avbench.results import Answers, Scores, Slice, as_scores
 from avbench.stats import bootstrap_scores, rank_groups
 from avbench.submissions.check import claim_problems, entry_of, values
 from avbench.submissions.format import (
@@ -229,7 +229,7 @@ def _report(
     curve: Mapping[int, Scores],
     by_category: Mapping[str, Slice],
 ) -> Markup:
-    answers = Answers(truth.segment_ids, truth.categories, truth.labels, logits)
+    answers = Answers(truth.segment_ids, truth.labels, tuple(truth.clusters), truth.categories)
     return fragment(
         "entry_report.html",
         __package__,
@@ -237,7 +237,7 @@ def _report(
         curves=curve_charts(curve),
         slices=slice_tables({"category": by_category} if by_category else {}),
         # where labels are private, no segment's label may be read off the page
-        errors=errors(answers, logits.shape[1] - 1) if track.labels == "public" else None,
+        errors=errors(answers, logits, logits.shape[1] - 1) if track.labels == "public" else None,
         hop_s=track.protocol.hop / 16_000,
         seen_s=(track.protocol.window + (logits.shape[1] - 1) * track.protocol.hop) / 16_000,
         at=logits.shape[1],

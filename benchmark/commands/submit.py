@@ -63,6 +63,18 @@ def add(commands: Any) -> None:
     check.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     check.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
 
+    push = add_command(
+        verbs,
+        "push",
+        _push,
+        "open a pull request with a submission",
+        "On a dataset repository of the Hugging Face hub, as `hf auth login` or HF_TOKEN says. Prints its address.",
+        "avbench submit push my_submission/acme__streamsync-trf/1f3a55e0c9d2/synthsync-test --repo org/results",
+    )
+    push.add_argument("folder", type=Path, metavar="FOLDER", help="<org>__<name>/<revision>/<track>")
+    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="the results' dataset repository")
+    push.add_argument("--endpoint", metavar="URL", help="another hub (default: HF_ENDPOINT, or the public one)")
+
     tracks = add_command(verbs, "tracks", _tracks, "what can be submitted to", "", "avbench submit tracks")
     tracks.add_argument("--json", action="store_true", help="print a JSON list")
 
@@ -126,6 +138,13 @@ def _table(report: Report) -> str:
             f"signature  {entry.submission.run.signature}",
         ]
     )
+
+
+def _push(args: argparse.Namespace) -> int:
+    from avbench.submissions.push import push
+
+    print(push(args.folder, args.repo, args.endpoint))
+    return 0
 
 
 def _tracks(args: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ believed in its worst moments, and everything needed to repeat the run."""
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +12,19 @@ import numpy as np
 from avbench.atomic import atomic_write_bytes
 from avbench.metrics import METRICS
 from avbench.pages import class_in_words, render
-from avbench.pages.sections import Answers, curve_charts, errors, slice_tables
-from avbench.results import REPORT_FILE, RunResult, Scores
+from avbench.pages.sections import curve_charts, errors, slice_tables
+from avbench.results import (
+    N_CLASSES,
+    REPORT_FILE,
+    Answers,
+    RunResult,
+    Scores,
+    read_predictions,
+    read_run,
+    read_segments,
+)
 from avbench.ticks import seconds
-from avbench.types import AvbenchError, SegmentRecord
+from avbench.types import AvbenchError, UsageError
 
 MAX_LISTED = 50  # failures and the like; run.json has them all
 
@@ -32,11 +40,11 @@ class Row(NamedTuple):
 
 
 def write_report(
-    result: RunResult, folder: Path, segments: Sequence[SegmentRecord], logits: np.ndarray, limited: bool = False
+    result: RunResult, folder: Path, answers: Answers | None, logits: np.ndarray, limited: bool = False
 ) -> Path:
     """Writes ``folder/run.html``; the arguments are those of ``run_page``. ``AvbenchError`` if it cannot be written."""
     path = Path(folder) / REPORT_FILE
-    page = run_page(result, segments, logits, limited)
+    page = run_page(result, answers, logits, limited)
     try:
         atomic_write_bytes(path, page.encode("utf-8"))
     except OSError as error:
@@ -44,20 +52,41 @@ def write_report(
     return path
 
 
-def run_page(result: RunResult, segments: Sequence[SegmentRecord], logits: np.ndarray, limited: bool = False) -> str:
+def report_again(run: Path) -> Path:
+    """``run.html`` from a run's other files; ``UsageError`` if they are not there, changed, or do not fit together."""
+    from avbench.compare import run_file
+
+    run = Path(run)
+    result = read_run(run)
+    folder = run if run.is_dir() else run.parent
+    iterations = int(result.protocol["iterations"])  # type: ignore[arg-type]
+    answers, logits = None, np.empty((0, iterations, N_CLASSES), np.float32)
+    if result.n_scored and result.data.labels == "public":
+        ids, logits = read_predictions(run_file(folder, result, "predictions"))
+        answers = read_segments(run_file(folder, result, "segments"))
+        if ids != answers.segment_ids or logits.shape[1] != iterations:
+            raise UsageError(f"{folder}: run.json, predictions and segments are not of one run; run it again")
+    return write_report(result, folder, answers, logits, limited=_limited(result))
+
+
+def _limited(result: RunResult) -> bool:
+    """Whether a run on a split of a known size had fewer segments."""
+    from avbench.data import synthsync
+
+    if result.data.name not in synthsync.NAMES or result.data.split not in synthsync.SPLIT_SEEDS:
+        return False
+    return synthsync.planned(result.data.name, result.data.split).sha256 != result.data.manifest_sha256
+
+
+def run_page(result: RunResult, answers: Answers | None, logits: np.ndarray, limited: bool = False) -> str:
     """The page as text, the same for the same arguments.
 
-    ``segments``: the scored ones, in the order of ``logits`` (N, W, 21); both may be empty (nothing could be scored).
+    ``answers``: what is true of the scored segments, in the order of ``logits`` (N, W, 21); None if it is hidden. Both
+    may be empty (nothing could be scored).
     ``limited``: the run was restricted to its first segments (``--limit``), which the command to repeat it says.
     """
     at = scored_iteration(result)
     hop_s, window_s = (seconds(int(result.protocol[name])) for name in ("hop", "window"))  # type: ignore[arg-type]
-    answers = Answers(
-        [s.id for s in segments],
-        [s.category for s in segments],
-        np.array([s.offset_class for s in segments], np.int64),
-        logits,
-    )
     trivial = next((row.scores for row in result.rows if row.name == "constant"), None)
     return render(
         "run_report.html",
@@ -66,7 +95,7 @@ def run_page(result: RunResult, segments: Sequence[SegmentRecord], logits: np.nd
         metrics=list(METRICS.values()),
         curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial),
         slices=slice_tables(result.slices),
-        errors=errors(answers, at),
+        errors=errors(answers, logits, at) if answers else None,
         at=at + 1,
         seen_s=window_s + at * hop_s,
         hop_s=hop_s,

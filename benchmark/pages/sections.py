@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,24 +10,13 @@ from markupsafe import Markup
 
 from avbench.metrics import METRICS, checked_logits
 from avbench.pages import charts
-from avbench.results import Score, Scores, Slice
+from avbench.results import Answers, Score, Scores, Slice
 from avbench.types import CATEGORIES, OffsetGrid
 
 GRID = OffsetGrid()
 N_WORST = 6
 CURVES = ("acc", "map", "mae_s")
 BY_SLICE = ("acc", "map", "mae_s")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Segments with their true classes and what a model said of them, aligned: ids, categories (may be empty), labels
-    (N,) int64 and logits (N, W, 21)."""
-
-    ids: Sequence[str]
-    categories: Sequence[str]
-    labels: np.ndarray
-    logits: np.ndarray
 
 
 class Belief(NamedTuple):
@@ -54,13 +42,13 @@ class Errors(NamedTuple):
     worst: list[Belief]
 
 
-def errors(answers: Answers, at: int) -> Errors | None:
-    """Confusion and worst segments at iteration index ``at``; None without segments."""
+def errors(answers: Answers, logits: np.ndarray, at: int) -> Errors | None:
+    """Confusion and worst segments of ``logits`` (N, W, 21) at iteration index ``at``; None without segments."""
     if not len(answers.labels):
         return None
-    answered = np.argmax(answers.logits[:, at], axis=-1)
+    answered = np.argmax(logits[:, at], axis=-1)
     wrong = int(np.count_nonzero(answered != answers.labels))
-    rows, worst = confusion(answers.labels, answered), worst_segments(answers, at)
+    rows, worst = confusion(answers.labels, answered), worst_segments(answers, logits, at)
     return Errors(at + 1, wrong, len(answers.labels), rows, worst)
 
 
@@ -76,23 +64,24 @@ def confusion(labels: np.ndarray, answered: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def worst_segments(answers: Answers, at: int, n: int = N_WORST) -> list[Belief]:
+def worst_segments(answers: Answers, logits: np.ndarray, at: int, n: int = N_WORST) -> list[Belief]:
     """The ``n`` segments that are furthest off at iteration index ``at``, among equals those that give the truth the
     least; where fewer are wrong, the least sure of the right ones follow."""
     labels, rows = answers.labels, np.arange(len(answers.labels))
-    answered = answers.logits[:, at].argmax(axis=-1)
+    answered = logits[:, at].argmax(axis=-1)
     off = np.abs(answered - labels)
-    p_truth = _softmax(answers.logits[:, at])[rows, labels]
+    p_truth = _softmax(logits[:, at])[rows, labels]
     found = []
-    for r in sorted(rows.tolist(), key=lambda r: (-off[r], p_truth[r], answers.ids[r]))[:n]:
-        p, truth, said = _softmax(answers.logits[r]), int(labels[r]), int(answered[r])
-        top = answers.logits[r].argmax(axis=-1)
+    for r in sorted(rows.tolist(), key=lambda r: (-off[r], p_truth[r], answers.segment_ids[r]))[:n]:
+        category = answers.categories[r] if answers.categories else ""
+        p, truth, said = _softmax(logits[r]), int(labels[r]), int(answered[r])
+        top = logits[r].argmax(axis=-1)
         steps = [(i + 1, int(c), float(p[i, c]), float(p[i, truth])) for i, c in enumerate(top)]
-        chart = charts.belief(p, truth, f"belief about {answers.ids[r]} at each window")
+        chart = charts.belief(p, truth, f"belief about {answers.segment_ids[r]} at each window")
         found.append(
             Belief(
-                answers.ids[r],
-                answers.categories[r],
+                answers.segment_ids[r],
+                category,
                 truth,
                 said,
                 float(p[at, said]),
