@@ -164,7 +164,7 @@ def run_file(folder: Path, result: RunResult, name: str) -> Path:
     if reference is None:
         raise UsageError(f"{folder}: run.json names no {name} file; run the evaluation again")
     path = folder / reference.path
-    if Path(reference.path).name != reference.path or not path.isrun_file() or path.is_symlink():
+    if Path(reference.path).name != reference.path or not path.is_file() or path.is_symlink():
         raise UsageError(f"{folder}: {name} file {reference.path[:80]!r} is not there, beside run.json")
     if hashlib.sha256(read_bytes(path, MAX_PREDICTIONS_BYTES)).hexdigest() != reference.sha256:
         raise UsageError(f"{path} is not the file that the run wrote (another sha256)")

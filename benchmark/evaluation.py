@@ -186,8 +186,7 @@ def evaluate(
         created=started.isoformat(timespec="seconds"),
     )
     write_run(result, folder)
-    answers = None if hidden else answers_of(segments)
-    write_report(result, folder, answers, logits, limited=limit is not None)
+    write_report(result, folder, None if hidden else answers_of(segments), logits)
     return result
 
 

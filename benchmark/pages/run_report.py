@@ -39,12 +39,10 @@ class Row(NamedTuple):
     note: str
 
 
-def write_report(
-    result: RunResult, folder: Path, answers: Answers | None, logits: np.ndarray, limited: bool = False
-) -> Path:
+def write_report(result: RunResult, folder: Path, answers: Answers | None, logits: np.ndarray) -> Path:
     """Writes ``folder/run.html``; the arguments are those of ``run_page``. ``AvbenchError`` if it cannot be written."""
     path = Path(folder) / REPORT_FILE
-    page = run_page(result, answers, logits, limited)
+    page = run_page(result, answers, logits)
     try:
         atomic_write_bytes(path, page.encode("utf-8"))
     except OSError as error:
@@ -66,24 +64,14 @@ def report_again(run: Path) -> Path:
         answers = read_segments(run_file(folder, result, "segments"))
         if ids != answers.segment_ids or logits.shape[1] != iterations:
             raise UsageError(f"{folder}: run.json, predictions and segments are not of one run; run it again")
-    return write_report(result, folder, answers, logits, limited=_limited(result))
+    return write_report(result, folder, answers, logits)
 
 
-def _limited(result: RunResult) -> bool:
-    """Whether a run on a split of a known size had fewer segments."""
-    from avbench.data import synthsync
-
-    if result.data.name not in synthsync.NAMES or result.data.split not in synthsync.SPLIT_SEEDS:
-        return False
-    return synthsync.planned(result.data.name, result.data.split).sha256 != result.data.manifest_sha256
-
-
-def run_page(result: RunResult, answers: Answers | None, logits: np.ndarray, limited: bool = False) -> str:
+def run_page(result: RunResult, answers: Answers | None, logits: np.ndarray) -> str:
     """The page as text, the same for the same arguments.
 
     ``answers``: what is true of the scored segments, in the order of ``logits`` (N, W, 21); None if it is hidden. Both
     may be empty (nothing could be scored).
-    ``limited``: the run was restricted to its first segments (``--limit``), which the command to repeat it says.
     """
     at = scored_iteration(result)
     hop_s, window_s = (seconds(int(result.protocol[name])) for name in ("hop", "window"))  # type: ignore[arg-type]
@@ -100,7 +88,7 @@ def run_page(result: RunResult, answers: Answers | None, logits: np.ndarray, lim
         seen_s=window_s + at * hop_s,
         hop_s=hop_s,
         window_s=window_s,
-        command=command(result, limited),
+        command=command(result),
         absent=[class_in_words(c) for c in result.absent_classes],
         max_listed=MAX_LISTED,
     )
@@ -125,13 +113,15 @@ def table_rows(result: RunResult) -> list[Row]:
     return rows
 
 
-def command(result: RunResult, limited: bool) -> str:
-    """The command line that repeats the run. A manifest folder has no address in a result: its place is left open."""
-    from avbench.data.synthsync import NAMES
+def command(result: RunResult) -> str:
+    """The command line that repeats the run. A manifest folder has no address in a result: its place is left open, and
+    so is that of weights from a file."""
+    from avbench.data import synthsync
 
-    p, data = result.protocol, result.data
-    words = ["avbench", "run", "--model", shlex.quote(result.model.name)]
-    words += ["--data", data.name if data.name in NAMES else "FOLDER", "--split", shlex.quote(data.split)]
+    p, data, model = result.protocol, result.data, result.model
+    built_in = data.name in synthsync.NAMES and data.split in synthsync.SPLIT_SEEDS
+    words = ["avbench", "run", "--model", shlex.quote(model.name)]
+    words += ["--data", data.name if built_in else "FOLDER", "--split", shlex.quote(data.split)]
     words += ["--protocol", str(p["name"]), "--hop", f"{seconds(int(p['hop'])):g}"]  # type: ignore[arg-type]
     words += [
         "--iterations",
@@ -141,6 +131,13 @@ def command(result: RunResult, limited: bool) -> str:
         "--n-resamples",
         str(result.n_resamples),
     ]
-    if limited:
-        words += ["--limit", str(result.n_total)]
-    return " ".join(words)
+    if not built_in or synthsync.planned(data.name, data.split).sha256 != data.manifest_sha256:
+        words += ["--limit", str(result.n_total)]  # a part of the data, or data of a size that is not known here
+    if model.random_weights is not None:
+        words += ["--random-weights", str(model.random_weights)]
+    elif model.full_size:
+        words += ["--weights", "FILE"]
+    words += ["--dtype", model.dtype] if model.dtype != "float32" else []
+    words += ["--compile"] if model.compiled else []
+    device = str(result.environment.get("device", "cpu"))
+    return " ".join([*words, *(["--device", shlex.quote(device)] if device != "cpu" else [])])
