@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avbench.metrics import METRICS, score
-from avbench.results import Scores, as_scores, parse_predictions
+from avbench.results import Scores, as_scores, parse_json, parse_predictions
 from avbench.stats import bootstrap_scores
 from avbench.submissions.format import (
     LATENCY_FILE,
@@ -23,12 +23,16 @@ from avbench.submissions.format import (
     Problem,
     Submission,
     ValidationError,
+    plain_texts,
     read_folder,
     refuse,
     signature_problem,
 )
 from avbench.submissions.tracks import Track, Truth, known
 from avbench.types import AvbenchError, UsageError
+
+if TYPE_CHECKING:
+    from avbench.latency import LatencyRecord
 
 CLAIM_TOLERANCE = 1e-6  # the same float32 predictions give the same float64 score to far better than this
 V1_METRICS = ("acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s")  # every v1 submission claims these
@@ -43,6 +47,7 @@ class Entry:
     track: Track
     truth: Truth
     logits: np.ndarray
+    latency: LatencyRecord | None = None
 
     @property
     def name(self) -> str:
@@ -106,10 +111,9 @@ def entry_of(read: Folder, labels: Path | str | None = None) -> Entry:
     submission = read.submission
     track, truth = known(submission.track, labels)
     _check_run(submission, track, truth)
-    if LATENCY_FILE in read.content:
-        _check_latency(read.content[LATENCY_FILE])
+    latency = check_latency(read.content[LATENCY_FILE], submission) if LATENCY_FILE in read.content else None
     logits = _predictions(read.content[PREDICTIONS_FILE], track, truth)
-    return Entry(read.path, submission, track, truth, logits)
+    return Entry(read.path, submission, track, truth, logits, latency)
 
 
 def scores(entry: Entry, n_resamples: int = 1000, seed: int = 0) -> Scores:
@@ -169,13 +173,48 @@ def _check_run(submission: Submission, track: Track, truth: Truth) -> None:
         raise ValidationError(problems)
 
 
-def _check_latency(data: bytes) -> None:
-    from avbench.results import parse_json
+def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
+    """The latency record of a submission, of the same model, as the leaderboard wants it (662 steps, audits passed),
+    its figures borne out by its own times. ``ValidationError`` if not."""
+    from avbench.latency import LEADERBOARD_SAMPLES, REFUSED, UNSTABLE, parse_latency, summary
 
     try:
-        parse_json(data, LATENCY_FILE)
+        plain_texts(parse_json(data, LATENCY_FILE), "latency")
+        record = parse_latency(data)
+    except ValidationError:
+        raise
     except UsageError as error:
-        raise refuse("latency", str(error)) from None
+        raise refuse("latency", str(error).removeprefix(f"{LATENCY_FILE}: ")) from None
+    own, run = summary(record.times_ms), submission.run
+    problems = []
+    if record.model.fingerprint != run.model_fingerprint:
+        problems.append(Problem("latency.model.fingerprint", "is another model's than the run's"))
+    if record.n < LEADERBOARD_SAMPLES or not record.leaderboard:
+        problems.append(
+            Problem("latency.n", f"is {record.n}; `avbench latency --leaderboard` times {LEADERBOARD_SAMPLES} steps")
+        )
+    problems += [
+        Problem(f"latency.audits.{name}", f"failed: {audit.text}")
+        for name, audit in record.audits.items()
+        if not audit.ok
+    ]
+    worst = max(own.iqr_over_median, record.snapshot.iqr_over_median)
+    if worst > REFUSED:
+        problems.append(Problem("latency.iqr_over_median", f"is {worst:.0%}; at most {REFUSED:.0%} can be compared"))
+    if record.unstable != (worst > UNSTABLE):
+        problems.append(Problem("latency.unstable", f"is {record.unstable}, with a spread of {worst:.0%}"))
+    if not _same(record.p99_ms, own.p99_ms):
+        problems.append(
+            Problem("latency.p99_ms", f"says {_number(record.p99_ms)}; its times give {_number(own.p99_ms)}")
+        )
+    if record.mode == "step":
+        ratio = record.p50_ms / record.snapshot.p50_ms if record.snapshot.p50_ms else math.inf
+        if not math.isclose(ratio, record.ratio_to_snapshot, rel_tol=1e-6):
+            said = f"says {record.ratio_to_snapshot:.6g}; its times give {ratio:.6g}"
+            problems.append(Problem("latency.ratio_to_snapshot", said))
+    if problems:
+        raise ValidationError(problems)
+    return record
 
 
 def _predictions(data: bytes, track: Track, truth: Truth) -> np.ndarray:

@@ -89,6 +89,27 @@ def _plain(text: str) -> str:
     return text
 
 
+def plain_texts(value: Any, field: str, depth: int = 0) -> None:
+    """``ValidationError`` unless every text in a free-form JSON value is plain, at most 400 characters long, and the
+    value no deeper than 8 levels."""
+    if depth > 8:
+        raise refuse(field, "is nested too deeply")
+    if isinstance(value, str) and value:
+        try:
+            _plain(value)
+        except ValueError as error:
+            raise refuse(field, str(error)) from None
+        if len(value) > 400:
+            raise refuse(field, "has more than 400 characters")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            plain_texts(key, f"{field}.{key}", depth)
+            plain_texts(inner, f"{field}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            plain_texts(inner, f"{field}.{i}", depth + 1)
+
+
 def _web_address(text: str) -> str:
     if not text.isascii() or any(c.isspace() or c in "<>\"'`\\{}|^" or not c.isprintable() for c in text):
         raise ValueError("is not a plain web address (ASCII, without spaces or quotes)")

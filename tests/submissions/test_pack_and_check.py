@@ -397,6 +397,92 @@ def test_a_latency_file_needs_its_hash(folder: Path) -> None:
     only_error(folder, "files.latency", "no hash")
 
 
+def latency_record(folder: Path, n: int = 662, **changes: Any) -> dict[str, Any]:
+    """A latency record of the submitted model whose figures its times bear out."""
+    from avbench.latency import LatencyRecord, Warmup, summary
+
+    rng = np.random.default_rng(0)
+    times, reference = 10 + 0.1 * rng.random(n), 5 + 0.05 * rng.random(n)
+    own, snapshot = summary(times), summary(reference)
+    run = json.loads((folder / "submission.json").read_text())["run"]
+    record = LatencyRecord(
+        avbench_version="0.1.0",
+        mode="step",
+        model={"name": "toy", "backbone": "toy", "head": "none", "fingerprint": run["model_fingerprint"]},  # type: ignore[arg-type]
+        reference="sparsesync",
+        reference_fingerprint="ab",
+        device="cpu",
+        threads=1,
+        clock="perf_counter",
+        media="synthsync",
+        n_windows=64,
+        hop_s=2.0,
+        iteration=18,
+        leaderboard=True,
+        n=n,
+        p50_ms=own.p50_ms,
+        p90_ms=own.p90_ms or float(times.max()),
+        p99_ms=own.p99_ms,
+        iqr_over_median=own.iqr_over_median,
+        unstable=False,
+        ratio_to_snapshot=own.p50_ms / snapshot.p50_ms,
+        snapshot=snapshot,
+        warmup=Warmup(steps=50, seconds=5.0, settled=True, first_step_ms=30.0),
+        environment={"cpu": "some CPU", "cores": 2},
+        times_ms=times.tolist(),
+        snapshot_times_ms=reference.tolist(),
+        created="2026-01-02T03:04:05+00:00",
+    )
+    return json.loads(record.to_json()) | changes
+
+
+def add_latency(folder: Path, record: dict[str, Any]) -> None:
+    data = json.dumps(record).encode()
+    (folder / "latency.json").write_bytes(data)
+    info = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    edit(folder, lambda d: d["files"].update(latency=info))
+
+
+def test_latency_comes_along(folder: Path) -> None:
+    add_latency(folder, latency_record(folder))
+    entry = read_entry(folder)
+    assert entry.latency is not None
+    assert entry.latency.n == 662
+
+
+def test_latency_is_packed(packed: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "latency.json").write_text(json.dumps(latency_record(packed)))
+    made = pack(tmp_path / "run", tmp_path / "mine", "acme", "toy", latency=tmp_path / "latency.json")
+    assert check(made, n_resamples=0).ok
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"p50_ms": 1.0}, "latency"),
+        ({"p99_ms": 1.0}, "latency.p99_ms"),
+        ({"ratio_to_snapshot": 0.5}, "latency.ratio_to_snapshot"),
+        ({"unstable": True}, "latency.unstable"),
+        ({"leaderboard": False}, "latency.n"),
+        ({"model": {"name": "x", "backbone": "x", "head": "x", "fingerprint": "0"}}, "latency.model.fingerprint"),
+        ({"audits": {"outputs": {"ok": False, "value": 1.0, "limit": 0.0, "text": "other"}}}, "latency.audits.outputs"),
+        ({"device": "<script>"}, "latency.device"),
+        ({"environment": {"cpu": ["x", {"y": "javascript:x"}]}}, "latency.environment.cpu.1.y"),
+        ({"times_ms": []}, "latency"),
+        ({"extra": 1}, "latency"),
+    ],
+)
+def test_latency_is_not_believed_either(folder: Path, changes: dict[str, Any], field: str) -> None:
+    add_latency(folder, latency_record(folder, **changes))
+    only_error(folder, field)
+
+
+def test_too_few_times(folder: Path) -> None:
+    add_latency(folder, latency_record(folder, n=600))
+    assert "latency.n" in {p.field for p in check(folder, n_resamples=0).errors}
+
+
 def test_a_missing_file(folder: Path) -> None:
     (folder / "predictions.parquet").unlink()
     only_error(folder, "files.predictions", "not in the folder")
