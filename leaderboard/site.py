@@ -21,6 +21,7 @@ from avbench.leaderboard.entries import LEVEL, N_RESAMPLES, RANKED_BY, SEED
 from avbench.metrics import METRICS
 from avbench.pages import charts, render
 from avbench.pages.charts import Line, Point
+from avbench.paper.reported import of_table
 from avbench.results import Scores
 from avbench.types import AvbenchError, UsageError
 
@@ -28,7 +29,7 @@ INDEX, DATA, TABLE, DECISIONS = "index.html", "data.json", "data.csv", "decision
 ENTRIES = "entries"
 N_LINES = 7  # entries drawn in a chart of curves
 BY_CATEGORY = ("map", "acc")
-REPORTED_COLUMNS = {"acc": "Acc", "acc_tol1": "Acc±1", "map": "mAP", "roc_auc": "ROC-AUC", "ms": "ms"}
+REPORTED_COLUMNS = {"acc": "Acc", "acc_tol1": "Acc±1", "map": "mAP", "roc_auc": "ROC-AUC", "latency_ms": "ms"}
 
 
 def write_site(board: Board, site: Path) -> list[Path]:
@@ -378,15 +379,11 @@ def _above(row: Row, table: TrackBoard) -> str | None:
 
 
 def reported_rows() -> list[dict[str, Any]]:
-    """Table 3 as the paper prints it: name, selection and values of each row; empty if the numbers are not there."""
-    file = resources.files("avbench.paper").joinpath("reported.json")
-    if not file.is_file():
-        return []
+    """Table 3 as the paper prints it: name, selection and values of each row."""
     rows: dict[str, dict[str, Any]] = {}
-    for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
-        if cell["table"] == "table3":
-            row = rows.setdefault(cell["row"], {"name": cell["row"], "selection": cell["selection"], "values": {}})
-            row["values"][cell["metric"]] = cell["value"]
+    for cell in of_table("table3"):
+        row = rows.setdefault(cell.row, {"name": cell.row, "selection": cell.selection, "values": {}})
+        row["values"][cell.metric] = cell.value
     return list(rows.values())
 
 
