@@ -383,6 +383,8 @@ def _no_support(manifest: Manifest, protocol: Protocol) -> str:
         return any(shorter.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)
 
     clip = max(manifest.clips.values(), key=lambda c: c.duration)
+    if not clip.duration:
+        return f"no clip of {manifest.name} has been seen, and nothing says how long they are; import it with its media"
     most = min(protocol.iterations, clip.duration // protocol.hop + 1)  # no clip holds more, whatever was asked for
     longest = bisect.bisect_left(range(1, most + 1), True, key=lambda n: not fits(n))
     hop_s = seconds(protocol.hop)

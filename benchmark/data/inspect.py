@@ -12,7 +12,7 @@ import numpy as np
 from avbench.data.media import media_sha256, probe
 from avbench.manifest import Manifest, check
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
-from avbench.types import ClipRecord, MediaError, offset_in_words
+from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words
 
 SUPPORT_HOPS_S = (1, 2, 3, 4)
 SUPPORT_WINDOWS = (2, 4, 6, 8, 12, 18, 24, 36, 48)
@@ -58,8 +58,8 @@ def info(manifest: Manifest) -> dict[str, Any]:
         "overview": overview(manifest),
         "by_channel": by_channel(manifest),
         "offsets": offsets(manifest),
-        "duplicate_media": sum(n - 1 for sha256, n in hashes.items() if sha256),
-        "unseen_media": hashes[""],
+        "duplicate_media": sum(n - 1 for sha256, n in hashes.items() if sha256 != UNSEEN_SHA256),
+        "unseen_media": hashes[UNSEEN_SHA256],
         "warnings": [
             f"clip {name}: {text}" for name, source in manifest.sources.items() for text in source.get("warnings", ())
         ],
