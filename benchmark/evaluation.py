@@ -150,7 +150,8 @@ def evaluate(
 def read_data(
     data: str, split: str | None = "test", progress: Progress | None = None, limit: int | None = None
 ) -> Manifest:
-    """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there) or a folder.
+    """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there), a folder, or
+    ``hub:ORG/NAME@COMMIT`` (pulled if it is not there).
 
     ``split`` None: all of a folder, the test split of SynthSync. ``UsageError`` for an unknown name or split.
     """
@@ -160,10 +161,16 @@ def read_data(
     if data in synthsync.NAMES:
         tell = (lambda done, total, item: progress("making clips", done, total, item)) if progress else None
         manifest = synthsync.ensure(data, "test" if split is None else split, progress=tell)
-    elif os.sep not in data and not Path(data).exists():
+    elif not data.startswith("hub:") and os.sep not in data and not Path(data).exists():
         raise UsageError(f"unknown data {data!r}: it is neither {', '.join(synthsync.NAMES)} nor a manifest folder")
     else:
-        manifest = read_manifest(Path(data))
+        if data.startswith("hub:"):
+            from avbench.data.hub import open_address
+
+            fetching = (lambda done, total, item: progress("fetching data", done, total, item)) if progress else None
+            manifest = open_address(data, fetching)
+        else:
+            manifest = read_manifest(Path(data))
         manifest = manifest if split is None else manifest.split(split)
     if not manifest.segments:
         raise UsageError(f"{data} has no segments in split {split!r}")

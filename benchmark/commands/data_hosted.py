@@ -1,4 +1,4 @@
-"""``avbench data import-realsync``: data that others have published."""
+"""``avbench data import-realsync``, ``pull`` and ``push``: data that others have published, or will have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import SIGN, Progress, add_command, say, say_each
+from avbench.commands.common import SIGN, Progress, add_command, count, say, say_each
 
 
 def add_verbs(verbs: Any) -> None:
@@ -30,6 +30,78 @@ def add_verbs(verbs: Any) -> None:
     lists.add_argument("--out", type=Path, required=True, metavar="DIR", help="one folder a list is made in it")
     lists.add_argument("--workers", type=int, metavar="N", help="processes that hash media (default: one per core)")
     lists.add_argument("--json", action="store_true", help="print the report as one JSON object")
+
+    pull = add_command(
+        verbs,
+        "pull",
+        _pull,
+        "fetch a hosted data set, pinned and verified",
+        "A commit is a pin: the same 40 digits are the same bytes for ever. Continues where it was stopped.",
+        "avbench data pull ORG/NAME --revision COMMIT",
+        "avbench data pull ORG/NAME --revision COMMIT --out my_data",
+        "HF_HUB_OFFLINE=1 avbench data pull ORG/NAME --revision COMMIT",
+        "avbench run --model streamsync-trf --data hub:ORG/NAME@COMMIT",
+    )
+    pull.add_argument("repo", metavar="ORG/NAME")
+    pull.add_argument("--revision", default="main", metavar="COMMIT", help="all 40 digits")
+    pull.add_argument("--out", type=Path, metavar="DIR", help="(default: in $AVBENCH_CACHE or ~/.cache)")
+    pull.add_argument("--media-root", type=Path, metavar="DIR", help="the media are here; they are only verified")
+    pull.add_argument("--allow-moving", action="store_true", help="take a branch or tag as it is now; not for a board")
+
+    push = add_command(
+        verbs,
+        "push",
+        _push,
+        "publish a manifest folder on the hub",
+        "Uploads what the hub lacks and prints the commit. Log in with `hf auth login` or set HF_TOKEN.",
+        "avbench data push my_data --repo ORG/NAME --private",
+        "avbench data push realsync/normal.evaluation --repo ORG/NAME --no-media",
+    )
+    push.add_argument("directory", type=Path, metavar="DIR")
+    push.add_argument("--repo", required=True, metavar="ORG/NAME")
+    push.add_argument("--private", action="store_true", help="if the repository is made now")
+    push.add_argument("--no-media", action="store_true", help="the labels alone")
+    for verb in (pull, push):
+        verb.add_argument("--endpoint", metavar="URL", help="another hub (default: $HF_ENDPOINT or huggingface.co)")
+
+
+def _pull(args: argparse.Namespace) -> int:
+    from avbench.data.hub import default_folder, pull
+
+    with Progress() as progress:
+        pulled = pull(
+            args.repo,
+            args.revision,
+            args.out,
+            allow_moving=args.allow_moving,
+            media_root=args.media_root,
+            endpoint=args.endpoint,
+            progress=progress.of("fetching and verifying"),
+        )
+    if pulled.n_unseen:
+        say(f"{pulled.n_unseen} clips have labels only: their media are not hosted")
+    print(f"{pulled.folder}: {count(pulled.manifest)} of {args.repo} at {pulled.revision}, every hash verified")
+    in_cache = pulled.folder == default_folder(args.repo, pulled.revision)
+    data = f"hub:{args.repo}@{pulled.revision}" if in_cache else pulled.folder
+    print(f"next    avbench data info {data} · avbench run --model streamsync-trf --data {data}")
+    return 0
+
+
+def _push(args: argparse.Namespace) -> int:
+    from avbench.data.hub import push
+
+    with Progress() as progress:
+        commit = push(
+            args.directory,
+            args.repo,
+            private=args.private,
+            with_media=not args.no_media,
+            endpoint=args.endpoint,
+            progress=progress.of("uploading"),
+        )
+    print(f"{args.repo} at {commit}")
+    print(f"next    avbench data pull {args.repo} --revision {commit}")
+    return 0
 
 
 def _import_realsync(args: argparse.Namespace) -> int:

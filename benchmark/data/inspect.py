@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -184,26 +184,38 @@ def verify(
     """Every problem found, one line each; an empty list means that all is as the manifest says.
 
     Checks the tables against each other, every media file's hash and, with ``decode``, by decoding all of it, its
-    frame and sample counts; also that each segment's first window lies inside its clip.
+    frame and sample counts; also that each segment's first window lies inside its clip (not of published lists: there
+    it is no fault of the manifest, and a run lists the segments that it cannot use).
     """
-    problems = check(manifest)
-    for done, clip in enumerate(manifest.clips.values()):
-        if progress:
-            progress(done, len(manifest.clips), clip.id)
-        try:
-            path = manifest.clip_path(clip)
-            problems += _media_problems(path, clip.id, clip.sha256, (clip.n_frames, clip.n_samples), decode)
-        except MediaError as error:
-            problems.append(str(error))
-    if progress:
-        progress(len(manifest.clips), len(manifest.clips), "")
-    known = all(s.clip_id in manifest.clips for s in manifest.segments)
+    problems = check(manifest) + media_problems(manifest, manifest.clips.values(), decode, progress)
+    known = manifest.kind != "realsync" and all(s.clip_id in manifest.clips for s in manifest.segments)
     rooms = _rooms(manifest) if known else np.zeros(0)
     problems += [
         f"segment {s.id}: its first 5 s window (start {seconds(s.start):g} s, offset {s.offset_s:g} s) leaves the clip"
         for s, room in zip(manifest.segments, rooms, strict=False)
         if room < ticks(5)
     ]
+    return problems
+
+
+def media_problems(
+    manifest: Manifest,
+    clips: Collection[ClipRecord],
+    decode: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[str]:
+    """What is wrong with the media of some of a manifest's clips, one line each; as :func:`verify` looks at them."""
+    problems = []
+    for done, clip in enumerate(clips):
+        if progress:
+            progress(done, len(clips), clip.id)
+        try:
+            path = manifest.clip_path(clip)
+            problems += _media_problems(path, clip.id, clip.sha256, (clip.n_frames, clip.n_samples), decode)
+        except MediaError as error:
+            problems.append(str(error))
+    if progress:
+        progress(len(clips), len(clips), "")
     return problems
 
 
