@@ -199,8 +199,8 @@ def evaluate(
 def read_data(
     data: str, split: str | None = "test", progress: Progress | None = None, limit: int | None = None
 ) -> Manifest:
-    """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there), a track's name or
-    a folder.
+    """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there), a track's name, a
+    folder, or ``hub:ORG/NAME@COMMIT`` (pulled if it is not there).
 
     ``split`` None: all of a folder, the test split of SynthSync. ``UsageError`` for an unknown name or split.
     """
@@ -213,12 +213,18 @@ def read_data(
     if data in synthsync.NAMES:
         tell = (lambda done, total, item: progress("making clips", done, total, item)) if progress else None
         manifest = synthsync.ensure(data, "test" if split is None else split, progress=tell)
-    elif os.sep not in data and not Path(data).exists():
+    elif not data.startswith("hub:") and os.sep not in data and not Path(data).exists():
         raise UsageError(f"unknown data {data!r}: it is neither {', '.join(synthsync.NAMES)} nor a manifest folder")
     else:
-        folder = Path(data)
-        inputs = folder / "inputs"  # of a redrawn set: its labels lie beside them
-        manifest = read_manifest(folder if (folder / "manifest.json").exists() or not inputs.is_dir() else inputs)
+        if data.startswith("hub:"):
+            from avbench.data.hub import open_address
+
+            fetching = (lambda done, total, item: progress("fetching data", done, total, item)) if progress else None
+            manifest = open_address(data, fetching)
+        else:
+            folder = Path(data)
+            inputs = folder / "inputs"  # of a redrawn set: its labels lie beside them
+            manifest = read_manifest(folder if (folder / "manifest.json").exists() or not inputs.is_dir() else inputs)
         manifest = manifest if split is None else manifest.split(split)
     if not manifest.segments:
         raise UsageError(f"{data} has no segments in split {split!r}")
@@ -451,6 +457,8 @@ def _no_support(manifest: Manifest, protocol: Protocol) -> str:
         return any(shorter.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)
 
     clip = max(manifest.clips.values(), key=lambda c: c.duration)
+    if not clip.duration:
+        return f"no clip of {manifest.name} has been seen, and nothing says how long they are; import it with its media"
     most = min(protocol.iterations, clip.duration // protocol.hop + 1)  # no clip holds more, whatever was asked for
     longest = bisect.bisect_left(range(1, most + 1), True, key=lambda n: not fits(n))
     hop_s = seconds(protocol.hop)

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -35,10 +35,10 @@ CLIP_COLUMNS = {
     "id": ("string", "unique name of the clip"),
     "video_id": ("string", "the video the clip was cut from"),
     "path": ("string", "media file relative to the media root, '/'-separated"),
-    "sha256": ("string", "of the media file's bytes, lower-case hex"),
-    "n_frames": ("int64", "grid frames at 25 fps"),
-    "n_samples": ("int64", "sound samples at 16 kHz"),
-    "duration_s": ("float64", "seconds covered by both streams; for people, not read back"),
+    "sha256": ("string", "of the media file's bytes, lower-case hex; the hash of no bytes (e3b0...): not seen"),
+    "n_frames": ("int64", "grid frames at 25 fps; of unseen media: what the name promises, or 0"),
+    "n_samples": ("int64", "sound samples at 16 kHz; of unseen media: as n_frames"),
+    "duration_s": ("float64", "seconds covered by both streams: what n_frames and n_samples say"),
     "channel": ("string", "programme or style the video comes from"),
     "split": ("string", "train, valid, test, ..."),
     "source": ("string", "JSON: what the container said when it was probed; empty if unknown"),
@@ -121,7 +121,11 @@ class Manifest:
         return self._part(segments, (s.clip_id for s in segments))
 
     def clip_path(self, clip: ClipRecord) -> Path:
-        """Where a clip's media lies; ``MediaError`` if its path would leave the media root."""
+        """Where a clip's media lies; ``MediaError`` if it would leave the media root, or if nobody has seen it."""
+        if not clip.seen:
+            raise MediaError(
+                clip.id, "its media was not there when the manifest was made; make it again with the media"
+            )
         problem = _path_problem(clip.path)
         if problem:
             raise MediaError(clip.id, f"path {clip.path!r} {problem}")
@@ -146,10 +150,14 @@ class Manifest:
 # ----------------------------------------------------------------------------------------------------------- writing
 
 
-def write_manifest(manifest: Manifest, directory: Path) -> None:
+MoreColumns = Mapping[str, tuple[str, str, Sequence[Any]]]  # name -> (type, unit and meaning, a value per segment)
+
+
+def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumns | None = None) -> None:
     """Write the three files; the same content gives the same bytes. ``manifest.json``, which pins the two tables, is
-    replaced last: a write that was interrupted is noticed on reading. ``UsageError`` if the content is not valid,
-    ``AvbenchError`` if the folder cannot be written."""
+    replaced last: a write that was interrupted is noticed on reading. ``more_columns``: further columns of the segment
+    table, for people; they are not read back. ``UsageError`` if the content is not valid, ``AvbenchError`` if the
+    folder cannot be written."""
     from avbench.atomic import atomic_write_bytes
 
     directory = Path(directory)
@@ -157,7 +165,7 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
     clips = sorted(manifest.clips.values(), key=lambda c: c.id)
     tables = {
         "clips.parquet": _parquet(CLIP_COLUMNS, [_clip_row(c, manifest.sources.get(c.id)) for c in clips]),
-        "segments.parquet": _parquet(SEGMENT_COLUMNS, [_segment_row(s) for s in manifest.segments]),
+        "segments.parquet": _segment_table(manifest, more_columns or {}),
     }
     root, home = manifest.media_root.resolve(), directory.resolve()
     meta = {
@@ -183,6 +191,14 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
             atomic_write_bytes(directory / name, data)
     except OSError as error:
         raise AvbenchError(f"cannot write the manifest {directory}: {error.strerror or error}") from error
+
+
+def _segment_table(manifest: Manifest, more: MoreColumns) -> bytes:
+    rows = [_segment_row(s) for s in manifest.segments]
+    for name, (_, _, values) in more.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    return _parquet(SEGMENT_COLUMNS | {name: (kind, text) for name, (kind, text, _) in more.items()}, rows)
 
 
 def _clip_row(clip: ClipRecord, source: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -244,6 +260,11 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
         if r[f"{name}_s"] != seconds(r[f"{name}_ticks"])
     ]
     names = [r["id"] for r in clip_rows]
+    problems += [
+        f"clips.parquet row {row} column duration_s: {r['duration_s']!r} is not what n_frames and n_samples say"
+        for row, r in enumerate(clip_rows)
+        if r["duration_s"] != seconds(min(r["n_frames"] * TICKS_PER_FRAME, r["n_samples"]))
+    ]
     problems += _duplicates("clips.parquet", names)
     clips = {r["id"]: ClipRecord(**{name: r[name] for name in ClipRecord.__slots__}) for r in clip_rows}
     sources = {r["id"]: _json_object(r["source"]) for r in clip_rows if r["source"]}
@@ -367,7 +388,7 @@ def check(manifest: Manifest, row_of: Mapping[str, int] | None = None) -> list[s
         if not re.fullmatch("[0-9a-f]{64}", clip.sha256):
             problems.append(f"{here} sha256: {clip.sha256!r} is not 64 lower-case hex digits")
         for name in ("n_frames", "n_samples"):
-            if getattr(clip, name) < 1:
+            if getattr(clip, name) < (1 if clip.seen else 0):
                 problems.append(f"{here} {name}: {getattr(clip, name)} is not positive")
     problems += _duplicates("segments.parquet", [s.id for s in manifest.segments])
     for row, segment in enumerate(manifest.segments):
@@ -385,7 +406,7 @@ def _segment_problems(segment: SegmentRecord, manifest: Manifest) -> list[str]:
     else:
         if segment.video_id != clip.video_id:
             found.append(f"video_id: {segment.video_id!r}, but the clip's video is {clip.video_id!r}")
-        if segment.start >= clip.duration:
+        if segment.start >= clip.duration and (clip.seen or clip.duration):
             found.append(f"start_ticks: {seconds(segment.start):g} s, the clip lasts {seconds(clip.duration):g} s")
     if segment.start < 0 or segment.start % TICKS_PER_FRAME:
         found.append(f"start_ticks: {segment.start} is not a frame instant (a multiple of {TICKS_PER_FRAME} from 0)")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,7 +55,7 @@ class OffsetGrid:
     @property
     def offsets_s(self) -> np.ndarray:
         """(n_classes,) float32, seconds: float64 linspace cast to float32, as in the published code."""
-        return np.linspace(-self.max_offset_s, self.max_offset_s, self.n_classes).astype(np.float32)
+        return _offsets_s(self).copy()
 
     def class_of(self, offset_s: float) -> int:
         """Class of a continuous offset in seconds.
@@ -63,7 +65,7 @@ class OffsetGrid:
         """
         if not np.isfinite(offset_s) or abs(offset_s) > self.max_offset_s + 1e-9:
             raise UsageError(f"offset {offset_s} s is outside [-{self.max_offset_s}, {self.max_offset_s}] s")
-        distance = np.abs(self.offsets_s - np.float32(round(float(offset_s), 2)))
+        distance = np.abs(_offsets_s(self) - np.float32(round(float(offset_s), 2)))
         return int(np.argmin(distance))
 
     def offset_of(self, class_index: int) -> float:
@@ -74,6 +76,11 @@ class OffsetGrid:
         return round(-self.max_offset_s + step * class_index, 6)
 
 
+@cache
+def _offsets_s(grid: OffsetGrid) -> np.ndarray:
+    return np.linspace(-grid.max_offset_s, grid.max_offset_s, grid.n_classes).astype(np.float32)
+
+
 def offset_in_words(offset_s: float) -> str:
     """``0.4`` -> ``"audio 0.4 s early"``: the sign convention is always said in words."""
     if round(abs(offset_s), 2) == 0:
@@ -81,9 +88,16 @@ def offset_in_words(offset_s: float) -> str:
     return f"audio {abs(offset_s):g} s {'early' if offset_s > 0 else 'late'}"
 
 
+UNSEEN_SHA256 = hashlib.sha256(b"").hexdigest()  # the hash of no bytes: of a media file that nobody has seen
+
+
 @dataclass(frozen=True, slots=True)
 class ClipRecord:
-    """One media file after normalisation (25 fps picture, 16 kHz mono sound)."""
+    """One media file after normalisation (25 fps picture, 16 kHz mono sound).
+
+    A list of labels can be read where the media are not: such a clip has ``UNSEEN_SHA256``, its frames and samples are
+    what its name promises (0 if that promises nothing), and it cannot be decoded.
+    """
 
     id: str
     video_id: str
@@ -93,6 +107,11 @@ class ClipRecord:
     n_samples: int  # at 16 kHz
     channel: str = ""
     split: str = "test"
+
+    @property
+    def seen(self) -> bool:
+        """Whether the media was there when its manifest was made."""
+        return self.sha256 != UNSEEN_SHA256
 
     @property
     def duration(self) -> Tick:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from avbench.commands import data_hosted
 from avbench.commands.common import SIGN, Progress, add_command, count, hop_s, manifest_of, say, say_each
 
 
@@ -51,6 +52,7 @@ def add(commands: Any) -> None:
     )
     ls.add_argument("folders", nargs="*", metavar="DIR", help="list the manifests under these folders")
 
+    data_hosted.add_verbs(verbs)
     info = add_command(
         verbs,
         "info",

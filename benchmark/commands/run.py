@@ -39,7 +39,11 @@ def add(commands: Any) -> None:
         "avbench run --model sparsesync.vggsound+apa --data my_manifest --iterations 3   # see `avbench weights list`",
     )
     run.add_argument("--model", required=True, metavar="M", help="a name of `avbench models`, or file.py:Class[+head]")
-    run.add_argument("--data", default="synthsync", help="a name of `avbench data ls` (default: synthsync) or a folder")
+    run.add_argument(
+        "--data",
+        default="synthsync",
+        help="a name of `avbench data ls` (default: synthsync), folder or hub:ORG/NAME@COMMIT",
+    )
     run.add_argument("--split", default="test", help="(default: test)")
     run.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
     run.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between window starts (default: 2)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from avbench.data.media import media_sha256, probe
 from avbench.manifest import Manifest, check
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
-from avbench.types import ClipRecord, MediaError, offset_in_words
+from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words
 
 SUPPORT_HOPS_S = (1, 2, 3, 4)
 SUPPORT_WINDOWS = (2, 4, 6, 8, 12, 18, 24, 36, 48)
@@ -58,8 +58,8 @@ def info(manifest: Manifest) -> dict[str, Any]:
         "overview": overview(manifest),
         "by_channel": by_channel(manifest),
         "offsets": offsets(manifest),
-        "duplicate_media": sum(n - 1 for sha256, n in hashes.items() if sha256),
-        "unseen_media": hashes[""],
+        "duplicate_media": sum(n - 1 for sha256, n in hashes.items() if sha256 != UNSEEN_SHA256),
+        "unseen_media": hashes[UNSEEN_SHA256],
         "warnings": [
             f"clip {name}: {text}" for name, source in manifest.sources.items() for text in source.get("warnings", ())
         ],
@@ -184,26 +184,38 @@ def verify(
     """Every problem found, one line each; an empty list means that all is as the manifest says.
 
     Checks the tables against each other, every media file's hash and, with ``decode``, by decoding all of it, its
-    frame and sample counts; also that each segment's first window lies inside its clip.
+    frame and sample counts; also that each segment's first window lies inside its clip (not of published lists: there
+    it is no fault of the manifest, and a run lists the segments that it cannot use).
     """
-    problems = check(manifest)
-    for done, clip in enumerate(manifest.clips.values()):
-        if progress:
-            progress(done, len(manifest.clips), clip.id)
-        try:
-            path = manifest.clip_path(clip)
-            problems += _media_problems(path, clip.id, clip.sha256, (clip.n_frames, clip.n_samples), decode)
-        except MediaError as error:
-            problems.append(str(error))
-    if progress:
-        progress(len(manifest.clips), len(manifest.clips), "")
-    known = all(s.clip_id in manifest.clips for s in manifest.segments)
+    problems = check(manifest) + media_problems(manifest, manifest.clips.values(), decode, progress)
+    known = manifest.kind != "realsync" and all(s.clip_id in manifest.clips for s in manifest.segments)
     rooms = _rooms(manifest) if known else np.zeros(0)
     problems += [
         f"segment {s.id}: its first 5 s window (start {seconds(s.start):g} s, offset {s.offset_s:g} s) leaves the clip"
         for s, room in zip(manifest.segments, rooms, strict=False)
         if room < ticks(5)
     ]
+    return problems
+
+
+def media_problems(
+    manifest: Manifest,
+    clips: Collection[ClipRecord],
+    decode: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[str]:
+    """What is wrong with the media of some of a manifest's clips, one line each; as :func:`verify` looks at them."""
+    problems = []
+    for done, clip in enumerate(clips):
+        if progress:
+            progress(done, len(clips), clip.id)
+        try:
+            path = manifest.clip_path(clip)
+            problems += _media_problems(path, clip.id, clip.sha256, (clip.n_frames, clip.n_samples), decode)
+        except MediaError as error:
+            problems.append(str(error))
+    if progress:
+        progress(len(clips), len(clips), "")
     return problems
 
 

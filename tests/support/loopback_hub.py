@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -138,6 +139,7 @@ class LoopbackHub:
         self.before: Callable[[str, str], int | None] | None = None
         self.lock = threading.RLock()
         self.stalled, self.go_on = threading.Event(), threading.Event()
+        self.connections: set[socket.socket] = set()
         self._breaks: dict[str, tuple[int, bool]] = {}
         hub = self
 
@@ -160,8 +162,12 @@ class LoopbackHub:
         self.stop()
 
     def stop(self) -> None:
-        """From now on nobody answers; safe to call twice."""
+        """From now on nobody answers, on connections that are open neither; safe to call twice."""
         self.go_on.set()
+        with self.lock:
+            for connection in self.connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -358,6 +364,16 @@ def _tree(files: Mapping[str, File], folder: str, recursive: bool) -> list[dict[
 class _Handler(BaseHTTPRequestHandler):
     hub: LoopbackHub
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        with self.hub.lock:
+            self.hub.connections.add(self.connection)
+
+    def finish(self) -> None:
+        with self.hub.lock:
+            self.hub.connections.discard(self.connection)
+        super().finish()
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

@@ -1,0 +1,204 @@
+"""``avbench data import-realsync``, ``pull`` and ``push``: data that others have published, or will have."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from avbench.commands.common import SIGN, Progress, add_command, count, say, say_each
+
+
+def add_verbs(verbs: Any) -> None:
+    lists = add_command(
+        verbs,
+        "import-realsync",
+        _import_realsync,
+        "make manifests of the published lists",
+        f"RealSync's fixed-offset lists, and those of VGGSound-Sparse and LRS3. One manifest a list. {SIGN}",
+        "avbench data import-realsync --lists lists --media none --out realsync",
+        "avbench data import-realsync --lists lists --media cropped_videos --out realsync",
+        "avbench run --model streamsync-trf --data realsync/normal.evaluation",
+    )
+    lists.add_argument("--lists", type=Path, required=True, metavar="DIR", help="the .csv and .json files")
+    lists.add_argument(
+        "--media", required=True, metavar="DIR|none", help="VIDEO/VIDEO_T0_T1.mkv (or .mp4, ...), or none"
+    )
+    lists.add_argument("--out", type=Path, required=True, metavar="DIR", help="one folder a list is made in it")
+    lists.add_argument("--workers", type=int, metavar="N", help="processes that hash media (default: one per core)")
+    lists.add_argument("--json", action="store_true", help="print the report as one JSON object")
+
+    pull = add_command(
+        verbs,
+        "pull",
+        _pull,
+        "fetch a hosted data set, pinned and verified",
+        "A commit is a pin: the same 40 digits are the same bytes for ever. Continues where it was stopped.",
+        "avbench data pull ORG/NAME --revision COMMIT",
+        "avbench data pull ORG/NAME --revision COMMIT --out my_data",
+        "HF_HUB_OFFLINE=1 avbench data pull ORG/NAME --revision COMMIT",
+        "avbench run --model streamsync-trf --data hub:ORG/NAME@COMMIT",
+    )
+    pull.add_argument("repo", metavar="ORG/NAME")
+    pull.add_argument("--revision", default="main", metavar="COMMIT", help="all 40 digits")
+    pull.add_argument("--out", type=Path, metavar="DIR", help="(default: in $AVBENCH_CACHE or ~/.cache)")
+    pull.add_argument("--media-root", type=Path, metavar="DIR", help="the media are here; they are only verified")
+    pull.add_argument("--allow-moving", action="store_true", help="take a branch or tag as it is now; not for a board")
+
+    push = add_command(
+        verbs,
+        "push",
+        _push,
+        "publish a manifest folder on the hub",
+        "Uploads what the hub lacks and prints the commit. Log in with `hf auth login` or set HF_TOKEN.",
+        "avbench data push my_data --repo ORG/NAME --private",
+        "avbench data push realsync/normal.evaluation --repo ORG/NAME --no-media",
+    )
+    push.add_argument("directory", type=Path, metavar="DIR")
+    push.add_argument("--repo", required=True, metavar="ORG/NAME")
+    push.add_argument("--private", action="store_true", help="if the repository is made now")
+    push.add_argument("--no-media", action="store_true", help="the labels alone")
+    for verb in (pull, push):
+        verb.add_argument("--endpoint", metavar="URL", help="another hub (default: $HF_ENDPOINT or huggingface.co)")
+
+
+def _pull(args: argparse.Namespace) -> int:
+    from avbench.data.hub import default_folder, pull
+
+    with Progress() as progress:
+        pulled = pull(
+            args.repo,
+            args.revision,
+            args.out,
+            allow_moving=args.allow_moving,
+            media_root=args.media_root,
+            endpoint=args.endpoint,
+            progress=progress.of("fetching and verifying"),
+        )
+    if pulled.n_unseen:
+        say(f"{pulled.n_unseen} clips have labels only: their media are not hosted")
+    print(f"{pulled.folder}: {count(pulled.manifest)} of {args.repo} at {pulled.revision}, every hash verified")
+    in_cache = pulled.folder == default_folder(args.repo, pulled.revision)
+    data = f"hub:{args.repo}@{pulled.revision}" if in_cache else pulled.folder
+    print(f"next    avbench data info {data} · avbench run --model streamsync-trf --data {data}")
+    return 0
+
+
+def _push(args: argparse.Namespace) -> int:
+    from avbench.data.hub import push
+
+    with Progress() as progress:
+        commit = push(
+            args.directory,
+            args.repo,
+            private=args.private,
+            with_media=not args.no_media,
+            endpoint=args.endpoint,
+            progress=progress.of("uploading"),
+        )
+    print(f"{args.repo} at {commit}")
+    print(f"next    avbench data pull {args.repo} --revision {commit}")
+    return 0
+
+
+def _import_realsync(args: argparse.Namespace) -> int:
+    from avbench.data.realsync import import_lists
+    from avbench.types import UsageError
+
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"workers is {args.workers}; it must be at least 1")
+    media = None if args.media == "none" else Path(args.media)
+    with Progress() as progress:
+        report = import_lists(
+            args.lists, media, args.out, args.workers or os.cpu_count() or 1, progress.of("hashing media")
+        )
+    if args.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print("\n".join(_report_lines(report, args.out)))
+    say_each("warning", report["warnings"])
+    refused = {c: why for one in report["lists"].values() for c, why in one["media"]["refused"].items()}
+    say_each("refused", [f"clip {c}: {why}" for c, why in refused.items()])
+    missing = sorted({c for one in report["lists"].values() for c in one["media"]["missing"]})
+    if missing:
+        say_each(f"missing media ({len(missing)} clips)", missing)
+    if media is None:
+        say("no media was looked for: the labels are complete, but nothing can be decoded")
+    return 1 if refused else 0
+
+
+def _report_lines(report: Mapping[str, Any], out: Path) -> list[str]:
+    from tabulate import tabulate
+
+    rows = []
+    for name, one in report["lists"].items():
+        media = one["media"]
+        rows.append(
+            [
+                name,
+                "/".join(s for s in one["splits"] if s in ("train", "valid", "test")),
+                one["segments"],
+                one["usable"],
+                one["videos"],
+                one["clips"],
+                f"{100 * one['in_sync_share']:.1f} %",
+                f"{one['duplicates']['segments']}",
+                _held(one, "streaming"),
+                _held(one, "published"),
+                f"{media['clips_seen']}/{one['clips']}",
+            ]
+        )
+    heads = [
+        "list",
+        "split",
+        "segments",
+        "usable",
+        "videos",
+        "clips",
+        "in sync",
+        "doubles",
+        "18 x 2 s",
+        "published",
+        "media",
+    ]
+    lines = tabulate(rows, heads, tablefmt="plain", colalign=["left", "left"] + ["right"] * 9).splitlines()
+    lines.append("18 x 2 s: share that holds 18 windows every 2 s; published: by the published loader's rule")
+    for name, one in report["lists"].items():
+        lines += ["", f"{name}: {one['role']}"]
+        if one["broken"]:
+            lines.append(f"  broken    {' · '.join(f'{kind} {n}' for kind, n in one['broken'].items())}")
+        if one["channels"]:
+            counts = (f"{name} {n['segments']}" for name, n in one["channels"].items())
+            lines.append(f"  channels  {' · '.join(counts)}")
+        starts = one["starts_s"]
+        lines.append(f"  starts    {starts['first']:g} ... {starts['last']:g} s")
+        if starts["between_frames"]:
+            lines.append(f"            {starts['between_frames']} lie between two frames and begin at the earlier one")
+        lines.append(f"  classes   {' '.join(map(str, one['class_histogram']))}")
+        doubles, unknown = one["duplicates"], one["lengths_unknown"]
+        if doubles["segments"]:
+            lines.append(
+                f"  doubles   {doubles['segments']} rows repeat a clip and start ({doubles['usable']} usable ones)"
+            )
+        settings = " · ".join(_setting(one, hop, n) for hop, n in ((1, 12), (2, 18), (4, 18), (2, 48)))
+        lines.append(
+            f"  held by   {f'unknown: {unknown} clip lengths can be had from the media only' if unknown else settings}"
+        )
+        lines += [f"  {key.replace('_', ' ')}: {value}" for key, value in one["facts"].items()]
+    lines += [f"left alone: {text}" for text in report["other_files"]]
+    name = next(iter(report["lists"]))
+    lines += ["", f"next    avbench data info {out / name} · avbench run --model xcorr --data {out / name}"]
+    return lines
+
+
+def _held(one: Mapping[str, Any], rule: str) -> str:
+    if one["lengths_unknown"]:
+        return "unknown"
+    return f"{100 * one['support'][rule][2][18] / one['segments']:.1f} %"
+
+
+def _setting(one: Mapping[str, Any], hop: int, n: int) -> str:
+    return f"{n} x {hop} s {one['support']['streaming'][hop][n]}/{one['segments']}"
