@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from avbench.commands import build
 from avbench.commands.common import SIGN, Progress, add_command, count, hop_s, manifest_of, say_each
 
 
@@ -65,6 +66,7 @@ def add(commands: Any) -> None:
         verb.add_argument("--split", help="only this split (default: all of a folder, test of synthsync)")
     info.add_argument("--json", action="store_true", help="print one JSON object")
     verify.add_argument("--no-decode", action="store_true", help="compare hashes only")
+    build.add(verbs)
 
 
 def _data_synth(args: argparse.Namespace) -> int:

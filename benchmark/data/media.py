@@ -199,7 +199,7 @@ class ClipReader:
         shown: Any = None
         arrays: tuple[np.ndarray, ...] = ()
         count = 0
-        reformat = _rgb_converter()
+        reformat = rgb_converter()
         with contextlib.closing(self._grid()) as grid:
             for picture in grid:
                 if picture is not shown:
@@ -364,7 +364,7 @@ def _check_frontend(frontend: FrontEnd) -> None:
         raise UsageError(f"front end size is {frontend.size}; it must be positive")
 
 
-def _rgb_converter() -> Any:
+def rgb_converter() -> Any:
     """Decoded frame -> (H, W, 3) uint8 RGB, upright. One scaler for the whole clip, one thread: a scaler (with its
     thread pool) made anew for every frame costs fifteen times as much."""
     from av.video.reformatter import VideoReformatter
