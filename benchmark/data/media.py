@@ -500,9 +500,9 @@ class _SoundStream:
             if abs(step) > frame.time_base + Fraction(1, rate):
                 if step < -_SOUND_HOLE_S:
                     raise self.error(f"the sound jumps back by {-float(step):.3f} s at {at}")
-                if step > _SOUND_HOLE_S:
-                    raise self.error(f"the sound has a hole of {float(step):.3f} s at {at}")
                 place = round(start * rate)
+                if step > _SOUND_HOLE_S and place > 0:  # (mp4 without edit list: after the priming, before the picture)
+                    raise self.error(f"the sound has a hole of {float(step):.3f} s at {at}")
                 self.patched += max(0, place - max(end, 0))
                 run_start, run_samples, end = start, 0, place
             yield end, mono

@@ -269,6 +269,8 @@ class _Build:
                 for segment in found:
                     category, events = label(seconds(segment.start), rows.get(clip.id, []))
                     segments.append(replace(segment, category=category, events=events))
+        if not segments:
+            raise UsageError(f"no clip holds a segment; the first: {self.report.notes[-1]}")
         return Manifest(
             name=settings.name or self.out.resolve().name,
             kind="files",
@@ -426,6 +428,9 @@ def _check_settings(settings: Settings) -> None:
         raise UsageError(f"crf is {encoding.crf}; x264 knows 0 ... 51")
     if settings.iterations < 1:
         raise UsageError(f"iterations is {settings.iterations}; it must be at least 1")
+    needed_s = settings.window_s + (settings.iterations - 1) * settings.hop_s
+    if encoding.clip_s < needed_s:
+        raise UsageError(f"clips of {encoding.clip_s:g} s cannot hold segments of {needed_s:g} s")
 
 
 @contextlib.contextmanager
