@@ -45,12 +45,11 @@ def published_file(folder: Path, family: str) -> Path:
 def first_windows(manifest: Manifest, model: Any) -> dict[str, np.ndarray]:
     """Logits (21,) of each segment's first window from the plain model, the clip cut by hand."""
     from avbench.data.media import ClipReader
-    from avbench.types import FrontEnd
 
     out = {}
     for segment in manifest.segments:
         reader = ClipReader(manifest.clip_path(manifest.clips[segment.clip_id]))
-        crops = np.stack([crop for (crop,) in reader.frames(FrontEnd(size=224, fit="crop"))])
+        crops = np.stack([crop for (crop,) in reader.frames(model.frontend)])
         first, sound = frames(segment.start), segment.start + segment.offset
         video = torch.from_numpy(crops[first : first + 125])[None]
         audio = torch.from_numpy(reader.audio()[sound : sound + 80_000])[None]
