@@ -581,7 +581,11 @@ def load_full_size(family: str, weights: Weights) -> SparseSync | Synchformer:
         model.trained_on = f"nothing (random weights, seed {weights})"
         return model.eval()
     path = None if isinstance(weights, Mapping) else Path(weights)
-    tensors = load_weights(path) if path else renamed(cast("Mapping[str, Tensor]", weights))[0]
+    if path:
+        tensors = load_weights(path)
+    else:  # copies: the caller's tensors stay the caller's
+        given = renamed(cast("Mapping[str, Tensor]", weights))[0]
+        tensors = {key: tensor.detach().clone() for key, tensor in given.items()}
     name = path.name if path else "the state dict"
     check_family(tensors, family, name)
     model = build(family, n_classes_of(tensors) or 21)

@@ -161,7 +161,7 @@ class SparseSync(nn.Module, SnapshotPredictor):
     are the encoders' output sizes: (frames, rows, columns) and (frequencies, frames).
     """
 
-    frontend = FrontEnd(size=224, fit="crop")
+    frontend = FrontEnd(size=224, fit="crop", short_side=256)
     two_tower = True
     description = "SparseSync, published size (S3D, ResNet-18, selectors, global transformer)"
     fusion: type[Fusion] = Fusion

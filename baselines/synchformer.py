@@ -261,7 +261,7 @@ class Synchformer(nn.Module, SnapshotPredictor):
     answer is no offset. ``size`` is the picture's, ``layers`` and ``heads`` those of the encoders.
     """
 
-    frontend = FrontEnd(size=224, fit="crop")
+    frontend = FrontEnd(size=224, fit="crop", short_side=256)
     two_tower = True
     description = "Synchformer, published size (MotionFormer, AST, sync transformer)"
 

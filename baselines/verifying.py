@@ -140,7 +140,7 @@ def decoded(media: Path) -> tuple[Tensor, Tensor, int]:
     if not media.is_file():
         raise UsageError(f"{media} does not exist")
     reader = ClipReader(media)
-    frames = np.stack([crop for (crop,) in reader.frames(FrontEnd(size=224, fit="crop"))])
+    frames = np.stack([crop for (crop,) in reader.frames(FrontEnd(size=224, fit="crop", short_side=256))])
     sound = reader.audio()
     try:
         with av.open(str(media)) as container:

@@ -153,7 +153,8 @@ class Window(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
     """What a model wants to be given. ``fit``: "square" resizes the short side to ``size`` and cuts the centre
-    square; "crop" cuts the centre ``size`` x ``size`` without resizing (the published models); "short" resizes the
+    square; "crop" cuts the centre ``size`` x ``size``, resizing the short side to ``short_side`` first if that is not 0
+    (the published models: 224 out of 256, to which all their clips were brought); "short" resizes the
     short side and cuts nothing (training, which cuts at random).
     """
 
@@ -162,6 +163,7 @@ class FrontEnd:
     sample_rate: int = 16_000
     fit: str = "square"
     audio_lead_trim_samples: int = 0
+    short_side: int = 0
 
 
 class Snapshot(NamedTuple):

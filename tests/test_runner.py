@@ -25,7 +25,7 @@ from avbench.manifest import Manifest
 from avbench.plan import keys_of, plan
 from avbench.protocol import Protocol, paper, streaming
 from avbench.replay import gather
-from avbench.runner import _ClipPass, _cut, _Model, compute
+from avbench.runner import _ClipPass, _cut, _is_out_of_memory, _Model, compute
 from avbench.store import SnapshotStore
 from avbench.ticks import frames, ticks
 from avbench.types import FrontEnd, Snapshot, SnapshotPredictor, StoreError, UsageError, Window
@@ -360,6 +360,19 @@ def test_batches_give_what_single_windows_give_and_are_halved_when_memory_runs_o
             np.testing.assert_array_equal(one, other)
     if batch_size > 2:
         assert max(sizes) > 2 >= sizes[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("CUDA error: out of memory", True),
+        ("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_libraries_report_full_memory_in_their_own_words(error: str, expected: bool) -> None:
+    pytest.importorskip("torch")
+    assert _is_out_of_memory(RuntimeError(error)) is expected
 
 
 def test_out_of_memory_with_one_window_is_a_failure() -> None:

@@ -278,13 +278,13 @@ def test_convert_wants_a_name_for_a_file_of_ones_own(avbench: Callable[..., Any]
 def test_verify_shows_a_readable_difference(avbench: Callable[..., Any], small: Any, tmp_path: Path) -> None:
     tensors = drawn_weights(small("sparsesync").state_dict(), 5)
     del tensors["transformer.off_head.weight"]
-    tensors |= {"surprise": torch.zeros(2), "v_bridge.bridge.0.bias": torch.full((7,), float("inf"))}
+    tensors |= {"surprise\n\x1b[31m": torch.zeros(2), "v_bridge.bridge.0.bias": torch.full((7,), float("inf"))}
     done = avbench("weights", "verify", publish(tmp_path / "a.pt", tensors))
     assert done.returncode == 1
     failed = [line.removeprefix("FAIL  ") for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert failed == [
         "missing: transformer.off_head.weight (21x48)",
-        "unexpected: surprise (2)",
+        "unexpected: surprise??[31m (2)",
         "of another shape: v_bridge.bridge.0.bias: 7 instead of 48",
         "NaN or infinity in v_bridge.bridge.0.bias",
     ]

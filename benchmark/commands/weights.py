@@ -164,7 +164,7 @@ def _convert(args: argparse.Namespace) -> int:
     card = convert(source, target, entry, args.audio_lead_trim_samples, family=name.partition(".")[0] if name else None)
     changes = "; ".join(card["changes"]) or "nothing changed"
     classes = f"{card['n_classes']} classes" if card["n_classes"] else "encoders alone"
-    print(f"{target}: {card['family']}, {classes}, {card['n_tensors']} entries; {changes}")
+    print(f"{target}: {card['family']}, {classes}, {card['n_tensors']} entries; {_printable(changes)}")
     print(
         f"trained on {card['trained_on']} · published as {card['published_as'] or 'nothing'} · sound lead trim "
         f"{card['audio_lead_trim_samples']} samples"
@@ -184,8 +184,13 @@ def _verify(args: argparse.Namespace) -> int:
     ok = True
     for finding in examine(_weight_file(args.source, prefer_converted=True)[0], args.media):
         ok &= finding.ok
-        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.text}", flush=True)
+        print(f"{'ok  ' if finding.ok else 'FAIL'}  {_printable(finding.text)}", flush=True)
     return 0 if ok else 1
+
+
+def _printable(text: str) -> str:
+    """What a file says of itself may hold anything; a terminal is sent no control characters."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _weight_file(source: str, prefer_converted: bool) -> tuple[Path, str]:

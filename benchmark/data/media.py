@@ -355,6 +355,11 @@ def _grid_frames(end: int, base: Fraction) -> int:
 
 
 def _check_frontend(frontend: FrontEnd) -> None:
+    if frontend.short_side and (frontend.fit != "crop" or frontend.short_side < frontend.size):
+        raise UsageError(
+            f"front end short_side is {frontend.short_side}; it goes with fit 'crop' and is at least size "
+            f"({frontend.size})"
+        )
     if frontend.fit not in ("square", "crop", "short"):
         raise UsageError(f"front end fit is {frontend.fit!r}; it must be 'square', 'crop' or 'short'")
     if frontend.fps != FRAME_RATE_HZ or frontend.sample_rate != SAMPLE_RATE_HZ:
@@ -392,8 +397,9 @@ def rgb_converter() -> Any:
 def _fit(rgb: np.ndarray, frontend: FrontEnd, clip_id: str) -> np.ndarray:
     """(H, W, 3) -> (3, size, size), contiguous; with fit "short" (3, size, wider) or (3, higher, size)."""
     size = frontend.size
-    if frontend.fit in ("square", "short") and min(rgb.shape[:2]) != size:
-        rgb = _resize_short_side(rgb, size)
+    wanted = frontend.short_side or min(rgb.shape[:2]) if frontend.fit == "crop" else size
+    if min(rgb.shape[:2]) != wanted:
+        rgb = _resize_short_side(rgb, wanted)
     if frontend.fit == "short":
         return np.array(rgb.transpose(2, 0, 1), order="C")
     height, width = rgb.shape[:2]

@@ -124,6 +124,12 @@ def test_square_resizes_the_short_side_as_antialiased_bilinear(clip_path: Path) 
     whole = torch.nn.functional.interpolate(planes, size=(32, 40), mode="bilinear", antialias=True)[0].numpy()
     (frame,) = next(iter(ClipReader(clip_path).frames(FrontEnd(size=32))))
     assert np.array_equal(frame, whole[:, :, 4:36])
+    # the published models: a crop out of a picture whose short side was brought to a size first
+    whole = torch.nn.functional.interpolate(planes, size=(48, 60), mode="bilinear", antialias=True)[0].numpy()
+    (frame,) = next(iter(ClipReader(clip_path).frames(FrontEnd(size=40, fit="crop", short_side=48))))
+    assert np.array_equal(frame, whole[:, 4:44, 10:50])
+    (frame,) = next(iter(ClipReader(clip_path).frames(FrontEnd(size=40, fit="crop", short_side=64))))
+    assert np.array_equal(frame, rgb[12:52, 20:60].transpose(2, 0, 1)), "nothing is resized that has the size"
 
 
 def test_impossible_front_ends_are_refused(clip_path: Path) -> None:
@@ -133,6 +139,8 @@ def test_impossible_front_ends_are_refused(clip_path: Path) -> None:
         (FrontEnd(sample_rate=8000), "16000 Hz"),
         (FrontEnd(fit="stretch"), "fit"),
         (FrontEnd(size=0), "positive"),
+        (FrontEnd(size=64, short_side=72), "goes with fit 'crop'"),
+        (FrontEnd(size=64, fit="crop", short_side=60), "at least size"),
     ):
         with pytest.raises(UsageError, match=word):
             next(iter(reader.frames(frontend)))

@@ -122,7 +122,7 @@ CHANGES: dict[str, list[Any]] = {
     ],
     "frontend": [
         dataclasses.replace(FrontEnd(size=32), **{f.name: v})
-        for f, v in zip(dataclasses.fields(FrontEnd), (33, 30, 48_000, "crop", 1024), strict=True)
+        for f, v in zip(dataclasses.fields(FrontEnd), (33, 30, 48_000, "crop", 1024, 256), strict=True)
     ],
     "token_dim": [9, None],
     "activation": [abs],
