@@ -565,9 +565,9 @@ def report(
 ) -> dict[str, Any]:
     """What there is to know of the lists, as plain data.
 
-    ``lists[NAME]``: counts, ``class_histogram`` (21 counts), ``channels``, ``duplicates``, ``support`` (rule -> hop
-    in s -> windows -> segments whose clip holds them), ``media`` (clips seen, missing, refused). ``overlaps``: pairs of
-    lists that share videos or segments. ``warnings``: lines for people.
+    ``lists[NAME]``: counts, ``class_histogram`` (21 counts), ``class_prior`` (21 shares), ``channels``,
+    ``duplicates``, ``support`` (rule -> hop in s -> windows -> segments whose clip holds them), ``media`` (clips seen,
+    missing, refused). ``overlaps``: pairs of lists that share videos or segments. ``warnings``: lines for people.
     """
     published = list(published)
     lists = {one.name: _report_list(one, seen, refused, media) for one in published}
@@ -622,6 +622,7 @@ def _report_list(
         },
         "class_histogram": [labels[c] for c in range(GRID.n_classes)],
         "class_histogram_usable": [usable_labels[c] for c in range(GRID.n_classes)],
+        "class_prior": [labels[c] / len(one.entries) for c in range(GRID.n_classes)],
         "in_sync_share": labels[GRID.class_of(0.0)] / len(one.entries),
         "on_grid": sum(e.offset_s == GRID.offset_of(e.label) for e in one.entries),
         "duplicates": {
