@@ -259,7 +259,7 @@ def _realsync_entry(row: list[str], labels: Any, split: str) -> Entry | str:
     if not isinstance(labels, dict) or not {"offset_sec", "v_start_i_sec"} <= set(labels):
         return f"{name}: the .json does not give offset_sec and v_start_i_sec"
     offset, start_again = labels["offset_sec"], labels["v_start_i_sec"]
-    if type(start_again) not in (int, float) or Fraction(start_again) != start_s:
+    if type(start_again) not in (int, float) or start_again != float(start_s):
         return f"{name}: the .csv says start {start_text}, the .json {start_again!r}"
     wrong = _offset_problem(offset)
     if wrong:
