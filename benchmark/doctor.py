@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib import metadata, util
 from importlib.resources import files
 from pathlib import Path
@@ -43,6 +44,7 @@ RECORDED_S = (-0.6, 0.4)  # by moving the clicks in the file itself
 CLIP_S = 14
 SIZE = 64
 SIGN_SHIFTS_S = (-1.6, -0.8, 0.8, 1.6)  # known shifts of the windows on which a model's sign is checked
+SIGN_CLIP_S = 11
 SIGN_SOURCES = 4  # stretches of each kind of material
 SURE = 3.0  # standard errors of a correlation (Fisher's z) from which it is more than chance
 
@@ -313,17 +315,21 @@ def _follows(true_s: np.ndarray, found_s: np.ndarray) -> tuple[float, str]:
 def _shifted_clicks(size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Windows (125, 3, size, size) uint8 and (80000,) float32 whose sound is early by a known number of seconds."""
     for seed in range(SIGN_SOURCES):
-        frames, sound = click_and_flash(seed=100 + seed)
-        yield from _shifted(frames, sound, size)
+        yield from _shifted(*click_and_flash(SIGN_CLIP_S, seed=100 + seed), size)
 
 
 def _shifted_scenes(size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """The same of scenes that no split shows, with a speaker or with impacts."""
+    for seed in range(SIGN_SOURCES):
+        yield from _shifted(*_scene(seed), size)
+
+
+@lru_cache
+def _scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     from avbench.data.scenes import OTHER, TALKING_HEAD, Scene
 
-    for seed in range(SIGN_SOURCES):
-        scene = Scene((TALKING_HEAD, OTHER)[seed % 2], seed, 1_900_000 + seed, CLIP_S)
-        yield from _shifted(np.stack(list(scene.frames())), scene.audio(), size)
+    scene = Scene((TALKING_HEAD, OTHER)[seed % 2], seed, 1_900_000 + seed, SIGN_CLIP_S)
+    return np.stack(list(scene.frames())), scene.audio()
 
 
 def _shifted(frames: np.ndarray, sound: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
