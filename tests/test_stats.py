@@ -94,7 +94,7 @@ def test_a_resample_is_scored_as_if_its_videos_were_there(seed: int, n: int, n_v
     clusters = g.integers(0, n_videos, n)
     drawn = stats.resamples(clusters, 3, seed)
     for name in METRICS:
-        _, sample = stats._distribution(name, stats.cases(logits, labels), drawn)
+        sample = stats._distribution(name, stats.cases(logits, labels), drawn).sample
         for value, weight in zip(sample, drawn.weights().astype(int), strict=True):
             expected = score(np.repeat(logits, weight, axis=0), np.repeat(labels, weight))[name]
             assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
@@ -137,13 +137,13 @@ def test_some_undefined_resamples_are_left_out() -> None:
     """Of two classes in five videos, one lives in a single video: 1/3 of the resamples hold only the other."""
     clusters, labels = np.repeat(np.arange(5), 4), np.repeat([10, 10, 10, 10, 3], 4)
     logits = np.random.default_rng(0).standard_normal((20, 21))
-    sample = stats._distribution("roc_auc", stats.cases(logits, labels), stats.resamples(clusters, 400))[1]
+    sample = stats._distribution("roc_auc", stats.cases(logits, labels), stats.resamples(clusters, 400)).sample
     assert 0.2 < np.isnan(sample).mean() < 0.45
     assert not any(math.isnan(x) for x in bootstrap_scores(logits, labels, clusters, 400)["roc_auc"])
     logits, labels, clusters = logits[12:], labels[12:], clusters[12:]  # two videos: 1/2 hold only one class
     for seed in range(4):
         drawn = stats.resamples(clusters, 400, seed)
-        undefined = np.isnan(stats._distribution("roc_auc", stats.cases(logits, labels), drawn)[1]).mean()
+        undefined = np.isnan(stats._distribution("roc_auc", stats.cases(logits, labels), drawn).sample).mean()
         found = bootstrap_scores(logits, labels, clusters, 400, seed)["roc_auc"]
         assert math.isnan(found.ci_low) == (undefined > 0.5)
 

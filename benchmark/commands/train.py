@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from avbench.commands import train_head
+from avbench.commands import train_fullsize, train_head
 from avbench.commands.common import add_command
 
-VERBS = (train_head,)
+VERBS = (train_head, train_fullsize)
 # written out, because the recipes themselves would load torch for `--help`
 RECIPES = ("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm")
 
@@ -20,11 +20,12 @@ def add(commands: Any) -> None:
         commands,
         "train",
         _train,
-        "make embedded weights from nothing, or a head for a backbone",
+        "make embedded weights, a head for a backbone, or train at full size",
         "Trains a recipe and what it builds on; a killed training continues where it was.",
         "avbench train --list",
         "avbench train streamsync-trf --out train",
         "avbench train head --head lstm --backbone my_net.py:MyNet",
+        "avbench train fullsize --help",
     )
     train.add_argument("--list", action="store_true", help="the recipes and their settings")
     _options(train, out=Path("train"), threads=1)
@@ -54,6 +55,6 @@ def _train(args: argparse.Namespace) -> int:
             print(f"{name:18} {recipe}")
         return 0
     if not args.recipe:
-        raise UsageError(f"name a recipe: {', '.join(RECIPES)}, or `head`")
+        raise UsageError(f"name a recipe: {', '.join(RECIPES)}, or `head`, or `fullsize`")
     print(run(args.recipe, args.out, lambda text: print(text, file=sys.stderr, flush=True), args.threads))
     return 0
