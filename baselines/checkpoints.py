@@ -7,7 +7,6 @@ anything that would call code.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import io
 import json
@@ -19,8 +18,6 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +27,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from avbench.atomic import atomic_write_bytes
+from avbench.baselines.published import Published, with_md5
 from avbench.baselines.sparsesync import SparseSync
 from avbench.baselines.streamsync import StreamSync
 from avbench.baselines.synchformer import Synchformer
@@ -77,42 +75,6 @@ def drawn_weights(template: Mapping[str, Tensor], seed: int, dtype: torch.dtype 
         else torch.zeros(t.shape, dtype=t.dtype)
         for key, t in template.items()
     }
-
-
-# ------------------------------------------------------------------------------------------------------- what there is
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A published checkpoint, as its authors describe it. ``md5_prefix`` may be empty (none was published)."""
-
-    name: str  # "family.trained on", as in `--model sparsesync.vggsound`
-    family: str
-    id: str
-    url: str
-    trained_on: str
-    n_classes: int
-    reported: str
-    md5_prefix: str
-    audio_lead_trim_samples: int
-    smoke: tuple[dict[str, Any], ...]
-    note: str
-
-
-@cache
-def published() -> tuple[Published, ...]:
-    """The table of published checkpoints (``published.json``)."""
-    rows = json.loads(files("avbench.baselines").joinpath("published.json").read_text(encoding="utf-8"))
-    return tuple(Published(**{**row, "smoke": tuple(row["smoke"])}) for row in rows)
-
-
-def find_published(name: str) -> Published:
-    """By name ("sparsesync.vggsound") or id ("22-09-21T21-00-52"); ``UsageError`` with the nearest names."""
-    for entry in published():
-        if name in (entry.name, entry.id):
-            return entry
-    close = difflib.get_close_matches(name, [entry.name for entry in published()], n=3, cutoff=0.4)
-    raise UsageError(f"no published checkpoint {name!r}{': did you mean ' + ' or '.join(close) + '?' if close else ''}")
 
 
 # -------------------------------------------------------------------------------------------- reading without executing
@@ -410,6 +372,33 @@ def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
     return out, notes
 
 
+POSITIONS = "pos_emb_cfg.pos_emb"
+
+
+def differences(tensors: Mapping[str, Tensor], template: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """How weights differ from the entries a model has: kind of difference -> what it is, each in words; empty if not.
+
+    A ``pos_emb`` longer than the model's is none: the published code cuts it.
+    """
+    wrong = []
+    for key, wanted in template.items():
+        if key not in tensors:
+            continue
+        tensor = tensors[key]
+        if tensor.shape != wanted.shape and not _cuttable(key, tensor, wanted):
+            wrong.append(f"{key}: {_shape(tensor)} instead of {_shape(wanted)}")
+        if tensor.dtype != wanted.dtype and tensor.is_floating_point() != wanted.is_floating_point():
+            wrong.append(f"{key}: {tensor.dtype} instead of {wanted.dtype}")
+    missing, unexpected = sorted(template.keys() - tensors.keys()), sorted(tensors.keys() - template.keys())
+    lists = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
+    return {what: items for what, items in lists.items() if items}
+
+
+def _cuttable(key: str, tensor: Tensor, wanted: Tensor) -> bool:
+    same = tensor.ndim == 3 == wanted.ndim and tensor.shape[::2] == wanted.shape[::2]
+    return key.endswith(POSITIONS) and same and tensor.shape[1] > wanted.shape[1]
+
+
 def fit(
     tensors: Mapping[str, Tensor], template: Mapping[str, Tensor], name: str
 ) -> tuple[dict[str, Tensor], list[str]]:
@@ -418,25 +407,18 @@ def fit(
     A longer ``pos_emb`` is cut to the model's length, as the published code does; a shorter one, or any other
     difference, is an ``AvbenchError`` that lists missing, unexpected and misshapen entries.
     """
-    notes, wrong = [], []
+    wrong = differences(tensors, template)
+    if wrong:
+        parts = [f"{len(items)} {what} ({_some(items)})" for what, items in wrong.items()]
+        raise AvbenchError(f"the weights do not fit {name}: {'; '.join(parts)}")
+    notes = []
     fitted: dict[str, Tensor] = {}
     for key, wanted in template.items():
-        if key not in tensors:
-            continue
         tensor = tensors[key]
-        if key.endswith("pos_emb_cfg.pos_emb") and tensor.ndim == 3 and tensor.shape[1] > wanted.shape[1]:
+        if tensor.shape != wanted.shape:
             notes.append(f"{key} cut from {tensor.shape[1]} to {wanted.shape[1]} positions")
             tensor = tensor[:, : wanted.shape[1]].contiguous()
-        if tensor.shape != wanted.shape:
-            wrong.append(f"{key}: {_shape(tensor)} instead of {_shape(wanted)}")
-        if tensor.dtype != wanted.dtype and tensor.is_floating_point() != wanted.is_floating_point():
-            wrong.append(f"{key}: {tensor.dtype} instead of {wanted.dtype}")
         fitted[key] = tensor.to(wanted.dtype)
-    missing, unexpected = sorted(template.keys() - tensors.keys()), sorted(tensors.keys() - template.keys())
-    lists = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
-    parts = [f"{len(items)} {what} ({_some(items)})" for what, items in lists if items]
-    if parts:
-        raise AvbenchError(f"the weights do not fit {name}: {'; '.join(parts)}")
     return fitted, notes
 
 
@@ -459,26 +441,34 @@ def n_classes_of(tensors: Mapping[str, Tensor]) -> int:
 # ----------------------------------------------------------------------------------------- converting, verifying, using
 
 
-def convert(source: Path, target: Path, entry: Published | None = None) -> dict[str, Any]:
+def convert(
+    source: Path,
+    target: Path,
+    entry: Published | None = None,
+    audio_lead_trim_samples: int | None = None,
+    family: str | None = None,
+) -> dict[str, Any]:
     """Published ``.pt`` -> ``target`` (.safetensors) and, beside it, a ``.json`` of provenance, which is returned.
 
-    ``entry`` additionally demands its md5 and family. The weights are checked against the full-size model before
-    anything is written; both files appear whole or not at all. ``AvbenchError`` as :func:`read_container`,
-    :func:`check_md5` and :func:`fit`.
+    ``entry`` additionally demands its md5 and family, ``family`` that family alone; without an entry the md5 is looked
+    up among the published ones.
+    ``audio_lead_trim_samples`` stands for the published choice (0 if the file is none of those). The weights are
+    checked against the full-size model before anything is written; both files appear whole or not at all.
+    ``AvbenchError`` as :func:`read_container`, :func:`check_md5` and :func:`fit`.
     """
     source, target = Path(source), Path(target)
     container = read_container(source)
     digest = check_md5(source, entry) if entry else md5(source)
+    entry = entry or with_md5(digest)
+    published_trim = entry.audio_lead_trim_samples if entry else 0
+    trim = published_trim if audio_lead_trim_samples is None else audio_lead_trim_samples
+    if trim < 0:
+        raise UsageError(f"audio_lead_trim_samples is {trim}; it must be 0 or more")
     tensors, notes = renamed(container.tensors)
-    family = family_of(container.tensors)
-    if entry and family != entry.family:
-        raise AvbenchError(f"{source.name} holds {family} weights, {entry.name} is {entry.family}")
-    if family in FAMILIES:
-        tensors, more = fit(tensors, build(family, n_classes_of(tensors)).state_dict(), family)
-    else:
-        whole = build("synchformer" if family == "synchformer-s1" else "sparsesync").state_dict()
-        part = ("afeat_extractor.",) if family == "resnet-audio" else ("vfeat_extractor.", "afeat_extractor.")
-        tensors, more = fit(tensors, {k: t for k, t in whole.items() if k.startswith(part)}, family)
+    wanted, family = entry.family if entry else family, family_of(container.tensors)
+    if wanted and family != wanted:
+        raise AvbenchError(f"{source.name} holds {family} weights, not {wanted} ones")
+    tensors, more = fit(tensors, template_of(family, n_classes_of(tensors)), family)
     data = save({key: tensor.contiguous() for key, tensor in tensors.items()}, {"family": family})
     card = {
         "schema": 1,
@@ -488,19 +478,54 @@ def convert(source: Path, target: Path, entry: Published | None = None) -> dict[
         "published_as": entry.name if entry else None,
         "id": entry.id if entry else None,
         "trained_on": entry.trained_on if entry else "undeclared",
-        "audio_lead_trim_samples": entry.audio_lead_trim_samples if entry else 0,
+        "audio_lead_trim_samples": trim,
         "changes": notes + more,
         "n_tensors": len(tensors),
         "n_parameters": sum(t.numel() for t in tensors.values() if t.is_floating_point()),
         "about": {k: v for k, v in container.about.items() if not isinstance(v, float) or math.isfinite(v)},
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(target, data)
         atomic_write_bytes(target.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
     except OSError as error:
         raise AvbenchError(f"cannot write {target}: {error.strerror or error}") from error
+    return card
+
+
+def template_of(family: str, n_classes: int) -> dict[str, Tensor]:
+    """The entries (meta tensors) that converted weights of a family have, encoders alone included."""
+    if family in FAMILIES:
+        return build(family, n_classes or 21).state_dict()
+    whole = build("synchformer" if family == "synchformer-s1" else "sparsesync").state_dict()
+    part = ("afeat_extractor.",) if family == "resnet-audio" else ("vfeat_extractor.", "afeat_extractor.")
+    return {key: tensor for key, tensor in whole.items() if key.startswith(part)}
+
+
+def sidecar_of(path: Path) -> dict[str, Any] | None:
+    """The provenance beside a converted file, after checking that it belongs to it; None if there is none.
+
+    ``AvbenchError`` if it is unreadable, lacks what it must say, or describes another file.
+    """
+    path = Path(path)
+    sidecar = path.with_suffix(".json")
+    if path.suffix != ".safetensors" or not sidecar.is_file():
+        return None
+    try:
+        card = json.loads(sidecar.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise AvbenchError(f"{error.filename} does not exist") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise AvbenchError(f"{path.name} and {sidecar.name} cannot be read: {error}") from error
+    if not isinstance(card, dict) or card.get("sha256") != digest:
+        raise AvbenchError(f"{path.name} is not the file that {sidecar.name} describes: convert it again")
+    wanted = {"family": str, "n_classes": int, "audio_lead_trim_samples": int, "trained_on": str}
+    for key, kind in wanted.items():
+        if not isinstance(card.get(key), kind):
+            raise AvbenchError(f"{sidecar.name} does not say {key}: convert {path.name} again")
     return card
 
 
@@ -510,22 +535,20 @@ def verify(path: Path) -> dict[str, Any]:
     ``AvbenchError`` (one line) otherwise.
     """
     path = Path(path)
-    sidecar = path.with_suffix(".json")
-    try:
-        card, data = json.loads(sidecar.read_text(encoding="utf-8")), path.read_bytes()
-    except FileNotFoundError as error:
-        raise AvbenchError(f"{error.filename} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise AvbenchError(f"{path.name} and {sidecar.name} cannot be read: {error}") from error
-    if not isinstance(card, dict) or hashlib.sha256(data).hexdigest() != card.get("sha256"):
-        raise AvbenchError(f"{path.name} is not the file that {sidecar.name} describes: convert it again")
-    tensors = load(data)
-    if card["family"] in FAMILIES:
-        fit(tensors, build(card["family"], card["n_classes"]).state_dict(), card["family"])
+    card = sidecar_of(path)
+    if card is None:
+        what = path.with_suffix(".json") if path.is_file() else path
+        raise AvbenchError(f"{what} does not exist")
+    tensors = load_weights(path)
+    fit(tensors, template_of(card["family"], card["n_classes"]), card["family"])
+    refuse_non_finite(tensors, path.name)
+    return card
+
+
+def refuse_non_finite(tensors: Mapping[str, Tensor], name: str) -> None:
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise NonFiniteError(f"{path.name}: {key} holds values that are not finite")
-    return card
+            raise NonFiniteError(f"{name}: {key} holds values that are not finite")
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -542,19 +565,60 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise AvbenchError(f"weight file {path.name} is damaged: {str(error)[:120]}") from error
 
 
-def load_full_size(family: str, weights: Path | Mapping[str, Tensor]) -> SparseSync | Synchformer:
-    """A full-size model with weights from a file or a state dict, in eval mode, float32, on the CPU.
+Weights = Path | Mapping[str, Tensor] | int  # a file, a state dict, or the seed of random weights
 
-    The sidecar of a converted file, if there is one, sets the front end's ``audio_lead_trim_samples`` and
-    ``trained_on``. ``AvbenchError`` if the weights do not fit.
+
+def load_full_size(family: str, weights: Weights) -> SparseSync | Synchformer:
+    """A full-size model with weights from a file, a state dict or (they then mean nothing) a seed; in eval mode,
+    float32, on the CPU.
+
+    A converted file's sidecar, or the md5 of a published file, sets the front end's ``audio_lead_trim_samples`` and
+    ``trained_on``. ``AvbenchError`` in one line if the weights are of another family or do not fit.
     """
+    if isinstance(weights, int):
+        model = build(family)
+        model.load_state_dict(drawn_weights(model.state_dict(), weights), strict=True, assign=True)
+        model.trained_on = f"nothing (random weights, seed {weights})"
+        return model.eval()
     path = None if isinstance(weights, Mapping) else Path(weights)
     tensors = load_weights(path) if path else renamed(cast("Mapping[str, Tensor]", weights))[0]
+    name = path.name if path else "the state dict"
+    check_family(tensors, family, name)
     model = build(family, n_classes_of(tensors) or 21)
     model.load_state_dict(fit(tensors, model.state_dict(), family)[0], strict=True, assign=True)
-    if path and path.suffix == ".safetensors" and path.with_suffix(".json").is_file():
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        trim = int(card["audio_lead_trim_samples"])
+    if path:
+        card = sidecar_of(path)
+        entry = with_md5(md5(path)) if path.suffix != ".safetensors" else None
+        trim = card["audio_lead_trim_samples"] if card else entry.audio_lead_trim_samples if entry else 0
         model.frontend = replace(model.frontend, audio_lead_trim_samples=trim)
-        model.trained_on = card["trained_on"]
+        trained_on = card["trained_on"] if card else entry.trained_on if entry else "undeclared"
+        model.trained_on = trained_on if trained_on != "undeclared" else f"undeclared ({path.name})"
     return model.eval()
+
+
+def load_full_head(family: str, weights: Weights) -> Any:
+    """The streaming head of a full-size StreamSync, from the same source as :func:`load_full_size`."""
+    template = {k: t for k, t in build(family).state_dict().items() if k.startswith("streaming_head.")}
+    if isinstance(weights, int):
+        tensors = drawn_weights(template, weights)
+    else:
+        whole = load_weights(weights) if isinstance(weights, Path) else renamed(weights)[0]
+        check_family(whole, family, weights.name if isinstance(weights, Path) else "the state dict")
+        tensors = fit({k: t for k, t in whole.items() if k in template}, template, f"the head of {family}")[0]
+    state = {k.removeprefix("streaming_head."): t for k, t in tensors.items()}
+    head: Any = build(family).streaming_head
+    head.load_state_dict(state, strict=True, assign=True)
+    return head.eval()
+
+
+def check_family(tensors: Mapping[str, Tensor], family: str, name: str) -> None:
+    """``AvbenchError`` in one line if weights, under the models' own names, are not those of a model of ``family``."""
+    if tensors and all(key.startswith(("vfeat_extractor.", "afeat_extractor.")) for key in tensors):
+        raise AvbenchError(f"{name} holds encoders alone: a training starts from them, they cannot be run")
+    found = family_of(tensors)
+    if found == "synchformer-synchronisability" != family:
+        raise AvbenchError(
+            f"{name} says whether a clip can be synchronised (2 classes): it gives no offset and cannot be run"
+        )
+    if found != family:
+        raise AvbenchError(f"{name} holds {found} weights, not {family} ones: use --model {found}")

@@ -176,7 +176,8 @@ def _mel_filters(device: torch.device) -> Tensor:
 def segment_mel(waves: Tensor) -> Tensor:
     """(..., 10240) samples of 0.64 s segments -> (..., 1, 128, 66) float32, normalised."""
     power = _power(waves.reshape(-1, waves.shape[-1]), 1024, 400, 160)
-    mel = (power.transpose(-1, -2) @ _mel_filters(waves.device)).transpose(-1, -2)
+    with torch.autocast(waves.device.type, enabled=False):  # a front end is computed in full, whatever the model is
+        mel = (power.transpose(-1, -2) @ _mel_filters(waves.device)).transpose(-1, -2)
     columns = torch.log(mel + 1e-6)
     # padded after the log and before the normalisation, as published: silence would be -13.8, these cells are 0
     columns = torch.nn.functional.pad(columns, (0, 66 - columns.shape[-1]))

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from avbench import __version__
-from avbench.commands import data, doctor, run, train
+from avbench.commands import compare, data, doctor, latency, leaderboard, run, submit, train, weights
 from avbench.commands.common import SIGN, complain
 
-COMMANDS = (run, data, train, doctor)  # in the order of the help
+COMMANDS = (run, compare, latency, data, weights, train, submit, leaderboard, doctor)  # in the order of the help
 
 
 def main(argv: Sequence[str] | None = None) -> int:

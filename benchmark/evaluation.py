@@ -22,7 +22,7 @@ import numpy as np
 from avbench import __version__
 from avbench.baselines.trivial import TRIVIAL
 from avbench.protocol import Protocol, streaming
-from avbench.registry import StreamingModel, load_model, load_plain_head, load_xcorr, resolve
+from avbench.registry import ModelOptions, StreamingModel, load, load_plain_head, load_xcorr, resolve
 from avbench.ticks import seconds
 from avbench.types import AvbenchError, SegmentRecord, SnapshotPredictor, UsageError
 
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, item
 
 LEVEL = 0.95
+AUTO_BATCH = 32  # windows a call to begin with; the runner halves it when memory runs out
 CURVE_RESAMPLES = 300  # the intervals along a curve are for looking at; the last point has the full number
 PREDICTIONS = "predictions.parquet"
+HIDDEN_LABELS = "the labels of this data are hidden: the predictions are written, whoever has the labels can score them"
 # what may stand beside a result: (row, head on the same backbone, label, selection)
 SAME_BACKBONE = (
     ("apa", "apa", "same, APA", "final"),
@@ -55,48 +57,79 @@ def evaluate(
     store: Path | str | None = None,
     seed: int = 0,
     workers: int | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     reference_rows: bool = True,
     n_resamples: int = 1000,
     progress: Progress | None = None,
     device: str = "cpu",
+    options: ModelOptions | None = None,
 ) -> RunResult:
-    """Evaluate ``model`` on a split and write ``run.json`` and ``predictions.parquet`` into ``out``.
+    """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet`` and ``segments.parquet``
+    into ``out``.
 
     ``model``: a registry name or ``file.py:Class[+head]``. ``data``: a SynthSync name or a manifest folder. ``limit``:
     only the first segments. ``protocol``: :func:`avbench.protocol.streaming` if None. ``store``: a folder, the user's
     cache if None. ``seed``: of the bootstrap and of the random row. ``workers``: decoding processes (None: one per
-    core). ``progress(stage, done, total, item)``.
+    core, one where an accelerator computes). ``batch_size``: windows per call on an accelerator (None: as many as its
+    memory holds). ``options``: weight files, random weights, precision. ``progress(stage, done, total, item)``.
 
     Segments too short for the protocol are listed as ``unsupported``; segments that failed as ``failures``, and the
-    result is then ``incomplete``. ``UsageError``: an impossible request; ``AvbenchError``: out or store not usable.
+    result is then ``incomplete``. Where the data hide their labels (a blind track) the predictions are written and no
+    score is: all are null, with a warning. ``UsageError``: an impossible request; ``AvbenchError``: out or store not
+    usable.
     """
-    from avbench.results import DataInfo, Failure, FileRef, Latency, RunResult, write_predictions, write_run
+    from avbench.results import (
+        SEGMENTS_FILE,
+        DataInfo,
+        Failure,
+        FileRef,
+        Latency,
+        RunResult,
+        write_predictions,
+        write_run,
+        write_segments,
+    )
     from avbench.store import SnapshotStore
 
     started = datetime.now(UTC)
     protocol = protocol or streaming()
     _check_request(protocol, limit, n_resamples, batch_size, workers, seed)
-    resolve(model)  # a wrong name is said before any clip is made
+    device = check_device(device)
+    on_cpu = device.startswith("cpu")
+    options = replace(options or ModelOptions(), quick=on_cpu)
+    resolved = resolve(model, options)  # a wrong name, or a file that is not there, is said before any clip is made
     manifest = read_data(data, split, progress, limit)
     supported = [s for s in manifest.segments if protocol.supports(s, manifest.clips[s.clip_id])]
     if not supported:
         raise UsageError(_no_support(manifest, protocol))
     supported_ids = {s.id for s in supported}
-    loaded = load_model(model, device=device)
-    snapshots = _Snapshots(manifest, supported, protocol, workers or os.cpu_count() or 1, device)
+    hidden = manifest.labels_hidden
+    if hidden and model == "oracle":
+        raise UsageError(f"model {model} says the labels, and those of {manifest.name} are hidden")
+    loaded = load(resolved, device)
+    # an accelerator is one process's: several would each hold the model in its memory
+    workers = workers or (os.cpu_count() or 1 if on_cpu else 1)
+    snapshots = _Snapshots(manifest, supported, protocol, workers, device)
     if loaded.backbone is not None:
         snapshots.need(loaded.backbone_name, loaded.backbone, loaded.load_backbone)
-        if reference_rows and loaded.backbone_name != "xcorr":
+        if reference_rows and not hidden and loaded.backbone_name != "xcorr":
             snapshots.need("xcorr", load_xcorr(), load_xcorr)
     fingerprint = _fingerprint(loaded, snapshots.fingerprint(loaded.backbone_name))
-    signature = f"{protocol.signature()}|m:{fingerprint[:12]}|d:{manifest.sha256[:12]}|v{__version__}"
+    signature = "|".join(
+        (
+            protocol.signature(),
+            f"m:{fingerprint[:12]}",
+            *loaded.computed(),
+            f"d:{manifest.sha256[:12]}",
+            f"v{__version__}",
+        )
+    )
     folder = _writable(Path(out) if out else default_out(model), "--out")
     if loaded.backbone is not None:
-        snapshots.compute(SnapshotStore(store or default_store()), batch_size, progress)
+        snapshots.compute(SnapshotStore(store or default_store()), batch_size or AUTO_BATCH, progress)
 
     segments = snapshots.scored
-    score = _Scorer(segments, n_resamples, seed)
+    score = _Scorer([] if hidden else segments, n_resamples, seed)
     logits = np.empty((0, protocol.iterations, protocol.grid.n_classes), np.float32)
     rows, files = [], {}
     if segments:
@@ -104,13 +137,25 @@ def evaluate(
             logits = TRIVIAL[loaded.name][1](segments, manifest, protocol.iterations, seed)
         else:
             logits = snapshots.replay(loaded.backbone_name, loaded.head)
-        rows = _reference_rows(loaded, manifest, snapshots, score, protocol, seed) if reference_rows else []
+        if reference_rows and not hidden:
+            rows = _reference_rows(loaded, manifest, snapshots, score, protocol, seed)
         sha256 = write_predictions(folder / PREDICTIONS, [s.id for s in segments], logits)
         files = {"predictions": FileRef(path=PREDICTIONS, sha256=sha256)}
-    else:  # an older file would be taken for this run's
-        (folder / PREDICTIONS).unlink(missing_ok=True)
+        if not hidden:
+            sha256 = write_segments(folder / SEGMENTS_FILE, segments)
+            files["segments"] = FileRef(path=SEGMENTS_FILE, sha256=sha256)
+    for name, path in (("predictions", PREDICTIONS), ("segments", SEGMENTS_FILE)):
+        if name not in files:  # an older file would be taken for this run's
+            (folder / path).unlink(missing_ok=True)
     present = {s.offset_class for s in segments}
     note = _weights_note(loaded, manifest)
+    other = _other_backbone(loaded, snapshots)
+    warnings = [
+        *snapshots.warnings,
+        *([note] if note else []),
+        *([other] if other else []),
+        *([HIDDEN_LABELS] if hidden else []),
+    ]
     result = RunResult(
         avbench_version=__version__,
         signature=signature,
@@ -122,6 +167,7 @@ def evaluate(
             manifest_sha256=manifest.sha256,
             n_clips=len(manifest.clips),
             note=manifest.note,
+            labels="hidden" if hidden else "public",
         ),
         n_scored=len(segments),
         n_total=len(manifest.segments),
@@ -131,8 +177,8 @@ def evaluate(
         rows=rows,
         failures=[Failure(segment_id=f.segment_id, clip_id=f.clip_id, reason=f.reason) for f in snapshots.failures],
         unsupported=[s.id for s in manifest.segments if s.id not in supported_ids],
-        warnings=[*snapshots.warnings, *([note] if note else [])],
-        absent_classes=[c for c in range(protocol.grid.n_classes) if c not in present],
+        warnings=warnings,
+        absent_classes=[c for c in range(protocol.grid.n_classes) if c not in present and not hidden],
         incomplete=bool(snapshots.failures),
         latency=None if snapshots.ms_per_step is None else Latency(ms_per_step=snapshots.ms_per_step),
         counters=snapshots.counters,
@@ -150,14 +196,17 @@ def evaluate(
 def read_data(
     data: str, split: str | None = "test", progress: Progress | None = None, limit: int | None = None
 ) -> Manifest:
-    """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there), a folder, or
-    ``hub:ORG/NAME@COMMIT`` (pulled if it is not there).
+    """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there), a track's name, a
+    folder, or ``hub:ORG/NAME@COMMIT`` (pulled if it is not there).
 
     ``split`` None: all of a folder, the test split of SynthSync. ``UsageError`` for an unknown name or split.
     """
     from avbench.data import synthsync
     from avbench.manifest import read_manifest
+    from avbench.submissions.tracks import DATA_OF_TRACK
 
+    if data in DATA_OF_TRACK:
+        data, split = DATA_OF_TRACK[data]
     if data in synthsync.NAMES:
         tell = (lambda done, total, item: progress("making clips", done, total, item)) if progress else None
         manifest = synthsync.ensure(data, "test" if split is None else split, progress=tell)
@@ -170,7 +219,9 @@ def read_data(
             fetching = (lambda done, total, item: progress("fetching data", done, total, item)) if progress else None
             manifest = open_address(data, fetching)
         else:
-            manifest = read_manifest(Path(data))
+            folder = Path(data)
+            inputs = folder / "inputs"  # of a redrawn set: its labels lie beside them
+            manifest = read_manifest(folder if (folder / "manifest.json").exists() or not inputs.is_dir() else inputs)
         manifest = manifest if split is None else manifest.split(split)
     if not manifest.segments:
         raise UsageError(f"{data} has no segments in split {split!r}")
@@ -362,11 +413,24 @@ def _reference_rows(
     return rows
 
 
+def check_device(device: str) -> str:
+    """``device`` if torch can compute there; ``UsageError`` otherwise. The CPU is there without asking torch."""
+    if device == "cpu":
+        return device
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown word, no such number, no driver, built without
+        raise UsageError(f"device {device!r} cannot be used here: {str(error).strip().splitlines()[0]}") from error
+    return device
+
+
 # -- facts about a run -------------------------------------------------------------------------------------------------
 
 
 def _check_request(
-    protocol: Protocol, limit: int | None, n_resamples: int, batch_size: int, workers: int | None, seed: int
+    protocol: Protocol, limit: int | None, n_resamples: int, batch_size: int | None, workers: int | None, seed: int
 ) -> None:
     if not isinstance(protocol, Protocol):
         raise UsageError(f"protocol is {protocol!r}; pass avbench.protocol.streaming(...) or .paper(...)")
@@ -426,10 +490,26 @@ def _model_facts(model: StreamingModel, fingerprint: str, note: str) -> Any:
         description=model.description,
         trained_on=model.trained_on or "undeclared",
         weights_note=note,
+        full_size=model.full_size,
+        random_weights=model.random_seed,
+        audio_lead_trim_samples=model.audio_lead_trim_samples,
+        token=model.token,
+        dtype=model.options.autocast,  # type: ignore[arg-type]  # checked when it was made
+        compiled=model.options.compiled,
     )
 
 
+def _other_backbone(model: StreamingModel, snapshots: _Snapshots) -> str:
+    """What to say if a head's file names another backbone than the one it is used on."""
+    trained, here = getattr(model.head, "backbone_fingerprint", ""), snapshots.fingerprint(model.backbone_name)
+    if not trained or trained == here:
+        return ""
+    return f"the head was trained on snapshots of another backbone (fingerprint {trained[:12]}, here {here[:12]})"
+
+
 def _weights_note(model: StreamingModel, manifest: Manifest) -> str:
+    if model.random_seed is not None:
+        return f"RANDOM WEIGHTS (seed {model.random_seed}): these scores mean nothing"
     if not model.embedded or manifest.kind == "synthetic":
         return ""
     return "the embedded weights were trained on procedural clips (SynthSync); on other media their scores say little"

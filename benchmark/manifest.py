@@ -93,6 +93,11 @@ class Manifest:
         return digest.hexdigest()
 
     @property
+    def labels_hidden(self) -> bool:
+        """Whether the offsets lie in the media and are not told: the manifest's are all 0 and mean nothing."""
+        return self.offset_law == "hidden"
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits, train, valid and test first."""
         there = {s.split for s in self.segments} | {c.split for c in self.clips.values()}
@@ -369,6 +374,8 @@ def check(manifest: Manifest, row_of: Mapping[str, int] | None = None) -> list[s
         manifest.prior()
     except UsageError as error:
         problems.append(f"manifest.json: {error}")
+    if manifest.labels_hidden and any(s.offset for s in manifest.segments):
+        problems.append("manifest.json: offset_law is hidden, but segments.parquet tells offsets; they must all be 0")
     order = row_of or {name: row for row, name in enumerate(sorted(manifest.clips))}
     for key, clip in manifest.clips.items():
         here = f"clips.parquet row {order.get(key, '?')} column"

@@ -2,8 +2,8 @@
 
 The definitions are scikit-learn's on float64 softmax probabilities (equal to 1e-12, ties included), with one
 difference: a class without a single case is left out of a macro mean, where scikit-learn counts it as 0 or nan.
-Each metric is written once, for *weighted* cases: a weight of 3 is the same as having the case three times. ``score``
-uses weights of 1; the bootstrap (``avbench.stats``) uses how often each video was drawn.
+Each metric is written once, for cases of *videos drawn so many times*: a video drawn 3 times is the same as having its
+cases three times. ``score`` draws everything once; the bootstrap (``avbench.stats``) draws videos with replacement.
 
 A new metric is one function and one entry of ``METRICS``.
 """
@@ -20,6 +20,27 @@ import numpy as np
 from avbench.types import NonFiniteError, OffsetGrid, UsageError
 
 GRID = OffsetGrid()
+BLOCK_CELLS = 2**17  # cells of a table worked on at once: 1 MB, near the cache
+
+
+class Resamples(NamedTuple):
+    """Which videos were drawn how often: case i counts ``counts[r, cluster[i]]`` times in resample r."""
+
+    cluster: np.ndarray  # (N,) int64, index of the case's video
+    counts: np.ndarray  # (R, G) integers, or any weights from 0 on
+
+    @property
+    def n_clusters(self) -> int:
+        return self.counts.shape[1]
+
+    def weights(self, rows: slice = slice(None)) -> np.ndarray:
+        """(rows, N) float64."""
+        return self.counts[rows].astype(np.float64)[:, self.cluster]
+
+
+def everything_once(n: int) -> Resamples:
+    """One resample that is the ``n`` cases themselves."""
+    return Resamples(np.zeros(n, np.int64), np.ones((1, 1), np.int32))
 
 
 class Ranking(NamedTuple):
@@ -112,13 +133,6 @@ def _rank(probability: np.ndarray, positive: np.ndarray) -> Ranking:
     )
 
 
-def _cumulated(weights: np.ndarray) -> np.ndarray:
-    """(R, N) -> (R, N + 1): the total weight of the first 0 ... N columns."""
-    total = np.zeros((weights.shape[0], weights.shape[1] + 1))
-    np.cumsum(weights, axis=1, out=total[:, 1:])
-    return total
-
-
 def _mean_over_classes(values: list[np.ndarray]) -> np.ndarray:
     """Mean over classes, per resample, of the values that are defined there; nan where none is."""
     table = np.stack(values)
@@ -131,55 +145,100 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)
 
 
-# Each metric: (Cases, weights (R, N) float64) -> (R,) float64, nan where it is undefined.
+def _mean(per_case: np.ndarray, drawn: Resamples) -> np.ndarray:
+    """(N,) whole numbers -> (R,) their weighted means; summed per video first, exactly."""
+    sums, sizes = (np.bincount(drawn.cluster, w, drawn.n_clusters) for w in (per_case, np.ones(len(per_case))))
+    return _ratio(drawn.counts @ sums, drawn.counts @ sizes)
 
 
-def acc(cases: Cases, weights: np.ndarray) -> np.ndarray:
-    return _ratio(weights @ (cases.predicted == cases.labels), weights.sum(axis=1))
+def _weight_above(cluster: np.ndarray, places: np.ndarray, counts: np.ndarray) -> Callable[[slice], np.ndarray]:
+    """What gives, for a block of resamples, the (P, block) total weight of the first ``places`` (P,) of ranked cases.
+
+    ``cluster`` (N,): the ranked cases' videos; ``places``: not falling; ``counts`` (G, R). With few videos it is a
+    matrix product over them; with many, a running sum over all cases costs less.
+    """
+    n, n_clusters = len(cluster), len(counts)
+    if len(places) * n_clusters > 20 * n:
+
+        def summed(block: slice) -> np.ndarray:
+            total = np.zeros((n + 1, counts[:, block].shape[1]))
+            np.cumsum(counts[cluster, block], axis=0, out=total[1:])
+            return total[places]
+
+        return summed
+    first = np.searchsorted(places, np.arange(n), side="right")  # the first of ``places`` that a case counts for
+    cells = (len(places) + 1) * n_clusters
+    per_video = np.bincount(first * n_clusters + cluster, minlength=cells).reshape(-1, n_clusters)[:-1]
+    above = np.cumsum(per_video, axis=0).astype(np.float64)  # (P, G)
+    return lambda block: above @ counts[:, block]
 
 
-def acc_tol1(cases: Cases, weights: np.ndarray) -> np.ndarray:
-    return _ratio(weights @ (np.abs(cases.predicted - cases.labels) <= 1), weights.sum(axis=1))
+def _blocks(n_rows: int, n: int) -> list[slice]:
+    step = max(1, BLOCK_CELLS // max(1, n))
+    return [slice(first, first + step) for first in range(0, n_rows, step)]
 
 
-def average_precision(cases: Cases, weights: np.ndarray) -> np.ndarray:
+# Each metric: (Cases, Resamples) -> (R,) float64, nan where it is undefined.
+
+
+def acc(cases: Cases, drawn: Resamples) -> np.ndarray:
+    return _mean(cases.predicted == cases.labels, drawn)
+
+
+def acc_tol1(cases: Cases, drawn: Resamples) -> np.ndarray:
+    return _mean(np.abs(cases.predicted - cases.labels) <= 1, drawn)
+
+
+def average_precision(cases: Cases, drawn: Resamples) -> np.ndarray:
     """Per class: the mean over its cases of the precision among all cases at least as probable (step-wise)."""
-    values = []
+    counts, values = np.ascontiguousarray(drawn.counts.T, np.float64), []
     for rank in cases.rankings.values():
-        ranked = weights[:, rank.order]
-        positive = ranked[:, rank.positives]
-        above = _cumulated(ranked)[:, rank.group_end]
-        precision = np.divide(
-            _cumulated(positive)[:, rank.positives_end], above, out=np.zeros_like(above), where=above > 0
-        )
-        values.append(_ratio((positive * precision).sum(axis=1), positive.sum(axis=1)))
+        cluster = drawn.cluster[rank.order]
+        weight_above = _weight_above(cluster, rank.group_end, counts)
+        value = np.empty(counts.shape[1])
+        for block in _blocks(counts.shape[1], len(rank.positives)):
+            positive, above = counts[cluster[rank.positives], block], weight_above(block)
+            above[above == 0] = 1  # nothing is there, no positive either
+            precision = np.cumsum(positive, axis=0)[rank.positives_end - 1] / above
+            value[block] = _ratio(np.einsum("pr,pr->r", positive, precision), positive.sum(axis=0))
+        values.append(value)
     return _mean_over_classes(values)
 
 
-def roc_auc(cases: Cases, weights: np.ndarray) -> np.ndarray:
+def roc_auc(cases: Cases, drawn: Resamples) -> np.ndarray:
     """Per class: the chance that one of its cases is given a higher probability than a case of another class."""
-    values = []
+    counts, values = np.ascontiguousarray(drawn.counts.T, np.float64), []
+    total = np.bincount(drawn.cluster, minlength=drawn.n_clusters) @ counts
     for rank in cases.rankings.values():
-        ranked = weights[:, rank.order]
-        positive = ranked[:, rank.positives]
-        total, hits = _cumulated(ranked), _cumulated(positive)
-        negatives_above = total[:, rank.group_start] - hits[:, rank.positives_start]
-        negatives_to_end = total[:, rank.group_end] - hits[:, rank.positives_end]
-        lost = (positive * (negatives_above + negatives_to_end)).sum(axis=1) / 2  # a tie loses half
-        values.append(1.0 - _ratio(lost, hits[:, -1] * (total[:, -1] - hits[:, -1])))
+        cluster = drawn.cluster[rank.order]
+        is_negative = np.ones(len(cluster), bool)
+        is_negative[rank.positives] = False
+        negatives = cluster[is_negative]
+        above = _weight_above(negatives, rank.group_start - rank.positives_start, counts)
+        to_end = _weight_above(negatives, rank.group_end - rank.positives_end, counts)
+        value = np.empty(counts.shape[1])
+        for block in _blocks(counts.shape[1], len(rank.positives)):
+            positive = counts[cluster[rank.positives], block]
+            lost = np.einsum("pr,pr->r", positive, above(block) + to_end(block)) / 2  # a tie loses half
+            found = positive.sum(axis=0)
+            value[block] = 1.0 - _ratio(lost, found * (total[block] - found))
+        values.append(value)
     return _mean_over_classes(values)
 
 
-def balanced_acc(cases: Cases, weights: np.ndarray) -> np.ndarray:
-    is_class = cases.labels[:, None] == np.array(cases.present)
-    hit = is_class & (cases.predicted == cases.labels)[:, None]
-    recall = _ratio(weights @ hit, weights @ is_class)
-    return _mean_over_classes(list(recall.T))
+def balanced_acc(cases: Cases, drawn: Resamples) -> np.ndarray:
+    hit, recalls = cases.predicted == cases.labels, []
+    for c in cases.present:
+        of_class = cases.labels == c
+        sizes = np.bincount(drawn.cluster[of_class], minlength=drawn.n_clusters)
+        found = np.bincount(drawn.cluster[of_class & hit], minlength=drawn.n_clusters)
+        recalls.append(_ratio(drawn.counts @ found, drawn.counts @ sizes))
+    return _mean_over_classes(recalls)
 
 
-def mae_s(cases: Cases, weights: np.ndarray) -> np.ndarray:
+def mae_s(cases: Cases, drawn: Resamples) -> np.ndarray:
     step_s = 2 * cases.grid.max_offset_s / (cases.grid.n_classes - 1)
-    return step_s * _ratio(weights @ np.abs(cases.predicted - cases.labels).astype(np.float64), weights.sum(axis=1))
+    return step_s * _mean(np.abs(cases.predicted - cases.labels), drawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +252,7 @@ class Metric:
     worst: float
     higher_is_better: bool
     description: str
-    function: Callable[[Cases, np.ndarray], np.ndarray]
+    function: Callable[[Cases, Resamples], np.ndarray]
 
 
 METRICS: dict[str, Metric] = {
@@ -218,7 +277,7 @@ def score(logits: Any, labels: Any, grid: OffsetGrid = GRID) -> dict[str, float]
     can be: when all cases are of one class). Errors as in ``cases``.
     """
     checked = cases(logits, labels, grid)
-    once = np.ones((1, len(checked.labels)))
+    once = everything_once(len(checked.labels))
     return {name: float(metric.function(checked, once)[0]) for name, metric in METRICS.items()}
 
 

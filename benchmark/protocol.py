@@ -111,4 +111,37 @@ def paper(hop_s: float = 2.0, iterations: int = 18, **changes: object) -> Protoc
     )
 
 
+# what the parts of a signature are called, in their order; a run's signature goes on with model, data and version
+PROTOCOL_FIELDS = (
+    "protocol",
+    "window",
+    "hop",
+    "iterations",
+    "classes",
+    "front end",
+    "start shift",
+    "selection",
+    "support",
+)
+
+
+def signature_fields(signature: str) -> dict[str, str]:
+    """The parts of a run's signature by name: ``PROTOCOL_FIELDS``, then model, data and version.
+
+    The model's part includes how it is computed (precision, lead trim). ``UsageError`` for anything else.
+    """
+    head, *parts = signature.split("|")
+    n = len(PROTOCOL_FIELDS)
+    if len(parts) < n + 3:
+        raise UsageError(f"{signature[:200]!r} is not the signature of a run")
+    model, (data, version) = parts[n:-2], parts[-2:]
+    if head != "avb" or not model[0].startswith("m:") or data[:2] != "d:" or version[:1] != "v":
+        raise UsageError(f"{signature[:200]!r} is not the signature of a run")
+    return dict(zip(PROTOCOL_FIELDS, parts, strict=False)) | {
+        "model": "|".join(model),
+        "data": data,
+        "version": version,
+    }
+
+
 PROTOCOLS = {"streaming": streaming, "paper": paper}

@@ -1,8 +1,11 @@
 """Models by name. Entries are lazy: nothing here imports torch, or a user's file, until a model is loaded.
 
-A name is ``backbone+head``; a tag after a dot picks the backbone's weights (``sparsesync.synthsync-pt+apa``). The
-paper's names are aliases. A user's model is ``path/to/file.py:ClassName[+head]``, or an entry point of the group
-``avbench.models`` whose value is a class or function that returns a ``SnapshotPredictor`` when called.
+A name is ``backbone+head``; a tag after a dot picks the backbone's weights: embedded ones of the mini models
+(``sparsesync.synthsync-pt+apa``), or converted published ones in the cache (``sparsesync.vggsound``): they belong to
+the full-size model of the family. The paper's names are aliases. A user's model is
+``path/to/file.py:ClassName[+head]``, or an entry point of the group ``avbench.models`` whose value is a class or
+function that returns a ``SnapshotPredictor`` when called. What a request adds to a name (weight files, random weights,
+precision) is a :class:`ModelOptions`.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ import difflib
 import fnmatch
 import importlib.util
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -24,6 +27,48 @@ from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageE
 ENTRY_POINT_GROUP = "avbench.models"
 DEFAULT_TAG = "synthsync"
 PROCEDURAL = "procedural"  # the word by which embedded weights say what they were trained on
+FROM_BACKBONE = "the backbone's own"  # where a head's streaming token comes from, unless an adapter makes it
+AUTOCASTS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What a request adds to a model's name.
+
+    ``weights``: a file, or a state dict in published keys. ``head_weights``: a file with a learned head
+    (:mod:`avbench.baselines.heads`). ``random_seed``: whatever no file gives is drawn from this seed, at full size;
+    such a model's scores mean nothing. ``autocast``: "float32" (the reference), "bfloat16" or "float16".
+    ``compiled``: with ``torch.compile``. ``quick``: the fast CPU copy where the family has one (equal logits to
+    rounding).
+    """
+
+    weights: Path | Mapping[str, Any] | None = None
+    head_weights: Path | None = None
+    random_seed: int | None = None
+    autocast: str = "float32"
+    compiled: bool = False
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        if self.autocast not in AUTOCASTS:
+            raise UsageError(f"dtype is {self.autocast!r}; it must be one of {', '.join(AUTOCASTS)}")
+        if self.random_seed is not None and self.random_seed < 0:
+            raise UsageError(f"the seed of random weights is {self.random_seed}; it must be 0 or more")
+
+    @property
+    def changes_anything(self) -> bool:
+        given = (self.weights, self.head_weights, self.random_seed)
+        return any(x is not None for x in given) or self.autocast != "float32" or self.compiled
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of :func:`load_model` that mean the same; plain data if the weights are files."""
+        return {
+            "weights": str(self.weights) if isinstance(self.weights, Path) else self.weights,
+            "head_weights": None if self.head_weights is None else str(self.head_weights),
+            "random_weights": self.random_seed,
+            "autocast": self.autocast,
+            "compile": self.compiled,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +87,10 @@ class StreamingModel:
     load_head: Callable[[], StreamingHead] | None
     description: str
     trained_on: str
+    full_size: bool = False
+    options: ModelOptions = ModelOptions()
+    random_seed: int | None = None  # of the weights, or of a part of them: the scores then mean nothing
+    token: str = ""  # where the head's streaming token comes from, in words; "" if the head needs none
     backbone: SnapshotPredictor | None = None
     head: StreamingHead | None = None
 
@@ -50,16 +99,35 @@ class StreamingModel:
         """Whether the weights are those shipped with the package."""
         return PROCEDURAL in self.trained_on
 
+    @property
+    def audio_lead_trim_samples(self) -> int:
+        return self.backbone.frontend.audio_lead_trim_samples if self.backbone else 0
+
+    def computed(self) -> tuple[str, ...]:
+        """What, beside weights and code, decides the logits, in the signature's words; empty for a mini model computed
+        in float32 as written. Full-size models always name their lead trim."""
+        trim = self.audio_lead_trim_samples
+        parts = [f"lead{trim}"] if trim or self.full_size else []
+        parts += [self.options.autocast] if self.options.autocast != "float32" else []
+        parts += ["compiled"] if self.options.compiled else []
+        return (*parts, *([f"random{self.random_seed}"] if self.random_seed is not None else []))
+
 
 @dataclass(frozen=True, slots=True)
 class _Backbone:
-    """An entry: ``weights`` maps a tag to the embedded weight file's name; ``head`` is what the bare name means."""
+    """An entry: ``weights`` maps a tag to the embedded weight file's name; ``head`` is what the bare name means.
+
+    ``heads``: the learned heads that come with it: head -> the embedded file that holds both. ``family``: of the
+    full-size model, "" if there is none.
+    """
 
     kind: str
     description: str
     trained_on: str
     weights: dict[str, str]
     head: str = "none"
+    heads: dict[str, str] = field(default_factory=dict)
+    family: str = ""
 
 
 _SYNTHSYNC = f"SynthSync training scenes ({PROCEDURAL})"
@@ -70,6 +138,8 @@ _BACKBONES = {
         _SYNTHSYNC,
         {"synthsync": "streamsync-trf"},
         "trf",
+        {"trf": "streamsync-trf"},
+        "streamsync-trf",
     ),
     "streamsync-lstm": _Backbone(
         "learned",
@@ -77,18 +147,22 @@ _BACKBONES = {
         _SYNTHSYNC,
         {"synthsync": "streamsync-lstm"},
         "lstm",
+        {"lstm": "streamsync-lstm"},
+        "streamsync-lstm",
     ),
     "sparsesync": _Backbone(
         "learned",
         "mini SparseSync-like backbone: two towers over the whole window",
         _SYNTHSYNC,
         {"synthsync": "sparsesync", "synthsync-pt": "sparsesync-pt"},
+        family="sparsesync",
     ),
     "synchformer": _Backbone(
         "learned",
         "mini Synchformer-like backbone: towers over 0.64 s segments",
         _SYNTHSYNC,
         {"synthsync": "synchformer"},
+        family="synchformer",
     ),
     "xcorr": _Backbone("classical", "motion energy against sound onset strength, no learning", "nothing", {}),
 }
@@ -111,23 +185,41 @@ HEAD_NAMES = (*_PLAIN_HEADS, *_LEARNED_HEADS)
 
 
 def list_models(pattern: str = "*") -> list[StreamingModel]:
-    """The known models whose name matches ``pattern`` (``*`` and ``?``), not loaded; the paper's names first."""
+    """The known models whose name matches ``pattern`` (``*`` and ``?``), not loaded; the paper's names first, converted
+    full-size weights that lie in the cache with their family."""
+    from avbench.weights import converted_tags
+
     names = ["streamsync-trf", "streamsync-lstm", *_ALIASES]
     for backbone, entry in _BACKBONES.items():
         tags = [f"{backbone}.{tag}" for tag in entry.weights if tag != DEFAULT_TAG]
+        tags += [f"{backbone}.{tag}" for tag in (converted_tags(entry.family) if entry.family else [])]
+        names += [f"{backbone}+{head}" for head in entry.heads if head != entry.head]
         for variant in (backbone, *tags):
             names += [variant, *(f"{variant}+{head}" for head in _PLAIN_HEADS if head != entry.head)]
     names += [*_TRIVIAL, *sorted(_entry_points())]
-    return [resolve(name) for name in dict.fromkeys(names) if fnmatch.fnmatchcase(name, pattern)]
+    known = dict.fromkeys(name for name in names if fnmatch.fnmatchcase(name, pattern))
+    return [model for name in known if (model := _resolved(name)) is not None]
 
 
-def resolve(name: str) -> StreamingModel:
-    """What a name means, without loading anything; ``UsageError`` (with the nearest known names) if nothing."""
+def _resolved(name: str) -> StreamingModel | None:
+    """None for a file in the cache that cannot be run (3 classes, encoders alone): it is no model."""
+    try:
+        return resolve(name)
+    except AvbenchError:
+        return None
+
+
+def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
+    """What a name means, without loading anything; ``UsageError`` (with the nearest known names) if nothing, or if the
+    options do not go with it; ``AvbenchError`` for a weight file that is not there or is of another kind."""
+    options = options or ModelOptions()
     if name in _TRIVIAL:
+        if options.changes_anything:
+            raise UsageError(f"model {name!r} looks at no media: it takes no weight file, no dtype and no compiling")
         return StreamingModel(name, "trivial", name, "none", None, None, _TRIVIAL[name], "nothing")
     base, head = _split_head(name)
     if _is_file(base):
-        return _user_model(name, base, head, partial(load_from_file, *_file_and_class(base)))
+        return _user_model(name, base, head, partial(load_from_file, *_file_and_class(base)), options)
     known = base if base in _BACKBONES else ""
     backbone, dot, tag = base.partition(".")
     if backbone in _ALIASES:
@@ -138,36 +230,79 @@ def resolve(name: str) -> StreamingModel:
     if not known and dot and backbone in _BACKBONES:
         known = backbone
     if known:
-        return _embedded(name, known, tag if dot else DEFAULT_TAG, head)
+        return _known(name, known, tag if dot else "", head, options)
     if base in _entry_points():
-        return _user_model(name, base, head, partial(load_entry_point, base))
+        return _user_model(name, base, head, partial(load_entry_point, base), options)
     raise UsageError(f"unknown model {name!r}{_did_you_mean(name)}")
 
 
 def load_model(
-    name: str, weights: str | Path | None = None, device: str = "cpu", dtype: Any | None = None
+    name: str,
+    weights: str | Path | Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    dtype: Any | None = None,
+    *,
+    head_weights: str | Path | None = None,
+    random_weights: int | None = None,
+    autocast: str = "float32",
+    compile: bool = False,
 ) -> StreamingModel:
-    """The model with backbone and head loaded, in eval mode on ``device`` and, if given, in torch dtype ``dtype``.
+    """The model with backbone and head loaded, in eval mode on ``device``, its weights in torch ``dtype`` (None: as
+    they are, float32).
 
-    ``weights``: a safetensors file of the same make (as ``avbench train`` writes) in place of the embedded one.
-    ``UsageError`` for an unknown name; ``AvbenchError`` if the weights cannot be read.
+    ``weights`` in place of the embedded ones: a file that ``avbench train`` wrote, or, for the full-size model of the
+    family, a converted safetensors file, a published ``.pt`` file or a state dict in published keys. The other
+    arguments are those of :class:`ModelOptions`. ``UsageError`` for an unknown name or options that do not go with it;
+    ``AvbenchError`` if weights are missing, of another model, or damaged.
     """
-    model = resolve(name)
-    if weights is not None:
-        model = _with_weights(model, Path(weights))
+    options = ModelOptions(
+        weights=Path(weights) if isinstance(weights, str) else weights,
+        head_weights=Path(head_weights) if head_weights is not None else None,
+        random_seed=random_weights,
+        autocast=autocast,
+        compiled=compile,
+    )
+    return load(resolve(name, options), device, dtype)
+
+
+def load(model: StreamingModel, device: str = "cpu", dtype: Any | None = None) -> StreamingModel:
+    """A resolved model with backbone and head: see :func:`load_model`."""
     backbone = _moved(model.load_backbone(), device, dtype) if model.load_backbone else None
-    head = _moved(model.load_head(), device, dtype) if model.load_head else None
     if backbone is None:
-        return model
-    if head is not None and head.needs_token and backbone.token_dim is None:
-        raise UsageError(f"model {name!r}: head {model.head_name} needs a streaming token and the backbone has none")
+        return replace(model, head=model.load_head() if model.load_head else None)
+    head = model.load_head() if model.load_head else None
+    token = ""
+    if head is not None and model.head_name in _LEARNED_HEADS:
+        head, token = _with_token(head, backbone, model)
     return replace(
         model,
         backbone=backbone,
-        head=head,
+        head=_moved(head, device, dtype),
+        token=token,
         description=model.description or backbone.description,
         trained_on=model.trained_on or backbone.trained_on,
     )
+
+
+def _with_token(head: Any, backbone: SnapshotPredictor, model: StreamingModel) -> tuple[Any, str]:
+    """The head as this backbone can feed it, and where its token comes from, in words."""
+    source = getattr(head, "token_source", "")  # it brings an adapter of its own
+    if source:
+        return head, source
+    if backbone.token_dim is None:
+        if getattr(head, "token_from", "") == "backbone":
+            raise UsageError(
+                f"model {model.name!r}: the {model.head_name} head was trained on a backbone's own streaming token and "
+                f"{model.backbone_name} gives none"
+            )
+        adapter = import_module("avbench.baselines.adapter")
+        return adapter.AdaptedHead(head, head.dim, head.logit_head.out_features).eval(), adapter.DESCRIPTION
+    if head.dim != backbone.token_dim:
+        raise UsageError(
+            f"model {model.name!r}: the {model.head_name} head reads tokens of {head.dim} values, "
+            f"{model.backbone_name} gives {backbone.token_dim}"
+        )
+    return head, FROM_BACKBONE
 
 
 def _split_head(name: str) -> tuple[str, str]:
@@ -182,47 +317,158 @@ def _split_head(name: str) -> tuple[str, str]:
     return base, head
 
 
-def _embedded(name: str, backbone: str, tag: str, head: str) -> StreamingModel:
+def _known(name: str, backbone: str, tag: str, head: str, options: ModelOptions) -> StreamingModel:
+    """A model of the table. The backbone's weights come from the options, from the cache (full size) or from the
+    package (mini); a learned head's from its own file, from the backbone's, or from nowhere (random)."""
     entry = _BACKBONES[backbone]
     head = head or entry.head
-    if entry.weights and tag not in entry.weights:
-        raise UsageError(f"{backbone} has no weights {tag!r}: there are {', '.join(entry.weights)}")
-    if not entry.weights and tag != DEFAULT_TAG:
+    if not entry.weights and tag:
         raise UsageError(f"{backbone} has no weights to choose: leave out '.{tag}'")
-    if head in _LEARNED_HEADS and head != entry.head:
-        raise UsageError(f"no trained {head} head for {backbone}: streamsync-{head} carries its own backbone")
-    file = entry.weights.get(tag, "")
-    return StreamingModel(
-        name=name,
-        kind=entry.kind,
-        backbone_name=f"{backbone}.{tag}" if entry.weights else backbone,
-        head_name=head,
-        load_backbone=partial(load_embedded, "backbone", file) if file else load_xcorr,
-        load_head=partial(load_embedded, "head", file) if head in _LEARNED_HEADS else partial(load_plain_head, head),
-        description=f"{entry.description}; {_PLAIN_HEADS[head][1] if head in _PLAIN_HEADS else _LEARNED_HEADS[head]}",
-        trained_on=entry.trained_on,
-    )
-
-
-def _user_model(name: str, base: str, head: str, factory: Callable[[], SnapshotPredictor]) -> StreamingModel:
-    if head in _LEARNED_HEADS:
-        raise UsageError(f"no trained {head} head for {base}: choose one of {', '.join(_PLAIN_HEADS)}")
-    head = head or "none"
-    # description and trained_on are the class's own: known once it is loaded
-    return StreamingModel(name, "learned", base, head, factory, partial(load_plain_head, head), "", "")
-
-
-def _with_weights(model: StreamingModel, path: Path) -> StreamingModel:
-    if not isinstance(model.load_backbone, partial) or model.load_backbone.func is not load_embedded:
-        raise UsageError(f"model {model.name!r} takes no weight file")
-    file = model.load_backbone.args[1]
-    learned = model.head_name in _LEARNED_HEADS
+    if not entry.weights and options.weights is not None:
+        raise UsageError(f"model {name!r} takes no weight file")
+    source, kind = _source(name, backbone, tag, options)
+    file = ""  # the package's weight file, if the weights are its own
+    what = f"{entry.description}; {_PLAIN_HEADS[head][1] if head in _PLAIN_HEADS else _LEARNED_HEADS[head]}"
+    model = StreamingModel(name, entry.kind, backbone, head, None, None, what, entry.trained_on, options=options)
+    if kind == "full":
+        factory: Callable[[], SnapshotPredictor] = partial(load_full, entry.family, source)
+        whose = tag or (
+            f"random-{source}" if isinstance(source, int) else getattr(source, "name", "state-dict")  # of a path
+        )
+        # description and trained_on are the loaded model's own
+        model = replace(model, backbone_name=f"{backbone}.{whose}", description="", trained_on="", full_size=True)
+    elif kind == "mini":
+        if options.autocast != "float32":
+            raise UsageError(f"model {name!r} is a mini model, computed in float32; --dtype is for full-size ones")
+        tag = tag or DEFAULT_TAG
+        file = (entry.heads.get(head) if not source and tag == DEFAULT_TAG else None) or entry.weights[tag]
+        factory = partial(load_embedded, "backbone", file, source)
+        whose = source.name if source else tag if file == entry.weights[tag] else file
+        model = replace(model, backbone_name=f"{backbone}.{whose}")
+        if source:
+            model = replace(model, trained_on=f"undeclared ({source.name})")
+    else:
+        factory = load_xcorr
+    load_head, random_head = _head(name, backbone, head, options, kind, file if source is None else source)
+    random = isinstance(source, int) or random_head
+    if options.random_seed is not None and not random:
+        raise UsageError(f"model {name!r}: the files give all weights, --random-weights has nothing to fill")
     return replace(
         model,
-        load_backbone=partial(load_embedded, "backbone", file, path),
-        load_head=partial(load_embedded, "head", file, path) if learned else model.load_head,
-        trained_on=f"undeclared ({path.name})",
+        load_backbone=_computed(factory, options),
+        load_head=load_head,
+        random_seed=options.random_seed if random else None,
     )
+
+
+def _source(name: str, backbone: str, tag: str, options: ModelOptions) -> tuple[Any, str]:
+    """Where the backbone's weights are (a path, a state dict, a seed, or None for the package's) and what they are:
+    "full", "mini", or "" for a backbone that has none."""
+    from avbench.weights import advice, converted, converted_tags, file_kind, published_entry
+
+    entry = _BACKBONES[backbone]
+    if not entry.weights:
+        return None, ""
+    if options.weights is not None:
+        if tag:
+            raise UsageError(f"model {name!r} names its weights (.{tag}): leave that or --weights out")
+        if isinstance(options.weights, Mapping):
+            return options.weights, "full"
+        path = Path(options.weights)
+        kind = file_kind(path)
+        if kind == "head":
+            raise UsageError(f"{path} holds a head alone: name it with --head-weights")
+        return path, kind
+    if tag in entry.weights:
+        return None, "mini"
+    if tag:
+        published = published_entry(f"{entry.family}.{tag}")
+        problem = advice(published) if published else ""
+        if problem:
+            raise UsageError(problem)
+        path = converted(f"{entry.family}.{tag}")
+        if not path.is_file():
+            there = [*entry.weights, *converted_tags(entry.family)]
+            raise UsageError(
+                f"{backbone} has no weights {tag!r}: there are {', '.join(there)}; `avbench weights list` shows the "
+                "published ones"
+            )
+        return path, "full"
+    if options.random_seed is not None and entry.family:
+        return options.random_seed, "full"
+    return None, "mini"
+
+
+def _head(
+    name: str, backbone: str, head: str, options: ModelOptions, kind: str = "", source: Any = None
+) -> tuple[Callable[[], StreamingHead], bool]:
+    """The function that makes a head, and whether its weights are random. ``source``: of the backbone's weights, a
+    path or the name of a file of the package's for a mini model."""
+    if head in _PLAIN_HEADS:
+        if options.head_weights is not None:
+            raise UsageError(f"model {name!r}: head {head} has no weights; --head-weights goes with +trf or +lstm")
+        return partial(load_plain_head, head), False
+    if options.head_weights is not None:
+        _check_head_file(options.head_weights)
+        return partial(load_head_file, options.head_weights, head), False
+    entry = _BACKBONES.get(backbone)
+    if kind == "full" and entry and entry.family == f"streamsync-{head}":
+        return partial(load_full_head, entry.family, source), isinstance(source, int)
+    if kind == "mini" and entry and isinstance(source, Path):
+        from avbench.weights import safetensors_keys
+
+        if any(key.startswith("head.") for key in safetensors_keys(source) or []):
+            return partial(load_head_file, source, head, True), False
+    elif kind == "mini" and entry and entry.heads.get(head) == source:
+        return partial(load_embedded, "head", source), False
+    if options.random_seed is not None:
+        return partial(load_random_head, head, options.random_seed), True
+    embedded = f"; streamsync-{head} carries its own backbone" if f"streamsync-{head}" in _BACKBONES else ""
+    raise UsageError(
+        f"no trained {head} head for {backbone}: name one with --head-weights FILE, or choose one of "
+        f"{', '.join(_PLAIN_HEADS)}{embedded}"
+    )
+
+
+def _check_head_file(path: Path) -> None:
+    from avbench.weights import file_kind
+
+    file_kind(path)
+
+
+def _user_model(
+    name: str, base: str, head: str, factory: Callable[[], SnapshotPredictor], options: ModelOptions
+) -> StreamingModel:
+    head = head or "none"
+    if options.weights is not None:
+        raise UsageError(f"model {name!r} takes no weight file: its class loads its own weights")
+    load_head, random = _head(name, base, head, options)
+    if options.random_seed is not None and not random:
+        raise UsageError(f"model {name!r} loads its own weights: --random-weights has nothing to fill")
+    # description and trained_on are the class's own: known once it is loaded
+    return StreamingModel(
+        name,
+        "learned",
+        base,
+        head,
+        _computed(factory, options),
+        load_head,
+        "",
+        "",
+        options=options,
+        random_seed=options.random_seed if random else None,
+    )
+
+
+def _computed(factory: Callable[[], SnapshotPredictor], options: ModelOptions) -> Callable[[], SnapshotPredictor]:
+    """The factory, computing as the options say."""
+    if options.autocast == "float32" and not options.compiled and not _has_quick(factory, options):
+        return factory
+    return partial(load_tuned, factory, options.quick, options.autocast, options.compiled)
+
+
+def _has_quick(factory: Callable[[], SnapshotPredictor], options: ModelOptions) -> bool:
+    return options.quick and isinstance(factory, partial) and factory.func is load_full
 
 
 def _moved(module: Any, device: str, dtype: Any | None) -> Any:
@@ -245,6 +491,37 @@ def load_embedded(part: str, file: str, path: Path | None = None) -> Any:
         raise AvbenchError(f"{what}; `avbench train {file}` makes them") from error
     except Exception as error:  # safetensors and torch have no exception of their own in common
         raise AvbenchError(f"weights {path or file} cannot be used: {_first_line(error)}") from error
+
+
+def load_full(family: str, source: Any) -> SnapshotPredictor:
+    """The full-size model of a family from a file, a state dict, or a seed (random weights)."""
+    checkpoints = import_module("avbench.baselines.checkpoints")
+    model = checkpoints.load_full_size(family, source)
+    n_classes = checkpoints.n_classes_of(model.state_dict())
+    if n_classes != 21:
+        name = source.name if isinstance(source, Path) else "the state dict"
+        raise AvbenchError(f"{name} has {n_classes} classes, the protocols have 21: it cannot be run")
+    return model
+
+
+def load_full_head(family: str, source: Any) -> StreamingHead:
+    return import_module("avbench.baselines.checkpoints").load_full_head(family, source)
+
+
+def load_head_file(path: Path, kind: str, with_its_backbone: bool = False) -> StreamingHead:
+    return import_module("avbench.baselines.heads").load_head(path, kind, with_its_backbone)
+
+
+def load_random_head(kind: str, seed: int) -> StreamingHead:
+    """At full size: 512 wide."""
+    return import_module("avbench.baselines.checkpoints").load_full_head(f"streamsync-{kind}", seed)
+
+
+def load_tuned(
+    factory: Callable[[], SnapshotPredictor], quick: bool, autocast: str, compiled: bool
+) -> SnapshotPredictor:
+    """What ``factory`` makes, computed otherwise: see :mod:`avbench.baselines.tuned`."""
+    return import_module("avbench.baselines.tuned").tuned(factory(), quick, autocast, compiled)
 
 
 def load_xcorr() -> SnapshotPredictor:

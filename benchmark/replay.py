@@ -117,6 +117,22 @@ def selected_iteration(selection: str, values: Sequence[float | None], higher_is
     raise UsageError(f'selection {selection!r} does not choose one iteration; use any_hit() for "any_hit"')
 
 
+def selected_logits(streams: np.ndarray, labels: np.ndarray, selection: str) -> dict[str, np.ndarray]:
+    """``streams`` (N, W, 21) -> metric -> (N, 21): each metric at the iteration that ``selection`` scores it at."""
+    from avbench.metrics import METRICS, score
+
+    if selection == "final":
+        return dict.fromkeys(METRICS, streams[:, -1])
+    by_iteration = [score(streams[:, i], labels) for i in range(streams.shape[1])]
+    chosen = {}
+    for name, metric in METRICS.items():
+        values = [scores[name] for scores in by_iteration]
+        defined = np.isfinite(values).any()
+        best = selected_iteration(selection, values, metric.higher_is_better) if defined else -1
+        chosen[name] = streams[:, best]
+    return chosen
+
+
 def any_hit(logits: np.ndarray, labels: np.ndarray, tolerance: int = 0) -> float:
     """Share of the segments where at least one iteration's class is within ``tolerance`` of the label.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from avbench.metrics import METRICS
+from avbench.registry import FROM_BACKBONE
 from avbench.ticks import seconds
 from avbench.types import OffsetGrid, offset_in_words
 
@@ -20,6 +21,8 @@ UNDEFINED = "–"
 
 def render(result: RunResult, folder: Path) -> str:
     """The header, the table, the slices, where the files are, and what to try next."""
+    if result.data.labels == "hidden":
+        return _without_scores(result, folder)
     parts = [_header(result), _table(result), *_slices(result)]
     if result.incomplete:
         parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
@@ -28,11 +31,38 @@ def render(result: RunResult, folder: Path) -> str:
     if result.absent_classes:
         n = len(result.absent_classes)
         parts.append(f"{n} of {OffsetGrid().n_classes} classes have no segment; means over classes leave them out")
-    if result.model.weights_note:
-        parts.append(f"note    {result.model.weights_note}")
+    parts += _model_notes(result)
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
     parts += [f"files   {folder}: {names}", f"signature  {result.signature}", f"next    {_next(result)}"]
     return "\n".join(parts)
+
+
+def _without_scores(result: RunResult, folder: Path) -> str:
+    """What there is to say of a run on data whose labels are hidden."""
+    n = f"{result.n_scored}/{result.n_total}"
+    lines = [_header(result), f"{result.model.name}: {n} segments predicted, none scored"]
+    lines += [f"INCOMPLETE: {len(result.failures)} segments failed"] if result.incomplete else []
+    lines += ["the labels of this data are hidden: whoever has them scores what you submit", *_model_notes(result)]
+    names = " · ".join(["run.json", *(file.path for file in result.files.values())])
+    lines += [f"files   {folder}: {names}", f"signature  {result.signature}"]
+    return "\n".join([*lines, f"next    avbench submit pack {folder} --out DIR --org ORG --name NAME"])
+
+
+def _model_notes(result: RunResult) -> list[str]:
+    model = result.model
+    lines = [f"note    {model.weights_note}"] if model.weights_note else []
+    facts = []
+    if model.full_size:
+        heard = (
+            f"{model.audio_lead_trim_samples} samples early, as it was trained"
+            if model.audio_lead_trim_samples
+            else "as it is"
+        )
+        facts += [f"full size, trained on {model.trained_on}", f"sound heard {heard}"]
+    facts += [f"autocast to {model.dtype}"] if model.dtype != "float32" else []
+    facts += ["compiled"] if model.compiled else []
+    facts += [f"streaming token {model.token}"] if model.token not in ("", FROM_BACKBONE) else []
+    return [*lines, *([f"model   {' · '.join(facts)}"] if facts else [])]
 
 
 def _header(result: RunResult) -> str:
@@ -50,7 +80,8 @@ def _header(result: RunResult) -> str:
 def _table(result: RunResult) -> str:
     latency = f"{result.latency.ms_per_step:.0f}" if result.latency else UNDEFINED
     of = result.n_total
-    rows = [[result.model.name, *_cells(result.scores), f"{result.n_scored}/{of}", latency, ""]]
+    name = result.model.name + (" (RANDOM WEIGHTS)" if result.model.random_weights is not None else "")
+    rows = [[name, *_cells(result.scores), f"{result.n_scored}/{of}", latency, ""]]
     for row in result.rows:
         indent = "  " if row.label.startswith("same") else ""
         rows.append([indent + row.label, *_cells(row.scores), f"{row.n}/{of}", "", row.note])

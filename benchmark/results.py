@@ -1,6 +1,7 @@
-"""What a run leaves behind: ``run.json`` (a ``RunResult``) and ``predictions.parquet`` (every iteration's logits).
+"""What a run leaves behind: ``run.json`` (a ``RunResult``), ``predictions.parquet`` (every iteration's logits) and
+``segments.parquet`` (what is true of the scored segments, so that two runs can be compared without their media).
 
-Both are written whole or not at all and with the same bytes for the same content. JSON is strict: an undefined number
+All are written whole or not at all and with the same bytes for the same content. JSON is strict: an undefined number
 is null, never NaN; a number that is not finite where one is needed is refused when the result is made.
 """
 
@@ -12,7 +13,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -24,14 +25,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from avbench.stats import Estimate
+    from avbench.types import SegmentRecord
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 PREDICTIONS_FILE = "predictions.parquet"
+SEGMENTS_FILE = "segments.parquet"
 SCHEMA_FILE = Path(__file__).parent / "schemas" / "run_result.v1.json"
 MAX_RUN_BYTES = 64 * 2**20
 MAX_PREDICTIONS_BYTES = 2**30
 MAX_PREDICTION_ROWS = 10_000_000  # 32,000 segments of 48 iterations are 1.5 million
+R = TypeVar("R", bound=BaseModel)
 N_CLASSES = OffsetGrid().n_classes
 LOGIT_COLUMNS = tuple(f"logit_{c}" for c in range(N_CLASSES))
 
@@ -45,13 +49,13 @@ Number = Annotated[float | None, BeforeValidator(_undefined_is_null)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Part(BaseModel):
+class StrictPart(BaseModel):
     """Unknown fields are refused, numbers are finite, nothing is converted from text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
-class Score(_Part):
+class Score(StrictPart):
     """A metric's value with its interval; null where undefined."""
 
     value: Number
@@ -67,7 +71,7 @@ def as_scores(estimates: Mapping[str, Estimate]) -> Scores:
     return {name: Score(value=e.value, ci_low=e.ci_low, ci_high=e.ci_high) for name, e in estimates.items()}
 
 
-class ModelInfo(_Part):
+class ModelInfo(StrictPart):
     name: str
     backbone: str
     head: str
@@ -75,22 +79,29 @@ class ModelInfo(_Part):
     description: str = ""
     trained_on: str = "undeclared"
     weights_note: str = ""
+    full_size: bool = False
+    random_weights: Annotated[int, Field(ge=0)] | None = None  # the seed; such scores mean nothing
+    audio_lead_trim_samples: Annotated[int, Field(ge=0)] = 0  # how much earlier than true the model hears the sound
+    token: str = ""  # where the head's streaming token comes from; "" if it needs none
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # other than float32: autocast
+    compiled: bool = False
 
 
-class DataInfo(_Part):
+class DataInfo(StrictPart):
     name: str
     split: str
     manifest_sha256: Sha256
     n_clips: Annotated[int, Field(ge=0)]
     note: str = ""  # for example "procedural stand-in"
+    labels: Literal["public", "hidden"] = "public"  # hidden: no score can be computed, all are null
 
 
-class Slice(_Part):
+class Slice(StrictPart):
     n: Annotated[int, Field(ge=0)]
     scores: Scores
 
 
-class ReferenceRow(_Part):
+class ReferenceRow(StrictPart):
     """A row shown beside the result: a trivial baseline, or the same backbone with another head or window count."""
 
     name: str
@@ -101,7 +112,7 @@ class ReferenceRow(_Part):
     note: str = ""
 
 
-class Failure(_Part):
+class Failure(StrictPart):
     """A segment that could not be scored, and why. Nothing stands in for it."""
 
     segment_id: str
@@ -109,19 +120,19 @@ class Failure(_Part):
     reason: str
 
 
-class Latency(_Part):
+class Latency(StrictPart):
     """A by-product of the run, not a measurement to quote: see ``avbench latency``."""
 
     ms_per_step: Annotated[float, Field(ge=0)]
     note: Literal["indicative"] = "indicative"
 
 
-class FileRef(_Part):
+class FileRef(StrictPart):
     path: str  # relative to run.json
     sha256: Sha256
 
 
-class RunResult(_Part):
+class RunResult(StrictPart):
     """One evaluation: model, data, scores and everything needed to judge or repeat it.
 
     ``signature`` is protocol|model|data|version. ``scores`` maps a metric's name to its value and interval; ``slices``
@@ -164,12 +175,17 @@ class RunResult(_Part):
 
     def to_json(self) -> str:
         """Strict JSON: keys sorted, two spaces, UTF-8, a newline at the end; equal results give equal text."""
-        try:
-            text = json.dumps(self.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            text.encode("utf-8")
-        except ValueError as error:  # NaN inside the free-form protocol or environment, half a surrogate pair
-            raise AvbenchError(f"the result cannot be written as JSON: {_one_line(error)}") from error
-        return text
+        return strict_json(self)
+
+
+def strict_json(record: BaseModel) -> str:
+    """Keys sorted, two spaces, UTF-8, a newline at the end; ``AvbenchError`` for what strict JSON cannot hold."""
+    try:
+        text = json.dumps(record.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text.encode("utf-8")
+    except ValueError as error:  # NaN inside the free-form protocol or environment, half a surrogate pair
+        raise AvbenchError(f"the result cannot be written as JSON: {_one_line(error)}") from error
+    return text
 
 
 def json_schema() -> dict[str, Any]:
@@ -186,7 +202,7 @@ def json_schema_text() -> str:
 def write_run(result: RunResult, directory: Path) -> Path:
     """Writes ``directory/run.json`` atomically, making the directory if needed; ``AvbenchError`` if it cannot be."""
     path = Path(directory) / RUN_FILE
-    _write(path, result.to_json().encode("utf-8"))
+    write_whole(path, result.to_json().encode("utf-8"))
     return path
 
 
@@ -195,17 +211,22 @@ def read_run(path: Path) -> RunResult:
     schema version, unknown, missing or wrong fields (the first one is named)."""
     path = Path(path)
     path = path / RUN_FILE if path.is_dir() else path
-    document = _parse_json(_read(path, MAX_RUN_BYTES), path)
+    return parse_record(read_bytes(path, MAX_RUN_BYTES), path, RunResult, "a run result", "run the evaluation again")
+
+
+def parse_record(data: bytes, path: Path | str, kind: type[R], what: str, advice: str) -> R:
+    """One record of ``kind`` from strict JSON; ``path`` names it in errors. ``UsageError`` as in ``read_run``."""
+    document = parse_json(data, path)
     if not isinstance(document, dict):
-        raise UsageError(f"{path} does not hold a run result (a JSON object)")
+        raise UsageError(f"{path} does not hold {what} (a JSON object)")
     version = document.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise UsageError(
             f"{path} has schema_version {json.dumps(version)[:40]}; this avbench reads {SCHEMA_VERSION}: "
-            "run the evaluation again, or use the avbench version that wrote it"
+            f"{advice}, or use the avbench version that wrote it"
         )
     try:
-        return RunResult.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part)[:60] for part in first["loc"])
@@ -253,21 +274,27 @@ def write_predictions(path: Path, segment_ids: Sequence[str], logits: Any) -> st
         store_schema=False,
     )
     data = sink.getvalue()
-    _write(Path(path), data)
+    write_whole(Path(path), data)
     return hashlib.sha256(data).hexdigest()
 
 
 def read_predictions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Segment ids and logits (N, W, 21) float32, segments in the file's order.
+    """Segment ids and logits (N, W, 21) float32, segments in the file's order; checked as in ``parse_predictions``."""
+    return parse_predictions(read_bytes(Path(path), MAX_PREDICTIONS_BYTES), str(path))
 
-    Checked, because the file may come from anyone: size before parsing, columns and types, every segment with every
-    iteration 1 ... W exactly once (in any row order), all logits finite. ``UsageError`` or ``NonFiniteError`` if not.
+
+def parse_predictions(
+    data: bytes, path: str, max_rows: int = MAX_PREDICTION_ROWS
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Segment ids and logits (N, W, 21) float32 of a predictions file's bytes; ``path`` names it in errors.
+
+    Checked, because the file may come from anyone: declared size before parsing, columns and types, every segment with
+    every iteration 1 ... W exactly once (in any row order), all logits finite. ``UsageError`` or ``NonFiniteError`` if
+    not.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = Path(path)
-    data = _read(path, MAX_PREDICTIONS_BYTES)
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         n_rows, schema = file.metadata.num_rows, file.schema_arrow
@@ -280,9 +307,9 @@ def read_predictions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
             f"{path} has the columns {found[:200]} ...; needed are segment_id string, iteration int16, "
             f"logit_0 ... logit_{N_CLASSES - 1} float"
         )
-    if not 0 < n_rows <= MAX_PREDICTION_ROWS or unpacked > MAX_PREDICTIONS_BYTES:
+    if not 0 < n_rows <= max_rows or unpacked > MAX_PREDICTIONS_BYTES:
         raise UsageError(
-            f"{path} declares {n_rows} rows and {unpacked} bytes unpacked; between 1 and {MAX_PREDICTION_ROWS} rows in "
+            f"{path} declares {n_rows} rows and {unpacked} bytes unpacked; between 1 and {max_rows} rows in "
             f"at most {MAX_PREDICTIONS_BYTES} bytes can be read"
         )
     try:
@@ -308,6 +335,68 @@ def read_predictions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
         flat[place, c] = table.column(name).to_numpy()
     _refuse_non_finite(flat, ids, iterations)
     return ids, flat.reshape(len(ids), iterations, N_CLASSES)
+
+
+class Answers(NamedTuple):
+    """What is true of N segments, in a file's order."""
+
+    segment_ids: tuple[str, ...]
+    labels: np.ndarray  # (N,) int64, offset classes
+    videos: tuple[str, ...]  # the clusters of the bootstrap
+
+
+def write_segments(path: Path, segments: Sequence[SegmentRecord]) -> str:
+    """Writes segment_id, video_id, offset_class (int16) and category as parquet, atomically; returns the sha256.
+
+    For the one who made the run: whoever scores a submission takes the labels from the data, never from a file of its.
+    """
+    import hashlib
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {
+        "segment_id": [s.id for s in segments],
+        "video_id": [s.video_id for s in segments],
+        "offset_class": [s.offset_class for s in segments],
+        "category": [s.category for s in segments],
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=_segments_schema()), sink, compression="zstd", store_schema=False)
+    data = sink.getvalue()
+    write_whole(Path(path), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_segments(path: Path) -> Answers:
+    """What ``write_segments`` wrote; ``UsageError`` if it is not readable, has other columns, an empty cell, a label
+    outside the classes or a segment twice."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = read_bytes(Path(path), MAX_PREDICTIONS_BYTES)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        known = file.schema_arrow.equals(_segments_schema(), check_metadata=False)
+        table = file.read(use_threads=False) if known and file.metadata.num_rows <= MAX_PREDICTION_ROWS else None
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is not a readable parquet file: {_one_line(error)}") from None
+    if table is None:
+        raise UsageError(f"{path} has other columns than segment_id, video_id, offset_class and category")
+    ids, videos = table.column("segment_id").to_pylist(), table.column("video_id").to_pylist()
+    labels = table.column("offset_class").to_pylist()
+    if None in ids or None in videos or len(set(ids)) != len(ids):
+        raise UsageError(f"{path} has an empty cell, or names a segment twice")
+    if any(label is None or not 0 <= label < N_CLASSES for label in labels):
+        raise UsageError(f"{path} has a label outside the classes 0 ... {N_CLASSES - 1}")
+    return Answers(tuple(ids), np.array(labels, np.int64), tuple(videos))
+
+
+def _segments_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema([("segment_id", text), ("video_id", text), ("offset_class", pa.int16()), ("category", text)])
 
 
 def _predictions_schema() -> pa.Schema:
@@ -344,7 +433,9 @@ def _refuse_non_finite(flat: np.ndarray, segment_ids: Sequence[str], iterations:
         )
 
 
-def _parse_json(data: bytes, path: Path) -> Any:
+def parse_json(data: bytes, path: Path | str) -> Any:
+    """Strict JSON in UTF-8: no NaN, no infinity, no key twice, no half surrogate pair; else ``UsageError``."""
+
     def refuse(token: str) -> Any:
         raise ValueError(f"{token[:40]} is not a finite number")
 
@@ -366,7 +457,8 @@ def _parse_json(data: bytes, path: Path) -> Any:
         raise UsageError(f"{path} is not strict JSON: {_one_line(error)}") from None
 
 
-def _read(path: Path, limit_bytes: int) -> bytes:
+def read_bytes(path: Path, limit_bytes: int) -> bytes:
+    """A file's bytes; ``UsageError`` if it has more than ``limit_bytes`` or cannot be read."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -377,7 +469,8 @@ def _read(path: Path, limit_bytes: int) -> bytes:
         raise UsageError(f"cannot read {path}: {_one_line(error)}") from None
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Atomically, making the folder if needed; ``AvbenchError`` if it cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(path, data)

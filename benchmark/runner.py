@@ -126,7 +126,7 @@ def compute(
         names={fingerprint: name for name, fingerprint in fingerprints.items()},
         store_root=store.root,
         open_clip=open_clip or partial(_open_media, replace(manifest, segments=(), sources={})),
-        batch_size=1 if device == "cpu" else batch_size,
+        batch_size=1 if device.startswith("cpu") else batch_size,
         device=device,
         n_classes=_n_classes(protocols),
     )
@@ -561,10 +561,15 @@ def _shape(array: np.ndarray | None) -> tuple[int, ...] | None:
     return None if array is None else array.shape
 
 
+_OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory")
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
-    if isinstance(error, torch.OutOfMemoryError):
+    # libraries inside torch report it in words of their own
+    said = isinstance(error, RuntimeError) and any(word in str(error) for word in _OUT_OF_MEMORY)
+    if isinstance(error, torch.OutOfMemoryError) or said:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return True

@@ -6,16 +6,22 @@ The kind of interval is described at ``_interval``; ``tests/test_stats.py`` meas
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import io
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from avbench.metrics import METRICS, Cases, cases
-from avbench.types import UsageError
+from avbench import __version__
+from avbench.atomic import atomic_write_bytes
+from avbench.metrics import METRICS, Cases, Resamples, cases, everything_once
+from avbench.types import NonFiniteError, UsageError
 
-CHUNK_CASES = 2**19  # weights held at once: few megabytes, near the cache
 FEW_CLUSTERS = 6
+MAX_LEFT_OUT = 200  # parts that the jackknife leaves out, one after the other: videos, or groups of videos
 
 
 class Estimate(NamedTuple):
@@ -33,21 +39,6 @@ class Difference(TypedDict):
     ci_low: float
     ci_high: float
     p: float
-
-
-class Resamples(NamedTuple):
-    """Which videos were drawn how often: case i has weight ``counts[r, cluster[i]]`` in resample r."""
-
-    cluster: np.ndarray  # (N,) int64, index into the sorted cluster names
-    counts: np.ndarray  # (R, G) int32
-
-    @property
-    def n_clusters(self) -> int:
-        return self.counts.shape[1]
-
-    def weights(self, rows: slice = slice(None)) -> np.ndarray:
-        """(rows, N) float64."""
-        return self.counts[rows].astype(np.float64)[:, self.cluster]
 
 
 def resamples(clusters: Any, n_resamples: int = 1000, seed: int = 0) -> Resamples:
@@ -107,10 +98,7 @@ def bootstrap_scores(
     drawn = _drawn(checked, clusters, n_resamples, seed)
     found = {}
     for name in names:
-        value, sample = _distribution(name, checked, drawn)
-        low, high = _interval(value, sample, drawn.n_clusters, level)
-        least, most = sorted((METRICS[name].worst, METRICS[name].best))
-        found[name] = Estimate(value, float(np.clip(low, least, most)), float(np.clip(high, least, most)))
+        found[name] = _estimate(name, _distribution(name, checked, drawn), drawn.n_clusters, level)
     return found
 
 
@@ -123,23 +111,170 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
     metrics: Iterable[str] | None = None,
+    labels_b: Any = None,
 ) -> dict[str, Difference]:
     """Metric of A minus metric of B for two models on the same cases, over the same resamples of videos.
+
+    ``labels_b`` (N,): what is true of B's cases where that is something else (the same segments, offsets drawn anew).
 
     ``p`` is two-sided and agrees with the interval: it is below 1 - ``level`` just when the interval excludes 0. It is
     never below what ``n_resamples`` can tell. Nan bounds and p where ``bootstrap_scores`` has nan.
     """
-    names, a, b = _chosen(metrics, level), cases(logits_a, labels), cases(logits_b, labels)
+    names, a = _chosen(metrics, level), cases(logits_a, labels)
+    b = cases(logits_b, labels if labels_b is None else labels_b)
     drawn = _drawn(a, clusters, n_resamples, seed)
     found = {}
     for name in names:
-        (value_a, sample_a), (value_b, sample_b) = _distribution(name, a, drawn), _distribution(name, b, drawn)
-        value, sample = value_a - value_b, sample_a - sample_b
-        low, high = _interval(value, sample, drawn.n_clusters, level)
-        found[name] = Difference(
-            difference=value, ci_low=low, ci_high=high, p=_p_value(value, sample, drawn.n_clusters)
-        )
+        difference = _distribution(name, a, drawn).minus(_distribution(name, b, drawn))
+        found[name] = _difference(difference, drawn.n_clusters, level)
     return found
+
+
+def minimum_detectable_difference(
+    logits_a: Any,
+    logits_b: Any,
+    labels: Any,
+    clusters: Any,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    power: float = 0.8,
+    metrics: Iterable[str] | None = None,
+) -> dict[str, float]:
+    """How far apart two such models must truly be for ``paired_difference`` on these videos to tell them apart with
+    probability ``power``: (t at ``level`` + t at ``power``) x the standard error of their paired difference.
+
+    It is of the size of the data and of how alike the two models err; the difference found does not enter. Nan where
+    ``paired_difference`` has no interval; 0 if both models say the same everywhere.
+    """
+    names, a, b = _chosen(metrics, level), cases(logits_a, labels), cases(logits_b, labels)
+    if not 0 < power < 1:
+        raise UsageError(f"power is {power}; it must lie between 0 and 1, such as 0.8")
+    drawn = _drawn(a, clusters, n_resamples, seed)
+    found = {}
+    for name in names:
+        difference = _distribution(name, a, drawn).minus(_distribution(name, b, drawn))
+        found[name] = _detectable(difference, drawn.n_clusters, level, power)
+    return found
+
+
+# -- rankings ----------------------------------------------------------------------------------------------------------
+
+
+class Ranked(NamedTuple):
+    """One entry of a ranking; see ``rank_groups``. Differences are this entry minus the other one."""
+
+    name: str
+    rank: int  # shared by all entries of a group
+    leader: str  # of its group: the best value in it
+    estimate: Estimate
+    to_leader: Difference  # all 0 (p = 1) for the leader itself
+    to_previous: Difference | None  # to the entry just above; None for the first
+    best_rank: int  # 1 + how many entries are better beyond doubt
+    worst_rank: int  # how many entries are not worse beyond doubt
+
+
+def rank_groups(
+    entries: Mapping[str, Any],
+    labels: Any,
+    clusters: Any,
+    metric: str = "map",
+    n_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    cache: Path | str | None = None,
+) -> list[Ranked]:
+    """Ranks with ties: ``entries`` maps a name to logits (N, 21) on the same cases; the best comes first.
+
+    An entry shares the rank of its group's leader unless the paired interval of their difference (over the same
+    resampled videos) excludes 0; the first entry that is told apart leads the next group, and its rank is one more
+    than the number of entries above it (1, 1, 3). "Tied" means not told apart by this data; it does not mean equal.
+    ``best_rank`` ... ``worst_rank`` compares an entry with all others, each pair by itself (``level`` a pair; nothing
+    is adjusted for the number of pairs). Equal values are ordered by name.
+
+    ``cache``: a folder where an entry's resampled values are kept, named by a hash of its content, so that the next
+    call computes new entries only. ``NonFiniteError`` naming the entry; ``UsageError`` where the metric is undefined.
+    """
+    (metric,) = _chosen([metric], level)
+    n = len(entries)
+    if n == 0:
+        return []
+    drawn: Resamples | None = None
+    known: dict[str, Distribution] = {}
+    for name, logits in entries.items():
+        try:
+            checked = cases(logits, labels)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"entry {name}: {error}") from None
+        except UsageError as error:
+            raise UsageError(f"entry {name}: {error}") from None
+        drawn = drawn or _drawn(checked, clusters, n_resamples, seed)
+        known[name] = _cached_distribution(metric, checked, drawn, seed, cache)
+        if np.isnan(known[name].value):
+            raise UsageError(f"entry {name}: {metric} is undefined on these cases, so it cannot be ranked")
+    assert drawn is not None
+    n_clusters = drawn.n_clusters
+    sign = -1 if METRICS[metric].higher_is_better else 1
+    names = sorted(known, key=lambda name: (sign * known[name].value, name))
+    values, samples, left_out = (np.stack([known[name][field] for name in names]) for field in range(3))
+
+    told_apart = np.zeros((n, n), bool)  # [i, j] with i above j
+    for i in range(n - 1):
+        below = slice(i + 1, None)
+        centres, settled = _settled(
+            values[i] - values[below], samples[i] - samples[below], left_out[i] - left_out[below], n_clusters
+        )
+        told_apart[i, below] = _p_values(centres, settled, n_clusters) < 1 - level  # not where nothing is known
+    ranked: list[Ranked] = []
+    leader = 0
+    for i, name in enumerate(names):
+        if told_apart[leader, i]:
+            leader = i
+
+        def minus(other: int, name: str = name) -> Difference:
+            return _difference(known[name].minus(known[names[other]]), n_clusters, level)
+
+        ranked.append(
+            Ranked(
+                name,
+                rank=leader + 1,
+                leader=names[leader],
+                estimate=_estimate(metric, known[name], n_clusters, level),
+                to_leader=minus(leader),
+                to_previous=minus(i - 1) if i else None,
+                best_rank=1 + int(told_apart[:, i].sum()),
+                worst_rank=n - int(told_apart[i].sum()),
+            )
+        )
+    return ranked
+
+
+def _cached_distribution(
+    metric: str, checked: Cases, drawn: Resamples, seed: int, cache: Path | str | None
+) -> Distribution:
+    """``_distribution``, from the cache if it is there; an unreadable file is computed anew."""
+    if cache is None:
+        return _distribution(metric, checked, drawn)
+    n_resamples = len(drawn.counts)
+    digest = hashlib.sha256(f"avbench {__version__} {metric} {n_resamples} {seed} {checked.grid}".encode())
+    for array in (checked.probabilities, checked.predicted, checked.labels, drawn.cluster):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    path = Path(cache) / f"{digest.hexdigest()}.npy"
+    try:
+        kept = np.load(path, allow_pickle=False)
+        if kept.shape == (1 + n_resamples + _n_left_out(drawn),) and kept.dtype == np.float64:
+            return Distribution(float(kept[0]), kept[1 : 1 + n_resamples], kept[1 + n_resamples :])
+    except (OSError, ValueError, EOFError):
+        pass
+    found = _distribution(metric, checked, drawn)
+    data = io.BytesIO()
+    np.save(data, np.concatenate([[found.value], found.sample, found.left_out]), allow_pickle=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(path, data.getvalue())
+    return found
+
+
+# -- intervals ---------------------------------------------------------------------------------------------------------
 
 
 def _chosen(metrics: Iterable[str] | None, level: float) -> list[str]:
@@ -159,15 +294,52 @@ def _drawn(checked: Cases, clusters: Any, n_resamples: int, seed: int) -> Resamp
     return drawn
 
 
-def _distribution(name: str, checked: Cases, drawn: Resamples) -> tuple[float, np.ndarray]:
-    """The metric's value, and its values (R,) in the resamples; chunked, so memory does not grow with R."""
-    function, n = METRICS[name].function, len(checked.labels)
-    value = float(function(checked, np.ones((1, n)))[0])
-    step = max(1, CHUNK_CASES // n)
-    parts = [
-        function(checked, drawn.weights(slice(first, first + step))) for first in range(0, len(drawn.counts), step)
-    ]
-    return value, np.concatenate([np.empty(0), *parts])
+class Distribution(NamedTuple):
+    """A metric, or the difference of two: its value, its values (R,) in the resamples of videos, and its values (J,)
+    with one video (or group of videos) left out."""
+
+    value: float
+    sample: np.ndarray
+    left_out: np.ndarray
+
+    def minus(self, other: Distribution) -> Distribution:
+        return Distribution(self.value - other.value, self.sample - other.sample, self.left_out - other.left_out)
+
+
+def _n_left_out(drawn: Resamples) -> int:
+    return min(drawn.n_clusters, MAX_LEFT_OUT)
+
+
+def _distribution(name: str, checked: Cases, drawn: Resamples) -> Distribution:
+    function, n_groups = METRICS[name].function, _n_left_out(drawn)
+    group = np.random.default_rng(0).permutation(drawn.n_clusters) % n_groups
+    left_out = (np.arange(n_groups)[:, None] != group).astype(drawn.counts.dtype)
+    value = float(function(checked, everything_once(len(checked.labels)))[0])
+    values = function(checked, Resamples(drawn.cluster, np.concatenate([drawn.counts, left_out])))
+    return Distribution(value, values[: len(drawn.counts)], values[len(drawn.counts) :])
+
+
+def _settled(
+    values: np.ndarray, samples: np.ndarray, left_out: np.ndarray, n_clusters: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(K,), (K, R), (K, J) -> centres (K,) and samples (K, R): centred on the value less its bias, spread as much as
+    the value varies; bias and spread by the jackknife over videos. For a mean this changes next to nothing."""
+    n_groups = left_out.shape[1]
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a row without a defined resample stays as it is
+        mean_out, mean, spread = left_out.mean(axis=1), np.nanmean(samples, axis=1), np.nanstd(samples, axis=1)
+        centres = values - (n_groups - 1) * (mean_out - values)
+        error = np.sqrt((n_groups - 1) / n_groups * ((left_out - mean_out[:, None]) ** 2).sum(axis=1))
+        scale = error / (spread * _widening(n_clusters)) if n_clusters > 1 else np.zeros(len(values))
+        settled = centres[:, None] + scale[:, None] * (samples - mean[:, None])
+    known = np.isfinite(centres) & np.isfinite(scale) & (scale > 0)
+    return np.where(known, centres, values), np.where(known[:, None], settled, samples)
+
+
+def _centred(found: Distribution, n_clusters: int) -> tuple[float, np.ndarray]:
+    """``_settled`` for one."""
+    centres, samples = _settled(np.array([found.value]), found.sample[None], found.left_out[None], n_clusters)
+    return float(centres[0]), samples[0]
 
 
 def _usable(value: float, sample: np.ndarray, n_clusters: int) -> np.ndarray | None:
@@ -189,18 +361,18 @@ def _widening(n_clusters: int) -> float:
 
 
 def _interval(value: float, sample: np.ndarray, n_clusters: int, level: float) -> tuple[float, float]:
-    """Bias-corrected percentile interval (Efron 1981) with t-expanded tails (Hesterberg 2015, "expanded percentile").
+    """Bias-corrected percentile interval (Efron 1981) with t-expanded tails (Hesterberg 2015, "expanded percentile"),
+    of ``value`` and ``sample`` as ``_settled`` makes them.
 
     Plain percentiles of G resampled videos are too narrow, by sqrt((G - 1) / G) and by using normal instead of
-    t quantiles with G - 1 degrees of freedom: both are mended by taking quantiles further out. And they are off centre
-    for mAP, which repeated cases raise: the bias of the median is mirrored. With fewer than ``FEW_CLUSTERS`` videos
-    those quantiles lie beyond every resample: there it is value +- t x standard error, wide as it must be.
+    t quantiles with G - 1 degrees of freedom: both are mended by taking quantiles further out. With few cases a class
+    macro mAP comes out too high (by 0.05 with 12 videos of ten cases each), and resamples, which repeat cases, raise it
+    once more and vary too little: ``_settled`` mends that by the jackknife, which repeats nothing. So an interval of
+    mAP lies lower than its value on purpose. With fewer than ``FEW_CLUSTERS`` videos the quantiles lie beyond every
+    resample: there it is value +- t x standard error, wide as it must be. A sample without spread (all right, all
+    wrong) gives an interval of no width.
 
-    Simulated with some ten cases a video and strongly varying videos, 95 % intervals of accuracy hold the truth in
-    94-95 % of the draws from 10 videos on (plain percentiles: 89 % with 10), those of mae_s in 93-94 %. Those of mAP do
-    in 92-94 % with 75 videos (plain: 88 %), but only in 89-90 % with 10 to 24: with ten cases a class macro mAP itself
-    comes out too high. Equal models are called different at 5 % in 4.5-6 % of the draws (means, 12 and 75 videos).
-    A sample without spread (all right, all wrong) gives an interval of no width.
+    COVERAGE
     """
     from scipy.special import ndtr, ndtri, stdtrit
 
@@ -216,17 +388,57 @@ def _interval(value: float, sample: np.ndarray, n_clusters: int, level: float) -
     return float(low), float(high)
 
 
-def _p_value(value: float, sample: np.ndarray, n_clusters: int) -> float:
-    """1 - level of the widest ``_interval`` that still excludes 0, at least 1 / (R + 1)."""
+def _p_values(values: np.ndarray, samples: np.ndarray, n_clusters: int) -> np.ndarray:
+    """(K,) values with their samples (K, R) -> (K,) p: 1 - level of the widest ``_interval`` that still excludes 0, at
+    least 1 / (R + 1); nan where there is no interval."""
     from scipy.special import ndtri, stdtr
 
-    defined = _usable(value, sample, n_clusters)
-    if defined is None:
-        return float("nan")
+    k, n_resamples = samples.shape
+    defined = np.count_nonzero(~np.isnan(samples), axis=1)
+    usable = (defined > 0) & (n_resamples <= 2 * defined) & ~np.isnan(values)
+    if n_clusters < 2 or not usable.any():
+        return np.full(k, np.nan)
     if n_clusters < FEW_CLUSTERS:
-        spread = float(defined.std())
-        reach = 0.0 if value == 0 else abs(value) / spread if spread else float("inf")
+        spread = np.array([_spread(sample) for sample in samples])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reach = np.where(values == 0, 0.0, np.abs(values) / spread)
     else:
-        reach = abs(float(ndtri(_share_below(defined, 0.0))) - 2 * float(ndtri(_share_below(defined, value))))
-    p = 2 * float(stdtr(n_clusters - 1, -reach / _widening(n_clusters)))
-    return max(p, 1 / (len(sample) + 1))
+
+        def place(points: np.ndarray) -> np.ndarray:
+            below = np.count_nonzero(samples < points, axis=1) + 0.5 * np.count_nonzero(samples == points, axis=1)
+            return ndtri((below + 0.5) / (defined + 1))
+
+        reach = np.abs(place(np.zeros((1, 1))) - 2 * place(values[:, None]))
+    p = 2 * stdtr(n_clusters - 1, -reach / _widening(n_clusters))
+    return np.where(usable, np.maximum(p, 1 / (n_resamples + 1)), np.nan)
+
+
+def _p_value(value: float, sample: np.ndarray, n_clusters: int) -> float:
+    return float(_p_values(np.array([value]), sample[None], n_clusters)[0])
+
+
+def _spread(sample: np.ndarray) -> float:
+    return float(sample[~np.isnan(sample)].std()) if not np.isnan(sample).all() else float("nan")
+
+
+def _detectable(found: Distribution, n_clusters: int, level: float, power: float) -> float:
+    from scipy.special import stdtrit
+
+    value, sample = _centred(found, n_clusters)
+    if _usable(value, sample, n_clusters) is None:
+        return float("nan")
+    reach = float(stdtrit(n_clusters - 1, (1 + level) / 2) + stdtrit(n_clusters - 1, power))
+    return reach * _widening(n_clusters) * _spread(sample)
+
+
+def _estimate(metric: str, found: Distribution, n_clusters: int, level: float) -> Estimate:
+    """With its interval, which never leaves the range of the metric."""
+    low, high = _interval(*_centred(found, n_clusters), n_clusters, level)
+    least, most = sorted((METRICS[metric].worst, METRICS[metric].best))
+    return Estimate(found.value, float(np.clip(low, least, most)), float(np.clip(high, least, most)))
+
+
+def _difference(found: Distribution, n_clusters: int, level: float) -> Difference:
+    value, sample = _centred(found, n_clusters)
+    low, high = _interval(value, sample, n_clusters, level)
+    return Difference(difference=found.value, ci_low=low, ci_high=high, p=_p_value(value, sample, n_clusters))

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from avbench.baselines.trivial import TRIVIAL
 from avbench.evaluation import Progress, default_store, read_data
 from avbench.protocol import Protocol
+from avbench.registry import ModelOptions
 from avbench.ticks import seconds, ticks
 from avbench.types import AvbenchError, UsageError
 
@@ -61,21 +63,26 @@ def sweep(
     n_resamples: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
+    options: ModelOptions | None = None,
 ) -> list[SweepRow]:
     """Scores of every model at every hop x window count, on the segments that all settings hold.
 
     Each row is compared, paired over the same resampled videos, with the first model at the same setting; the first
     model's rows are compared with its first setting. ``selection``: "final" or "best_iter" (each metric at the best of
-    the iterations up to the count). ``UsageError`` if no segment holds all settings; ``AvbenchError`` if one fails.
+    the iterations up to the count). ``options`` (weight files, precision) go to every model that looks at media and
+    learns; the others stay as they are. ``UsageError`` if no segment holds all settings; ``AvbenchError`` if one fails.
     """
-    from avbench.registry import load_model
-    from avbench.replay import gather, replay
+    from avbench.registry import load, resolve
+    from avbench.replay import gather, replay, selected_logits
     from avbench.runner import compute
     from avbench.stats import bootstrap_scores, paired_difference
     from avbench.store import SnapshotStore
 
     if selection not in ("final", "best_iter"):
         raise UsageError(f"selection is {selection!r}; a sweep knows final and best_iter")
+    computed = replace(options or ModelOptions(), quick=True)
+    plain = {name for name in models if name in TRIVIAL or name.partition("+")[0] == "xcorr"}
+    resolved = {name: resolve(name, None if name in plain else computed) for name in models}
     manifest = read_data(data, split, progress, limit)
     counts = sorted(set(iterations))
     settings = tuple((ticks(hop_s), n) for hop_s in hops_s for n in counts)
@@ -88,7 +95,7 @@ def sweep(
             f"no segment of {manifest.name} holds all of hops {', '.join(f'{h:g}' for h in hops_s)} s x "
             f"{', '.join(map(str, counts))} windows: sweep fewer hops or windows at once"
         )
-    loaded = {name: load_model(name) for name in models}
+    loaded = {name: load(model) for name, model in resolved.items()}
     backbones = {m.backbone_name: m.load_backbone for m in loaded.values() if m.load_backbone is not None}
     opened = SnapshotStore(store or default_store())
     tell = (lambda done, total, item: progress("decoding and snapshots", done, total, item)) if progress else None
@@ -112,8 +119,6 @@ def sweep(
         """(N, W, 21) at the largest count; causal, so shorter streams are its beginnings."""
         model = loaded[name]
         if model.load_backbone is None:
-            from avbench.baselines.trivial import TRIVIAL
-
             return TRIVIAL[model.name][1](segments, manifest, protocol.iterations, seed)
         stored = gather(opened, manifest.clips, segments, protocol, report.fingerprints[model.backbone_name])
         return replay(model.head, *stored, seconds(protocol.hop))  # type: ignore[arg-type]
@@ -125,7 +130,7 @@ def sweep(
             hop_s = seconds(protocol.hop)
             streams = predictions(name, protocol)
             for n in counts:
-                chosen = _selected(streams[:, :n], labels, selection)
+                chosen = selected_logits(streams[:, :n], labels, selection)
                 scores = {
                     metric: bootstrap_scores(logits, labels, videos, n_resamples, seed, metrics=[metric])[metric]
                     for metric, logits in chosen.items()
@@ -150,23 +155,6 @@ def sweep(
                     )
                 )
     return rows
-
-
-def _selected(streams: np.ndarray, labels: np.ndarray, selection: str) -> dict[str, np.ndarray]:
-    """``streams`` (N, W, 21) -> metric -> (N, 21): each metric at its own iteration, as in ``avbench run``."""
-    from avbench.metrics import METRICS, score
-    from avbench.replay import selected_iteration
-
-    if selection == "final":
-        return dict.fromkeys(METRICS, streams[:, -1])
-    by_iteration = [score(streams[:, i], labels) for i in range(streams.shape[1])]
-    chosen = {}
-    for name, metric in METRICS.items():
-        values = [scores[name] for scores in by_iteration]
-        defined = np.isfinite(values).any()
-        best = selected_iteration(selection, values, metric.higher_is_better) if defined else -1
-        chosen[name] = streams[:, best]
-    return chosen
 
 
 def render(rows: Sequence[SweepRow]) -> str:

@@ -48,7 +48,11 @@ def test_a_run_prints_a_table_and_leaves_two_files(avbench_process: Avbench, cli
         assert row in done.stdout
     assert "4/4" in done.stdout
     assert "decoding and snapshots" in done.stderr
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["predictions.parquet", "run.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "predictions.parquet",
+        "run.json",
+        "segments.parquet",
+    ]
 
     run = read_run(tmp_path / "out")
     assert (run.n_scored, run.n_total, run.incomplete, run.failures) == (4, 4, False, [])
@@ -546,10 +550,21 @@ def test_data_ls_names_what_is_built_in(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "perpetuum-mobile"]) == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "perpetuum-mobile"])
+    assert stop.value.code == 2
+    assert "streamsync-trf" in one_line(capsys.readouterr().err)
+    assert main(["train"]) == 2
     assert "streamsync-trf" in one_line(capsys.readouterr().err)
     assert main(["train", "--list"]) == 0
     assert "streamsync-trf" in capsys.readouterr().out
+
+
+def test_the_command_knows_every_recipe() -> None:
+    from avbench.commands import train
+    from avbench.training.recipes import RECIPES
+
+    assert tuple(RECIPES) == train.RECIPES
 
 
 def test_embedded_weights_on_other_data_say_so(clicks: Path) -> None:

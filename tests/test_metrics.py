@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, mean_absolute_error, roc_auc_score
 
-from avbench.metrics import METRICS, absent_classes, cases, score
+from avbench.metrics import METRICS, Resamples, absent_classes, cases, score
 from avbench.types import NonFiniteError, OffsetGrid, UsageError
 
 NAMES = ["acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s"]
@@ -99,9 +99,10 @@ def test_a_weight_is_a_repetition(case: tuple[np.ndarray, np.ndarray], seed: int
     times[0] += times.sum() == 0
     repeated = score(np.repeat(logits, times, axis=0), np.repeat(labels, times))
     checked = cases(logits, labels)
-    weights = np.stack([times, np.zeros_like(times), times]).astype(float)  # one resample does not touch another
+    weights = np.stack([times, np.zeros_like(times), times])  # one resample does not touch another
+    drawn = Resamples(np.arange(len(times)), weights)
     for name, metric in METRICS.items():
-        first, nothing, last = metric.function(checked, weights)
+        first, nothing, last = metric.function(checked, drawn)
         assert first == pytest.approx(repeated[name], abs=1e-12, nan_ok=True), name
         assert math.isnan(nothing)
         assert last == first or math.isnan(first)

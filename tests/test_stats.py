@@ -1,21 +1,24 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 
-from avbench import stats
+from avbench import metrics, stats
 from avbench.metrics import METRICS, score
 from avbench.stats import (
     Estimate,
     bootstrap_scores,
     cluster_bootstrap,
     cluster_weights,
+    minimum_detectable_difference,
     paired_difference,
+    rank_groups,
 )
 from avbench.types import NonFiniteError, UsageError
 
@@ -91,16 +94,16 @@ def test_a_resample_is_scored_as_if_its_videos_were_there(seed: int, n: int, n_v
     clusters = g.integers(0, n_videos, n)
     drawn = stats.resamples(clusters, 3, seed)
     for name in METRICS:
-        _, sample = stats._distribution(name, stats.cases(logits, labels), drawn)
+        sample = stats._distribution(name, stats.cases(logits, labels), drawn).sample
         for value, weight in zip(sample, drawn.weights().astype(int), strict=True):
             expected = score(np.repeat(logits, weight, axis=0), np.repeat(labels, weight))[name]
             assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-def test_memory_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_resamples_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     (logits,), labels, clusters = clustered(3, 10, 6)
     whole = bootstrap_scores(logits, labels, clusters, n_resamples=50)
-    monkeypatch.setattr(stats, "CHUNK_CASES", 7 * len(labels) + 1)
+    monkeypatch.setattr(metrics, "BLOCK_CELLS", 29)
     pieces = bootstrap_scores(logits, labels, clusters, n_resamples=50)
     for name in METRICS:
         assert pieces[name] == pytest.approx(whole[name], abs=1e-12)
@@ -134,13 +137,13 @@ def test_some_undefined_resamples_are_left_out() -> None:
     """Of two classes in five videos, one lives in a single video: 1/3 of the resamples hold only the other."""
     clusters, labels = np.repeat(np.arange(5), 4), np.repeat([10, 10, 10, 10, 3], 4)
     logits = np.random.default_rng(0).standard_normal((20, 21))
-    sample = stats._distribution("roc_auc", stats.cases(logits, labels), stats.resamples(clusters, 400))[1]
+    sample = stats._distribution("roc_auc", stats.cases(logits, labels), stats.resamples(clusters, 400)).sample
     assert 0.2 < np.isnan(sample).mean() < 0.45
     assert not any(math.isnan(x) for x in bootstrap_scores(logits, labels, clusters, 400)["roc_auc"])
     logits, labels, clusters = logits[12:], labels[12:], clusters[12:]  # two videos: 1/2 hold only one class
     for seed in range(4):
         drawn = stats.resamples(clusters, 400, seed)
-        undefined = np.isnan(stats._distribution("roc_auc", stats.cases(logits, labels), drawn)[1]).mean()
+        undefined = np.isnan(stats._distribution("roc_auc", stats.cases(logits, labels), drawn).sample).mean()
         found = bootstrap_scores(logits, labels, clusters, 400, seed)["roc_auc"]
         assert math.isnan(found.ci_low) == (undefined > 0.5)
 
@@ -242,6 +245,122 @@ def test_non_finite_logits_of_either_model_are_refused() -> None:
     for pair in ((good, bad), (bad, good)):
         with pytest.raises(NonFiniteError, match="row 0"):
             paired_difference(*pair, [0, 1, 2], ["a", "b", "c"])
+
+
+# Rankings
+
+
+def test_what_cannot_be_told_apart_shares_a_rank() -> None:
+    (best, near, worse, worst), labels, clusters = clustered(20, 40, 10, (2.5, 2.4, 0.8, -1.0))
+    entries = {"worst": worst, "best": best, "near": near, "worse": worse}
+    for metric in METRICS:
+        ranked = rank_groups(entries, labels, clusters, metric, n_resamples=400)
+        assert [r.rank for r in ranked] == [1, 1, 3, 4]
+        assert {r.name for r in ranked[:2]} == {"best", "near"}
+        assert [r.name for r in ranked[2:]] == ["worse", "worst"]
+        assert [r.leader for r in ranked] == [ranked[0].name, ranked[0].name, "worse", "worst"]
+        assert [(r.best_rank, r.worst_rank) for r in ranked] == [(1, 2), (1, 2), (3, 3), (4, 4)]
+
+
+def test_a_ranking_says_what_the_paired_difference_says() -> None:
+    models, labels, clusters = clustered(21, 12, 8, (1.0, 1.2, 1.4, 1.6))
+    entries = {f"m{i}": logits for i, logits in enumerate(models)}
+    for metric in METRICS:
+        ranked = rank_groups(entries, labels, clusters, metric, n_resamples=300, seed=5)
+        assert ranked[0].to_previous is None
+        for place, entry in enumerate(ranked):
+            alone = bootstrap_scores(entries[entry.name], labels, clusters, 300, 5, metrics=[metric])[metric]
+            assert entry.estimate == pytest.approx(alone)
+            for other, found in ((entry.leader, entry.to_leader), (ranked[place - 1].name, entry.to_previous)):
+                if found is not None:
+                    pair = entries[entry.name], entries[other]
+                    expected = paired_difference(*pair, labels, clusters, 300, 5, metrics=[metric])[metric]
+                    assert found == pytest.approx(expected, abs=1e-12)
+            assert (entry.to_leader["p"] >= 0.05) or entry.leader == entry.name
+            assert entry.best_rank <= entry.rank <= place + 1 <= entry.worst_rank
+
+
+def test_every_entry_is_compared_with_the_leader_not_with_its_neighbour() -> None:
+    """A chain: each is like the next one, but the ends differ; so the chain breaks where the leader is left behind."""
+    models, labels, clusters = clustered(22, 60, 10, tuple(2.0 - 0.12 * i for i in range(12)))
+    ranked = rank_groups({f"m{i:02d}": m for i, m in enumerate(models)}, labels, clusters, "mae_s", 300)
+    groups = [r.rank for r in ranked]
+    assert groups[0] == 1
+    assert 1 < len(set(groups)) < len(groups)
+    assert all(rank == place + 1 for place, rank in enumerate(groups) if ranked[place].leader == ranked[place].name)
+
+
+def test_equal_entries_tie_in_the_order_of_their_names() -> None:
+    (logits,), labels, clusters = clustered(23, 10, 8)
+    ranked = rank_groups({"b": logits, "a": logits.copy(), "c": logits + 3}, labels, clusters, "acc", 100)
+    assert [(r.name, r.rank, r.best_rank, r.worst_rank) for r in ranked] == [(n, 1, 1, 3) for n in "abc"]
+
+
+def test_one_video_ties_everything() -> None:
+    (good, bad), labels, _ = clustered(24, 5, 8, (3.0, -1.0))
+    ranked = rank_groups({"good": good, "bad": bad}, labels, ["only"] * len(labels), "acc", 50)
+    assert [(r.name, r.rank) for r in ranked] == [("good", 1), ("bad", 1)]
+    assert math.isnan(ranked[1].to_leader["p"])
+    assert rank_groups({}, labels, ["only"] * len(labels)) == []
+
+
+def test_the_cache_skips_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, labels, clusters = clustered(25, 12, 8, (1.0, 2.0, 3.0))
+    entries = {f"m{i}": logits for i, logits in enumerate(models)}
+    plain = rank_groups(entries, labels, clusters, n_resamples=60)
+    computed: list[str] = []
+    real = stats._distribution
+    monkeypatch.setattr(stats, "_distribution", lambda *args: computed.append(args[0]) or real(*args))
+
+    def ranked(changed: dict[str, np.ndarray], **settings: object) -> tuple[list[stats.Ranked], int]:
+        computed.clear()
+        found = rank_groups(changed, labels, clusters, cache=tmp_path, **{"n_resamples": 60, **settings})  # type: ignore[arg-type]
+        return found, len(computed)
+
+    assert ranked(entries) == (plain, 3)
+    assert ranked(entries) == (plain, 0)
+    assert ranked(entries | {"m3": models[0] + np.eye(21)[3]})[1] == 1
+    assert ranked(entries, seed=1)[1] == ranked(entries, n_resamples=61)[1] == ranked(entries, metric="acc")[1] == 3
+    for path in tmp_path.iterdir():  # a damaged cache costs time, never a wrong rank
+        path.write_bytes(path.read_bytes()[:-9])
+    assert ranked(entries) == (plain, 3)
+
+
+def test_an_entry_that_cannot_be_ranked_is_named() -> None:
+    (logits,), labels, clusters = clustered(26, 5, 8)
+    with pytest.raises(NonFiniteError, match="entry bad: logits row 0"):
+        rank_groups({"good": logits, "bad": np.full_like(logits, math.nan)}, labels, clusters)
+    with pytest.raises(UsageError, match="entry short: labels have shape"):
+        rank_groups({"good": logits, "short": logits[1:]}, labels, clusters)
+    with pytest.raises(UsageError, match="entry good: roc_auc is undefined"):
+        rank_groups({"good": logits}, np.full_like(labels, 3), clusters, "roc_auc")
+    with pytest.raises(UsageError, match="unknown metric 'best'"):
+        rank_groups({"good": logits}, labels, clusters, "best")
+
+
+def test_the_detectable_difference_is_what_a_t_test_could_find() -> None:
+    """One case a video, two models that differ in single answers: standard error and quantiles are known exactly."""
+    n, labels = 60, np.zeros(60, int)
+    a, b = np.tile(20 * np.eye(21)[0], (n, 1)), np.tile(20 * np.eye(21)[0], (n, 1))
+    a[:9], b[9:14] = 20 * np.eye(21)[5], 20 * np.eye(21)[5]
+    hits = (a.argmax(1) == 0).astype(float) - (b.argmax(1) == 0)
+    expected = (t.ppf(0.975, n - 1) + t.ppf(0.8, n - 1)) * hits.std(ddof=1) / math.sqrt(n)
+    found = minimum_detectable_difference(a, b, labels, np.arange(n), n_resamples=20_000, metrics=["acc"])
+    assert found == {"acc": pytest.approx(expected, rel=0.03)}
+
+
+def test_more_videos_show_smaller_differences() -> None:
+    found = []
+    for n_clusters in (20, 80):
+        (a, b), labels, clusters = clustered(27, n_clusters, 10, (1.5, 1.5))
+        found.append(minimum_detectable_difference(a, b, labels, clusters, 400))
+    for name in METRICS:
+        assert 0.35 < found[1][name] / found[0][name] < 0.75  # 1 / 2 but for the models' own luck
+    (a,), labels, clusters = clustered(28, 10, 8)
+    assert set(minimum_detectable_difference(a, a, labels, clusters, 50).values()) == {0}
+    assert math.isnan(minimum_detectable_difference(a, a, labels, ["only"] * len(a), 50)["acc"])
+    with pytest.raises(UsageError, match="power is"):
+        minimum_detectable_difference(a, a, labels, clusters, 50, power=1.5)
 
 
 # Coverage and size: simulated, with the truth taken from 20,000 videos.

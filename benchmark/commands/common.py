@@ -6,11 +6,13 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avbench.manifest import Manifest
     from avbench.protocol import Protocol
+    from avbench.registry import ModelOptions
 
 SIGN = "A positive offset means that the sound comes early (it leads the picture), a negative one that it is late."
 MAX_LINES = 10  # of one kind on the screen; run.json has them all
@@ -33,9 +35,10 @@ def say_each(kind: str, lines: Sequence[str]) -> None:
 
 
 class Progress:
-    """One bar with ETA per stage, on stderr; in a log file (no terminal) it is renewed rarely."""
+    """One bar with ETA per stage, on stderr; in a log file (no terminal) it is renewed rarely. ``unit`` "B": bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "clip") -> None:
+        self.unit = unit
         self.stage = ""
         self.bar: Any = None
 
@@ -46,7 +49,14 @@ class Progress:
             self.close()
             patience_s = 0.1 if sys.stderr.isatty() else 5.0
             self.stage = stage
-            self.bar = tqdm(total=total, desc=stage, unit="clip", file=sys.stderr, mininterval=patience_s)
+            self.bar = tqdm(
+                total=total,
+                desc=stage,
+                unit=self.unit,
+                unit_scale=self.unit == "B",
+                file=sys.stderr,
+                mininterval=patience_s,
+            )
         if done > self.bar.n:
             self.bar.update(done - self.bar.n)
 
@@ -78,6 +88,29 @@ def hop_s(args: argparse.Namespace) -> float:
     if not math.isfinite(args.hop):
         raise UsageError(f"hop is {args.hop} s; it must be a positive multiple of 0.04 s (one frame)")
     return args.hop
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """What a request may add to a model's name; :func:`model_options` reads it."""
+    group = parser.add_argument_group("weights and precision")
+    group.add_argument("--weights", type=Path, metavar="FILE", help="converted, published .pt, or of `avbench train`")
+    group.add_argument("--head-weights", type=Path, metavar="FILE", help="a learned head of its own, for +trf or +lstm")
+    group.add_argument(
+        "--random-weights",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="SEED",
+        help="full size, whatever no file gives is random: the scores mean nothing",
+    )
+    group.add_argument("--dtype", default="float32", help="float32, or autocast to bfloat16 or float16")
+    group.add_argument("--compile", action="store_true", help="with torch.compile")
+
+
+def model_options(args: argparse.Namespace) -> ModelOptions:
+    from avbench.registry import ModelOptions
+
+    return ModelOptions(args.weights, args.head_weights, args.random_weights, args.dtype, args.compile)
 
 
 def manifest_of(args: argparse.Namespace) -> Manifest:

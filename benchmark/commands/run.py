@@ -10,7 +10,16 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import SIGN, Progress, add_command, protocol_of, say, say_each
+from avbench.commands.common import (
+    SIGN,
+    Progress,
+    add_command,
+    add_model_options,
+    model_options,
+    protocol_of,
+    say,
+    say_each,
+)
 
 if TYPE_CHECKING:
     from avbench.results import RunResult
@@ -27,6 +36,7 @@ def add(commands: Any) -> None:
         "avbench run --model apa-sparsesync --hop 4 --iterations 8",
         "avbench run --model xcorr --data my_manifest --iterations 3 --json",
         "avbench run --model my_net.py:MyNet+apa --limit 20",
+        "avbench run --model sparsesync.vggsound+apa --data my_manifest --iterations 3   # see `avbench weights list`",
     )
     run.add_argument("--model", required=True, metavar="M", help="a name of `avbench models`, or file.py:Class[+head]")
     run.add_argument(
@@ -43,12 +53,20 @@ def add(commands: Any) -> None:
     run.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: in $AVBENCH_CACHE or ~/.cache)")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of bootstrap and random guesses (default: 0)")
     run.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
-    run.add_argument("--batch-size", type=int, default=1, metavar="N", help="windows per call on a GPU (default: 1)")
+    run.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, mps ... (default: cpu)")
+    run.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        default=1,
+        metavar="N|auto",
+        help="windows per call on a GPU, halved when its memory runs out; auto: 32 to begin with (default: 1)",
+    )
     run.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     run.add_argument(
         "--no-reference-rows", dest="reference_rows", action="store_false", help="the model alone, nothing beside it"
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+    add_model_options(run)
 
     sweep = add_command(
         commands,
@@ -74,6 +92,7 @@ def add(commands: Any) -> None:
     sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
     sweep.add_argument("--json", action="store_true", help="print a JSON list of rows, and nothing else")
+    add_model_options(sweep)
 
     models = add_command(
         commands,
@@ -85,6 +104,11 @@ def add(commands: Any) -> None:
         "avbench models '*apa*'",
     )
     models.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="wildcards * and ?")
+
+
+def _batch_size(text: str) -> int:
+    """A number, or 0 for auto."""
+    return 0 if text == "auto" else int(text)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -103,10 +127,12 @@ def _run(args: argparse.Namespace) -> int:
             store=args.store,
             seed=args.seed,
             workers=args.workers,
-            batch_size=args.batch_size,
+            batch_size=args.batch_size or None,
             reference_rows=args.reference_rows,
             n_resamples=args.n_resamples,
             progress=progress,
+            device=args.device,
+            options=model_options(args),
         )
     _report_problems(result)
     if args.json:
@@ -144,6 +170,7 @@ def _sweep(args: argparse.Namespace) -> int:
             n_resamples=args.n_resamples,
             seed=args.seed,
             progress=progress,
+            options=model_options(args),
         )
     if args.plot:
         from avbench.plots import plot_sweep
@@ -164,5 +191,8 @@ def _models(args: argparse.Namespace) -> int:
         raise UsageError(f"no model matches {args.pattern!r}; `avbench models` lists all (* and ? are wildcards)")
     rows = [(m.name, m.kind, m.description or m.backbone_name, m.trained_on) for m in models]
     print(tabulate(rows, headers=("model", "kind", "what it does", "trained on"), tablefmt="plain"))
-    print("\nYour own: path/to/file.py:ClassName[+none|apa|apa-sliding|apa-decay]")
+    print(
+        "\nYour own: path/to/file.py:ClassName[+none|apa|apa-sliding|apa-decay], +trf or +lstm with --head-weights FILE"
+    )
+    print("Full size: sparsesync, synchformer, streamsync-* with --weights FILE, or NAME.TAG of `avbench weights list`")
     return 0

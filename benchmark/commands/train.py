@@ -1,4 +1,4 @@
-"""``avbench train``."""
+"""``avbench train``: the embedded recipes by name, and what else can be trained, one verb each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from avbench.commands import train_fullsize, train_head
 from avbench.commands.common import add_command
+
+VERBS = (train_head, train_fullsize)
+# written out, because the recipes themselves would load torch for `--help`
+RECIPES = ("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm")
 
 
 def add(commands: Any) -> None:
@@ -15,15 +20,30 @@ def add(commands: Any) -> None:
         commands,
         "train",
         _train,
-        "make embedded weights from nothing",
+        "make embedded weights, a head for a backbone, or train at full size",
         "Trains a recipe and what it builds on; a killed training continues where it was.",
         "avbench train --list",
         "avbench train streamsync-trf --out train",
+        "avbench train head --head lstm --backbone my_net.py:MyNet",
+        "avbench train fullsize --help",
     )
-    train.add_argument("recipe", nargs="?", metavar="RECIPE")
-    train.add_argument("--out", type=Path, default=Path("train"), metavar="DIR", help="(default: train)")
-    train.add_argument("--threads", type=int, default=1, metavar="N", help="of torch, beside rendering (default: 1)")
     train.add_argument("--list", action="store_true", help="the recipes and their settings")
+    _options(train, out=Path("train"), threads=1)
+    verbs = train.add_subparsers(dest="recipe", metavar="RECIPE", title="what is trained")
+    for module in VERBS:
+        module.add(verbs)
+    for name in RECIPES:
+        recipe = add_command(
+            verbs, name, _train, f"the embedded {name}", "From nothing.", f"avbench train {name} --out train"
+        )
+        # as before the recipe's name: what was given there counts
+        _options(recipe, out=argparse.SUPPRESS, threads=argparse.SUPPRESS)
+
+
+def _options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    parser.add_argument("--out", type=Path, default=defaults["out"], metavar="DIR", help="(default: train)")
+    text = "of torch, beside rendering (default: 1)"
+    parser.add_argument("--threads", type=int, default=defaults["threads"], metavar="N", help=text)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -35,6 +55,6 @@ def _train(args: argparse.Namespace) -> int:
             print(f"{name:18} {recipe}")
         return 0
     if not args.recipe:
-        raise UsageError(f"name a recipe: {', '.join(RECIPES)}")
+        raise UsageError(f"name a recipe: {', '.join(RECIPES)}, or `head`, or `fullsize`")
     print(run(args.recipe, args.out, lambda text: print(text, file=sys.stderr, flush=True), args.threads))
     return 0

@@ -43,8 +43,10 @@ def manifest_from_files(
     ``UsageError``: unknown law, no files, or none that can be used.
     """
     grid = OffsetGrid()
-    if parse_offset_law(offset_law, grid)[0] == "list":
-        raise UsageError("offset law 'list' is for data that brings its offsets; choose uniform, truncnorm or fixed:S")
+    if parse_offset_law(offset_law, grid)[0] in ("list", "hidden"):
+        raise UsageError(
+            f"offset law {offset_law!r} is for data that brings its offsets; choose uniform, truncnorm or fixed:S"
+        )
     nominal_starts(start_law, 1)  # an unknown law is refused before any file is decoded
     for word, value in (("window", window), ("hop", hop)):
         if value <= 0 or value % TICKS_PER_FRAME:

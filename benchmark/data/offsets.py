@@ -2,7 +2,8 @@
 
 Offset laws: ``uniform`` (continuous in [-2, 2] s, rounded to 0.01 s), ``truncnorm`` or ``truncnorm:SD`` (normal with
 standard deviation SD, 1 s if not said, truncated to +-2 s and quantised to the 21 grid values: the paper's main
-setting), ``fixed:S`` (always S seconds). ``list`` stands for offsets that came with the data: nothing can be drawn.
+setting), ``fixed:S`` (always S seconds). ``list`` stands for offsets that came with the data, ``hidden`` for offsets
+that are imposed in the media already and told to nobody (every offset in the manifest is 0): nothing can be drawn.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from avbench.ticks import TICKS_PER_FRAME, Tick, ticks
 from avbench.types import OffsetGrid, UsageError
 
-OFFSET_LAWS = ("uniform", "truncnorm[:SD]", "fixed:SECONDS", "list")
+OFFSET_LAWS = ("uniform", "truncnorm[:SD]", "fixed:SECONDS", "list", "hidden")
 START_LAWS = ("first", "grid:SECONDS")
 _STEP_S = 0.01  # offsets are whole hundredths of a second, as in the published lists
 
@@ -24,8 +25,8 @@ def draw_offset(law: str, segment_id: str, seed: int, grid: OffsetGrid | None = 
     """The offset in ticks of one segment, a function of (law, segment id, seed) alone. ``UsageError``: unknown law."""
     grid = grid or OffsetGrid()
     kind, value = parse_offset_law(law, grid)
-    if kind == "list":
-        raise UsageError("offset law 'list' means the offsets came with the data; nothing can be drawn from it")
+    if kind in ("list", "hidden"):
+        raise UsageError(f"offset law {kind!r} means the offsets came with the data; nothing can be drawn from it")
     if kind == "fixed":
         return ticks(value)
     u, limit = _uniform(segment_id, seed), grid.max_offset_s
@@ -41,13 +42,13 @@ def class_prior(law: str, grid: OffsetGrid | None = None) -> np.ndarray:
     """(n_classes,) float64, sums to 1: how often each class is drawn under ``law``.
 
     Exact: the law's mass in every cell of 0.01 s, given to the class of that cell (so the two edge classes of
-    ``uniform`` get half the others'). ``list`` says nothing and gives equal shares. Classes that cannot occur keep
+    ``uniform`` get half the others'). ``list`` and ``hidden`` say nothing: equal shares. Classes that cannot occur keep
     1e-6 each, so that a logarithm stays finite.
     """
     grid = grid or OffsetGrid()
     kind, value = parse_offset_law(law, grid)
     n_classes, limit = grid.n_classes, grid.max_offset_s
-    if kind == "list":
+    if kind in ("list", "hidden"):
         return np.full(n_classes, 1 / n_classes)
     prior = np.zeros(n_classes)
     if kind == "fixed":
@@ -67,7 +68,7 @@ def parse_offset_law(law: str, grid: OffsetGrid | None = None) -> tuple[str, flo
     """``"truncnorm:0.8"`` -> ``("truncnorm", 0.8)``; ``UsageError`` that lists the laws if it is not one of them."""
     grid = grid or OffsetGrid()
     kind, colon, text = law.partition(":")
-    if kind in ("uniform", "list") and not colon:
+    if kind in ("uniform", "list", "hidden") and not colon:
         return kind, 0.0
     if kind == "truncnorm" and not colon:
         return kind, 1.0

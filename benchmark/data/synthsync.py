@@ -13,7 +13,7 @@ import multiprocessing as mp
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import numpy as np
 from avbench.data.offsets import draw_offset
 from avbench.data.scenes import N_CHANNELS, SIZE, Scene, parameters
 from avbench.manifest import Manifest, read_manifest, write_manifest
-from avbench.ticks import TICKS_PER_S, ticks
+from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_S, ticks
 from avbench.types import CATEGORIES, AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, UsageError
 
 CLIP_S = 120
@@ -34,6 +34,7 @@ ENCODING = {"crf": 26, "preset": "veryfast", "audio_bit_rate": 48_000}
 OFFSET_SEED = 2026
 NAMES = ("synthsync", "synthsync-full", "synthsync-normal", "synthsync-full-normal")
 NOTE = "procedural stand-in"
+NOT_MADE = "0" * 64  # in place of the media hash of a clip that is planned only
 # Measured on encoded clips: about 3 grey levels and 25 dB; far-off values mean a broken codec or a shifted stream.
 MAX_PICTURE_ERROR = 8.0
 MIN_SOUND_CORRELATION = 0.9
@@ -95,22 +96,53 @@ def ensure(
     instead of uniform ones. ``progress(done, total, clip_id)`` is called per clip made. UsageError for an unknown name
     or split; AvbenchError if the cache cannot be written or a clip does not decode to what was drawn.
     """
+    manifest = planned(name, split)
+    root = (cache or cache_root()) / "synthsync" / specification_sha256()[:16]
+    folder = root / f"{name}-{split}"
+    try:
+        if not (folder / "manifest.json").exists():
+            _make_clips(clip_specs(split, len(manifest.clips)), root / "media", progress, workers)
+            write_manifest(_with_media(manifest, root / "media"), folder)
+        return read_manifest(folder)
+    except OSError as error:
+        raise AvbenchError(f"cannot make {name} in {root}: {error.strerror or error}; set AVBENCH_CACHE") from error
+
+
+def planned(name: str = "synthsync", split: str = "test") -> Manifest:
+    """The manifest of a split as the specification says it: every clip, segment and label, no media.
+
+    Its ``sha256`` is that of the made split, because synthetic data are pinned by their specification. UsageError for
+    an unknown name or split.
+    """
     if name not in NAMES:
         raise UsageError(f"unknown SynthSync split family {name!r}: there are {', '.join(NAMES)}")
     if split not in SPLIT_SEEDS:
         raise UsageError(f"unknown split {split!r} of {name}: there are {', '.join(SPLIT_SEEDS)}")
     law = "truncnorm" if name.endswith("-normal") else "uniform"
-    count = (FULL_CLIPS if "-full" in name else SPLIT_CLIPS)[split]
-    root = (cache or cache_root()) / "synthsync" / specification_sha256()[:16]
-    folder = root / f"{name}-{split}"
-    specs = clip_specs(split, count)
-    try:
-        if not (folder / "manifest.json").exists():
-            _make_clips(specs, root / "media", progress, workers)
-            _write(folder, name, split, law, specs, root / "media")
-        return read_manifest(folder)
-    except OSError as error:
-        raise AvbenchError(f"cannot make {name} in {root}: {error.strerror or error}; set AVBENCH_CACHE") from error
+    clips, segments = {}, []
+    for spec in clip_specs(split, (FULL_CLIPS if "-full" in name else SPLIT_CLIPS)[split]):
+        n_frames, n_samples = CLIP_S * FRAME_RATE_HZ, CLIP_S * TICKS_PER_S
+        channel = f"studio {spec.channel + 1}"
+        clips[spec.id] = ClipRecord(spec.id, spec.id, f"{spec.id}.mp4", NOT_MADE, n_frames, n_samples, channel, split)
+        segments += [_segment(spec, start_s, law, channel) for start_s in STARTS_S]
+    return Manifest(
+        name=name,
+        kind="synthetic",
+        note=NOTE,
+        offset_law=law,
+        clips=clips,
+        segments=tuple(segments),
+        media_root=Path(),
+        spec_sha256=specification_sha256(),
+    )
+
+
+def _with_media(manifest: Manifest, media: Path) -> Manifest:
+    """The planned manifest over the files made in ``media``, with their hashes."""
+    from avbench.data.media import media_sha256
+
+    clips = {name: replace(clip, sha256=media_sha256(media / clip.path)) for name, clip in manifest.clips.items()}
+    return replace(manifest, clips=clips, media_root=media)
 
 
 def _make_clips(
@@ -164,32 +196,6 @@ def check_clip(path: Path, spec: ClipSpec, scene: Scene | None = None) -> None:
             f"clip {spec.id} does not decode to what was drawn (mean picture error {np.mean(errors):.1f} grey levels, "
             f"sound correlation {correlation:.3f}): the encoder of this machine's PyAV is not usable for SynthSync"
         )
-
-
-def _write(folder: Path, name: str, split: str, law: str, specs: list[ClipSpec], media: Path) -> None:
-    from avbench.data.media import media_sha256
-
-    clips, segments = {}, []
-    for spec in specs:
-        path = media / f"{spec.id}.mp4"
-        n_frames, n_samples = CLIP_S * 25, CLIP_S * TICKS_PER_S
-        channel = f"studio {spec.channel + 1}"
-        clips[spec.id] = ClipRecord(
-            spec.id, spec.id, path.name, media_sha256(path), n_frames, n_samples, channel, split
-        )
-        for start_s in STARTS_S:
-            segments.append(_segment(spec, start_s, law, channel))
-    manifest = Manifest(
-        name=name,
-        kind="synthetic",
-        note=NOTE,
-        offset_law=law,
-        clips=clips,
-        segments=tuple(segments),
-        media_root=media,
-        spec_sha256=specification_sha256(),
-    )
-    write_manifest(manifest, folder)
 
 
 def _segment(spec: ClipSpec, start_s: int, law: str, channel: str) -> SegmentRecord:

@@ -1,0 +1,85 @@
+"""Other ways to compute the same model: in lower precision (autocast), compiled. float32 as written is the reference.
+
+They change the last digits of the logits, or more, and therefore the fingerprint and the signature.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avbench.baselines.sparsesync import SparseSync, fast
+from avbench.types import AvbenchError, Snapshot, SnapshotPredictor, UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Tuned(nn.Module, SnapshotPredictor):
+    """``inner`` under autocast to ``dtype`` (float32: none) and, if asked for, compiled. Logits and tokens are float32.
+
+    The front ends stay in float32 (:mod:`avbench.baselines.frontends` sees to it): the published code computes them
+    outside autocast too.
+    """
+
+    def __init__(self, inner: Any, dtype: str, compiled: bool) -> None:
+        super().__init__()
+        self.inner, self.dtype, self.compiled = inner, DTYPES[dtype], compiled
+        self.frontend, self.token_dim, self.two_tower = inner.frontend, inner.token_dim, inner.two_tower
+        self.description, self.trained_on = inner.description, inner.trained_on
+        if hasattr(inner, "audio_statistics"):
+            self.audio_statistics = inner.audio_statistics
+        names = ["predict", *(("encode_video", "encode_audio", "fuse") if inner.two_tower else ())]
+        calls = {name: getattr(inner, name) for name in names}
+        self._calls = {name: torch.compile(call) if compiled else call for name, call in calls.items()}
+
+    def fingerprint_parts(self) -> dict[str, Any]:
+        return {"inner": self.inner, "dtype": str(self.dtype), "compiled": self.compiled}
+
+    def _call(self, name: str, *inputs: Tensor, **more: Any) -> Any:
+        weight = next(self.parameters(), None)
+        device = "cpu" if weight is None else weight.device.type
+        with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+            return self._calls[name](*inputs, **more)
+
+    def _snapshot(self, name: str, *inputs: Tensor, **more: Any) -> Snapshot:
+        logits, token = self._call(name, *inputs, **more)
+        return Snapshot(logits.float(), None if token is None else token.float())
+
+    def predict(self, video: Tensor, audio: Tensor, **more: Any) -> Snapshot:
+        return self._snapshot("predict", video, audio, **more)
+
+    def encode_video(self, video: Tensor) -> Any:
+        return self._call("encode_video", video)
+
+    def encode_audio(self, audio: Tensor, **more: Any) -> Any:
+        return self._call("encode_audio", audio, **more)
+
+    def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
+        return self._snapshot("fuse", video_features, audio_features)
+
+
+def tuned(model: Any, quick: bool = False, dtype: str = "float32", compiled: bool = False) -> Any:
+    """``model`` as it is to be computed. ``quick``: the fast copy for CPUs where the family has one (equal logits to
+    rounding; with bfloat16 its picture encoder computes in that). ``UsageError`` for a model without torch;
+    ``AvbenchError`` if this machine cannot compile.
+    """
+    if quick and isinstance(model, SparseSync):
+        model = fast(model.eval(), torch.bfloat16 if dtype == "bfloat16" else None)
+    if dtype == "float32" and not compiled:
+        return model
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"--dtype and --compile are for torch models; {type(model).__name__} is none")
+    if compiled:
+        _try_to_compile()
+    return Tuned(model, dtype, compiled)
+
+
+def _try_to_compile() -> None:
+    """A compiler that is missing is said at once and in one line, not for every clip."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise AvbenchError(f"torch.compile does not work here ({reason[:200]}); leave out --compile") from error

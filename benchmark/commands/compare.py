@@ -1,0 +1,40 @@
+"""``avbench compare``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from avbench.commands.common import Progress, add_command
+
+
+def add(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "compare",
+        _compare,
+        "say whether two runs differ, metric by metric",
+        "Differences are paired over the same resampled videos. Runs that differ in more than the model (protocol,\n"
+        "data, avbench version) are refused.",
+        "avbench compare runs/2026-11-25-streamsync-trf runs/2026-11-25-apa-sparsesync",
+        "avbench compare RUN_A RUN_B --json",
+    )
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a folder that `avbench run` wrote")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one")
+    parser.add_argument("--data", help="take the labels from this data instead of the runs' own files")
+    parser.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, a member per metric")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from avbench.compare import compare, render
+
+    with Progress() as progress:
+        found = compare(
+            args.run_a, args.run_b, data=args.data, n_resamples=args.n_resamples, seed=args.seed, progress=progress
+        )
+    print(json.dumps(found.to_json(), indent=1, allow_nan=False) if args.json else render(found))
+    return 0

@@ -1,0 +1,125 @@
+"""``avbench latency``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avbench.commands.common import Progress, add_command, add_model_options, hop_s, model_options, say, say_each
+
+if TYPE_CHECKING:
+    from avbench.latency import LatencyRecord
+
+
+def add(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "latency",
+        _latency,
+        "measure how long a model takes, and audit the measurement",
+        "Modes: step (tensors on the device -> logits, at the 18th iteration with a full history),\n"
+        "end_to_end (encoded bytes -> decision), realtime_factor (one stream, hop by hop),\n"
+        "streams (how many streams get 99 % of their decisions within the hop).\n"
+        "The ratio is to the SparseSync snapshot, timed alternately; only ratios carry over between machines.",
+        "avbench latency --model streamsync-trf",
+        "avbench latency --model streamsync-lstm --mode streams --device cuda",
+        "avbench latency --model my_net.py:MyNet+apa --leaderboard --out latency.json",
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="M", help="a name of `avbench models`, or file.py:Class[+head]"
+    )
+    parser.add_argument(
+        "--mode", choices=("step", "end_to_end", "realtime_factor", "streams"), default="step", help="(default: step)"
+    )
+    parser.add_argument(
+        "--samples", type=int, metavar="N", help="timed steps (default: 100; leaderboard, streams: 662)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch on the CPU (default: 1)")
+    parser.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between windows (default: 2)")
+    parser.add_argument("--leaderboard", action="store_true", help="strict settings; refuse what a board would refuse")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the record with all times (a file or a folder)")
+    parser.add_argument("--json", action="store_true", help="print the record as one JSON object, and nothing else")
+    add_model_options(parser)
+
+
+def _latency(args: argparse.Namespace) -> int:
+    from avbench.latency import measure, write_latency
+
+    # what a user's model prints must not get between the lines of --json
+    with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
+        record = measure(
+            args.model,
+            mode=args.mode,
+            samples=args.samples,
+            device=args.device,
+            threads=args.threads,
+            options=model_options(args),
+            hop_s=hop_s(args),
+            leaderboard=args.leaderboard,
+            progress=progress,
+        )
+    say_each("note", record.warnings)
+    say_each("audit failed", [audit.text for audit in record.audits.values() if not audit.ok])
+    path = write_latency(record, args.out) if args.out else None
+    print(record.to_json() if args.json else _text(record), end="" if args.json else "\n")
+    if path:
+        say(f"written: {path}")
+    return 0 if record.audits_passed else 1
+
+
+def _text(record: LatencyRecord) -> str:
+    from tabulate import tabulate
+
+    def cell(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    rows = [
+        [
+            record.model.name,
+            record.n,
+            cell(record.p50_ms),
+            cell(record.p90_ms),
+            cell(record.p99_ms),
+            f"{record.iqr_over_median:.0%}",
+        ]
+    ]
+    rows += [
+        [f"  iteration {k}", t.n, cell(t.p50_ms), cell(t.p90_ms), cell(t.p99_ms), f"{t.iqr_over_median:.0%}"]
+        for k, t in record.by_iteration.items()
+        if k != str(record.iteration)
+    ]
+    t = record.snapshot
+    rows.append(
+        [
+            f"{record.reference} (reference)",
+            t.n,
+            cell(t.p50_ms),
+            cell(t.p90_ms),
+            cell(t.p99_ms),
+            f"{t.iqr_over_median:.0%}",
+        ]
+    )
+    where = record.environment.get("gpu") or record.environment.get("cpu")
+    threads = f"{record.threads} thread{'s' * (record.threads > 1)}"
+    setting = f"{record.device}, {threads}, {record.model.dtype}, batch 1, iteration {record.iteration}"
+    lines = [
+        f"{record.mode} · {where} · {setting}",
+        tabulate(
+            rows, ["", "n", "p50 (ms)", "p90 (ms)", "p99 (ms)", "spread"], tablefmt="plain", disable_numparse=True
+        ),
+        f"ratio to the {record.reference} snapshot  {record.ratio_to_snapshot:.2f}",
+    ]
+    if record.realtime_factor is not None:
+        lines.append(f"real-time factor  {record.realtime_factor:.1f} s of stream per second")
+    if record.streams is not None:
+        lines.append(f"streams within a hop of {record.hop_s:g} s  {record.streams}")
+    lines += [f"audit {name}: {'passed' if a.ok else 'FAILED'}, {a.text}" for name, a in record.audits.items()]
+    if record.unstable:
+        lines.append(
+            "UNSTABLE: the spread (interquartile range over median) is above 10 %; quiet the machine, measure again"
+        )
+    return "\n".join(lines)

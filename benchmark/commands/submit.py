@@ -1,0 +1,161 @@
+"""``avbench submit``: pack a run, check a submission, push it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avbench.commands.common import add_command
+
+if TYPE_CHECKING:
+    from avbench.submissions.check import Report
+
+
+def add(commands: Any) -> None:
+    submit = commands.add_parser(
+        "submit",
+        help="pack a run, check a submission, push it",
+        description="Pack a run, check a submission, push it. Scores are recomputed from predictions, never believed.",
+    )
+    verbs = submit.add_subparsers(metavar="VERB", required=True)
+
+    pack = add_command(
+        verbs,
+        "pack",
+        _pack,
+        "a run's folder -> a submission's folder",
+        "Prints the folder made: DIR/<org>__<name>/<revision>/<track>.",
+        "avbench submit pack runs/2026-11-24-streamsync-trf --out my_submission --org acme --name streamsync-trf",
+        "avbench submit pack RUN --out DIR --org acme --name my-net --card card.json --revision v2",
+    )
+    pack.add_argument("run", type=Path, metavar="RUN_DIR", help="what `avbench run` wrote")
+    pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the submission's folder is made")
+    pack.add_argument("--org", required=True, help="your organisation's or your own short name")
+    pack.add_argument("--name", required=True, help="the model's name on the leaderboard")
+    pack.add_argument("--card", type=Path, metavar="FILE", help="a JSON file with the fields below; options come first")
+    pack.add_argument("--revision", help="(default: the start of the model's fingerprint)")
+    pack.add_argument("--description", help="one or two sentences")
+    pack.add_argument("--paper-url", metavar="URL")
+    pack.add_argument("--code-url", metavar="URL")
+    pack.add_argument("--parameters", type=int, metavar="N", help="how many the model has")
+    pack.add_argument(
+        "--training-data", choices=("none", "declared", "undeclared"), help="(default: as the model says)"
+    )
+    pack.add_argument("--dataset", action="append", metavar="TEXT", help="it was trained on; may be given repeatedly")
+    pack.add_argument("--contact", metavar="TEXT", help="shown publicly")
+    pack.add_argument("--licence", metavar="TEXT", help="of the model")
+    pack.add_argument("--latency", type=Path, metavar="FILE", help="a latency.json to add")
+
+    check = add_command(
+        verbs,
+        "check",
+        _check,
+        "is a submission right, and what does it really score?",
+        "Form, hashes, completeness; then the scores recomputed from its predictions, beside the claimed ones.",
+        "avbench submit check my_submission/acme__streamsync-trf/1f3a55e0c9d2/synthsync-test",
+        "avbench submit check FOLDER --labels labels.json --json",
+    )
+    check.add_argument("folder", type=Path, metavar="FOLDER", help="<org>__<name>/<revision>/<track>")
+    check.add_argument("--labels", type=Path, metavar="FILE", help="the maintainers' labels of a blind track")
+    check.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
+    check.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+
+    push = add_command(
+        verbs,
+        "push",
+        _push,
+        "open a pull request with a submission",
+        "On a dataset repository of the Hugging Face hub, as `hf auth login` or HF_TOKEN says. Prints its address.",
+        "avbench submit push my_submission/acme__streamsync-trf/1f3a55e0c9d2/synthsync-test --repo org/results",
+    )
+    push.add_argument("folder", type=Path, metavar="FOLDER", help="<org>__<name>/<revision>/<track>")
+    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="the results' dataset repository")
+    push.add_argument("--endpoint", metavar="URL", help="another hub (default: HF_ENDPOINT, or the public one)")
+
+    tracks = add_command(verbs, "tracks", _tracks, "what can be submitted to", "", "avbench submit tracks")
+    tracks.add_argument("--json", action="store_true", help="print a JSON list")
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from avbench.submissions.pack import pack, read_card
+
+    card = read_card(args.card) if args.card else {}
+    for name in ("revision", "description", "paper_url", "code_url", "parameters", "contact", "licence"):
+        if getattr(args, name) is not None:
+            card[name] = getattr(args, name)
+    if args.training_data or args.dataset:
+        card["training_data"] = {"status": args.training_data or "declared", "datasets": args.dataset or []}
+    print(pack(args.run, args.out, args.org, args.name, card, args.latency))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from avbench.submissions.check import check
+    from avbench.types import UsageError
+
+    if args.n_resamples < 0:
+        raise UsageError(f"n_resamples is {args.n_resamples}; it must be 0 (no intervals) or more")
+    report = check(args.folder, args.labels, args.n_resamples)
+    if args.json:
+        print(json.dumps(report.to_json(), indent=2))
+        return 0 if report.ok else 2
+    if report.recomputed:
+        print(_table(report))
+    if not report.ok:
+        from avbench.submissions.format import ValidationError
+
+        print(end="", file=sys.stdout, flush=True)
+        raise ValidationError(report.errors)
+    return 0
+
+
+def _table(report: Report) -> str:
+    from tabulate import tabulate
+
+    from avbench.metrics import METRICS
+
+    def cell(value: float | None) -> str:
+        return "–" if value is None else f"{value:.4f}"
+
+    rows = []
+    for name, metric in METRICS.items():
+        found = report.recomputed[name]
+        interval = f"{cell(found.ci_low)} ... {cell(found.ci_high)}"
+        claimed = cell(report.claimed[name]) if name in report.claimed else "–"
+        rows.append((metric.title, claimed, cell(found.value), interval))
+    entry = report.entry
+    assert entry is not None
+    table = tabulate(rows, ("", "claimed", "recomputed", "95 % interval"), tablefmt="plain", disable_numparse=True)
+    n, iterations = entry.logits.shape[:2]
+    return "\n".join(
+        [
+            f"{entry.name}: {n} segments x {iterations} iterations",
+            table,
+            f"track   {entry.track.title}",
+            f"signature  {entry.submission.run.signature}",
+        ]
+    )
+
+
+def _push(args: argparse.Namespace) -> int:
+    from avbench.submissions.push import push
+
+    print(push(args.folder, args.repo, args.endpoint))
+    return 0
+
+
+def _tracks(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from avbench.submissions.tracks import main_tracks
+
+    tracks = main_tracks()
+    if args.json:
+        print(json.dumps(tracks, indent=2))
+        return 0
+    rows = [(t["name"], t["segments"], t["labels"], t["command"]) for t in tracks]
+    print(tabulate(rows, ("track", "segments", "labels", "a run for it"), tablefmt="plain"))
+    return 0

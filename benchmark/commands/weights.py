@@ -1,0 +1,210 @@
+"""``avbench weights``: published checkpoints on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from avbench.commands.common import Progress, add_command
+
+
+def add(commands: Any) -> None:
+    weights = commands.add_parser(
+        "weights", help="list, fetch, convert and verify published weights", description="Published weights."
+    )
+    verbs = weights.add_subparsers(metavar="VERB", required=True)
+
+    ls = add_command(
+        verbs,
+        "list",
+        _list,
+        "the published checkpoints, and what is here of them",
+        "With a name: its address and the answers its authors printed.",
+        "avbench weights list",
+        "avbench weights list sparsesync.vggsound",
+    )
+    ls.add_argument("name", nargs="?", metavar="NAME")
+    ls.add_argument("--json", action="store_true", help="print a JSON list, and nothing else")
+
+    fetch = add_command(
+        verbs,
+        "fetch",
+        _fetch,
+        "download a checkpoint into the cache",
+        "A broken download is continued; the md5 is checked against the published one.",
+        "avbench weights fetch sparsesync.vggsound",
+        "avbench weights fetch sparsesync.mine --url https://example.org/epoch_best.pt",
+    )
+    fetch.add_argument("name", metavar="NAME", help="of `avbench weights list`, or with --url one of your own")
+    fetch.add_argument(
+        "--url", metavar="URL", help="another address; ending in / it stands for the published host's part"
+    )
+    fetch.add_argument("--md5", default="", metavar="HEX", help="what the md5 must begin with, for a file of your own")
+
+    convert = add_command(
+        verbs,
+        "convert",
+        _convert,
+        "turn a published .pt file into safetensors",
+        "The pickle in it is read without being executed. The full-size model's keys and shapes are checked.",
+        "avbench weights convert sparsesync.vggsound",
+        "avbench weights convert 22-09-21T21-00-52.pt",
+        "avbench weights convert my_run/epoch_best.pt --name sparsesync.mine   # then: --model sparsesync.mine",
+    )
+    convert.add_argument("source", metavar="FILE|NAME", help="a .pt file, or a name that was fetched")
+    convert.add_argument("--name", metavar="NAME", help="family.tag to keep it under; a published one's md5 is checked")
+    convert.add_argument("--out", type=Path, metavar="FILE", help="another place than the cache (.safetensors)")
+    convert.add_argument(
+        "--audio-lead-trim-samples",
+        type=int,
+        metavar="N",
+        help="how many samples too early the sound was in training: 1024 for published ones, 0 for others (default)",
+    )
+
+    verify = add_command(
+        verbs,
+        "verify",
+        _verify,
+        "check a weight file",
+        "Hashes, keys and shapes, finite values and, with the authors' clip, the answer they printed.",
+        "avbench weights verify sparsesync.vggsound",
+        "avbench weights verify sparsesync.vggsound --media 3qesirWAGt4_20000_30000.mp4",
+    )
+    verify.add_argument("source", metavar="FILE|NAME")
+    verify.add_argument(
+        "--media", type=Path, metavar="CLIP", help="a clip with a published answer: it is computed again"
+    )
+
+
+def _list(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from tabulate import tabulate
+
+    from avbench.baselines.published import find_published, published
+    from avbench.weights import converted, downloaded
+
+    def here(name: str) -> str:
+        there = ("converted", converted(name)), ("downloaded", downloaded(name))
+        return next((word for word, path in there if path.is_file()), "")
+
+    entries = [find_published(args.name)] if args.name else published()
+    if args.json:
+        rows = [asdict(e) | {"here": here(e.name), "file": str(downloaded(e.name))} for e in entries]
+        print(json.dumps(rows, indent=1))
+        return 0
+    if not args.name:
+        table = [
+            (e.name, e.id, e.n_classes or "", e.trained_on, e.reported, e.md5_prefix, len(e.smoke) or "", here(e.name))
+            for e in entries
+        ]
+        headers = ("name", "id", "classes", "trained on", "reported by its authors", "md5", "answers", "here")
+        print(tabulate(table, headers, tablefmt="plain"))
+        print("\nnext    avbench weights list NAME · avbench weights fetch NAME · avbench weights convert NAME")
+        return 0
+    entry = entries[0]
+    facts = {
+        "name": f"{entry.name} ({entry.id})",
+        "trained on": entry.trained_on,
+        "classes": entry.n_classes or "none: encoders alone",
+        "reported": entry.reported or "nothing",
+        "address": entry.url,
+        "md5": f"{entry.md5_prefix}..." if entry.md5_prefix else "not published",
+        "lead trim": f"{entry.audio_lead_trim_samples} samples",
+        "note": entry.note,
+        "file": f"{downloaded(entry.name)} ({here(entry.name) or 'not there'})",
+    }
+    print(tabulate([(key, value) for key, value in facts.items() if value], tablefmt="plain"))
+    for said in entry.smoke:
+        print(
+            f"answer  {said['clip']}, offset {said['offset_s']:g} s, start {said['start_s']:g} s ({said['decoding']} "
+            f"decoding): class {said['offset_class']}, probability {said['probability']}, logit {said['logit']}"
+        )
+    return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from avbench.weights import fetch, published_entry
+
+    with Progress(unit="B") as progress:
+        path = fetch(args.name, args.url, args.md5, lambda done, total, name: progress(name, done, total))
+    entry = published_entry(args.name)
+    checked = (entry and entry.md5_prefix) or args.md5
+    print(
+        f"{path}: {path.stat().st_size} bytes, md5 {'as it must be' if checked else 'not checked: none is published'}"
+    )
+    print(f"next    avbench weights convert {entry.name if entry else args.name}")
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from avbench.baselines.checkpoints import FAMILIES, convert
+    from avbench.baselines.published import with_md5
+    from avbench.types import UsageError
+    from avbench.weights import check_name, converted, published_entry
+
+    source, named = _weight_file(args.source, prefer_converted=False)
+    name = args.name or named
+    if args.out is not None and args.out.suffix != ".safetensors":
+        raise UsageError(f"{args.out} must end in .safetensors")
+    entry = published_entry(check_name(name)) if name else None
+    if not name and args.out is None:
+        from avbench.baselines.checkpoints import md5
+
+        found = with_md5(md5(source)) if source.is_file() else None
+        if source.is_file() and found is None:
+            raise UsageError(
+                f"{source.name} is none of the published checkpoints (by its md5): say --name FAMILY.TAG (for example "
+                "sparsesync.mine) to keep it in the cache, or --out FILE.safetensors"
+            )
+        name = found.name if found else ""
+    target = args.out or (converted(name) if name else source.with_suffix(".safetensors"))
+    card = convert(source, target, entry, args.audio_lead_trim_samples, family=name.partition(".")[0] if name else None)
+    changes = "; ".join(card["changes"]) or "nothing changed"
+    classes = f"{card['n_classes']} classes" if card["n_classes"] else "encoders alone"
+    print(f"{target}: {card['family']}, {classes}, {card['n_tensors']} entries; {changes}")
+    print(
+        f"trained on {card['trained_on']} · published as {card['published_as'] or 'nothing'} · sound lead trim "
+        f"{card['audio_lead_trim_samples']} samples"
+    )
+    if card["family"] not in FAMILIES or card["n_classes"] != 21:
+        print("next    avbench weights verify (it gives no offset in 21 classes: it cannot be run as a model)")
+    elif args.out:
+        print(f"next    avbench run --model {card['family']} --weights {target} --data ... --iterations 1")
+    else:
+        print(f"next    avbench weights verify {name} · avbench run --model {name} --data ... --iterations 1")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from avbench.baselines.verifying import examine
+
+    ok = True
+    for finding in examine(_weight_file(args.source, prefer_converted=True)[0], args.media):
+        ok &= finding.ok
+        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.text}", flush=True)
+    return 0 if ok else 1
+
+
+def _weight_file(source: str, prefer_converted: bool) -> tuple[Path, str]:
+    """The file that a path or a name means, and the name ("" for a path)."""
+    from avbench.types import AvbenchError
+    from avbench.weights import converted, downloaded, published_entry
+
+    entry = published_entry(source)
+    looks_like_a_path = "/" in source or source.endswith((".pt", ".pth", ".safetensors")) or Path(source).exists()
+    if looks_like_a_path and not (entry and not Path(source).exists()):
+        if not Path(source).is_file():
+            raise AvbenchError(f"weight file {source} does not exist")
+        return Path(source), ""
+    name = entry.name if entry else source
+    places = [converted(name), downloaded(name)] if prefer_converted else [downloaded(name)]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        what = f"`avbench weights fetch {name}`" if entry else "`avbench weights fetch NAME --url URL`"
+        raise AvbenchError(
+            f"{name} is not in the cache ({places[-1]}): {what} brings it, or put the file there by hand"
+        )
+    return found, name

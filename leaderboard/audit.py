@@ -1,0 +1,145 @@
+"""The redraw audit: does a model know the answers, or find them?
+
+The same segments are shown twice, under the public offsets and under new ones. A model that finds offsets scores the
+same on both, up to chance; one that has learnt the public labels by heart falls. Both scores come from the same
+resampled videos, so the interval is that of the difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avbench.metrics import METRICS
+from avbench.results import PREDICTIONS_FILE, RUN_FILE, parse_predictions, read_bytes, read_run
+from avbench.stats import Difference, paired_difference
+from avbench.submissions.check import read_entry
+from avbench.submissions.format import MAX_BYTES, SUBMISSION_FILE
+from avbench.submissions.tracks import Track, Truth, find, read_labels, truth
+from avbench.types import UsageError
+
+DECIDING = ("acc", "map")
+LEVEL = 0.99  # of each deciding interval: an honest model is flagged in about one audit of a hundred
+
+
+@dataclass(frozen=True)
+class Audit:
+    """``differences``: metric -> official minus redrawn. ``memorised``: a deciding metric is better on the public
+    labels than chance allows. ``consistent``: no deciding metric differs in either direction."""
+
+    model: str
+    n_segments: int
+    official: dict[str, float]
+    redrawn: dict[str, float]
+    differences: dict[str, Difference]
+    memorised: bool
+    consistent: bool
+
+    def to_json(self) -> dict[str, Any]:
+        def number(value: float) -> float | None:
+            return None if np.isnan(value) else value
+
+        rows = {
+            name: {
+                "official": number(self.official[name]),
+                "redrawn": number(self.redrawn[name]),
+                **{key: number(value) for key, value in self.differences[name].items()},  # type: ignore[arg-type]
+            }
+            for name in self.differences
+        }
+        return {
+            "model": self.model,
+            "n_segments": self.n_segments,
+            "memorised": self.memorised,
+            "consistent": self.consistent,
+            "level": LEVEL,
+            "deciding": list(DECIDING),
+            "metrics": rows,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits (N, 21) of the last iteration, rows as in the truth; whose they are."""
+
+    model: str
+    fingerprint: str
+    truth: Truth
+    logits: np.ndarray
+
+
+def audit(official: Predictions, redrawn: Predictions, n_resamples: int = 2000, seed: int = 0) -> Audit:
+    """Compares the two on the segments they share. ``UsageError``: another model, or no segment in common."""
+    from avbench.metrics import score
+
+    if official.fingerprint != redrawn.fingerprint:
+        whose = f"{official.fingerprint[:12]} and {redrawn.fingerprint[:12]}"
+        raise UsageError(f"the two are of different models ({whose}): run the same one on both")
+    rows = [(row, official.truth.place.get(source)) for row, source in enumerate(redrawn.truth.sources)]
+    pairs = np.array([(a, b) for b, a in rows if a is not None], np.int64).reshape(-1, 2)
+    if len(pairs) == 0:
+        raise UsageError("the redrawn set shows none of the official segments (fresh scenes cannot be paired)")
+    a, b = pairs[:, 0], pairs[:, 1]
+    labels_a, labels_b = official.truth.labels[a], redrawn.truth.labels[b]
+    found = paired_difference(
+        official.logits[a],
+        redrawn.logits[b],
+        labels_a,
+        official.truth.clusters[a],
+        n_resamples,
+        seed,
+        LEVEL,
+        labels_b=labels_b,
+    )
+    better = [METRICS[name].higher_is_better == (found[name]["ci_low"] > 0) for name in DECIDING if _apart(found[name])]
+    return Audit(
+        model=official.model,
+        n_segments=len(pairs),
+        official=score(official.logits[a], labels_a),
+        redrawn=score(redrawn.logits[b], labels_b),
+        differences=found,
+        memorised=any(better),
+        consistent=not better,
+    )
+
+
+def _apart(difference: Difference) -> bool:
+    return difference["ci_low"] > 0 or difference["ci_high"] < 0
+
+
+def read_official(path: Path | str, base: str) -> Predictions:
+    """The predictions on a public track, from a submission's folder or from a run's."""
+    track = find(base)
+    return _read(Path(path), track, truth(track), None)
+
+
+def read_redrawn(path: Path | str, labels: Path | str) -> tuple[Predictions, str]:
+    """The predictions on a blind set, from a submission's folder or from a run's, and the public track behind it."""
+    track, answers = read_labels(labels)
+    return _read(Path(path), track, answers, labels), track.name.partition(".blind-")[0]
+
+
+def _read(path: Path, track: Track, answers: Truth, labels: Path | str | None) -> Predictions:
+    if (path / SUBMISSION_FILE).exists():
+        entry = read_entry(path, labels)
+        if entry.track.name != track.name:
+            raise UsageError(f"{path} is a submission to {entry.track.name}; needed is one to {track.name}")
+        return Predictions(entry.name, entry.submission.run.model_fingerprint, answers, entry.logits[:, -1])
+    if not (path / RUN_FILE).exists():
+        raise UsageError(f"{path} holds neither a submission ({SUBMISSION_FILE}) nor a run ({RUN_FILE})")
+    run = read_run(path)
+    if run.data.manifest_sha256 != track.manifest_sha256:
+        raise UsageError(f"{path} is a run on {run.data.name}, not on {track.name} (another manifest)")
+    if not run.signature.startswith(track.protocol.signature() + "|"):
+        raise UsageError(f"{path} was run under {run.signature}; track {track.name} needs {track.protocol.signature()}")
+    data = read_bytes(path / PREDICTIONS_FILE, MAX_BYTES[PREDICTIONS_FILE])
+    ids, logits = parse_predictions(data, str(path / PREDICTIONS_FILE))
+    if set(ids) != set(answers.segment_ids):
+        raise UsageError(f"{path} has {len(ids)} segments, not the {len(answers.segment_ids)} of {track.name}")
+    place = {name: row for row, name in enumerate(ids)}
+    return Predictions(
+        run.model.name, run.model.fingerprint, answers, logits[[place[s] for s in answers.segment_ids], -1]
+    )

@@ -1,0 +1,242 @@
+"""Blind sets: the same scenes under offsets that nobody outside has seen.
+
+A submitter is given ``inputs/``: one clip per segment with the offset already in it. The sound is cut ``offset``
+later than the picture *before* anything is encoded, from the drawn scene itself, so that neither the manifest (whose
+offsets are all 0, offset law "hidden") nor the container (equal lengths, both streams from 0), nor traces of an earlier
+encoding, nor the clip's opaque name tell it. ``labels.json`` stays with the maintainers.
+
+What this hides, and what not. With the same scenes (the default, needed for the audit, which pairs the segments) the
+answer is not in the files, but the public clips show the same scenes in sync: who has them can align picture and sound
+with them. Segments of one scene overlap as well. So such a set catches memorised answers, not a determined search. With
+``fresh=True`` every segment is a scene of its own that was never published: there is nothing to align with. Either way
+a seed that can be guessed can be tried out: the default is drawn from the system's randomness.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing as mp
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from avbench.atomic import atomic_write_bytes
+from avbench.data import synthsync
+from avbench.data.offsets import draw_offset
+from avbench.data.scenes import Scene
+from avbench.manifest import Manifest, write_manifest
+from avbench.submissions.tracks import BLIND, LabelRow, Labels, Track, find, truth
+from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, frames, seconds, ticks
+from avbench.types import AvbenchError, ClipRecord, SegmentRecord, UsageError
+
+BEFORE = ticks(2)  # of picture and sound before a segment's start, as a front end or the paper's protocol may want
+AFTER = ticks(1)
+GUESSABLE_SEED = 2**64
+Progress = Callable[[int, int, str], None]
+
+
+class Redrawn(NamedTuple):
+    """A blind set: ``inputs`` to give away, ``labels`` to keep."""
+
+    track: str
+    inputs: Path
+    labels: Path
+    n_segments: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One blind clip: where its picture starts in a scene, and by how much later its sound is taken (its offset)."""
+
+    id: str
+    segment_id: str  # of the public segment, or the clip's own id for a fresh scene
+    video_id: str
+    start: Tick
+    length: Tick
+    offset: Tick
+    category: str
+    channel: int
+    scene_seed: int
+    scene_s: int
+
+    def scene(self) -> Scene:
+        return Scene(self.category, self.channel, self.scene_seed, self.scene_s)
+
+
+def redraw(
+    track_name: str,
+    seed: int,
+    out: Path | str,
+    fresh: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Redrawn:
+    """Makes a blind set of a public track under new offsets: ``out/inputs`` and ``out/labels.json``.
+
+    ``seed``: the same one gives the same set (its files too, with the same encoder). ``fresh``: new scenes, one per
+    segment. ``progress(done, total, clip)``. ``UsageError``: no such track, or ``out`` is not empty; ``AvbenchError``
+    if it cannot be written.
+    """
+    out = Path(out)
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; it must be 0 or more")
+    track = find(track_name)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there already and not empty; choose a new folder")
+    cuts = fresh_cuts(track, seed) if fresh else same_cuts(track, seed)
+    inputs, labels = out / "inputs", out / "labels.json"
+    name = f"{track.name}{BLIND}{hashlib.sha256(' '.join(c.id for c in cuts).encode()).hexdigest()[:8]}"
+    try:
+        media = inputs / "media"
+        media.mkdir(parents=True)
+        _make(cuts, media, workers, progress)
+        manifest = blind_manifest(name, cuts, media)
+        write_manifest(manifest, inputs)
+        answers = Labels(
+            track=name,
+            base=track.name,
+            manifest_sha256=manifest.sha256,
+            signature=track.protocol.signature(),
+            seed=seed,
+            segments=[_label(cut) for cut in cuts],
+        )
+        atomic_write_bytes(labels, answers.to_json().encode())
+        labels.chmod(0o600)
+    except OSError as error:
+        raise AvbenchError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
+    return Redrawn(name, inputs, labels, len(cuts))
+
+
+def same_cuts(track: Track, seed: int) -> list[Cut]:
+    """The track's own segments under new offsets, in an order that says nothing."""
+    manifest = synthsync.planned(track.data, track.split)
+    specs = {spec.id: spec for spec in synthsync.clip_specs(track.split, len(manifest.clips))}
+    by_id = {segment.id: segment for segment in manifest.segments}
+    cuts = []
+    for name in truth(track).segment_ids:
+        segment, spec = by_id[name], specs[by_id[name].clip_id]
+        cut = Cut(
+            id=_opaque(seed, name),
+            segment_id=name,
+            video_id=segment.video_id,
+            start=segment.start - BEFORE,
+            length=_length(track),
+            offset=draw_offset(manifest.offset_law, f"{name} blind", seed, manifest.grid),
+            category=spec.category,
+            channel=spec.channel,
+            scene_seed=spec.seed,
+            scene_s=synthsync.CLIP_S,
+        )
+        reach = ticks(manifest.grid.max_offset_s)
+        if cut.start < reach or cut.start + cut.length + reach > ticks(synthsync.CLIP_S):
+            raise UsageError(f"track {track.name} cannot be redrawn: segment {name} has no room for every offset")
+        cuts.append(cut)
+    return sorted(cuts, key=lambda cut: cut.id)
+
+
+def fresh_cuts(track: Track, seed: int) -> list[Cut]:
+    """As many segments, categories and channels as before, each in a scene of its own."""
+    rng = np.random.default_rng([seed, 1])
+    cuts = []
+    for cut in same_cuts(track, seed):
+        reach = ticks(2)
+        own = _opaque(seed, f"{cut.segment_id} fresh")
+        scene_s = -(-(cut.length + 2 * reach) // TICKS_PER_S)
+        scene_seed = int(rng.integers(2**40, 2**62))  # far from every published seed
+        cuts.append(
+            replace(cut, id=own, segment_id=own, video_id=own, start=reach, scene_seed=scene_seed, scene_s=scene_s)
+        )
+    return sorted(cuts, key=lambda cut: cut.id)
+
+
+def blind_manifest(name: str, cuts: list[Cut], media: Path) -> Manifest:
+    """What a submitter is given: opaque names, no category, no channel, every offset 0 and the law "hidden"."""
+    from avbench.data.media import media_sha256
+
+    clips, segments = {}, []
+    for cut in cuts:
+        file = media / f"{cut.id}.mp4"
+        clips[cut.id] = ClipRecord(
+            cut.id, cut.id, file.name, media_sha256(file), frames(cut.length), cut.length, "", "test"
+        )
+        segments.append(SegmentRecord(cut.id, cut.id, cut.id, BEFORE, 0, 10))
+    return Manifest(
+        name=name,
+        kind="synthetic",
+        note=f"{synthsync.NOTE}, labels hidden",
+        offset_law="hidden",
+        clips=clips,
+        segments=tuple(segments),
+        media_root=media,
+        spec_sha256=synthsync.specification_sha256(),
+    )
+
+
+def cut_streams(cut: Cut, pictures: np.ndarray, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(T, H, W, 3) and (N,) of a scene -> the clip's picture, and its sound taken ``offset`` later in the scene: a
+    positive offset makes it early, as ``Protocol.sound_windows`` would."""
+    first, begin = frames(cut.start), cut.start + cut.offset
+    return pictures[first : first + frames(cut.length)], sound[begin : begin + cut.length]
+
+
+def _make(cuts: list[Cut], media: Path, workers: int | None, progress: Progress | None) -> None:
+    """All clips; a scene that several cuts share is drawn once."""
+    scenes: dict[tuple[int, int], list[Cut]] = {}
+    for cut in cuts:
+        scenes.setdefault((cut.scene_seed, cut.scene_s), []).append(cut)
+    groups = list(scenes.values())
+    done = 0
+    for made in _mapped(partial(_make_scene, media=media), groups, min(workers or os.cpu_count() or 1, len(groups))):
+        done += len(made)
+        if progress:
+            progress(done, len(cuts), made[-1])
+
+
+def _mapped(make: Callable[[list[Cut]], list[str]], groups: list[list[Cut]], workers: int) -> Iterator[list[str]]:
+    if workers <= 1:
+        yield from map(make, groups)
+        return
+    with mp.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap_unordered(make, groups)
+
+
+def _make_scene(cuts: list[Cut], media: Path) -> list[str]:
+    from avbench.data.media import encode_clip
+
+    scene = cuts[0].scene()
+    pictures, sound = np.stack(list(scene.frames())), scene.audio()
+    for cut in cuts:
+        picture, heard = cut_streams(cut, pictures, sound)
+        encode_clip(media / f"{cut.id}.mp4", picture, heard, **synthsync.ENCODING)  # type: ignore[arg-type]
+    return [cut.id for cut in cuts]
+
+
+def _label(cut: Cut) -> LabelRow:
+    from avbench.types import OffsetGrid
+
+    return LabelRow(
+        segment_id=cut.id,
+        source=cut.segment_id,
+        video_id=cut.video_id,
+        category=cut.category,
+        channel=f"studio {cut.channel + 1}",
+        offset_ticks=cut.offset,
+        offset_class=OffsetGrid().class_of(seconds(cut.offset)),
+    )
+
+
+def _opaque(seed: int, name: str) -> str:
+    return f"b{hashlib.sha256(f'avbench blind {seed} {name}'.encode()).hexdigest()[:15]}"
+
+
+def _length(track: Track) -> Tick:
+    """Ticks of one blind clip, the same for all: what the windows span, and the margins. Whole frames."""
+    span = track.protocol.window + (track.protocol.iterations - 1) * track.protocol.hop
+    length = BEFORE + span + AFTER
+    assert length % TICKS_PER_FRAME == 0
+    return length

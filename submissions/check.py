@@ -1,0 +1,247 @@
+"""The checker: is a submission what it says, and what does it really score? Believes nothing, runs nothing of it.
+
+Imports neither torch nor anything that unpickles or evaluates; ``tests/submissions/test_security.py`` proves it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avbench.metrics import METRICS, score
+from avbench.results import Scores, as_scores, parse_json, parse_predictions
+from avbench.stats import bootstrap_scores
+from avbench.submissions.format import (
+    LATENCY_FILE,
+    PREDICTIONS_FILE,
+    Folder,
+    Problem,
+    Submission,
+    ValidationError,
+    plain_texts,
+    read_folder,
+    refuse,
+    signature_problem,
+)
+from avbench.submissions.tracks import Track, Truth, known
+from avbench.types import AvbenchError, UsageError
+
+if TYPE_CHECKING:
+    from avbench.latency import LatencyRecord
+
+CLAIM_TOLERANCE = 1e-6  # the same float32 predictions give the same float64 score to far better than this
+V1_METRICS = ("acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s")  # every v1 submission claims these
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A submission whose form and predictions are right. ``logits`` (N, W, 21) float32, rows in the truth's order."""
+
+    folder: Path
+    submission: Submission
+    track: Track
+    truth: Truth
+    logits: np.ndarray
+    latency: LatencyRecord | None = None
+
+    @property
+    def name(self) -> str:
+        return self.submission.entry
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found. ``recomputed`` is empty if the predictions could not be scored."""
+
+    ok: bool
+    errors: tuple[Problem, ...]
+    claimed: Mapping[str, float | None]
+    recomputed: Scores
+    entry: Entry | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok,
+            "entry": self.entry.name if self.entry else None,
+            "errors": [problem._asdict() for problem in self.errors],
+            "claimed": dict(self.claimed),
+            "recomputed": {name: value.model_dump() for name, value in self.recomputed.items()},
+        }
+
+
+def check(folder: Path | str, labels: Path | str | None = None, n_resamples: int = 1000, seed: int = 0) -> Report:
+    """Everything about a submission: form, hashes, completeness, and its scores computed anew beside the claimed ones.
+
+    ``labels``: the maintainers' file of a blind track. Whatever is wrong is in the report; with that file itself, under
+    the field ``labels``.
+    """
+    claimed: Mapping[str, float | None] = {}
+    try:
+        read = read_folder(folder)
+        claimed = read.submission.claimed
+        entry = entry_of(read, labels)
+    except ValidationError as error:
+        return Report(False, error.problems, claimed, {})
+    except UsageError as error:
+        return Report(False, ValidationError([Problem("labels", str(error))]).problems, claimed, {})
+    recomputed = scores(entry, n_resamples, seed)
+    errors = claim_problems(entry.submission, entry.track, {name: s.value for name, s in recomputed.items()})
+    return Report(not errors, tuple(errors), claimed, recomputed, entry)
+
+
+def read_entry(folder: Path | str, labels: Path | str | None = None, verify: bool = True) -> Entry:
+    """A submission, checked; ``ValidationError`` with the fields that are wrong.
+
+    ``verify`` recomputes the claimed scores too (a second or so); a caller that has done so before for the same
+    predictions and labels may leave it out.
+    """
+    entry = entry_of(read_folder(folder), labels)
+    if verify:
+        problems = claim_problems(entry.submission, entry.track, values(entry))
+        if problems:
+            raise ValidationError(problems)
+    return entry
+
+
+def entry_of(read: Folder, labels: Path | str | None = None) -> Entry:
+    """The submission of a folder that was read, with its track and its predictions in the track's order."""
+    submission = read.submission
+    track, truth = known(submission.track, labels)
+    _check_run(submission, track, truth)
+    latency = check_latency(read.content[LATENCY_FILE], submission) if LATENCY_FILE in read.content else None
+    logits = _predictions(read.content[PREDICTIONS_FILE], track, truth)
+    return Entry(read.path, submission, track, truth, logits, latency)
+
+
+def scores(entry: Entry, n_resamples: int = 1000, seed: int = 0) -> Scores:
+    """The entry's scores at the last iteration with their intervals, as ``avbench run`` computes them."""
+    last, truth = entry.logits[:, -1], entry.truth
+    return as_scores(bootstrap_scores(last, truth.labels, truth.clusters, n_resamples, seed))
+
+
+def values(entry: Entry) -> dict[str, float | None]:
+    """The scores alone; None where undefined."""
+    found = score(entry.logits[:, -1], entry.truth.labels)
+    return {name: None if math.isnan(value) else value for name, value in found.items()}
+
+
+def claim_problems(submission: Submission, track: Track, true: Mapping[str, float | None]) -> list[Problem]:
+    """One problem for every claimed score that the predictions do not have."""
+    claimed = submission.claimed
+    problems = [
+        Problem(f"claimed.{name}", f"there is no metric {name}; there are {', '.join(METRICS)}")
+        for name in claimed
+        if name not in METRICS
+    ]
+    if track.labels == "private" and not claimed:
+        return problems
+    problems += [Problem(f"claimed.{name}", "is missing") for name in V1_METRICS if name not in claimed]
+    for name in METRICS:
+        if name in claimed and not _same(claimed[name], true[name]):
+            said, found = (_number(value) for value in (claimed[name], true[name]))
+            problems.append(Problem(f"claimed.{name}", f"says {said}; the predictions score {found}"))
+    return problems
+
+
+def _same(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return math.isclose(a, b, rel_tol=0, abs_tol=CLAIM_TOLERANCE)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.6g}"
+
+
+def _check_run(submission: Submission, track: Track, truth: Truth) -> None:
+    run = submission.run
+    problems = []
+
+    def must_be(field: str, found: object, expected: object) -> None:
+        if found != expected:
+            problems.append(Problem(f"run.{field}", f"is {found}; track {track.name} needs {expected}"))
+
+    must_be("manifest_sha256", run.manifest_sha256, track.manifest_sha256)
+    wrong = signature_problem(run.signature, track, run.model_fingerprint, run.avbench_version)
+    problems += [Problem("run.signature", wrong)] if wrong else []
+    must_be("n_segments", run.n_segments, len(truth.segment_ids))
+    must_be("iterations", run.iterations, track.protocol.iterations)
+    if problems:
+        raise ValidationError(problems)
+
+
+def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
+    """The latency record of a submission, of the same model, as the leaderboard wants it (662 steps, audits passed),
+    its figures borne out by its own times. ``ValidationError`` if not."""
+    from avbench.latency import LEADERBOARD_SAMPLES, REFUSED, UNSTABLE, parse_latency, summary
+
+    try:
+        plain_texts(parse_json(data, LATENCY_FILE), "latency")
+        record = parse_latency(data)
+    except ValidationError:
+        raise
+    except UsageError as error:
+        raise refuse("latency", str(error).removeprefix(f"{LATENCY_FILE}: ")) from None
+    own, run = summary(record.times_ms), submission.run
+    problems = []
+    if record.model.fingerprint != run.model_fingerprint:
+        problems.append(Problem("latency.model.fingerprint", "is another model's than the run's"))
+    if record.n < LEADERBOARD_SAMPLES or not record.leaderboard:
+        problems.append(
+            Problem("latency.n", f"is {record.n}; `avbench latency --leaderboard` times {LEADERBOARD_SAMPLES} steps")
+        )
+    problems += [
+        Problem(f"latency.audits.{name}", f"failed: {audit.text}")
+        for name, audit in record.audits.items()
+        if not audit.ok
+    ]
+    worst = max(own.iqr_over_median, record.snapshot.iqr_over_median)
+    if worst > REFUSED:
+        problems.append(Problem("latency.iqr_over_median", f"is {worst:.0%}; at most {REFUSED:.0%} can be compared"))
+    if record.unstable != (worst > UNSTABLE):
+        problems.append(Problem("latency.unstable", f"is {record.unstable}, with a spread of {worst:.0%}"))
+    if not _same(record.p99_ms, own.p99_ms):
+        problems.append(
+            Problem("latency.p99_ms", f"says {_number(record.p99_ms)}; its times give {_number(own.p99_ms)}")
+        )
+    if record.mode == "step":
+        ratio = record.p50_ms / record.snapshot.p50_ms if record.snapshot.p50_ms else math.inf
+        if not math.isclose(ratio, record.ratio_to_snapshot, rel_tol=1e-6):
+            said = f"says {record.ratio_to_snapshot:.6g}; its times give {ratio:.6g}"
+            problems.append(Problem("latency.ratio_to_snapshot", said))
+    if problems:
+        raise ValidationError(problems)
+    return record
+
+
+def _predictions(data: bytes, track: Track, truth: Truth) -> np.ndarray:
+    """(N, W, 21) float32 in the truth's order; every segment of the track exactly once, every iteration there."""
+    n, iterations = len(truth.segment_ids), track.protocol.iterations
+    try:
+        ids, logits = parse_predictions(data, PREDICTIONS_FILE, max_rows=4 * n * iterations)
+    except AvbenchError as error:
+        raise refuse("predictions", str(error)) from None
+    present = set(ids)
+    missing = [name for name in truth.segment_ids if name not in present]
+    unknown = [name for name in ids if name not in truth.place]
+    problems = []
+    for what, names in (("lack", missing), ("hold, beside those of the track,", unknown)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            problems.append(Problem("predictions.segment_id", f"they {what} segment {names[0]}{more}"))
+    if logits.shape[1] != iterations:
+        problems.append(
+            Problem(
+                "predictions.iteration", f"they have iterations 1 ... {logits.shape[1]}; needed is 1 ... {iterations}"
+            )
+        )
+    if problems:
+        raise ValidationError(problems)
+    ordered = np.empty_like(logits)
+    ordered[[truth.place[name] for name in ids]] = logits
+    return ordered

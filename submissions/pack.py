@@ -1,0 +1,150 @@
+"""A run's folder -> a submission's folder. What the run says is taken over; what it cannot know is the card's."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from avbench.results import (
+    MAX_PREDICTIONS_BYTES,
+    PREDICTIONS_FILE,
+    RunResult,
+    parse_json,
+    read_bytes,
+    read_run,
+)
+from avbench.submissions.check import check_latency, claim_problems, entry_of, values
+from avbench.submissions.format import (
+    LATENCY_FILE,
+    MAX_BYTES,
+    Card,
+    FileInfo,
+    Files,
+    Folder,
+    Provenance,
+    Submission,
+    ValidationError,
+    shown,
+    validated,
+    write_folder,
+)
+from avbench.submissions.tracks import BLIND, TRACKS, find, track_of_run
+from avbench.types import UsageError
+
+MAX_CARD_BYTES = 2**18
+NOTHING = ("nothing", "none")  # how a classical or trivial model says that it was not trained
+
+
+def pack(
+    run: Path | str, out: Path | str, org: str, name: str, card: Mapping[str, Any] | None = None, latency: Any = None
+) -> Path:
+    """Writes ``out/<org>__<name>/<revision>/<track>/`` from the run in folder ``run`` and returns it.
+
+    ``card``: further fields of the ``Card`` (revision, description, paper_url, ...); what is left out is taken from the
+    run: the revision is the start of the model's fingerprint, the training data are what the model declares.
+    ``latency``: a latency.json to add. Before anything is written the submission is checked as the maintainers will.
+    ``UsageError``: the run is incomplete, belongs to no track, or a field is not right.
+    """
+    run = Path(run)
+    result = read_run(run)
+    base = run if run.is_dir() else run.parent
+    track = _track(result)
+    predictions = read_bytes(base / PREDICTIONS_FILE, MAX_PREDICTIONS_BYTES)
+    pinned = result.files.get("predictions")
+    if pinned is None or hashlib.sha256(predictions).hexdigest() != pinned.sha256:
+        raise UsageError(f"{base / PREDICTIONS_FILE} is not what run.json pins (another sha256): run it again")
+    content = {PREDICTIONS_FILE: predictions}
+    if latency is not None:
+        content[LATENCY_FILE] = read_bytes(Path(latency), MAX_BYTES[LATENCY_FILE])
+    infos = {key: FileInfo(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for key, data in content.items()}
+    submission = validated(
+        Submission,
+        {
+            "track": track,
+            "card": validated(Card, _card(result, org, name, card or {}), "card."),
+            "run": _provenance(result),
+            "claimed": {} if BLIND in track else {key: score.value for key, score in result.scores.items()},
+            "files": Files(predictions=infos[PREDICTIONS_FILE], latency=infos.get(LATENCY_FILE)),
+        },
+    )
+    if BLIND in track:  # its labels are the maintainers'
+        if LATENCY_FILE in content:
+            check_latency(content[LATENCY_FILE], submission)
+    else:
+        entry = entry_of(Folder(base, submission, content))
+        problems = claim_problems(submission, entry.track, values(entry))
+        if problems:
+            raise ValidationError(problems)
+    return write_folder(Path(out), submission, content)
+
+
+def read_card(path: Path | str) -> dict[str, Any]:
+    """A card's fields from a JSON file; ``UsageError`` if it holds no JSON object."""
+    document = parse_json(read_bytes(Path(path), MAX_CARD_BYTES), path)
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} does not hold a card (a JSON object)")
+    return document
+
+
+def _track(result: RunResult) -> str:
+    """The name of the track that a run was made for."""
+    if result.incomplete or result.failures:
+        raise UsageError(f"the run is incomplete: {len(result.failures)} segments failed; all of a track are needed")
+    if BLIND in result.data.name:
+        base = find(result.data.name.partition(BLIND)[0])
+        if result.signature.startswith(base.protocol.signature() + "|"):
+            return result.data.name
+    track = track_of_run(result)
+    if track is None:
+        commands = "; ".join(f"{t.name}: `{t.command}`" for t in list(TRACKS.values())[:1])
+        raise UsageError(
+            f"the run ({result.data.name} {result.data.split}, {result.signature}) belongs to no track; a run of the "
+            f"whole data and protocol of one is needed, such as {commands} (`avbench submit tracks` lists all)"
+        )
+    return track.name
+
+
+def _card(result: RunResult, org: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    model = result.model
+    taken = {
+        "revision": model.fingerprint[:12],
+        "description": model.description or None,
+        "backbone": model.backbone,
+        "head": model.head,
+        "training_data": _training_data(model.trained_on),
+    }
+    return taken | dict(given) | {"org": org, "name": name}
+
+
+def _training_data(trained_on: str) -> dict[str, Any]:
+    said = shown(trained_on, 200)
+    if said.lower() in NOTHING:
+        return {"status": "none", "datasets": []}
+    if not said or said.lower().startswith("undeclared"):
+        return {"status": "undeclared", "datasets": []}
+    return {"status": "declared", "datasets": [said]}
+
+
+def _provenance(result: RunResult) -> Provenance:
+    """What run.json says of the run. A user's model is named without its folder: paths are nobody's business."""
+    environment = {
+        re.sub(r"[^a-z0-9_]", "_", key.lower()): value if isinstance(value, int) else shown(str(value))
+        for key, value in result.environment.items()
+        if isinstance(value, int | str) and not isinstance(value, bool) and value != ""
+    }
+    facts = {
+        "model": re.sub(r"^.*[/\\]", "", result.model.name),
+        "signature": result.signature,
+        "model_fingerprint": result.model.fingerprint,
+        "manifest_sha256": result.data.manifest_sha256,
+        "avbench_version": result.avbench_version,
+        "created": result.created,
+        "n_segments": result.n_scored,
+        "iterations": result.protocol.get("iterations"),
+        "weights_note": result.model.weights_note or None,
+        "environment": environment,
+    }
+    return validated(Provenance, facts, "run.")

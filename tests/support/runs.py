@@ -1,0 +1,73 @@
+"""Run folders made without a model: what `avbench run` leaves behind, for tests of submissions and the leaderboard."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avbench import __version__
+from avbench.metrics import score
+from avbench.results import RunResult, Score, write_predictions, write_run
+from avbench.submissions.tracks import TRACKS, Track, Truth, truth
+
+
+def logits_for(labels: np.ndarray, iterations: int, skill: float = 2.0, seed: int = 0) -> np.ndarray:
+    """(N, W, 21) float32: noise, with ``skill`` added at the label."""
+    logits = np.random.default_rng(seed).standard_normal((len(labels), iterations, 21)).astype(np.float32)
+    logits[np.arange(len(labels)), :, labels] += skill
+    return logits
+
+
+def make_run(
+    folder: Path,
+    track: Track | str = "synthsync-test",
+    answers: Truth | None = None,
+    logits: np.ndarray | None = None,
+    model: str = "toy",
+    **changes: Any,
+) -> RunResult:
+    """``run.json`` and ``predictions.parquet`` in ``folder``, honest: the scores are those of the predictions."""
+    track = TRACKS[track] if isinstance(track, str) else track
+    answers = answers or truth(track)
+    logits = logits_for(answers.labels, track.protocol.iterations) if logits is None else logits
+    fingerprint = hashlib.sha256(model.encode()).hexdigest()
+    sha256 = write_predictions(folder / "predictions.parquet", answers.segment_ids, logits)
+    hidden = track.labels == "private"
+    values = {
+        name: Score(value=None if hidden else value) for name, value in score(logits[:, -1], answers.labels).items()
+    }
+    facts: dict[str, Any] = {
+        "avbench_version": __version__,
+        "signature": f"{track.protocol.signature()}|m:{fingerprint[:12]}|d:{track.manifest_sha256[:12]}|v{__version__}",
+        "protocol": {"name": "streaming", "hop": track.protocol.hop, "iterations": track.protocol.iterations},
+        "model": {
+            "name": model,
+            "backbone": "toy",
+            "head": "none",
+            "fingerprint": fingerprint,
+            "description": "noise that knows a little",
+            "trained_on": "nothing",
+        },
+        "data": {
+            "name": track.name if hidden else track.data,
+            "split": "test",
+            "manifest_sha256": track.manifest_sha256,
+            "n_clips": 24,
+            "note": "procedural stand-in",
+            "labels": "hidden" if hidden else "public",
+        },
+        "n_scored": len(answers.labels),
+        "n_total": len(answers.labels),
+        "scores": values,
+        "seed": 0,
+        "n_resamples": 0,
+        "environment": {"python": "3.11", "cores": 2, "device": "cpu"},
+        "files": {"predictions": {"path": "predictions.parquet", "sha256": sha256}},
+        "created": "2026-01-02T03:04:05+00:00",
+    }
+    result = RunResult(**(facts | changes))
+    write_run(result, folder)
+    return result
