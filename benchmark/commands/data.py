@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from avbench.commands import data_hosted
+from avbench.commands import build, data_hosted
 from avbench.commands.common import SIGN, Progress, add_command, count, hop_s, manifest_of, say, say_each
 
 
@@ -76,6 +76,7 @@ def add(commands: Any) -> None:
     info.add_argument("--json", action="store_true", help="print one JSON object")
     info.add_argument("--plot", type=Path, metavar="FILE", help="draw the histogram of Figure 1 (.svg or .png)")
     verify.add_argument("--no-decode", action="store_true", help="compare hashes only")
+    build.add(verbs)
 
 
 def _data_synth(args: argparse.Namespace) -> int:

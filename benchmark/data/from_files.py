@@ -63,7 +63,7 @@ def manifest_from_files(
     segments: list[SegmentRecord] = []
     sources: dict[str, dict[str, object]] = {}
     refused: list[MediaError] = []
-    for done, (clip_id, file) in enumerate(_name_clips(files, root).items()):
+    for done, (clip_id, file) in enumerate(name_clips(files, root).items()):
         if progress:
             progress(done, len(files), clip_id)
         try:
@@ -77,7 +77,7 @@ def manifest_from_files(
                 n_samples=info.n_samples,
                 channel="" if file.parent == root else file.parent.relative_to(root).as_posix(),
             )
-            made = _segments(clip, nominal_starts(start_law, clip.duration), length, offset_law, seed, grid)
+            made = segments_of(clip, nominal_starts(start_law, clip.duration), length, offset_law, seed, grid)
             if copy:
                 _copy(file, media_root / clip.path, clip_id)
         except MediaError as error:
@@ -130,7 +130,7 @@ def _common_folder(files: list[Path]) -> Path:
         raise UsageError("the files have no folder in common; make one manifest per drive, or use copy") from error
 
 
-def _name_clips(files: list[Path], root: Path) -> dict[str, Path]:
+def name_clips(files: list[Path], root: Path) -> dict[str, Path]:
     """Clip ids from the relative paths: readable, safe as file names, unique, and independent of the other files
     unless two would collide (then both keep their extension, and numbers settle what is left)."""
     stems = {f: _slug(f.relative_to(root).with_suffix("").as_posix()) for f in files}
@@ -152,7 +152,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text.replace("/", "--")).lstrip(".")[-150:] or "clip"
 
 
-def _segments(
+def segments_of(
     clip: ClipRecord, starts: list[Tick], length: Tick, law: str, seed: int, grid: OffsetGrid
 ) -> list[SegmentRecord]:
     """One segment for every start at which picture and sound fit; ``MediaError`` if there is none."""
@@ -199,6 +199,8 @@ def _source(info: MediaInfo, file: Path) -> dict[str, object]:
         "first_audio_packet_s": info.first_audio_packet_s,
         "container": info.container,
         "encoder": info.encoder,
+        "edit_lists": info.edit_lists,
+        "clock_doubt_ms": list(info.clock_doubt_ms),
         "warnings": list(info.warnings),
     }
 

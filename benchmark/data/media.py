@@ -14,13 +14,14 @@ import hashlib
 import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avbench.data.boxes import edit_lists
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, MediaError, UsageError
 
@@ -48,10 +49,12 @@ def encode_clip(
     crf: int = 26,
     preset: str = "veryfast",
     audio_bit_rate: int = 48_000,
+    end_with_picture: bool = False,
 ) -> None:
-    """Write an mp4 clip: H.264 at 25 fps (frame k at pts k/25 s exactly) and AAC 16 kHz mono (no lag).
+    """Write an mp4 clip: H.264 High at 25 fps (frame k at pts k/25 s exactly) and AAC-LC 16 kHz mono (no lag).
 
-    ``frames``: (H, W, 3) uint8 RGB arrays, or one (T, H, W, 3) array; H and W even. ``audio``: (N,) float32 in [-1, 1].
+    ``frames``: (H, W, 3) uint8 RGB arrays, or one (T, H, W, 3) array; H and W even. ``audio``: (N,) float32 in [-1, 1];
+    with ``end_with_picture`` what lasts longer than the frames is left out.
     The same input gives the same bytes (one encoder thread: libx264's output depends on the thread count). The file
     appears under ``path`` only when complete. ``UsageError`` for input of another shape; ``AvbenchError`` if the file
     cannot be written.
@@ -67,7 +70,7 @@ def encode_clip(
         # the default movie clock of 1 ms would round the sound's length in the edit list to 16 samples
         clock = {"movie_timescale": str(SAMPLE_RATE_HZ)}
         with av.open(str(temporary), "w", format="mp4", options=clock) as container:
-            _encode(container, path.name, iter(frames), sound, crf, preset, audio_bit_rate)
+            _encode(container, path.name, iter(frames), sound, crf, preset, audio_bit_rate, end_with_picture)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -85,6 +88,7 @@ def _encode(
     crf: int,
     preset: str,
     bit_rate: int,
+    end_with_picture: bool,
 ) -> None:
     import av
 
@@ -102,7 +106,7 @@ def _encode(
     video.pix_fmt = "yuv420p"
     video.thread_count = 1
     voice = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono", bit_rate=bit_rate)
-    position = 0
+    position, held = 0, _AAC_SAMPLES if end_with_picture else 0
 
     def write_sound(until: int) -> None:
         """Whole AAC packets up to sample ``until``: the two streams stay interleaved, memory stays bounded."""
@@ -119,7 +123,9 @@ def _encode(
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
         picture.pts, picture.time_base = count, Fraction(1, FRAME_RATE_HZ)
         container.mux(video.encode(picture))
-        write_sound((count + 1) * TICKS_PER_FRAME)
+        write_sound((count + 1) * TICKS_PER_FRAME - held)
+    if end_with_picture:
+        sound = sound[: (count + 1) * TICKS_PER_FRAME]
     write_sound(sound.size)
     container.mux(video.encode(None))
     container.mux(voice.encode(None))
@@ -166,6 +172,21 @@ class ClipReader:
             )
         return samples[: self.clip.n_samples]
 
+    def audio_blocks(self) -> Generator[np.ndarray]:
+        """The same sound as :meth:`audio` of a reader without ``clip``, in (n,) float32 blocks of about a second.
+
+        Memory stays bounded however long the file is; the concatenated blocks are exactly what ``audio`` returns.
+        """
+        self._find_origin()
+        assert self._origin is not None
+        with self._open("audio") as (container, stream):
+            yield from _SoundStream(container, stream, self._origin, self._error)
+
+    def pictures(self) -> Generator[av.VideoFrame]:
+        """The decoded picture of every grid frame k, in order: what :meth:`frames` converts. A picture held over
+        several grid frames is the same object again."""
+        yield from self._grid()
+
     def frames(self, *frontends: FrontEnd) -> Generator[tuple[np.ndarray, ...]]:
         """For each grid frame k one (3, size, size) uint8 RGB array per front end; the picture is decoded once
         (front ends with fit "short" get the whole picture, its short side ``size``).
@@ -179,7 +200,7 @@ class ClipReader:
         shown: Any = None
         arrays: tuple[np.ndarray, ...] = ()
         count = 0
-        reformat = _rgb_converter()
+        reformat = rgb_converter()
         with contextlib.closing(self._grid()) as grid:
             for picture in grid:
                 if picture is not shown:
@@ -248,13 +269,19 @@ class ClipReader:
 
     def _read_sound(self) -> _Sound:
         if self._sound is None:
-            if self._origin is None:
-                with contextlib.closing(self._pictures()) as pictures:
-                    next(pictures)
+            self._find_origin()
             assert self._origin is not None
             with self._open("audio") as (container, stream):
-                self._sound = _place_sound(container, stream, self._origin, self._error)
+                placed = _SoundStream(container, stream, self._origin, self._error)
+                samples = np.concatenate(list(placed))
+            self._sound = _Sound(samples, placed.start_s, placed.patched)
         return self._sound
+
+    def _find_origin(self) -> None:
+        """Time 0 of the clip: the first picture's pts."""
+        if self._origin is None:
+            with contextlib.closing(self._pictures()) as pictures:
+                next(pictures)
 
     @contextlib.contextmanager
     def _open(self, kind: str) -> Iterator[tuple[av.container.InputContainer, Any]]:
@@ -338,7 +365,7 @@ def _check_frontend(frontend: FrontEnd) -> None:
         raise UsageError(f"front end size is {frontend.size}; it must be positive")
 
 
-def _rgb_converter() -> Any:
+def rgb_converter() -> Any:
     """Decoded frame -> (H, W, 3) uint8 RGB, upright. One scaler for the whole clip, one thread: a scaler (with its
     thread pool) made anew for every frame costs fifteen times as much."""
     from av.video.reformatter import VideoReformatter
@@ -402,51 +429,88 @@ class _Sound:
     patched: int  # native samples of short holes that were left silent
 
 
-def _place_sound(container: Any, stream: Any, origin: Fraction, error: Any) -> _Sound:
-    """Decode a sound stream and put every sample where its pts says.
+class _SoundStream:
+    """Decodes a sound stream, puts every sample where its pts says and yields 16 kHz mono from the clip's time 0 on.
 
     Frames that follow each other within the rounding of the container's clock are kept seamless: rounding is measured
-    from the start of the seamless run, so it cannot add up to a drift.
+    from the start of the seamless run, so it cannot add up to a drift. ``start_s``, ``patched`` and ``rate`` are
+    settled when the iteration is over.
     """
-    rate = 0
-    pieces: list[tuple[int, np.ndarray]] = []  # (native sample index on the clip's clock, mono samples)
-    run_start, run_samples, end, patched = Fraction(0), 0, 0, 0
-    for frame in container.decode(stream):
-        at = f"{end / rate if rate else 0:.2f} s"
-        if frame.is_corrupt or frame.pts is None:
-            raise error(f"the sound is damaged at about {at}")
-        if rate and frame.sample_rate != rate:
-            raise error(f"the sample rate changes from {rate} to {frame.sample_rate} Hz at {at}")
-        mono = _mono(frame)
-        start = frame.pts * frame.time_base - origin
-        if not rate:
-            rate = frame.sample_rate
-            run_start, end = start, round(start * rate)
-        step = start - (run_start + Fraction(run_samples, rate))
-        if abs(step) > frame.time_base + Fraction(1, rate):
-            if step < -_SOUND_HOLE_S:
-                raise error(f"the sound jumps back by {-float(step):.3f} s at {at}")
-            if step > _SOUND_HOLE_S:
-                raise error(f"the sound has a hole of {float(step):.3f} s at {at}")
-            place = round(start * rate)
-            patched += max(0, place - max(end, 0))
-            run_start, run_samples, end = start, 0, place
-        pieces.append((end, mono))
-        run_samples += len(mono)
-        end += len(mono)
-    if not pieces:
-        raise error("the sound stream holds no sound")
-    if end <= 0:
-        raise error("the sound ends before the picture begins")
 
-    first = pieces[0][0]
-    end = min(end, max(_declared_end(stream, origin, rate, end), 1))
-    native = np.zeros(end, np.float32)
-    for place, mono in pieces:
-        low, high = max(place, 0), min(place + len(mono), end)
-        if low < high:
-            native[low:high] = mono[low - place : high - place]
-    return _Sound(_to_16k(native, rate), Fraction(first, rate), patched)
+    def __init__(self, container: Any, stream: Any, origin: Fraction, error: Any) -> None:
+        self.container, self.stream, self.origin, self.error = container, stream, origin, error
+        self.start_s = Fraction(0)  # of the first decoded sample on the clip's clock (negative: before the picture)
+        self.patched = 0  # native samples of short holes that were left silent
+        self.rate = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """(n,) float32 blocks."""
+        resample: _To16k | None = None
+        for native in self._native():
+            resample = resample or _To16k(self.rate)
+            yield from resample.feed(native)
+        assert resample is not None
+        yield from resample.end()
+
+    def _native(self) -> Iterator[np.ndarray]:
+        """(rate,) float32 blocks at the native rate; the last one is shorter.
+
+        The end is held back: a frame may begin up to 20 ms before the last one ended, and the container's declared end
+        may cut the padding of the last two packets off.
+        """
+        waiting, emitted, held = np.zeros(0, np.float32), 0, 0  # waiting[0] is native sample ``emitted``
+        end: int | None = None
+        for place, mono in self._placed():
+            if not held:
+                packet = self.stream.codec_context.frame_size or _AAC_SAMPLES
+                held = 2 * packet + int(_SOUND_HOLE_S * self.rate) + 2
+                self.start_s = Fraction(place, self.rate)
+            end = place + len(mono)
+            if end <= 0:
+                continue
+            if end - emitted > len(waiting):
+                waiting = np.concatenate([waiting, np.zeros(end - emitted - len(waiting), np.float32)])
+            low = max(place, 0)
+            waiting[low - emitted : end - emitted] = mono[low - place :]
+            while len(waiting) - held >= self.rate:
+                yield waiting[: self.rate]
+                waiting, emitted = waiting[self.rate :], emitted + self.rate
+        if end is None:
+            raise self.error("the sound stream holds no sound")
+        if end <= 0:
+            raise self.error("the sound ends before the picture begins")
+        end = min(end, max(_declared_end(self.stream, self.origin, self.rate, end), 1))
+        waiting = waiting[: end - emitted]
+        for begin in range(0, len(waiting), self.rate):
+            yield waiting[begin : begin + self.rate]
+
+    def _placed(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(native sample index on the clip's clock, mono samples) of every decoded frame."""
+        run_start, run_samples, end = Fraction(0), 0, 0
+        for frame in self.container.decode(self.stream):
+            rate = self.rate
+            at = f"{end / rate if rate else 0:.2f} s"
+            if frame.is_corrupt or frame.pts is None:
+                raise self.error(f"the sound is damaged at about {at}")
+            if rate and frame.sample_rate != rate:
+                raise self.error(f"the sample rate changes from {rate} to {frame.sample_rate} Hz at {at}")
+            mono = _mono(frame)
+            start = frame.pts * frame.time_base - self.origin
+            if not rate:
+                rate = self.rate = frame.sample_rate
+                run_start, end = start, round(start * rate)
+            step = start - (run_start + Fraction(run_samples, rate))
+            if abs(step) > frame.time_base + Fraction(1, rate):
+                if step < -_SOUND_HOLE_S:
+                    raise self.error(f"the sound jumps back by {-float(step):.3f} s at {at}")
+                place = round(start * rate)
+                if step > _SOUND_HOLE_S and place > 0:  # (mp4 without edit list: after the priming, before the picture)
+                    raise self.error(f"the sound has a hole of {float(step):.3f} s at {at}")
+                self.patched += max(0, place - max(end, 0))
+                run_start, run_samples, end = start, 0, place
+            yield end, mono
+            run_samples += len(mono)
+            end += len(mono)
 
 
 def _declared_end(stream: Any, origin: Fraction, rate: int, end: int) -> int:
@@ -471,22 +535,44 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
     return np.ascontiguousarray(array[0] if channels == 1 else array.mean(axis=0), dtype=np.float32)
 
 
-def _to_16k(native: np.ndarray, rate: int) -> np.ndarray:
-    """Resample from sample 0 on (swr has no group delay); the length is floor(n * 16000 / rate)."""
-    if rate == SAMPLE_RATE_HZ:
-        return native
-    import av
+class _To16k:
+    """Resamples from sample 0 on (swr has no group delay); n samples become floor(n * 16000 / rate)."""
 
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
-    out = []
-    for begin in range(0, len(native), rate):
-        piece = av.AudioFrame.from_ndarray(native[None, begin : begin + rate], "fltp", "mono")
-        piece.sample_rate, piece.pts, piece.time_base = rate, begin, Fraction(1, rate)
-        out += [f.to_ndarray()[0] for f in resampler.resample(piece)]
-    out += [f.to_ndarray()[0] for f in resampler.resample(None)]
-    wanted = len(native) * SAMPLE_RATE_HZ // rate
-    samples = np.concatenate(out)[:wanted]
-    return np.pad(samples, (0, wanted - len(samples)))  # the resampler may keep back the last fraction of a sample
+    def __init__(self, rate: int) -> None:
+        from av import AudioResampler
+
+        self.rate = rate
+        self.fed = self.made = 0
+        same = rate == SAMPLE_RATE_HZ
+        self._resampler = None if same else AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
+
+    def feed(self, native: np.ndarray) -> Iterator[np.ndarray]:
+        """(m,) native samples, the next ones; yields the 16 kHz samples that are settled."""
+        if self._resampler is None:
+            yield native
+            return
+        import av
+
+        piece = av.AudioFrame.from_ndarray(np.ascontiguousarray(native)[None], "fltp", "mono")
+        piece.sample_rate, piece.pts, piece.time_base = self.rate, self.fed, Fraction(1, self.rate)
+        self.fed += len(native)
+        yield from self._up_to_length(self._resampler.resample(piece))
+
+    def end(self) -> Iterator[np.ndarray]:
+        """What was kept back, cut or filled up to the length."""
+        if self._resampler is None:
+            return
+        yield from self._up_to_length(self._resampler.resample(None))
+        missing = self.fed * SAMPLE_RATE_HZ // self.rate - self.made
+        if missing:  # the resampler may keep back the last fraction of a sample
+            yield np.zeros(missing, np.float32)
+
+    def _up_to_length(self, frames: list[av.AudioFrame]) -> Iterator[np.ndarray]:
+        for frame in frames:
+            samples = frame.to_ndarray()[0][: self.fed * SAMPLE_RATE_HZ // self.rate - self.made]
+            self.made += len(samples)
+            if len(samples):
+                yield samples
 
 
 # ------------------------------------------------------------------------------------------------------------ probing
@@ -511,11 +597,114 @@ class MediaInfo:
     container: str
     encoder: str
     warnings: tuple[str, ...]
+    edit_lists: dict[str, Any] = field(default_factory=dict)  # of an mp4, see boxes.py
+    clock_doubt_ms: tuple[float, float] = (0.0, 0.0)  # how early and how late the sound may be without a trace in it
 
     @property
     def duration_s(self) -> float:
         """Seconds covered by both streams."""
         return min(self.n_frames / FRAME_RATE_HZ, self.n_samples / SAMPLE_RATE_HZ)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself; only its first picture is decoded. Times in seconds."""
+
+    container: str
+    encoder: str
+    duration_s: float | None  # declared by the container; estimated in mpegts
+    width: int  # upright, after rotation, in square pixels
+    height: int
+    fps: Fraction | None  # as FFmpeg guesses it
+    pixel_aspect: Fraction
+    video_codec: str
+    audio_codec: str
+    sample_rate: int
+    channels: int
+    video_start_s: float  # pts of the first picture
+    first_audio_packet_s: float | None
+    declared_video_s: Fraction | None
+    declared_audio_s: Fraction | None
+    edit_lists: dict[str, Any]
+    clock_doubt_ms: tuple[float, float]
+
+
+def read_header(path: Path, clip_id: str | None = None) -> Header:
+    """``MediaError``: missing, a folder, not media, no picture or no sound stream, a first picture that is damaged."""
+    path = Path(path)
+    reader = ClipReader(path)
+    reader.clip_id = name = clip_id or path.name
+    with _opened(path, name) as container:
+        for kind, word in (("video", "picture"), ("audio", "sound")):
+            if _stream_of(container, kind) is None:
+                raise MediaError(name, f"the file has no {word} stream")
+    with contextlib.closing(reader._pictures()) as pictures:
+        rotation = next(pictures)[2].rotation
+    with reader._open("video") as (container, stream):
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        width, height = upright_size(stream.codec_context.width, stream.codec_context.height, aspect, rotation)
+        container_name, duration = container.format.name, container.duration
+        encoder = container.metadata.get("encoder", "") or stream.metadata.get("encoder", "")
+        fps, video_codec = stream.guessed_rate, stream.codec_context.name
+        declared_video_s = None if stream.duration is None else Fraction(stream.duration) * stream.time_base
+    with reader._open("audio") as (container, stream):
+        packet = next((p for p in container.demux(stream) if p.pts is not None), None)
+        first_packet_s = None if packet is None else float(packet.pts * packet.time_base)
+        sound = stream.codec_context
+        declared_audio_s = None if stream.duration is None else Fraction(stream.duration) * stream.time_base
+    start_s = float(reader._origin or 0)
+    edits = edit_lists(path)
+    return Header(
+        container=container_name,
+        encoder=encoder,
+        duration_s=None if duration is None else duration / 1_000_000,
+        width=width,
+        height=height,
+        fps=None if fps is None else Fraction(fps),
+        pixel_aspect=aspect,
+        video_codec=video_codec,
+        audio_codec=sound.name,
+        sample_rate=sound.sample_rate,
+        channels=sound.layout.nb_channels,
+        video_start_s=start_s,
+        first_audio_packet_s=first_packet_s,
+        declared_video_s=declared_video_s,
+        declared_audio_s=declared_audio_s,
+        edit_lists=edits,
+        clock_doubt_ms=clock_doubt_ms(sound.name, sound.sample_rate, first_packet_s, start_s, edits),
+    )
+
+
+def clock_warnings(doubt: tuple[float, float]) -> list[str]:
+    """The same in words."""
+    early, late = doubt
+    if not late:
+        return []
+    # nobody can tell from the file whether its maker had compensated the delay of its encoder
+    text = f"no AAC encoder delay is signalled: the sound may be up to {late:.0f} ms late in the source itself"
+    return [text + (f", or {early:.0f} ms early" if early else "")]
+
+
+def upright_size(width: int, height: int, aspect: Fraction, rotation: int) -> tuple[int, int]:
+    """Width and height a viewer sees: pixels made square by widening, then turned."""
+    wide = round(width * aspect)
+    return (height, wide) if rotation % 180 else (wide, height)
+
+
+def clock_doubt_ms(
+    codec: str, rate: int, first_packet_s: float | None, video_start_s: float, edits: dict[str, Any]
+) -> tuple[float, float]:
+    """How many ms (early, late) the sound may be in the source itself without the file showing it; (0, 0): nothing
+    is in doubt.
+
+    An mp4 whose AAC track signals no encoder delay may have been compensated by its maker or not: 1024 samples late
+    at most with the common encoders. One without an edit list on a picture that begins after 0 may contain the delay
+    of reordered pictures, or a real one: the sound is then early by up to that.
+    """
+    if codec != "aac" or not edits or first_packet_s is None or first_packet_s < 0:
+        return (0.0, 0.0)
+    edited = any(track["edits"] for track in edits["tracks"] if track["kind"] == "video")
+    return (0.0 if edited else round(1000 * max(video_start_s, 0.0), 3), round(1000 * _AAC_SAMPLES / rate, 3))
 
 
 def probe(path: Path, clip_id: str | None = None) -> MediaInfo:
@@ -607,9 +796,9 @@ def probe(path: Path, clip_id: str | None = None) -> MediaInfo:
         warnings.append(f"{1000 * sound.patched / sample_rate:.1f} ms of short holes in the sound are silence")
     if not sound.samples.any():
         warnings.append("the sound is silent (every sample is zero)")
-    if codec == "aac" and "mp4" in kind and first_packet_s is not None and first_packet_s >= 0:
-        # nobody can tell from the file whether its maker had compensated the delay of its encoder
-        warnings.append("no AAC encoder delay is signalled: the sound may be up to 64 ms late in the source itself")
+    edits = edit_lists(path)
+    doubt = clock_doubt_ms(codec, sample_rate, first_packet_s, float(origin), edits)
+    warnings += clock_warnings(doubt)
 
     width, height = next(iter(sorted(sizes)))
     rotation = rotations.pop()
@@ -629,6 +818,8 @@ def probe(path: Path, clip_id: str | None = None) -> MediaInfo:
         container=kind,
         encoder=encoder,
         warnings=tuple(warnings),
+        edit_lists=edits,
+        clock_doubt_ms=doubt,
     )
 
 
