@@ -187,7 +187,8 @@ def render_info(facts: Mapping[str, Any]) -> str:
     rows: list[list[Any]] = [
         [
             *(r[key] for key in ("split", "channels", "videos", "clips", "segments")),
-            *(f"{r[key]:.1f}" for key in ("hours", "clip_s", "segments_per_clip")),
+            f"{r['hours']:.2f}",
+            *(f"{r[key]:.1f}" for key in ("clip_s", "segments_per_clip")),
             *(f"{100 * r[key]:.1f} %" for key in ("in_sync", "annotated")),
         ]
         for r in facts["overview"]
@@ -195,7 +196,7 @@ def render_info(facts: Mapping[str, Any]) -> str:
     lines += ["", *tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads)).splitlines()]
     if len(facts["by_channel"]) > 2:  # more than one channel and the total
         heads = ["channel", "videos", "clips", "hours", "segments"]
-        rows = [[r[key] if key != "hours" else f"{r[key]:.1f}" for key in heads] for r in facts["by_channel"]]
+        rows = [[r[key] if key != "hours" else f"{r[key]:.2f}" for key in heads] for r in facts["by_channel"]]
         table = tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads))
         lines += ["", *table.splitlines()]
     lines += ["", "segments per offset"]

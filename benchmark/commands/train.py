@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from avbench.commands import train_fullsize
+from avbench.commands import train_fullsize, train_head
 from avbench.commands.common import Progress, add_command
 
-VERBS = (train_fullsize,)
+VERBS = (train_head, train_fullsize)
 # written out, because the recipes themselves would load torch for `--help`
 RECIPES = (
     *("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm", "synchformer-trf"),
@@ -23,12 +23,13 @@ def add(commands: Any) -> None:
         commands,
         "train",
         _train,
-        "make embedded weights from nothing, or train at full size",
+        "make embedded weights, a head for a backbone, or train at full size",
         "Trains a recipe and what it builds on; a killed training continues where it was. table5: all recipes of the "
         "paper's Table 5, and the record that `avbench paper table5` shows.",
         "avbench train --list",
         "avbench train streamsync-trf --out train",
         "avbench train table5 --out train",
+        "avbench train head --head lstm --backbone my_net.py:MyNet",
         "avbench train fullsize --help",
     )
     train.add_argument("--list", action="store_true", help="the recipes and their settings")
@@ -63,7 +64,7 @@ def _train(args: argparse.Namespace) -> int:
             print(f"{name:18} {recipe}")
         return 0
     if not args.recipe:
-        raise UsageError(f"name a recipe: {', '.join(RECIPES)}, {table5.NAME} for all of its rows, or `fullsize`")
+        raise UsageError(f"name a recipe: {', '.join(RECIPES)}, {table5.NAME} for all of its rows, `head` or `fullsize`")
     if args.recipe == table5.NAME:
         with Progress() as progress:
             print(table5.train(args.out, tell, args.threads, progress=progress))

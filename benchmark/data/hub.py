@@ -244,7 +244,13 @@ def pull(
     pinned = _pin(repo, revision, allow_moving, endpoint, token)
     folder = Path(out) if out is not None else default_folder(repo, pinned)
     source = _Source(repo, pinned, endpoint, token)
-    small = {name: source.fetch(name, name) for name in ("manifest.json", *TABLES)}
+    try:
+        small = {name: source.fetch(name, name) for name in ("manifest.json", *TABLES)}
+    except AvbenchError:
+        whole = _there_already(folder, repo, pinned) if media_root is None else None
+        if whole is None:
+            raise
+        return whole  # neither the hub nor the client's cache, but the folder itself is whole
     data = {name: path.read_bytes() for name, path in small.items()}
     manifest = _read_hosted(repo, data)
     media = Path(media_root).resolve() if media_root is not None else folder / MEDIA
@@ -268,8 +274,21 @@ def pull(
         atomic_write_bytes(folder / "manifest.json", text.encode())
     except OSError as error:
         raise AvbenchError(f"cannot write {folder}: {error.strerror or error}") from error
-    whole = read_manifest(folder)
-    return Pulled(folder, pinned, whole, len(manifest.clips) - len(clips))
+    return Pulled(folder, pinned, read_manifest(folder), len(manifest.clips) - len(clips))
+
+
+def _there_already(folder: Path, repo: str, revision: str) -> Pulled | None:
+    """The folder, if it holds just this revision and every hash is right; None otherwise."""
+    try:
+        origin = json.loads((folder / "pulled.json").read_bytes())
+        manifest = read_manifest(folder)
+    except (OSError, ValueError, UsageError):
+        return None
+    clips = [c for c in manifest.clips.values() if c.seen]
+    same = isinstance(origin, dict) and (origin.get("repo"), origin.get("revision")) == (repo, revision)
+    if not same or media_problems(manifest, clips, decode=False):
+        return None
+    return Pulled(folder, revision, manifest, len(manifest.clips) - len(clips))
 
 
 def open_address(address: str, progress: Progress | None = None) -> Manifest:
@@ -507,7 +526,7 @@ def _hub_errors(
     except errors.RevisionNotFoundError as error:
         raise AvbenchError(f"{repo} has no revision {revision}") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        offline = constants.is_offline_mode()
+        offline = constants.HF_HUB_OFFLINE
         why = "HF_HUB_OFFLINE is set" if offline else f"{where} cannot be reached"
         what = f"{path} of {repo}" if path else f"what revision {revision} of {repo} means"
         raise AvbenchError(f"{why}, and {what} is not in the cache; pull it once online") from error

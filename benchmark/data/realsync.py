@@ -23,6 +23,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -33,7 +34,7 @@ import numpy as np
 from avbench.data.inspect import SUPPORT_WINDOWS
 from avbench.manifest import SPLITS, Manifest, write_manifest
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, Tick, ticks
-from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
+from avbench.types import UNSEEN_SHA256, AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
 
 MEDIA_SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".avi", ".ts")
 SUPPORT_HOPS_S = (1, 2, 3, 4)
@@ -258,7 +259,7 @@ def _realsync_entry(row: list[str], labels: Any, split: str) -> Entry | str:
     if not isinstance(labels, dict) or not {"offset_sec", "v_start_i_sec"} <= set(labels):
         return f"{name}: the .json does not give offset_sec and v_start_i_sec"
     offset, start_again = labels["offset_sec"], labels["v_start_i_sec"]
-    if type(start_again) not in (int, float) or Fraction(start_again) != start_s:
+    if type(start_again) not in (int, float) or start_again != float(start_s):
         return f"{name}: the .csv says start {start_text}, the .json {start_again!r}"
     wrong = _offset_problem(offset)
     if wrong:
@@ -418,26 +419,27 @@ class Measured:
     n_samples: int
 
 
-def _find_media(media: Path, stems: set[str]) -> dict[str, Path]:
-    """stem -> file. One look over the folder; a file may also lie flat, without the folders of its stem."""
-    there: dict[str, Path] = {}
+def _find_media(media: Path, stems: set[str]) -> dict[str, list[Path]]:
+    """stem -> the files that may be meant: those at the stem itself, else those of its name in any folder (if no other
+    stem has that name too)."""
+    exact, loose = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
     for path in sorted(media.rglob("*")):
         if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith("."):
-            stem = path.relative_to(media).with_suffix("").as_posix()
-            there.setdefault(stem, path)
-            there.setdefault(f"*/{path.stem}", path)
-    flat = {s: f"*/{s.rpartition('/')[2]}" for s in stems}
-    named = Counter(flat.values())
-    return {
-        stem: there.get(stem) or there[flat[stem]]
-        for stem in stems
-        if stem in there or (flat[stem] in there and named[flat[stem]] == 1)
-    }
+            exact[path.relative_to(media).with_suffix("").as_posix()].append(path)
+            loose[path.stem].append(path)
+    names = Counter(stem.rpartition("/")[2] for stem in stems)
+    found = {}
+    for stem in stems:
+        name = stem.rpartition("/")[2]
+        files = exact.get(stem) or (loose.get(name) if names[name] == 1 else None)
+        if files:
+            found[stem] = files
+    return found
 
 
 def _measure_all(
     media: Path,
-    found: Mapping[str, Path],
+    found: Mapping[str, list[Path]],
     clips: Mapping[str, Entry],
     workers: int,
     progress: Callable[[int, int, str], None] | None,
@@ -445,27 +447,37 @@ def _measure_all(
     """clip id -> what was measured, and clip id -> why its file was refused."""
     seen: dict[str, Measured] = {}
     refused: dict[str, str] = {}
-    jobs = {clip_id: found[e.stem] for clip_id, e in clips.items() if e.stem in found}
+    jobs: dict[str, Path] = {}
+    home = media.resolve()
+    for clip_id, entry in clips.items():
+        files = found.get(entry.stem, [])
+        if len(files) > 1:
+            refused[clip_id] = f"{len(files)} files could be it: {', '.join(map(str, files[:3]))}; leave one there"
+        elif files and not files[0].resolve().is_relative_to(home):
+            refused[clip_id] = f"{files[0]} leads out of the media folder through a link"
+        elif files:
+            jobs[clip_id] = files[0]
 
-    def take(clip_id: str, path: Path, got: tuple[str, int, int] | str) -> None:
+    def take(clip_id: str, got: tuple[str, int, int] | str) -> None:
         if isinstance(got, str):
             refused[clip_id] = got
-        elif not path.resolve().is_relative_to(media.resolve()):
-            refused[clip_id] = f"{path} leads out of the media folder through a link"
         else:
-            seen[clip_id] = Measured(path.relative_to(media).as_posix(), *got)
+            seen[clip_id] = Measured(jobs[clip_id].relative_to(media).as_posix(), *got)
         if progress:
-            progress(len(seen) + len(refused), len(jobs), clip_id)
+            progress(len(seen), len(jobs), clip_id)
 
     if workers <= 1 or len(jobs) < 8:
         for clip_id, path in jobs.items():
-            take(clip_id, path, measure(path, clip_id))
-    else:
+            take(clip_id, measure(path, clip_id))
+        return seen, refused
+    try:
         with ProcessPoolExecutor(workers) as pool:
-            for (clip_id, path), got in zip(
-                jobs.items(), pool.map(measure, jobs.values(), jobs, chunksize=4), strict=True
-            ):
-                take(clip_id, path, got)
+            for clip_id, got in zip(jobs, pool.map(measure, jobs.values(), jobs, chunksize=4), strict=True):
+                take(clip_id, got)
+    except BrokenProcessPool as error:
+        raise AvbenchError(
+            "a process that read media died (a damaged file?); --workers 1 shows at which one"
+        ) from error
     return seen, refused
 
 
@@ -565,9 +577,9 @@ def report(
 ) -> dict[str, Any]:
     """What there is to know of the lists, as plain data.
 
-    ``lists[NAME]``: counts, ``class_histogram`` (21 counts), ``channels``, ``duplicates``, ``support`` (rule -> hop
-    in s -> windows -> segments whose clip holds them), ``media`` (clips seen, missing, refused). ``overlaps``: pairs of
-    lists that share videos or segments. ``warnings``: lines for people.
+    ``lists[NAME]``: counts, ``class_histogram`` (21 counts), ``class_prior`` (21 shares), ``channels``,
+    ``duplicates``, ``support`` (rule -> hop in s -> windows -> segments whose clip holds them), ``media`` (clips seen,
+    missing, refused). ``overlaps``: pairs of lists that share videos or segments. ``warnings``: lines for people.
     """
     published = list(published)
     lists = {one.name: _report_list(one, seen, refused, media) for one in published}
@@ -622,6 +634,7 @@ def _report_list(
         },
         "class_histogram": [labels[c] for c in range(GRID.n_classes)],
         "class_histogram_usable": [usable_labels[c] for c in range(GRID.n_classes)],
+        "class_prior": [labels[c] / len(one.entries) for c in range(GRID.n_classes)],
         "in_sync_share": labels[GRID.class_of(0.0)] / len(one.entries),
         "on_grid": sum(e.offset_s == GRID.offset_of(e.label) for e in one.entries),
         "duplicates": {

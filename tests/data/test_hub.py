@@ -331,6 +331,17 @@ def test_a_changed_file_is_refused_and_not_remembered(
     assert files_of(tmp_path / "out" / "media") == files_of(clicks / "media")
 
 
+def test_a_whole_folder_needs_no_hub(hub: LoopbackHub, cli: Avbench, pushed: str, tmp_path: Path) -> None:
+    assert cli("pull", REPO, "--revision", pushed, "--out", "out").returncode == 0
+    shutil.rmtree(tmp_path / "hf-cache")
+    hub.stop()
+    done = cli("pull", REPO, "--revision", pushed, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    fails(cli("pull", REPO, "--revision", NOBODY, "--out", "out"), "cannot be reached")  # another revision is not there
+    (tmp_path / "out" / "media" / "one.mp4").write_bytes(b"damaged")
+    fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "cannot be reached")
+
+
 def test_a_changed_table_is_refused(hub: LoopbackHub, cli: Avbench, pushed: str) -> None:
     table = pq.read_table(io.BytesIO(hub.repos["dataset", REPO].file("segments.parquet")))
     sink = io.BytesIO()

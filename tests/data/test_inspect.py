@@ -83,8 +83,8 @@ def test_info_prints_the_tables_and_draws_the_figure(
     done = avbench("data", "info", tmp_path / "data", "--plot", tmp_path / "fig1.svg")
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert ["total", "3", "4", "0.3", "6"] in lines
-    assert ["all", "2", "3", "4", "6", "0.3", "300.0", "1.5", "66.7", "%", "33.3", "%"] in lines
+    assert ["total", "3", "4", "0.33", "6"] in lines
+    assert ["all", "2", "3", "4", "6", "0.33", "300.0", "1.5", "66.7", "%", "33.3", "%"] in lines
     svg = (tmp_path / "fig1.svg").read_text()
     assert "audio early" in svg
     assert "speech" in svg  # the events have a panel of their own

@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avbench.data.media import encode_clip, media_sha256, probe
-from avbench.data.realsync import measure, read_lists, support
+from avbench.data.realsync import _realsync_entry, measure, read_lists, support
 from avbench.doctor import click_and_flash
 from avbench.manifest import read_manifest
 from avbench.protocol import Protocol, streaming
-from avbench.types import UsageError
+from avbench.ticks import seconds, ticks
+from avbench.types import OffsetGrid, UsageError
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 MADE_UP = Path(__file__).parent / "lists"
@@ -260,6 +261,48 @@ def test_media_where_they_are_can_be_run_and_the_rest_is_listed(avbench: Avbench
     assert "clip _1_2_3_4_5x_600_900: its media was not there" in checked.stdout
 
 
+def test_a_clip_that_could_be_two_files_is_refused_and_links_are_not_followed_out(
+    avbench: Avbench, tmp_path: Path, clip: Path
+) -> None:
+    media = tmp_path / "media"
+    for folder in ("a", "b"):
+        (media / folder).mkdir(parents=True)
+        shutil.copy(clip, media / folder / "AbCdEfGhI-0_0_300.mp4")
+    (media / "tEsT0000000_0_300.mkv").symlink_to(clip)
+    done = avbench("data", "import-realsync", "--lists", MADE_UP, "--media", media, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "refused: clip AbCdEfGhI-0_0_300: 2 files could be it" in done.stderr
+    assert "refused: clip tEsT0000000_0_300:" in done.stderr
+    assert "through a link" in done.stderr
+    assert not any(c.seen for c in read_manifest(tmp_path / "out" / "normal.evaluation").clips.values())
+    (media / "AbCdEfGhI-0").mkdir()
+    shutil.copy(clip, media / "AbCdEfGhI-0" / "AbCdEfGhI-0_0_300.mp4")  # where it belongs: no doubt
+    (media / "tEsT0000000_0_300.mkv").unlink()
+    done = avbench("data", "import-realsync", "--lists", MADE_UP, "--media", media, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(tmp_path / "out" / "normal.evaluation").clips["AbCdEfGhI-0_0_300"].seen
+
+
+@published
+def test_a_published_list_is_run_on_the_one_real_clip_there_is(avbench: Avbench, tmp_path: Path) -> None:
+    media = PUBLISHED.parent / "media" / "vggsound_h264"
+    if not media.is_dir():
+        pytest.skip("the real clips are not here (shared/media beside the repository)")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    shutil.copy(PUBLISHED / "vggsound_sparse_clean_fixed_offsets.csv", lists)
+    report = imported(avbench, lists, tmp_path / "out", media)
+    (name,) = report["lists"]
+    assert report["lists"][name]["media"]["clips_seen"] == 1
+    data = tmp_path / "out" / name
+    args = ("--iterations", 1, "--workers", 1, "--json", "--n-resamples", 10, "--no-reference-rows")
+    done = avbench("run", "--model", "xcorr", "--data", data, *args)
+    assert done.returncode == 1
+    result = json.loads(done.stdout)
+    assert (result["n_scored"], result["n_total"]) == (1, 444)
+    assert len(result["failures"]) + len(result["unsupported"]) == 443
+
+
 def test_labels_alone_score_a_model_that_looks_at_nothing(avbench: Avbench, tmp_path: Path) -> None:
     imported(avbench, MADE_UP, tmp_path / "out")
     args = ("--data", tmp_path / "out" / "normal.evaluation", "--json", "--n-resamples", 10, "--iterations", 2)
@@ -290,6 +333,34 @@ def test_packets_of_real_clips() -> None:
         assert not isinstance(got, str)
         assert got[1] == info.n_frames
         assert abs(got[2] - info.n_samples) <= 1024, path  # the padding of the last packet
+
+
+@given(
+    video=st.text("ABCabc019_-", min_size=11, max_size=11),
+    t0=st.integers(0, 99_999),
+    length=st.integers(1, 900),
+    broken=st.sampled_from(["", "broken", "broken_silence", "broken_short"]),
+    start_ms=st.integers(0, 899_999),
+    offset_s=st.floats(-2, 2),
+)
+def test_ids_are_taken_apart_as_they_were_put_together(
+    video: str, t0: int, length: int, broken: str, start_ms: int, offset_s: float
+) -> None:
+    start = f"{start_ms // 1000}.{start_ms % 1000:03d}".rstrip("0")
+    start += "0" if start.endswith(".") else ""
+    name = f"{video}_{t0}_{t0 + length}{'_' if broken else ''}{broken}_{start.replace('.', '_')}"
+    labels = {"offset_sec": offset_s, "v_start_i_sec": float(start)}
+    entry = _realsync_entry([name, start, "news"], labels, "test")
+    if start_ms >= 1000 * length:
+        assert "does not lie in a slice" in str(entry)
+        return
+    assert not isinstance(entry, str), entry
+    assert (entry.video_id, entry.clip_id) == (video, f"{video}_{t0}_{t0 + length}")
+    assert (entry.broken, entry.length, entry.start_s) == (broken, 16_000 * length, start_ms / 1000)
+    assert entry.split == ("test_broken" if broken else "test")
+    assert 0 <= 16_000 * entry.start_s - entry.start < 640 + 1e-6
+    assert entry.offset == ticks(round(offset_s, 2))
+    assert entry.label == OffsetGrid().class_of(seconds(entry.offset)) == OffsetGrid().class_of(offset_s)
 
 
 @given(st.lists(st.tuples(st.integers(0, 7500), st.integers(-200, 200)), min_size=1, max_size=6))

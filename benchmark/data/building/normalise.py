@@ -116,7 +116,7 @@ def _write_clip(
     if limit < least:
         picture.skip(limit)
         return None
-    with contextlib.suppress(OSError, ValueError):  # (no record, or one of an interrupted write)
+    with contextlib.suppress(OSError, ValueError, KeyError, MediaError):  # no record or no file, or other ones
         record: dict[str, Any] = json.loads(record_path.read_bytes())
         if record["key"] == key and record["source"] == source and media_sha256(path) == record["sha256"]:
             picture.skip(limit)
