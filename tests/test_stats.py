@@ -387,17 +387,17 @@ def size(metrics: list[str], n_simulations: int, n_clusters: int, per_cluster: i
     return rejected / n_simulations
 
 
-@pytest.mark.parametrize("n_clusters", [10, 40])
-def test_intervals_hold_the_truth_short(n_clusters: int) -> None:
-    n = 300
+@pytest.mark.parametrize(("metrics", "n_clusters"), [(["acc", "mae_s"], 10), (["acc", "map"], 30)])
+def test_intervals_hold_the_truth_short(metrics: list[str], n_clusters: int) -> None:
+    n = 200
     error = 3 * math.sqrt(0.05 * 0.95 / n)  # three standard errors of the simulation, beside the 2 points allowed
-    assert (np.abs(coverage(["acc", "mae_s"], n, n_clusters, 8, 400) - 0.95) < 0.02 + error).all()
+    assert (np.abs(coverage(metrics, n, n_clusters, 8, 300) - 0.95) < 0.02 + error).all()
 
 
 def test_equal_models_are_rarely_called_different_short() -> None:
-    n = 300
+    n = 200
     error = 3 * math.sqrt(0.05 * 0.95 / n)
-    assert (np.abs(size(["acc", "mae_s"], n, 20, 8, 400) - 0.05) < 0.02 + error).all()
+    assert (np.abs(size(["acc", "mae_s", "map"], n, 20, 8, 300) - 0.05) < 0.02 + error).all()
 
 
 MEANS, RANKED = ["acc", "acc_tol1", "balanced_acc", "mae_s"], ["map", "roc_auc"]
@@ -423,8 +423,9 @@ def test_equal_models_are_rarely_called_different(n_clusters: int) -> None:
 
 
 @pytest.mark.slow
-def test_ranked_metrics_too() -> None:
-    """Macro mAP and ROC-AUC cost much more: fewer simulations."""
-    held, rejected = coverage(RANKED, 500, 75, 20, 600), size(RANKED, 500, 75, 20, 600)
-    assert (np.abs(held - 0.95) < allowed(500)).all(), dict(zip(RANKED, held, strict=True))
-    assert (np.abs(rejected - 0.05) < allowed(500)).all(), dict(zip(RANKED, rejected, strict=True))
+@pytest.mark.parametrize(("names", "n_clusters"), [(["map"], 24), (RANKED, 75)])
+def test_ranked_metrics_too(names: list[str], n_clusters: int) -> None:
+    """ROC-AUC, near 1 and skewed, is promised for many videos only (see ``stats._interval``)."""
+    held, rejected = coverage(names, 500, n_clusters, 12, 600), size(names, 500, n_clusters, 12, 600)
+    assert (np.abs(held - 0.95) < allowed(500)).all(), dict(zip(names, held, strict=True))
+    assert (np.abs(rejected - 0.05) < allowed(500)).all(), dict(zip(names, rejected, strict=True))
