@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from entries import make_entry, make_logits
 from pages import assert_stands_alone
 
 from avbench.cli import main
-from avbench.leaderboard.board import assemble
+from avbench.leaderboard.board import Decision, assemble
 from avbench.leaderboard.entries import read_entries
 from avbench.leaderboard.site import write_site
 from avbench.metrics import METRICS, score
@@ -358,3 +359,41 @@ def test_building_loads_no_torch(entries: Path, store: Path, tmp_path: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+# -- hostile text ------------------------------------------------------------------------------------------------------
+
+
+def with_text(text: str, entries: Path, store: Path, out: Path) -> Path:
+    """A site whose entry says ``text`` wherever its makers could write, past the format's own checks."""
+    accepted, _ = read_entries(entries, store)
+    entry = next(e for e in accepted if e.model[1] == "alpha")
+    training = TrainingData.model_construct(status="declared", datasets=[text])
+    card = entry.submission.card.model_copy(
+        update={"description": text, "backbone": text, "head": text, "contact": text, "licence": text}
+        | {"paper_url": text, "code_url": text, "training_data": training}
+    )
+    run = entry.submission.run.model_copy(update={"model": text, "weights_note": text, "environment": {text: text}})
+    changed = replace(entry, submission=entry.submission.model_copy(update={"card": card, "run": run}))
+    log = [Decision.model_construct(date=text, action=text, entry=text, reason=text)]
+    write_site(assemble([changed], store, log), out)
+    return out
+
+
+HOSTILE = (
+    """javascript:alert(1) <script>alert(1)</script> "><img src=x onerror=alert(1)> ' onclick=1 {{7*7}} </style>"""
+)
+
+
+def test_hostile_text_is_only_text(entries: Path, store: Path, tmp_path: Path) -> None:
+    bad = with_text(HOSTILE, entries, store, tmp_path / "bad")
+    harmless = with_text("=harmless", entries, store, tmp_path / "harmless")
+    for name in ("index.html", next(bad.rglob("entries/*/*/*.html")).relative_to(bad)):
+        found = assert_stands_alone((bad / name).read_text(encoding="utf-8"))
+        assert found.tags == assert_stands_alone((harmless / name).read_text(encoding="utf-8")).tags
+        assert HOSTILE in found.text
+        assert not any("javascript" in value for _, n, value in found.attributes if n == "href")
+    assert json.loads((bad / "data.json").read_text())[0]["card"]["backbone"] == HOSTILE
+    (line,) = csv.DictReader(io.StringIO((harmless / "data.csv").read_text()))
+    assert line["backbone"] == "'=harmless", "a spreadsheet would take it for a formula"
+    assert float(line["map"]) > 0
