@@ -31,7 +31,7 @@ from avbench.pages.charts import count_ticks
 from avbench.pages.sections import curve_charts, errors, in_order, slice_tables
 from avbench.results import Answers, Scores, Slice, as_scores
 from avbench.stats import bootstrap_scores, rank_groups
-from avbench.submissions.check import check_latency, claim_problems, entry_of, values
+from avbench.submissions.check import claim_problems, entry_of, values
 from avbench.submissions.format import (
     LATENCY_FILE,
     Folder,
@@ -125,13 +125,14 @@ def _from_cache(path: Path, root: Path, store: Path, labels: Path | None, found:
     try:
         read = read_folder(path)
         track, truth = known(read.submission.track, labels)
-        latency = check_latency(data, read.submission) if (data := read.content.get(LATENCY_FILE)) else None
     except AvbenchError as error:
         found[path] = Refused((_below(path, root), str(error)))
         return True
     scored = load(store, entry_key(read, track, truth))
     if scored is None:
         return False
+    told = read.content.get(LATENCY_FILE)  # the entry was accepted, and it with it
+    latency = LatencyRecord.model_validate_json(told) if told else None
     found[path] = Entry(read.submission, track, truth, scored, latency)
     return True
 
