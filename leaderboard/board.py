@@ -120,7 +120,7 @@ def _ranked(entries: Sequence[Entry], hops: Mapping[str, Mapping[float, Scores]]
 
 def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, Scored]]:
     """The rows that look at nothing, scored on the track's own labels."""
-    found = []
+    found, manifest = [], None
     for name, (label, function) in TRIVIAL.items():
         name_of_row = f"trivial {name}"
         kept = key(name_of_row, track.name, track.signature, track.labels, answers.sha256)
@@ -130,8 +130,9 @@ def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, 
                 SegmentRecord(id, video, video, 0, 0, int(label_))
                 for id, video, label_ in zip(answers.segment_ids, answers.clusters, answers.labels, strict=True)
             ]
-            logits = function(segments, _manifest(track), track.protocol.iterations, SEED)
-            scored = score(name_of_row, track, answers, logits, store)
+            manifest = manifest or _manifest(track)
+            logits = function(segments, manifest, track.protocol.iterations, SEED)
+            scored = score(name_of_row, track, answers, logits, store, report=False)
             save(store, kept, scored)
         found.append((name, label, scored))
     return found

@@ -24,7 +24,7 @@ from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from avbench.atomic import atomic_write_bytes
-from avbench.latency import LatencyRecord, parse_latency
+from avbench.latency import LatencyRecord
 from avbench.metrics import METRICS
 from avbench.pages import fragment
 from avbench.pages.charts import count_ticks
@@ -48,7 +48,7 @@ RANKED_BY = "map"
 SHOWN_ALONG = ("acc", "map", "mae_s")  # metrics shown per window and per category
 N_RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
 FEW_RESAMPLES = 200  # along the windows and by category: intervals for looking at
-FEW_ENTRIES = 4  # computed in this process; more are worth the start of others
+FEW_ENTRIES = 8  # computed in this process; more are worth the start of others
 PARTS_OF_THE_KEY = ("avbench", "avbench.pages", "avbench.pages.templates", "avbench.leaderboard")
 
 
@@ -125,21 +125,16 @@ def _from_cache(path: Path, root: Path, store: Path, labels: Path | None, found:
     try:
         read = read_folder(path)
         track, truth = known(read.submission.track, labels)
-        latency = _latency(read)
     except AvbenchError as error:
         found[path] = Refused((_below(path, root), str(error)))
         return True
     scored = load(store, entry_key(read, track, truth))
     if scored is None:
         return False
+    told = read.content.get(LATENCY_FILE)  # the entry was accepted, and it with it
+    latency = LatencyRecord.model_validate_json(told) if told else None
     found[path] = Entry(read.submission, track, truth, scored, latency)
     return True
-
-
-def _latency(read: Folder) -> LatencyRecord | None:
-    """``UsageError`` if it is not right, or if its own times do not bear its figures out."""
-    data = read.content.get(LATENCY_FILE)
-    return None if data is None else parse_latency(data)
 
 
 def _below(path: Path, root: Path) -> str:
@@ -197,8 +192,9 @@ def _check_and_score(path: Path, store: Path, labels: Path | None) -> str | None
     return None
 
 
-def score(name: str, track: Track, truth: Truth, logits: np.ndarray, store: Path) -> Scored:
-    """Everything that is shown of predictions ``logits`` (N, W, 21), rows in the truth's order."""
+def score(name: str, track: Track, truth: Truth, logits: np.ndarray, store: Path, report: bool = True) -> Scored:
+    """Everything that is shown of predictions ``logits`` (N, W, 21), rows in the truth's order; ``report`` False: not
+    what is drawn for a page of their own."""
     last = np.ascontiguousarray(logits[:, -1])
     # the ranking needs the resampled values of this metric: kept in the cache, they are drawn once
     (ranked,) = rank_groups({name: last}, truth.labels, truth.clusters, RANKED_BY, N_RESAMPLES, SEED, LEVEL, store)
@@ -218,7 +214,8 @@ def score(name: str, track: Track, truth: Truth, logits: np.ndarray, store: Path
     for kind in in_order(set(truth.categories) - {""}):
         rows = np.flatnonzero(category == kind)
         by_category[kind] = Slice(n=len(rows), scores=few(rows, windows - 1))
-    return Scored(scores, curve, by_category, last, _report(track, truth, logits, scores, curve, by_category))
+    drawn = _report(track, truth, logits, scores, curve, by_category) if report else Markup("")
+    return Scored(scores, curve, by_category, last, drawn)
 
 
 def _report(

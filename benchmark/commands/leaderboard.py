@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
     verbs = leaderboard.add_subparsers(metavar="VERB", required=True)
     _add_build(verbs)
     _add_export(verbs)
+    _add_review(verbs)
     _add_redraw(verbs)
     _add_audit(verbs)
 
@@ -59,6 +60,20 @@ def _add_export(verbs: Any) -> None:
     export.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file (csv) or a folder")
     export.add_argument("--dataset", metavar="ORG/NAME", help="eval-results: the benchmark's dataset on the Hub")
     export.add_argument("--url", help="eval-results: where the leaderboard is published")
+
+
+def _add_review(verbs: Any) -> None:
+    review = add_command(
+        verbs,
+        "review",
+        _review,
+        "check the entries that a pull request adds or changes",
+        "Writes DIR/review.md, to be posted beside it. Nothing of the entries is run. Exit code 2: not acceptable.",
+        "avbench leaderboard review --base main/submissions/entries --entries pr/submissions/entries --out review",
+    )
+    review.add_argument("--base", type=Path, required=True, metavar="DIR", help="the accepted entries")
+    review.add_argument("--entries", type=Path, required=True, metavar="DIR", help="the entries with the changes")
+    review.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
 def _add_entries(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +162,17 @@ def _export(args: argparse.Namespace) -> int:
         files = write_eval_results(board, args.out, args.dataset, args.url)
     print("\n".join(map(str, files)))
     return 1 if refused else 0
+
+
+def _review(args: argparse.Namespace) -> int:
+    from avbench.leaderboard.review import review, to_markdown
+    from avbench.results import write_whole
+
+    found = review(args.base, args.entries)
+    text = to_markdown(found)
+    write_whole(args.out / "review.md", text.encode())
+    print(text, end="")
+    return 0 if found.ok else 2
 
 
 def _cache(args: argparse.Namespace) -> Path:

@@ -46,11 +46,12 @@ def make_entry(
     skill: float = 1.0,
     seed: int = 0,
     logits: np.ndarray | None = None,
-    latency: bytes | None = None,
+    ratio: float | None = None,
     claimed: dict[str, float] | None = None,
     **card: Any,
 ) -> Path:
-    """A right entry below ``root``; ``card``: fields that differ from the usual ones."""
+    """A right entry below ``root``; ``ratio``: with a latency.json that says so; ``card``: other fields than the usual
+    ones."""
     windows = track.protocol.iterations
     said = make_logits(truth, windows, skill, seed) if logits is None else logits
     predictions = root / f".{name}-predictions.parquet"
@@ -58,10 +59,10 @@ def make_entry(
     sha256 = write_predictions(predictions, truth.segment_ids, said)
     content = {"predictions.parquet": predictions.read_bytes()}
     predictions.unlink()
-    if latency is not None:
-        content["latency.json"] = latency
-    infos = {key: FileInfo(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for key, data in content.items()}
     fingerprint = hashlib.sha256(f"{name} {seed}".encode()).hexdigest()
+    if ratio is not None:
+        content["latency.json"] = make_latency(ratio, fingerprint)
+    infos = {key: FileInfo(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for key, data in content.items()}
     fields: dict[str, Any] = {
         "org": "acme",
         "name": name,
@@ -96,7 +97,7 @@ def make_entry(
     return write_folder(root, submission, content)
 
 
-def make_latency(ratio: float, seed: int = 0, n: int = 662, **changes: Any) -> bytes:
+def make_latency(ratio: float, fingerprint: str, seed: int = 0, n: int = 662, **changes: Any) -> bytes:
     """A latency.json of steps that take ``ratio`` times a snapshot of 20 ms, all figures from its own times."""
     rng = np.random.default_rng(seed)
     times_ms = (20 * ratio * (1 + 0.02 * rng.standard_normal(n))).tolist()
@@ -105,7 +106,7 @@ def make_latency(ratio: float, seed: int = 0, n: int = 662, **changes: Any) -> b
     fields: dict[str, Any] = {
         "avbench_version": "0.1.0",
         "mode": "step",
-        "model": ModelInfo(name="made-up", backbone="sparsesync", head="apa", fingerprint="0" * 64),
+        "model": ModelInfo(name="made-up", backbone="sparsesync", head="apa", fingerprint=fingerprint),
         "reference": "sparsesync",
         "reference_fingerprint": "0" * 64,
         "device": "cpu",
