@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from avbench.baselines import weights
 from avbench.baselines.mini import load_backbone
 from avbench.metrics import score
 from avbench.paper import records
 from avbench.paper.exhibits import Bootstrap
 from avbench.paper.reported import of_table
 from avbench.training import table5
-from avbench.training.recipes import RECIPES, export_streamsync
+from avbench.training.recipes import RECIPES, _finished, export_streamsync, run
 from avbench.training.streaming import StreamRecipe, StreamSync
 from avbench.types import AvbenchError
 
@@ -99,3 +101,19 @@ def test_the_record_that_ships_is_of_todays_recipes() -> None:
     table = records.table5(Bootstrap(50, 0), read)
     assert all(c.value is not None and c.paper is not None for c in table.cells)
     assert len(table.claims) == 9
+
+
+def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
+    """Weights and card of a recipe in the folder are its end; another recipe's are not."""
+    name = "synchformer-trf"
+    said: list[str] = []
+    for suffix in (".safetensors", ".json"):
+        (tmp_path / f"{name}{suffix}").write_bytes(files(weights).joinpath(f"{name}{suffix}").read_bytes())
+    assert run(name, tmp_path, said.append) == tmp_path / f"{name}.safetensors"
+    assert said == [f"{name}: finished already"]
+    recipe = RECIPES[name]
+    assert isinstance(recipe, StreamRecipe)
+    assert not _finished(tmp_path, replace(recipe, steps=recipe.steps + 1))
+    with (tmp_path / f"{name}.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert not _finished(tmp_path, recipe)
