@@ -101,9 +101,10 @@ class Replays:
             for name in need.models:
                 if self.models[name].load_backbone is not None:
                     wanted.setdefault(self.models[name].backbone_name, {}).update(dict.fromkeys(need.protocols))
+        order = list(dict.fromkeys(protocol for need in needs for protocol in need.protocols))
         passes: dict[tuple[Protocol, ...], list[str]] = {}
         for backbone, protocols in wanted.items():
-            passes.setdefault(tuple(protocols), []).append(backbone)
+            passes.setdefault(tuple(p for p in order if p in protocols), []).append(backbone)
         return passes
 
     def _compute(
