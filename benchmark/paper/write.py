@@ -18,7 +18,9 @@ from avbench.types import AvbenchError
 
 SCHEMA_VERSION = 1
 UNDEFINED = "–"
-REPORTED = "the paper reports (RealSync broadcast video: another data set, so not to be set against these numbers)"
+REPORTED = (
+    "**Reported by the paper** on RealSync broadcast video: another data set, so not to be set against these numbers"
+)
 
 
 def write(exhibit: Exhibit, folder: Path) -> list[Path]:
@@ -67,7 +69,7 @@ def markdown(exhibit: Exhibit, level: int = 1) -> str:
     wide = len(exhibit.columns) > 12  # a distribution: one line a cell is easier to read
     lines += [_long(exhibit) if wide else _grid(exhibit, measured=True), ""]
     if any(c.paper is not None for c in exhibit.cells):
-        lines += [f"**Reported**: {REPORTED}", "", _grid(exhibit, measured=False), ""]
+        lines += [REPORTED, "", _grid(exhibit, measured=False), ""]
     if exhibit.claims:
         lines += ["**Orderings that the paper claims**, and what the paired difference says of them here", ""]
         lines += [verdicts(exhibit.claims), ""]
