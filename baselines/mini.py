@@ -292,8 +292,15 @@ BACKBONES = {
     "synchformer": MiniSynchformer,
     "streamsync-trf": MiniSparseSync,
     "streamsync-lstm": MiniSparseSync,
+    "synchformer-trf": MiniSynchformer,
 }
-HEADS = {"streamsync-trf": StreamingTransformer, "streamsync-lstm": StreamingLSTM}
+HEADS = {
+    "streamsync-trf": StreamingTransformer,
+    "streamsync-lstm": StreamingLSTM,
+    "synchformer-trf": StreamingTransformer,
+}
+# weight files that hold a token map and a head only -> the file of the backbone they belong to
+ON_TOP_OF = {"synchformer-trf": "synchformer"}
 
 
 def card(name: str) -> dict[str, Any]:
@@ -302,7 +309,7 @@ def card(name: str) -> dict[str, Any]:
 
 
 def _tensors(name: str, part: str, path: Path | None = None) -> dict[str, Tensor]:
-    """Float32 tensors of one part ("backbone" or "head") of a weight file, stored as float16."""
+    """Float32 tensors of one part ("backbone", "token_maker" or "head") of a weight file, stored as float16."""
     data = path.read_bytes() if path else files(weights).joinpath(f"{name}.safetensors").read_bytes()
     prefix = f"{part}."
     return {
@@ -315,7 +322,11 @@ def _tensors(name: str, part: str, path: Path | None = None) -> dict[str, Tensor
 def load_backbone(name: str, path: Path | None = None) -> MiniBackbone:
     """An embedded backbone in eval mode: one of BACKBONES; ``path`` reads another weight file of the same make."""
     model = BACKBONES[name]()
-    model.load_state_dict(_tensors(name, "backbone", path))
+    if name in ON_TOP_OF:
+        model.load_state_dict(_tensors(ON_TOP_OF[name], "backbone"))
+        model.token_maker.load_state_dict(_tensors(name, "token_maker", path))
+    else:
+        model.load_state_dict(_tensors(name, "backbone", path))
     if path is None:
         model.trained_on = card(name)["trained_on"]
     return model.eval()
@@ -324,6 +335,7 @@ def load_backbone(name: str, path: Path | None = None) -> MiniBackbone:
 def load_head(name: str, path: Path | None = None) -> StreamingTransformer | StreamingLSTM:
     """The streaming head that belongs to an embedded StreamSync backbone, in eval mode: one of HEADS."""
     tensors = _tensors(name, "head", path)
-    head = HEADS[name](len(tensors["ln_f.weight"]))
+    layers = {key.split(".")[1] for key in tensors if key.startswith("blocks.")}
+    head = HEADS[name](len(tensors["ln_f.weight"]), layers=len(layers) or 3)
     head.load_state_dict(tensors)
     return head.eval()

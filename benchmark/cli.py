@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from avbench import __version__
-from avbench.commands import compare, data, doctor, latency, leaderboard, run, submit, train, weights
+from avbench.commands import compare, data, doctor, latency, leaderboard, paper, report, run, submit, train, weights
 from avbench.commands.common import SIGN, complain
 
-COMMANDS = (run, compare, latency, data, weights, train, submit, leaderboard, doctor)  # in the order of the help
+# in the order of the help
+COMMANDS = (run, report, compare, paper, latency, data, weights, train, submit, leaderboard, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from avbench.results import (
     MAX_PREDICTIONS_BYTES,
     Answers,
     RunResult,
+    answers_of,
     read_bytes,
     read_predictions,
     read_run,
@@ -136,7 +137,7 @@ def _read(path: Path | str) -> _Run:
             raise UsageError(
                 f"{folder}: run.json has been changed: its signature says {name} {found[name]}, its fields say {said}"
             )
-    ids, streams = read_predictions(_file(folder, result, "predictions"))
+    ids, streams = read_predictions(run_file(folder, result, "predictions"))
     iterations = int(result.protocol["iterations"])  # type: ignore[arg-type]  # checked with the signature
     if streams.shape[1] != iterations:
         raise UsageError(f"{folder}: the predictions hold {streams.shape[1]} iterations, the protocol has {iterations}")
@@ -157,7 +158,7 @@ def _own_fields(result: RunResult, folder: Path) -> dict[str, str]:
     return signature_fields(f"{signature}|m:{model}|d:{data}|v{result.avbench_version}")
 
 
-def _file(folder: Path, result: RunResult, name: str) -> Path:
+def run_file(folder: Path, result: RunResult, name: str) -> Path:
     """A file that run.json names, unchanged since; it must lie beside run.json."""
     reference = result.files.get(name)
     if reference is None:
@@ -178,9 +179,9 @@ def _truth_of_runs(a: _Run, b: _Run) -> Answers:
             )
         if "segments" not in run.result.files:
             raise UsageError(f"{run.folder} holds no labels (an older avbench made it): name its data with --data")
-    first, second = (read_segments(_file(run.folder, run.result, "segments")) for run in (a, b))
-    known = {s: (label, video) for s, label, video in zip(*first, strict=True)}
-    for s, label, video in zip(*second, strict=True):
+    first, second = (read_segments(run_file(run.folder, run.result, "segments")) for run in (a, b))
+    known = {s: (label, video) for s, label, video in zip(*first[:3], strict=True)}
+    for s, label, video in zip(*second[:3], strict=True):
         if known.get(s, (label, video)) != (label, video):
             raise UsageError(f"segment {s} has another label or video in {a.folder} than in {b.folder}")
     return first
@@ -194,8 +195,7 @@ def _truth_of_data(run: _Run, data: str, progress: Progress | None) -> Answers:
     part = whole.limit(run.result.n_total) if run.result.n_total else whole
     for manifest in (whole, part):
         if manifest.sha256 == facts.manifest_sha256:
-            ids, videos = (tuple(getattr(s, name) for s in manifest.segments) for name in ("id", "video_id"))
-            return Answers(ids, np.array([s.offset_class for s in manifest.segments], np.int64), videos)
+            return answers_of(manifest.segments)
     raise UsageError(
         f"{data} is not the data of {run.folder}: data ({whole.sha256[:12]} and {facts.manifest_sha256[:12]}) differ"
     )

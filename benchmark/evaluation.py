@@ -64,8 +64,8 @@ def evaluate(
     device: str = "cpu",
     options: ModelOptions | None = None,
 ) -> RunResult:
-    """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet`` and ``segments.parquet``
-    into ``out``.
+    """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet``, ``segments.parquet`` and the page
+    ``run.html`` into ``out``.
 
     ``model``: a registry name or ``file.py:Class[+head]``. ``data``: a SynthSync name or a manifest folder. ``limit``:
     only the first segments. ``protocol``: :func:`avbench.protocol.streaming` if None. ``store``: a folder, the user's
@@ -78,6 +78,7 @@ def evaluate(
     score is: all are null, with a warning. ``UsageError``: an impossible request; ``AvbenchError``: out or store not
     usable.
     """
+    from avbench.pages.run_report import write_report
     from avbench.results import (
         SEGMENTS_FILE,
         DataInfo,
@@ -85,6 +86,7 @@ def evaluate(
         FileRef,
         Latency,
         RunResult,
+        answers_of,
         write_predictions,
         write_run,
         write_segments,
@@ -190,6 +192,7 @@ def evaluate(
         created=started.isoformat(timespec="seconds"),
     )
     write_run(result, folder)
+    write_report(result, folder, None if hidden else answers_of(segments), logits)
     return result
 
 

@@ -188,12 +188,14 @@ def parse_latency(data: bytes, path: Path | str = LATENCY_FILE) -> LatencyRecord
         raise UsageError(f"{path}: it holds no times")
     expected, reference = summary(record.times_ms), summary(record.snapshot_times_ms)
     slowest = max(record.times_ms)
+    ratio = record.ratio_to_snapshot if record.mode == "streams" else expected.p50_ms / max(reference.p50_ms, 1e-9)
     for name, found, said in (
         ("n", len(record.times_ms), record.n),
         ("p50_ms", expected.p50_ms, record.p50_ms),
         ("p90_ms", slowest if expected.p90_ms is None else expected.p90_ms, record.p90_ms),
         ("iqr_over_median", expected.iqr_over_median, record.iqr_over_median),
         ("snapshot.p50_ms", reference.p50_ms, record.snapshot.p50_ms),
+        ("ratio_to_snapshot", ratio, record.ratio_to_snapshot),
     ):
         if not np.isclose(found, said, rtol=1e-9):
             raise UsageError(f"{path}: field {name} is {said:g}, but its own times give {found:g}")
@@ -420,7 +422,8 @@ def measure(
     from avbench.registry import ModelOptions, load, resolve
     from avbench.store import SnapshotStore
 
-    samples = samples or (LEADERBOARD_SAMPLES if leaderboard or mode == "streams" else SAMPLES)
+    if samples is None:
+        samples = LEADERBOARD_SAMPLES if leaderboard or mode == "streams" else SAMPLES
     _check_request(mode, samples, threads, hop_s, leaderboard, seed)
     device = check_device(device)
     options = replace(options or ModelOptions(), quick=device == "cpu")

@@ -21,6 +21,7 @@ FORMATS = (".svg", ".png")
 # distinguishable in grey and for colour-blind readers (Okabe and Ito's palette)
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 MARKERS = "osD^vPX"
+STYLES = ("-", "--", ":", "-.")
 
 
 @contextlib.contextmanager
@@ -62,32 +63,40 @@ def _rendered(figure: Figure, kind: str) -> bytes:
 
 
 def plot_sweep(rows: Sequence[SweepRow], path: Path, title: str = "", metrics: Sequence[str] = ("acc", "map")) -> None:
-    """Metrics against the number of windows (or, if only hops vary, against the hop), with 95 % bands.
+    """Metrics against the number of windows and, if hops vary, against the hop, with 95 % bands.
 
-    One panel a metric, one line a model and hop. Errors as in :func:`write_figure`.
+    One column of panels a metric; a row of panels over the windows, one over the hops, or both. A colour is a model, a
+    line style the hop (over windows) or the number of windows (over hops). Errors as in :func:`write_figure`.
     """
     check_format(path)
-    over_windows = len({row.iterations for row in rows}) > 1
-    lines: dict[str, list[SweepRow]] = {}
-    several_hops = over_windows and len({row.hop_s for row in rows}) > 1
-    for row in rows:
-        lines.setdefault(f"{row.model}, hop {row.hop_s:g} s" if several_hops else row.model, []).append(row)
-    with drawing(4.2 * len(metrics), 3.4) as figure:
-        axes = figure.subplots(1, len(metrics), squeeze=False)[0]
-        for axis, name in zip(axes, metrics, strict=True):
-            for i, (label, points) in enumerate(lines.items()):
-                x = [p.iterations if over_windows else p.hop_s for p in points]
-                estimates = [p.scores[name] for p in points]
-                colour = COLOURS[i % len(COLOURS)]
-                axis.plot(
-                    x, [e.value for e in estimates], marker=MARKERS[i % len(MARKERS)], ms=4, c=colour, label=label
-                )
-                low, high = [e.ci_low for e in estimates], [e.ci_high for e in estimates]
-                axis.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
-            axis.set_xlabel("windows seen" if over_windows else "hop (s)")
-            axis.set_ylabel(METRICS[name].title)
-            axis.grid(alpha=0.25, lw=0.5)
-        axes[0].legend(frameon=False, fontsize=8)
+    kinds = []
+    if len({row.iterations for row in rows}) > 1 or len({row.hop_s for row in rows}) == 1:
+        kinds.append(("iterations", "hop_s", "windows seen", "hop {:g} s"))
+    if len({row.hop_s for row in rows}) > 1:
+        kinds.append(("hop_s", "iterations", "hop (s)", "{:g} windows"))
+    models = list(dict.fromkeys(row.model for row in rows))
+    with drawing(4.2 * len(metrics) + 0.6, 3.4 * len(kinds)) as figure:
+        grid = figure.subplots(len(kinds), len(metrics), squeeze=False)
+        for axes, (along, apart, label, words) in zip(grid, kinds, strict=True):
+            others = sorted({getattr(row, apart) for row in rows})
+            for axis, name in zip(axes, metrics, strict=True):
+                for i, model in enumerate(models):
+                    for j, other in enumerate(others):
+                        points = [row for row in rows if row.model == model and getattr(row, apart) == other]
+                        points.sort(key=lambda row: getattr(row, along))
+                        x = [getattr(p, along) for p in points]
+                        estimates = [p.scores[name] for p in points]
+                        colour, line = COLOURS[i % len(COLOURS)], STYLES[j % len(STYLES)]
+                        mark = MARKERS[i % len(MARKERS)]
+                        text = model if len(others) == 1 else f"{model}, {words.format(other)}"
+                        axis.plot(x, [e.value for e in estimates], ls=line, marker=mark, ms=4, c=colour, label=text)
+                        low, high = [e.ci_low for e in estimates], [e.ci_high for e in estimates]
+                        axis.fill_between(x, low, high, color=colour, alpha=0.12 / len(others), lw=0)
+                axis.set_xlabel(label)
+                axis.set_ylabel(METRICS[name].title)
+                axis.grid(alpha=0.25, lw=0.5)
+            lines = axes[0].get_legend_handles_labels()[1]
+            axes[0].legend(frameon=False, fontsize=8 if len(lines) < 7 else 6)
         if title:
             figure.suptitle(title, fontsize=9)
         write_figure(figure, path)

@@ -162,6 +162,7 @@ _BACKBONES = {
         "mini Synchformer-like backbone: towers over 0.64 s segments",
         _SYNTHSYNC,
         {"synthsync": "synchformer"},
+        heads={"trf": "synchformer-trf"},
         family="synchformer",
     ),
     "xcorr": _Backbone("classical", "motion energy against sound onset strength, no learning", "nothing", {}),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from avbench.plan import keys_of
+from avbench.plan import SnapshotKey, key_rows
 from avbench.protocol import Protocol
 from avbench.store import SnapshotStore
 from avbench.types import ClipRecord, NonFiniteError, SegmentRecord, Snapshot, StreamingHead, UsageError
@@ -33,7 +33,7 @@ def gather(
     logits = np.empty((len(segments), protocol.iterations, protocol.grid.n_classes), np.float32)
     tokens = None
     for clip_id, rows in rows_of.items():
-        keys = [key for row in rows for key in keys_of(protocol, segments[row])]
+        keys = key_rows(protocol, [segments[row] for row in rows]).reshape(-1, len(SnapshotKey._fields))
         some_logits, some_tokens = store.get(fingerprint, clips[clip_id].sha256, keys)
         logits[rows] = some_logits.reshape(len(rows), *logits.shape[1:])
         if some_tokens is not None:

@@ -21,6 +21,8 @@ UNDEFINED = "–"
 
 def render(result: RunResult, folder: Path) -> str:
     """The header, the table, the slices, where the files are, and what to try next."""
+    from avbench.results import REPORT_FILE
+
     if result.data.labels == "hidden":
         return _without_scores(result, folder)
     parts = [_header(result), _table(result), *_slices(result)]
@@ -33,7 +35,12 @@ def render(result: RunResult, folder: Path) -> str:
         parts.append(f"{n} of {OffsetGrid().n_classes} classes have no segment; means over classes leave them out")
     parts += _model_notes(result)
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
-    parts += [f"files   {folder}: {names}", f"signature  {result.signature}", f"next    {_next(result)}"]
+    parts += [
+        f"report  {folder / REPORT_FILE}",
+        f"files   {folder}: {names}",
+        f"signature  {result.signature}",
+        f"next    {_next(result)}",
+    ]
     return "\n".join(parts)
 
 

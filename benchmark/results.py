@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 PREDICTIONS_FILE = "predictions.parquet"
+REPORT_FILE = "run.html"
 SEGMENTS_FILE = "segments.parquet"
 SCHEMA_FILE = Path(__file__).parent / "schemas" / "run_result.v1.json"
 MAX_RUN_BYTES = 64 * 2**20
@@ -343,6 +344,16 @@ class Answers(NamedTuple):
     segment_ids: tuple[str, ...]
     labels: np.ndarray  # (N,) int64, offset classes
     videos: tuple[str, ...]  # the clusters of the bootstrap
+    categories: tuple[str, ...] = ()  # empty where not told
+
+
+def answers_of(segments: Sequence[SegmentRecord]) -> Answers:
+    return Answers(
+        tuple(s.id for s in segments),
+        np.array([s.offset_class for s in segments], np.int64),
+        tuple(s.video_id for s in segments),
+        tuple(s.category for s in segments),
+    )
 
 
 def write_segments(path: Path, segments: Sequence[SegmentRecord]) -> str:
@@ -384,12 +395,12 @@ def read_segments(path: Path) -> Answers:
     if table is None:
         raise UsageError(f"{path} has other columns than segment_id, video_id, offset_class and category")
     ids, videos = table.column("segment_id").to_pylist(), table.column("video_id").to_pylist()
-    labels = table.column("offset_class").to_pylist()
-    if None in ids or None in videos or len(set(ids)) != len(ids):
+    labels, categories = table.column("offset_class").to_pylist(), table.column("category").to_pylist()
+    if None in ids or None in videos or None in categories or len(set(ids)) != len(ids):
         raise UsageError(f"{path} has an empty cell, or names a segment twice")
     if any(label is None or not 0 <= label < N_CLASSES for label in labels):
         raise UsageError(f"{path} has a label outside the classes 0 ... {N_CLASSES - 1}")
-    return Answers(tuple(ids), np.array(labels, np.int64), tuple(videos))
+    return Answers(tuple(ids), np.array(labels, np.int64), tuple(videos), tuple(categories))
 
 
 def _segments_schema() -> pa.Schema:

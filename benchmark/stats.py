@@ -10,6 +10,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -59,11 +60,18 @@ def resamples(clusters: Any, n_resamples: int = 1000, seed: int = 0) -> Resample
     distinct, cluster = np.unique(names, return_inverse=True)
     if seed < 0:
         raise UsageError(f"seed is {seed}; it must be 0 or more")
-    generator, n = np.random.default_rng(seed), len(distinct)
+    return Resamples(cluster, _drawn_counts(len(distinct), n_resamples, seed))
+
+
+@lru_cache(maxsize=8)
+def _drawn_counts(n: int, n_resamples: int, seed: int) -> np.ndarray:
+    """(n_resamples, n) int32, read only: many models are resampled over the same videos, drawn once."""
+    generator = np.random.default_rng(seed)
     counts = np.empty((n_resamples, n), np.int32)
     for row in counts:
         row[:] = np.bincount(generator.integers(n, size=n), minlength=n)
-    return Resamples(cluster, counts)
+    counts.flags.writeable = False
+    return counts
 
 
 def cluster_weights(clusters: Any, n_resamples: int = 1000, seed: int = 0) -> np.ndarray:

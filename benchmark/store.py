@@ -33,13 +33,13 @@ _forbidden = 0  # depth of SnapshotStore.forbidden() blocks
 
 
 class _Shard(NamedTuple):
-    keys: list[SnapshotKey]
+    keys: np.ndarray  # (M, 5) int64, the fields of SnapshotKey
     logits: np.ndarray
     token: np.ndarray | None
 
     @classmethod
     def empty(cls, logits: np.ndarray, token: np.ndarray | None) -> _Shard:
-        return cls([], logits[:0], None if token is None else token[:0])
+        return cls(_rows([]), logits[:0], None if token is None else token[:0])
 
 
 class SnapshotStore:
@@ -59,7 +59,7 @@ class SnapshotStore:
     def missing(self, model: str, media: str, keys: Sequence[SnapshotKey]) -> list[SnapshotKey]:
         """Those of ``keys`` that are not stored, sorted and without duplicates."""
         shard = self._read(model, media)
-        return sorted(set(keys) - set(shard.keys if shard else ()))
+        return sorted(set(keys) - set(_tuples(shard.keys) if shard else ()))
 
     def put(
         self, model: str, media: str, keys: Sequence[SnapshotKey], logits: np.ndarray, tokens: np.ndarray | None = None
@@ -77,23 +77,25 @@ class SnapshotStore:
             path.parent.mkdir(exist_ok=True)
             with _locked(path):
                 old = self._read(model, media) or _Shard.empty(logits, tokens)
-                merged = _merge(path, old, _Shard(list(keys), logits, tokens))
+                merged = _merge(path, old, _Shard(_rows(keys), logits, tokens))
                 if len(merged.keys) > len(old.keys):
                     atomic_write_bytes(path, _to_bytes(merged, model, media))
 
-    def get(self, model: str, media: str, keys: Sequence[SnapshotKey]) -> tuple[np.ndarray, np.ndarray | None]:
-        """``logits`` (K, 21) float32 and ``tokens`` (K, D) float32 or None, in the order of ``keys``.
+    def get(
+        self, model: str, media: str, keys: Sequence[SnapshotKey] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """``logits`` (K, 21) float32 and ``tokens`` (K, D) float32 or None, in the order of ``keys``: a sequence, or
+        their fields (K, 5) int64 (see ``plan.key_rows``).
 
         ``StoreError`` if one of them is not stored.
         """
-        shard = self._read(model, media)
-        row = {key: i for i, key in enumerate(shard.keys)} if shard else {}
-        absent = sum(key not in row for key in keys)
+        shard, wanted = self._read(model, media), _rows(keys)
+        rows = _find(shard.keys, wanted) if shard else np.full(len(wanted), -1)
+        absent = int((rows < 0).sum())
         if shard is None or absent:
             raise StoreError(
-                f"{absent} of {len(keys)} snapshots are not in {self._path(model, media)}; compute them first"
+                f"{absent} of {len(wanted)} snapshots are not in {self._path(model, media)}; compute them first"
             )
-        rows = [row[key] for key in keys]
         return shard.logits[rows], None if shard.token is None else shard.token[rows]
 
     def verify(self) -> list[str]:
@@ -212,24 +214,47 @@ def _check_put(keys: Sequence[SnapshotKey], logits: np.ndarray, tokens: np.ndarr
         raise StoreError("a snapshot is put twice at once")
 
 
+def _rows(keys: Sequence[SnapshotKey] | np.ndarray) -> np.ndarray:
+    """(K, 5) int64."""
+    return np.asarray(keys, np.int64).reshape(-1, len(SnapshotKey._fields))
+
+
+def _tuples(rows: np.ndarray) -> Iterator[tuple[int, ...]]:
+    """Equal to the keys they are the fields of."""
+    return map(tuple, rows.tolist())
+
+
+def _find(stored: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each of ``wanted`` (K, 5) is in ``stored`` (M, 5), which has none twice; -1 where it is not."""
+    both = np.concatenate([stored, wanted])
+    if not len(both):
+        return np.empty(0, np.int64)
+    order = np.lexsort(both.T[::-1])
+    begins = np.any(both[order][1:] != both[order][:-1], axis=1)
+    same = np.empty(len(both), np.int64)  # equal keys, equal numbers
+    same[order] = np.concatenate([[0], np.cumsum(begins)])
+    place = np.full(same.max() + 1, -1)
+    place[same[: len(stored)]] = np.arange(len(stored))
+    return place[same[len(stored) :]]
+
+
 def _merge(path: Path, old: _Shard, new: _Shard) -> _Shard:
     """Both, sorted by key; where both have a snapshot the old one stays."""
     if (old.token is None) != (new.token is None) or old.logits.shape[1:] != new.logits.shape[1:]:
         raise StoreError(f"{path} holds snapshots of another shape; nothing is stored")
     if old.token is not None and new.token is not None and old.token.shape[1:] != new.token.shape[1:]:
         raise StoreError(f"{path} holds tokens of another width; nothing is stored")
-    known = set(old.keys)
-    fresh = [i for i, key in enumerate(new.keys) if key not in known]
-    keys = old.keys + [new.keys[i] for i in fresh]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
+    fresh = _find(old.keys, new.keys) < 0
+    keys = np.concatenate([old.keys, new.keys[fresh]])
+    order = np.lexsort(keys.T[::-1])
     token = None
     if old.token is not None and new.token is not None:
         token = np.concatenate([old.token, new.token[fresh]])[order]
-    return _Shard([keys[i] for i in order], np.concatenate([old.logits, new.logits[fresh]])[order], token)
+    return _Shard(keys[order], np.concatenate([old.logits, new.logits[fresh]])[order], token)
 
 
 def _to_bytes(shard: _Shard, model: str, media: str) -> bytes:
-    arrays = {"keys": np.array(shard.keys, np.int64), "logits": shard.logits}
+    arrays = {"keys": shard.keys, "logits": shard.logits}
     if shard.token is not None:
         arrays["token"] = shard.token
     meta = {"schema_version": SCHEMA_VERSION, "model": model, "media": media, "sha256": _checksum(arrays, model, media)}
@@ -254,7 +279,7 @@ def _from_bytes(path: Path, data: bytes) -> tuple[_Shard, dict[str, str]]:
         raise _damaged(path, "wrong checksum")
     if [found["model"][:_NAME_DIGITS], found["media"][:_NAME_DIGITS]] != [path.parent.name, path.stem]:
         raise _damaged(path, "it is of another model or clip")
-    return _Shard([SnapshotKey(*row) for row in keys.tolist()], logits, token), found
+    return _Shard(_rows(keys), logits, token), found
 
 
 def _checksum(arrays: dict[str, np.ndarray], model: str, media: str) -> str:

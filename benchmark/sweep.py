@@ -16,13 +16,15 @@ import numpy as np
 
 from avbench.baselines.trivial import TRIVIAL
 from avbench.evaluation import Progress, default_store, read_data
-from avbench.protocol import Protocol
+from avbench.protocol import SUPPORTS, Protocol
 from avbench.registry import ModelOptions
 from avbench.ticks import seconds, ticks
 from avbench.types import AvbenchError, UsageError
 
 if TYPE_CHECKING:
     from avbench.stats import Difference, Estimate
+
+OWN_SUPPORT = "each setting on all segments that hold it: do not compare settings, longer streams are other segments"
 
 
 class SweepRow(NamedTuple):
@@ -57,6 +59,7 @@ def sweep(
     hops_s: Sequence[float] = (2.0,),
     iterations: Sequence[int] = (18,),
     selection: str = "final",
+    support: str = "common",
     limit: int | None = None,
     store: Path | str | None = None,
     workers: int | None = None,
@@ -65,7 +68,8 @@ def sweep(
     progress: Progress | None = None,
     options: ModelOptions | None = None,
 ) -> list[SweepRow]:
-    """Scores of every model at every hop x window count, on the segments that all settings hold.
+    """Scores of every model at every hop x window count, on the segments that all settings hold (``support``
+    "common") or each setting on all segments that it holds ("own": then only models are compared, not settings).
 
     Each row is compared, paired over the same resampled videos, with the first model at the same setting; the first
     model's rows are compared with its first setting. ``selection``: "final" or "best_iter" (each metric at the best of
@@ -80,27 +84,39 @@ def sweep(
 
     if selection not in ("final", "best_iter"):
         raise UsageError(f"selection is {selection!r}; a sweep knows final and best_iter")
+    if support not in SUPPORTS:
+        raise UsageError(f"support is {support!r}; it must be one of {', '.join(SUPPORTS)}")
+    if not models or not hops_s or not iterations:
+        raise UsageError("a sweep needs at least one model, one hop and one number of windows")
     computed = replace(options or ModelOptions(), quick=True)
     plain = {name for name in models if name in TRIVIAL or name.partition("+")[0] == "xcorr"}
     resolved = {name: resolve(name, None if name in plain else computed) for name in models}
     manifest = read_data(data, split, progress, limit)
     counts = sorted(set(iterations))
     settings = tuple((ticks(hop_s), n) for hop_s in hops_s for n in counts)
-    protocols = [
-        Protocol(hop=ticks(hop_s), iterations=counts[-1], support="common", common_support=settings) for hop_s in hops_s
-    ]
-    segments = [s for s in manifest.segments if protocols[0].supports(s, manifest.clips[s.clip_id])]
-    if not segments:
-        raise UsageError(
-            f"no segment of {manifest.name} holds all of hops {', '.join(f'{h:g}' for h in hops_s)} s x "
-            f"{', '.join(map(str, counts))} windows: sweep fewer hops or windows at once"
-        )
+    # (hop, windows) -> how it is planned: at the largest count, whose beginnings the shorter streams are, or by itself
+    planned = {
+        (hop, n): Protocol(hop=hop, iterations=counts[-1], support="common", common_support=settings)
+        if support == "common"
+        else Protocol(hop=hop, iterations=n)
+        for hop, n in settings
+    }
+    protocols = list(dict.fromkeys(planned.values()))
+    held = {p: [s for s in manifest.segments if p.supports(s, manifest.clips[s.clip_id])] for p in protocols}
+    for (hop, n), protocol in planned.items():
+        if not held[protocol]:
+            what = (
+                f"hop {seconds(hop):g} s x {n} windows"
+                if support == "own"
+                else f"all of hops {', '.join(f'{h:g}' for h in hops_s)} s x {', '.join(map(str, counts))} windows"
+            )
+            raise UsageError(f"no segment of {manifest.name} holds {what}: sweep fewer hops or windows at once")
     loaded = {name: load(model) for name, model in resolved.items()}
     backbones = {m.backbone_name: m.load_backbone for m in loaded.values() if m.load_backbone is not None}
     opened = SnapshotStore(store or default_store())
     tell = (lambda done, total, item: progress("decoding and snapshots", done, total, item)) if progress else None
     report = compute(
-        replace(manifest, segments=tuple(segments)),
+        manifest,
         protocols,
         backbones,
         opened,
@@ -112,48 +128,48 @@ def sweep(
         raise AvbenchError(
             f"{len(report.failures)} segments failed, first clip {first.clip_id}: {first.reason}; a sweep needs all"
         )
-    labels = np.array([s.offset_class for s in segments])
-    videos = np.array([s.video_id for s in segments])
+    streams_of: dict[tuple[str, Protocol], np.ndarray] = {}
 
     def predictions(name: str, protocol: Protocol) -> np.ndarray:
-        """(N, W, 21) at the largest count; causal, so shorter streams are its beginnings."""
-        model = loaded[name]
-        if model.load_backbone is None:
-            return TRIVIAL[model.name][1](segments, manifest, protocol.iterations, seed)
-        stored = gather(opened, manifest.clips, segments, protocol, report.fingerprints[model.backbone_name])
-        return replay(model.head, *stored, seconds(protocol.hop))  # type: ignore[arg-type]
+        """(N, W, 21): what the model says after each window."""
+        if (name, protocol) not in streams_of:
+            model, segments = loaded[name], held[protocol]
+            if model.load_backbone is None:
+                found = TRIVIAL[model.name][1](segments, manifest, protocol.iterations, seed)
+            else:
+                stored = gather(opened, manifest.clips, segments, protocol, report.fingerprints[model.backbone_name])
+                found = replay(model.head, *stored, seconds(protocol.hop))  # type: ignore[arg-type]
+            streams_of[name, protocol] = found
+        return streams_of[name, protocol]
 
     rows: list[SweepRow] = []
     first_model: dict[tuple[float, int], dict[str, np.ndarray]] = {}
     for name in models:
-        for protocol in protocols:
-            hop_s = seconds(protocol.hop)
-            streams = predictions(name, protocol)
-            for n in counts:
-                chosen = selected_logits(streams[:, :n], labels, selection)
-                scores = {
-                    metric: bootstrap_scores(logits, labels, videos, n_resamples, seed, metrics=[metric])[metric]
-                    for metric, logits in chosen.items()
-                }
-                reference, other = "", None
-                if name == models[0]:
-                    first_model[hop_s, n] = chosen
-                    start = next(iter(first_model))
-                    if (hop_s, n) != start:
-                        reference, other = f"{name}, hop {start[0]:g} s, {start[1]} windows", first_model[start]
-                else:
-                    reference, other = f"{models[0]}, same setting", first_model[hop_s, n]
-                against = {
-                    metric: paired_difference(
-                        chosen[metric], logits, labels, videos, n_resamples, seed, metrics=[metric]
-                    )[metric]
-                    for metric, logits in (other or {}).items()
-                }
-                rows.append(
-                    SweepRow(
-                        name, hop_s, n, selection, len(segments), len(manifest.segments), scores, reference, against
-                    )
-                )
+        for (hop, n), protocol in planned.items():
+            hop_s, segments = seconds(hop), held[protocol]
+            labels = np.array([s.offset_class for s in segments])
+            videos = np.array([s.video_id for s in segments])
+            chosen = selected_logits(predictions(name, protocol)[:, :n], labels, selection)
+            scores = {
+                metric: bootstrap_scores(logits, labels, videos, n_resamples, seed, metrics=[metric])[metric]
+                for metric, logits in chosen.items()
+            }
+            reference, other = "", None
+            if name == models[0]:
+                first_model[hop_s, n] = chosen
+                start = next(iter(first_model))
+                if (hop_s, n) != start and support == "common":
+                    reference, other = f"{name}, hop {start[0]:g} s, {start[1]} windows", first_model[start]
+            else:
+                reference, other = f"{models[0]}, same setting", first_model[hop_s, n]
+            against = {
+                metric: paired_difference(chosen[metric], logits, labels, videos, n_resamples, seed, metrics=[metric])[
+                    metric
+                ]
+                for metric, logits in (other or {}).items()
+            }
+            n_scored, n_total = len(segments), len(manifest.segments)
+            rows.append(SweepRow(name, hop_s, n, selection, n_scored, n_total, scores, reference, against))
     return rows
 
 
@@ -167,13 +183,17 @@ def render(rows: Sequence[SweepRow]) -> str:
         return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
     titles = [m.title for m in METRICS.values()]
+    first = rows[0]
+    common = len({row.n_scored for row in rows}) == 1
     table = [
         [row.model, f"{row.hop_s:g}", row.iterations, *(interval(*row.scores[name]) for name in METRICS)]
+        + ([] if common else [f"{row.n_scored}/{row.n_total}"])
         for row in rows
     ]
-    text = tabulate(table, ["model", "hop (s)", "windows", *titles], tablefmt="plain", disable_numparse=True)
-    first = rows[0]
-    text += f"\n{first.selection} iteration · {first.n_scored}/{first.n_total} segments hold every setting · 95 %"
+    headers = ["model", "hop (s)", "windows", *titles, *([] if common else ["n"])]
+    text = tabulate(table, headers, tablefmt="plain", disable_numparse=True)
+    scored = f"{first.n_scored}/{first.n_total} segments hold every setting" if common else OWN_SUPPORT
+    text += f"\n{first.selection} iteration · {scored} · 95 %"
     differences = [
         [row.model, f"{row.hop_s:g}", row.iterations]
         + [interval(d["difference"], d["ci_low"], d["ci_high"]) for d in row.against.values()]

@@ -48,11 +48,8 @@ def test_a_run_prints_a_table_and_leaves_two_files(avbench_process: Avbench, cli
         assert row in done.stdout
     assert "4/4" in done.stdout
     assert "decoding and snapshots" in done.stderr
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "predictions.parquet",
-        "run.json",
-        "segments.parquet",
-    ]
+    files = ["predictions.parquet", "run.html", "run.json", "segments.parquet"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == files
 
     run = read_run(tmp_path / "out")
     assert (run.n_scored, run.n_total, run.incomplete, run.failures) == (4, 4, False, [])

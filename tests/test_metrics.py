@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,6 +222,8 @@ def recipe(seed: int, mode: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     logits = generator.standard_normal((n, 21))
     logits[np.arange(n), labels] += 1.5
     logits[np.arange(n), np.clip(labels + generator.integers(-1, 2, size=n), 0, 20)] += 1
+    if mode == "absent":
+        labels = np.where(labels == 7, 8, labels)
     return (logits.astype(np.float16) if mode == "half" else logits).astype(np.float32), labels
 
 
@@ -231,3 +235,30 @@ def test_equals_the_published_evaluation_code(seed: int, mode: str, n: int) -> N
     assert found["acc_tol1"] == pytest.approx(published[1], abs=one_case)
     assert found["map"] == pytest.approx(published[2], abs=1e-6)
     assert found["roc_auc"] == pytest.approx(published[3], abs=1e-6)
+
+
+GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "public" / "metrics_golden.json"
+
+
+@pytest.mark.skipif(not GOLDEN.is_file(), reason="the golden values of the published code are not in this checkout")
+def test_equals_every_golden_value_of_the_published_code() -> None:
+    golden = json.loads(GOLDEN.read_text())
+    assert len(golden) == 6
+    for name, expected in golden.items():
+        seed, n, mode = name.split("_")
+        logits, labels = recipe(int(seed.removeprefix("seed")), mode, int(n.removeprefix("n")))
+        assert logits.astype(np.float64).sum() == pytest.approx(expected["logit_sum"], abs=1e-9), name
+        assert np.bincount(labels, minlength=21).tolist() == expected["label_hist"], name
+        found, published = score(logits, labels), expected["metrics"]
+        one_case = 1.01 / len(labels) if mode == "half" else 1e-7  # as above
+        assert found["acc"] == pytest.approx(published["accuracy_1"], abs=one_case), name
+        assert found["acc_tol1"] == pytest.approx(published["accuracy_1_tol1"], abs=one_case), name
+        if mode == "absent":  # the published code gives up on both (0 and 0.5); here the class is left out and said so
+            assert (published["mAP"], published["mROCAUC"]) == (0.0, 0.5)
+            assert absent_classes(labels) == (7,)
+            assert [found["map"], found["roc_auc"]] == pytest.approx(
+                [oracle(logits, labels)["map"], oracle(logits, labels)["roc_auc"]], abs=1e-12
+            )
+        else:
+            assert found["map"] == pytest.approx(published["mAP"], abs=1e-6), name
+            assert found["roc_auc"] == pytest.approx(published["mROCAUC"], abs=1e-6), name

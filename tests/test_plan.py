@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avbench.plan import SnapshotKey, keys_of, plan
+from avbench.plan import SnapshotKey, key_rows, keys_of, plan
 from avbench.protocol import Protocol, paper, streaming
 from avbench.ticks import ticks
 from avbench.types import ClipRecord, SegmentRecord, UsageError
@@ -44,6 +44,19 @@ def test_a_stretch_is_part_of_the_key() -> None:
     # hop and count change what window 0 sees, so nothing is shared
     one, two = plan([segment()], {"c": clip()}, [paper(iterations=3)]), [paper(iterations=3), paper(iterations=4)]
     assert plan([segment()], {"c": clip()}, two).n_unique == one.n_unique + 4
+
+
+@pytest.mark.parametrize("protocol", [streaming(hop_s=1), streaming(iterations=1), paper(hop_s=3, iterations=4)])
+def test_rows_are_the_fields_of_the_keys(protocol: Protocol) -> None:
+    segments = [segment(start_s=4 + k, offset_s=0.3 * k - 1) for k in range(5)]
+    rows = key_rows(protocol, segments)
+    assert rows.shape == (5, protocol.iterations, 5)
+    assert [[tuple(row) for row in of_segment] for of_segment in rows.tolist()] == [
+        keys_of(protocol, s) for s in segments
+    ]
+    assert key_rows(protocol, []).shape == (0, protocol.iterations, 5)
+    with pytest.raises(UsageError, match="not on a frame"):
+        key_rows(protocol, [segment(start_s=4.01)])
 
 
 def test_windows_of_two_lengths_are_never_shared() -> None:

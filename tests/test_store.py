@@ -107,6 +107,18 @@ def test_nonsense_is_refused(tmp_path: Path, keys: list[SnapshotKey], logits: np
         SnapshotStore(tmp_path).put("../escape", MEDIA, KEYS, LOGITS)
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40), st.integers(0, 40))
+def test_keys_are_found_as_a_dictionary_would(seed: int, n_stored: int, n_wanted: int) -> None:
+    g = np.random.default_rng(seed)
+    stored = np.unique(g.integers(-1, 2, (n_stored, 5)), axis=0)
+    g.shuffle(stored)
+    wanted = g.integers(-1, 2, (n_wanted, 5))
+    place = {tuple(row): i for i, row in enumerate(stored.tolist())}
+    expected = [place.get(tuple(row), -1) for row in wanted.tolist()]
+    assert avbench.store._find(stored.reshape(-1, 5), wanted).tolist() == expected
+
+
 def test_getting_what_is_not_there(tmp_path: Path) -> None:
     store, _ = filled(tmp_path)
     with pytest.raises(StoreError, match="1 of 7 snapshots are not in"):

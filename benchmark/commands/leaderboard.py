@@ -1,9 +1,10 @@
-"""``avbench leaderboard``: blind sets and their audit."""
+"""``avbench leaderboard``: the site, exports, blind sets and their audit."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,75 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     leaderboard = commands.add_parser(
-        "leaderboard", help="blind sets and audits", description="What the leaderboard's maintainers do."
+        "leaderboard",
+        help="the site, exports, blind sets, audits",
+        description="What the leaderboard's maintainers do.",
     )
     verbs = leaderboard.add_subparsers(metavar="VERB", required=True)
+    _add_build(verbs)
+    _add_export(verbs)
+    _add_review(verbs)
     _add_redraw(verbs)
     _add_audit(verbs)
+
+
+def _add_build(verbs: Any) -> None:
+    build = add_command(
+        verbs,
+        "build",
+        _build,
+        "check and rank all entries, and write the site",
+        "Every score is recomputed from the entries' predictions; what was computed is kept for the next time.\nAn "
+        "entry that is not right is named on one line and left out; the exit code is then 1.",
+        "avbench leaderboard build --entries submissions/entries --out site",
+        "avbench leaderboard build --entries submissions/entries --out site --labels blind/labels.json",
+    )
+    _add_entries(build)
+    build.add_argument("--out", type=Path, required=True, metavar="SITE", help="a new folder, or one built before")
+    build.add_argument("--decisions", type=Path, metavar="FILE", help="the decisions log (default: the one built in)")
+    build.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+
+
+def _add_export(verbs: Any) -> None:
+    export = add_command(
+        verbs,
+        "export",
+        _export,
+        "entries as CSV, or as .eval_results files for model cards on the Hugging Face Hub",
+        "The scores are the recomputed ones.",
+        "avbench leaderboard export --entries submissions/entries --format csv --out board.csv",
+        "avbench leaderboard export --entries submissions/entries --format eval-results --dataset ORG/NAME --out cards",
+    )
+    _add_entries(export)
+    export.add_argument("--format", choices=("csv", "eval-results"), required=True)
+    export.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file (csv) or a folder")
+    export.add_argument("--dataset", metavar="ORG/NAME", help="eval-results: the benchmark's dataset on the Hub")
+    export.add_argument("--url", help="eval-results: where the leaderboard is published")
+
+
+def _add_review(verbs: Any) -> None:
+    review = add_command(
+        verbs,
+        "review",
+        _review,
+        "check the entries that a pull request adds or changes",
+        "Writes DIR/review.md, to be posted beside it. Nothing of the entries is run. Exit code 2: not acceptable.",
+        "avbench leaderboard review --base main/submissions/entries --entries pr/submissions/entries --out review",
+    )
+    review.add_argument("--base", type=Path, required=True, metavar="DIR", help="the accepted entries")
+    review.add_argument("--entries", type=Path, required=True, metavar="DIR", help="the entries with the changes")
+    review.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def _add_entries(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--entries", type=Path, required=True, metavar="DIR", help="holds <org>__<name>/<revision>/<track>"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="the labels of a blind track, to rank its entries too"
+    )
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="(default: in $AVBENCH_CACHE or ~/.cache)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
 
 
 def _add_redraw(verbs: Any) -> None:
@@ -58,6 +123,70 @@ def _add_audit(verbs: Any) -> None:
     audit.add_argument("--labels", type=Path, required=True, metavar="FILE", help="labels.json of the redrawn set")
     audit.add_argument("--n-resamples", type=int, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
     audit.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+
+
+def _build(args: argparse.Namespace) -> int:
+    from avbench.leaderboard.site import INDEX, build
+
+    with Progress() as progress:
+        board, refused = build(
+            args.entries, args.out, _cache(args), args.labels, args.decisions, args.workers, progress.of("entries")
+        )
+    _say_refused(refused)
+    if args.json:
+        facts = {"site": str(args.out), "entries": len(board.rows), "refused": [list(entry) for entry in refused]}
+        print(json.dumps(facts, indent=2))
+    else:
+        for table in board.tracks:
+            ranks = len({row.ranked.rank for row in table.rows})
+            print(f"{table.track.name}: {len(table.rows)} entries in {ranks} groups that can be told apart")
+        print(f"site    {args.out / INDEX}")
+    return 1 if refused else 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from avbench.leaderboard.board import assemble
+    from avbench.leaderboard.entries import read_entries
+    from avbench.leaderboard.export import write_csv, write_eval_results
+    from avbench.types import UsageError
+
+    if args.format == "eval-results" and not args.dataset:
+        raise UsageError("eval-results name the benchmark's dataset on the Hub: give --dataset ORG/NAME")
+    with Progress() as progress:
+        entries, refused = read_entries(args.entries, _cache(args), args.labels, args.workers, progress.of("entries"))
+    _say_refused(refused)
+    board = assemble(entries, _cache(args))
+    if args.format == "csv":
+        files = [write_csv(board, args.out)]
+    else:
+        files = write_eval_results(board, args.out, args.dataset, args.url)
+    print("\n".join(map(str, files)))
+    return 1 if refused else 0
+
+
+def _review(args: argparse.Namespace) -> int:
+    from avbench.leaderboard.review import review, to_markdown
+    from avbench.results import write_whole
+
+    found = review(args.base, args.entries)
+    text = to_markdown(found)
+    write_whole(args.out / "review.md", text.encode())
+    print(text, end="")
+    return 0 if found.ok else 2
+
+
+def _cache(args: argparse.Namespace) -> Path:
+    from avbench.data.synthsync import cache_root
+    from avbench.types import UsageError
+
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"workers is {args.workers}; it must be at least 1")
+    return args.cache or cache_root() / "leaderboard"
+
+
+def _say_refused(refused: Sequence[tuple[str, str]]) -> None:
+    for folder, reason in refused:
+        say(f"refused: {folder}: {reason}")
 
 
 def _redraw(args: argparse.Namespace) -> int:

@@ -69,7 +69,8 @@ def add(commands: Any) -> None:
         "sweep",
         _sweep,
         "compare models over hops and window counts",
-        "All settings are scored on the segments that every one of them holds; differences are paired.",
+        "All settings are scored on the segments that every one of them holds (--support own: each on all of its own); "
+        "differences are paired.",
         "avbench sweep --models sparsesync+apa streamsync-trf streamsync-lstm --hops 1 2 3 4",
         "avbench sweep --models streamsync-trf --iterations 2 4 12 18 24 32 40 48 --data synthsync-full",
     )
@@ -81,6 +82,12 @@ def add(commands: Any) -> None:
     sweep.add_argument("--hops", nargs="+", type=float, default=[2.0], metavar="S", help="seconds (default: 2)")
     sweep.add_argument("--iterations", nargs="+", type=int, default=[18], metavar="N", help="windows (default: 18)")
     sweep.add_argument("--selection", choices=("final", "best_iter"), default="final", help="(default: final)")
+    sweep.add_argument(
+        "--support",
+        choices=("common", "own"),
+        default="common",
+        help="segments that hold all settings (default), or each setting on its own",
+    )
     sweep.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
     sweep.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: as in `run`)")
     sweep.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
@@ -160,6 +167,7 @@ def _sweep(args: argparse.Namespace) -> int:
             hops_s=args.hops,
             iterations=args.iterations,
             selection=args.selection,
+            support=args.support,
             limit=args.limit,
             store=args.store,
             workers=args.workers,
@@ -171,7 +179,9 @@ def _sweep(args: argparse.Namespace) -> int:
     if args.plot:
         from avbench.plots import plot_sweep
 
-        plot_sweep(rows, args.plot, f"{args.data} {args.split}, {rows[0].n_scored} segments, 95 % intervals")
+        fewest, most = min(row.n_scored for row in rows), max(row.n_scored for row in rows)
+        n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        plot_sweep(rows, args.plot, f"{args.data} {args.split}, {n} segments, 95 % intervals")
     print(json.dumps([row.to_json() for row in rows], indent=1) if args.json else render(rows))
     return 0
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from avbench.commands import train_fullsize, train_head
-from avbench.commands.common import add_command
+from avbench.commands.common import Progress, add_command
 
 VERBS = (train_head, train_fullsize)
 # written out, because the recipes themselves would load torch for `--help`
-RECIPES = ("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm")
+RECIPES = ("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm", "synchformer-trf")
+RECIPES += ("table5-k3-h12", "table5-k2-h12", "table5-k4-h12", "table5-k3-h6", "table5-k3-h18", "table5")
 
 
 def add(commands: Any) -> None:
@@ -21,9 +22,11 @@ def add(commands: Any) -> None:
         "train",
         _train,
         "make embedded weights, a head for a backbone, or train at full size",
-        "Trains a recipe and what it builds on; a killed training continues where it was.",
+        "Trains a recipe and what it builds on; a killed training continues where it was. table5: all recipes of the "
+        "paper's Table 5, and the record that `avbench paper table5` shows.",
         "avbench train --list",
         "avbench train streamsync-trf --out train",
+        "avbench train table5 --out train",
         "avbench train head --head lstm --backbone my_net.py:MyNet",
         "avbench train fullsize --help",
     )
@@ -34,7 +37,7 @@ def add(commands: Any) -> None:
         module.add(verbs)
     for name in RECIPES:
         recipe = add_command(
-            verbs, name, _train, f"the embedded {name}", "From nothing.", f"avbench train {name} --out train"
+            verbs, name, _train, f"the recipe {name}", "From nothing.", f"avbench train {name} --out train"
         )
         # as before the recipe's name: what was given there counts
         _options(recipe, out=argparse.SUPPRESS, threads=argparse.SUPPRESS)
@@ -47,14 +50,23 @@ def _options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from avbench.training import table5
     from avbench.training.recipes import RECIPES, run
     from avbench.types import UsageError
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
     if args.list:
         for name, recipe in RECIPES.items():
             print(f"{name:18} {recipe}")
         return 0
     if not args.recipe:
-        raise UsageError(f"name a recipe: {', '.join(RECIPES)}, or `head`, or `fullsize`")
-    print(run(args.recipe, args.out, lambda text: print(text, file=sys.stderr, flush=True), args.threads))
+        names = f"{', '.join(RECIPES)}, {table5.NAME} for all of its rows, or head or fullsize"
+        raise UsageError(f"name a recipe: {names}")
+    if args.recipe == table5.NAME:
+        with Progress() as progress:
+            print(table5.train(args.out, tell, args.threads, progress=progress))
+    else:
+        print(run(args.recipe, args.out, tell, args.threads))
     return 0

@@ -64,8 +64,8 @@ class HeadRecipe:
 class OwnToken(StreamSync):
     """The trainable part where the backbone gives the finished token: the head alone."""
 
-    def __init__(self, head: str, dim: int) -> None:
-        super().__init__(head, dim)
+    def __init__(self, head: str, dim: int, layers: int = 3) -> None:
+        super().__init__(head, dim, layers)
         self.token_maker = nn.Identity()  # type: ignore[assignment]
 
     def tokens(self, streams: Streams) -> Tensor:
@@ -75,8 +75,8 @@ class OwnToken(StreamSync):
 class MadeToken(StreamSync):
     """The trainable part where there is no token: the adapter's map, begun at the fixed one, and the head."""
 
-    def __init__(self, head: str, dim: int) -> None:
-        super().__init__(head, dim)
+    def __init__(self, head: str, dim: int, layers: int = 3) -> None:
+        super().__init__(head, dim, layers)
         maker = nn.Linear(2 * 21, dim)
         with torch.no_grad():
             maker.weight.copy_(fixed_map(21, dim))

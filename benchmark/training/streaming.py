@@ -47,12 +47,18 @@ STREAM_VALID_SEED = 2_200_000
 PHASE2_SEED = 60_000_000
 OFFSETS_PER_SCENE = 6
 STREAM_S = 100.0
-PHASE2_POOL = {"duration_s": 40.0, "size": 96, "warm": 24}
+PHASE2_POOL = {"size": 96, "warm": 24}
 
 
 @dataclass(frozen=True)
 class StreamRecipe:
-    """``head``: "trf" | "lstm". Phase 1 draws streams of up to ``windows`` windows at one of ``hops_s``."""
+    """``head``: "trf" | "lstm". Phase 1 draws streams of up to ``windows`` windows at one of ``hops_s``.
+
+    ``layers``: of the head. ``embedded_backbone``: begin with the backbone weights that ship with the package instead
+    of training them. ``seeds``: of phase 1. ``phase1_of``: the recipe whose phase 1 this one continues, "" for its own.
+    ``phase2_keep``: "best" keeps the state with the best validation mAP, phase 1's included; "last" the last one.
+    ``phase2_bfloat16``: mixed precision; ten times slower than float32 on a processor without bfloat16 arithmetic.
+    """
 
     name: str
     head: str
@@ -73,6 +79,14 @@ class StreamRecipe:
     phase2_gradient_windows: int = 3
     phase2_lr: float = 1e-4
     phase2_validate_every: int = 60
+    phase2_scene_s: float = 40.0
+    phase2_steps_per_scene: int = 1
+    phase2_keep: str = "best"
+    phase2_bfloat16: bool = True
+    layers: int = 3
+    embedded_backbone: bool = False
+    seeds: tuple[int, ...] = (0, 1, 2)
+    phase1_of: str = ""
 
 
 class Streams(NamedTuple):
@@ -155,10 +169,10 @@ def _state_sha256(model: nn.Module) -> str:
 class StreamSync(nn.Module):
     """The trainable part of phase 1: token map and head."""
 
-    def __init__(self, head: str, dim: int) -> None:
+    def __init__(self, head: str, dim: int, layers: int = 3) -> None:
         super().__init__()
         self.token_maker = TokenMaker(dim)
-        self.head = {"trf": StreamingTransformer, "lstm": StreamingLSTM}[head](dim)
+        self.head = {"trf": StreamingTransformer, "lstm": StreamingLSTM}[head](dim, layers=layers)
 
     def tokens(self, streams: Streams) -> Tensor:
         return self.token_maker(streams.logits, streams.off, streams.passed)
@@ -203,7 +217,7 @@ def train_phase1(
 ) -> tuple[StreamSync, list[dict[str, float]]]:
     """Returns the state with the best validation mAP at 18 windows, and the log. ``kind``: what is trained."""
     torch.manual_seed(recipe.seed)
-    model = kind(recipe.head, dim)
+    model = kind(recipe.head, dim, recipe.layers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     path, signature = work / f"{recipe.name}-{recipe.seed}.phase1.ckpt", json.dumps(asdict(recipe))
     best: dict[str, Tensor] = {}
@@ -258,13 +272,14 @@ def train_phase2(
     work: Path,
     say: Callable[[str], None],
 ) -> tuple[MiniBackbone, StreamSync, list[dict[str, float]]]:
-    """End to end from a phase 1 result. Keeps the state with the best validation mAP, the starting one included."""
+    """End to end from a phase 1 result. Which state is kept, ``recipe.phase2_keep`` says."""
     models = nn.ModuleDict({"backbone": backbone, "streaming": streaming})
     optimizer = torch.optim.AdamW(models.parameters(), lr=recipe.phase2_lr, weight_decay=0.01)
     path, signature = work / f"{recipe.name}-{recipe.seed}.phase2.ckpt", json.dumps(asdict(recipe))
     step = 0
     log: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
+    keep_last = recipe.phase2_keep == "last"
     if saved := read_checkpoint(path, signature):
         models.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -279,15 +294,21 @@ def train_phase2(
         ]
         valid = Streams(*(torch.cat([x[key] for x in streams]) for key in Streams._fields))
         scores = evaluate_heads(streaming, valid) | {"step": step}
-        if not best or scores["map"] > max(x["map"] for x in log):
+        if not best or keep_last or scores["map"] > max(x["map"] for x in log):
             best = {k: v.clone() for k, v in models.state_dict().items()}
         log.append(scores)
         say(f"{recipe.name} seed {recipe.seed} phase 2 {scores}")
 
-    if not log:
+    if not log and not keep_last:
         check()
     seed = PHASE2_SEED + 1_000_000 * recipe.seed
-    pool = Pool(base_seed=seed, first_step=step, **PHASE2_POOL)  # type: ignore[arg-type]
+    pool = Pool(
+        base_seed=seed,
+        first_step=step,
+        duration_s=recipe.phase2_scene_s,
+        steps_per_scene=recipe.phase2_steps_per_scene,
+        **PHASE2_POOL,  # type: ignore[arg-type]
+    )
     try:
         while step < recipe.phase2_steps:
             rng = np.random.default_rng([recipe.seed, step, 4])
@@ -303,8 +324,10 @@ def train_phase2(
             step += 1
             if step % 40 == 0:
                 say(f"{recipe.name} seed {recipe.seed} phase 2 step {step} loss {float(loss.detach()):.3f}")
-            if step % recipe.phase2_validate_every == 0 or step == recipe.phase2_steps:
-                check()
+            last = step == recipe.phase2_steps
+            if step % recipe.phase2_validate_every == 0 or last:
+                if last or not keep_last:
+                    check()
                 state = {"recipe": signature, "model": models.state_dict(), "optimizer": optimizer.state_dict()}
                 save_checkpoint(path, state | {"best": best, "log": log, "step": step})
     finally:
@@ -342,7 +365,8 @@ def _phase2_loss(
         inside[first_gradient : first_gradient + k] = True
         outputs = []
         for mask, gradient in ((inside, True), (~inside, False)):
-            with torch.set_grad_enabled(gradient), torch.autocast("cpu", torch.bfloat16):
+            mixed = torch.autocast("cpu", torch.bfloat16, enabled=recipe.phase2_bfloat16)
+            with torch.set_grad_enabled(gradient), mixed:
                 outputs.append(
                     backbone.fusion(backbone.video_features(picture[mask]), backbone.audio_features(mel[mask]))[:3]
                 )

@@ -1,0 +1,113 @@
+"""Pages that stand alone: one file, no request to anywhere, readable for ever. What the run report and the leaderboard
+share: the frame with its policy, the one stylesheet (``page.css``), charts, sections, and how numbers are written.
+
+Everything a page shows may come from a stranger. Autoescaping is on for every template whatever its name; the content
+security policy allows the page's own style and script by their hashes and nothing else, so that neither style
+attributes nor event handlers do anything; an address becomes a link only through ``safe_url``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from avbench.metrics import METRICS
+from avbench.types import OffsetGrid, offset_in_words
+
+UNDEFINED = "–"
+SCHEMES = ("https://", "http://")
+MAX_URL = 500
+
+
+def render(template: str, script: str = "", package: str = __name__, **context: Any) -> str:
+    """The page of a template in ``templates/`` of ``package`` or of this one; ``script``: its JavaScript.
+
+    Equal arguments give equal text. A name that the template uses and ``context`` lacks is an error.
+    """
+    style = _stylesheet()
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src '{_csp_hash(style)}'",
+            f"script-src '{_csp_hash(script)}'" if script else "script-src 'none'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    # both are files of this package: the only text that is not escaped, except for charts
+    parts = {"policy": policy, "style": Markup(style), "script": Markup(script)}  # noqa: S704
+    return _environment(package).get_template(template).render(parts | context)
+
+
+def fragment(template: str, package: str = __name__, **context: Any) -> Markup:
+    """A part of a page: a template as in ``render``, without frame."""
+    return Markup(_environment(package).get_template(template).render(context))  # noqa: S704 (autoescaped)
+
+
+def safe_url(text: str | None) -> str | None:
+    """The address if it may become a link, else None: http and https only, no spaces or control characters."""
+    if not text or len(text) > MAX_URL or not text.lower().startswith(SCHEMES):
+        return None
+    return text if re.fullmatch(r"[!-~]+", text) and not set(text) & set("\"'<>\\^`{|}") else None
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """``0.8``, ``0.84``; a minus that is a minus; undefined is a dash."""
+    if value is None or value != value:
+        return UNDEFINED
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.removeprefix("-")
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    """``0.76 – 0.91``, empty where there is none."""
+    if low is None or high is None or low != low or high != high:
+        return ""
+    return f"{number(low, digits)}–{number(high, digits)}"
+
+
+def sortable(value: float | None) -> str:
+    """For a script that sorts; empty where undefined."""
+    return "" if value is None or value != value else f"{value:.6g}"
+
+
+def seconds_short(value: float) -> str:
+    """``+0.4``, ``−1.2``, ``0``: for narrow headings; elsewhere ``offset_in_words``."""
+    return "0" if abs(value) < 0.005 else f"{'+' if value > 0 else chr(0x2212)}{abs(value):.1f}"
+
+
+def class_in_words(label: int) -> str:
+    return offset_in_words(OffsetGrid().offset_of(label))
+
+
+@cache
+def _environment(package: str) -> Environment:
+    loader = ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, __name__))])
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
+    )
+    environment.filters.update(
+        number=number, interval=interval, seconds_short=seconds_short, in_words=class_in_words, safe_url=safe_url
+    )
+    environment.filters["sortable"] = sortable
+    grid = OffsetGrid()
+    offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
+    environment.globals.update(METRICS=METRICS, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)
+    return environment
+
+
+@cache
+def _stylesheet() -> str:
+    return resources.files(__name__).joinpath("page.css").read_text(encoding="utf-8")
+
+
+def _csp_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,293 @@
+"""Charts as inline SVG for pages, drawn from the numbers alone: the same bytes for the same numbers.
+
+Not matplotlib, because a page's charts take their colours, light or dark, from the page's stylesheet, obey a content
+security policy without style attributes, weigh a few kilobytes and cost no import. Figures as files: ``avbench.plots``.
+Every label is escaped. An undefined value (None) leaves a gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from avbench.pages import class_in_words, interval, number
+
+LEVELS = 10  # shades of a heat map; ``page.css`` has a colour for each
+LEFT, RIGHT, TOP, BOTTOM = 38.0, 10.0, 12.0, 34.0
+
+
+class Line(NamedTuple):
+    """One line with its band: x (n,), values and bounds (n,) with None where undefined; ``colour`` 0 ... 7."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    low: Sequence[float | None] = ()
+    high: Sequence[float | None] = ()
+    colour: int = 0
+
+
+class Point(NamedTuple):
+    label: str
+    x: float
+    y: float
+    colour: int = 0
+    href: str = ""  # a fragment or a relative path of the same site
+
+
+class Reference(NamedTuple):
+    """A dashed horizontal line, such as a trivial row."""
+
+    label: str
+    y: float
+
+
+class _Axes:
+    """Data to picture coordinates, and the grid with its labels."""
+
+    def __init__(
+        self,
+        size: tuple[float, float],
+        x_range: tuple[float, float],
+        y_range: tuple[float, float],
+        log_x: bool = False,
+    ) -> None:
+        self.width, self.height = size
+        self.log_x = log_x
+        self.x_range, self.y_range = x_range, y_range
+
+    def x(self, value: float) -> float:
+        low, high = self.x_range
+        if self.log_x:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        share = (value - low) / (high - low) if high > low else 0.5
+        return LEFT + share * (self.width - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_range
+        share = (value - low) / (high - low) if high > low else 0.5
+        return self.height - BOTTOM - share * (self.height - TOP - BOTTOM)
+
+    def frame(self, x_ticks: Iterable[float], x_label: str, y_ticks: Iterable[float]) -> Markup:
+        out = []
+        right, bottom = self.width - RIGHT, self.height - BOTTOM
+        for value in y_ticks:
+            y = self.y(value)
+            out.append(_line("grid", LEFT, y, right, y))
+            out.append(_text("tick end", LEFT - 6, y + 3.5, _plain(value)))
+        for value in x_ticks:
+            x = self.x(value)
+            out.append(_line("grid", x, bottom, x, bottom + 4))
+            out.append(_text("tick mid", x, bottom + 15, _plain(value)))
+        out.append(_line("axis", LEFT, bottom, right, bottom))
+        out.append(_text("label mid", (LEFT + right) / 2, self.height - 3, x_label))
+        return Markup("").join(out)
+
+
+def curve(
+    lines: Sequence[Line],
+    title: str,
+    x_label: str,
+    y_range: tuple[float, float] | None = (0.0, 1.0),
+    references: Sequence[Reference] = (),
+    x_ticks: Sequence[float] = (),
+    size: tuple[float, float] = (340.0, 220.0),
+) -> Markup:
+    """Lines with bands; ``y_range`` None: from 0 to what the data need; ``x_ticks`` empty: every x is labelled."""
+    xs = sorted({x for line in lines for x in line.x})
+    if y_range is None:
+        there = [v for line in lines for v in (*line.y, *line.high) if v is not None]
+        y_range = (0.0, nice_top(max([*there, *(r.y for r in references)], default=1.0)))
+    axes = _Axes(size, (xs[0], xs[-1]) if len(xs) > 1 else (xs[0] - 1, xs[0] + 1), y_range)
+    out = [axes.frame(x_ticks or xs, x_label, nice_ticks(*y_range))]
+    for reference in references:
+        y = axes.y(reference.y)
+        out.append(_line("reference", LEFT, y, size[0] - RIGHT, y))
+        out.append(_text("note end", size[0] - RIGHT, y - 4, reference.label))
+    for line in lines:
+        if line.low and line.high:
+            for run in _runs([v is not None and w is not None for v, w in zip(line.low, line.high, strict=True)]):
+                upper = [(axes.x(line.x[i]), axes.y(line.high[i])) for i in run]  # type: ignore[arg-type]
+                lower = [(axes.x(line.x[i]), axes.y(line.low[i])) for i in reversed(run)]  # type: ignore[arg-type]
+                out.append(Markup('<path class="band c{}" d="{}Z"/>').format(line.colour, _path(upper + lower)))
+    for line in lines:
+        for run in _runs([v is not None for v in line.y]):
+            points = [(axes.x(line.x[i]), axes.y(line.y[i])) for i in run]  # type: ignore[arg-type]
+            if len(points) > 1:
+                out.append(Markup('<path class="line c{}" d="{}"/>').format(line.colour, _path(points)))
+        for i, value in enumerate(line.y):
+            if value is not None:
+                bounds = interval(line.low[i], line.high[i]) if line.low and line.high else ""
+                told = f"{line.label}, {x_label} {_plain(line.x[i])}: {number(value)}" + (bounds and f" ({bounds})")
+                out.append(_dot(axes.x(line.x[i]), axes.y(value), 2.6, line.colour, told))
+    return _svg(size, title, "chart", out)
+
+
+def scatter(
+    points: Sequence[Point],
+    front: Sequence[int],
+    title: str,
+    x_label: str,
+    y_label: str,
+    y_range: tuple[float, float] = (0.0, 1.0),
+    size: tuple[float, float] = (680.0, 340.0),
+) -> Markup:
+    """Points over a logarithmic x axis; those of ``front`` (indices) are joined and named."""
+    low, high = min(p.x for p in points), max(p.x for p in points)
+    axes = _Axes(size, (low / 1.4, high * 1.6), y_range, log_x=True)
+    out = [axes.frame(_log_ticks(low / 1.4, high * 1.6), x_label, nice_ticks(*y_range))]
+    steps: list[tuple[float, float]] = []
+    for i in sorted(front, key=lambda i: points[i].x):
+        x, y = axes.x(points[i].x), axes.y(points[i].y)
+        steps += [(x, steps[-1][1]), (x, y)] if steps else [(x, y)]
+    if len(steps) > 1:
+        out.append(Markup('<path class="front" d="{}"/>').format(_path(steps)))
+    for i, point in enumerate(points):
+        told = f"{point.label}: {y_label} {number(point.y, 3)}, {x_label} {point.x:.3g}"
+        dot = _dot(axes.x(point.x), axes.y(point.y), 4.5 if i in front else 3.2, point.colour, told)
+        out.append(Markup('<a href="{}">{}</a>').format(point.href, dot) if point.href else dot)
+    out += _named(axes, [points[i] for i in front][:12], size)
+    out.append(_text("label", LEFT, TOP - 3, y_label))
+    return _svg(size, title, "chart wide", out)
+
+
+def interval_bar(value: float | None, low: float | None, high: float | None, top: float = 1.0) -> Markup:
+    """A dot with its interval on a line from 0 to ``top``, to stand in a table cell beside the number."""
+    size = (120.0, 14.0)
+
+    def x(v: float) -> float:
+        return 4 + 112 * min(1.0, max(0.0, v / top))
+
+    out = [_line("grid", 4, 7, 116, 7)]
+    if value is not None:
+        if low is not None and high is not None:
+            out.append(_line("whisker", x(low), 7, x(high), 7))
+        out.append(Markup('<circle class="dot c0" cx="{:.1f}" cy="7" r="3.5"/>').format(x(value)))
+    return _svg(size, "", "bar", out)
+
+
+def belief(probabilities: np.ndarray, truth: int, title: str) -> Markup:
+    """What a model believed as the stream went on: ``probabilities`` (W, 21), one column a window, early sound on top.
+
+    The darker a cell, the more probable the offset; the true one is framed.
+    """
+    n_windows, n_classes = probabilities.shape
+    cell_w, cell_h, left, bottom = 234 / n_windows, 6.0, 46.0, 14.0
+    width, height = left + 234 + 2, n_classes * cell_h + bottom + 2
+    shade = heat_level(probabilities)
+    out = [
+        Markup('<rect class="field" x="{:.1f}" y="1" width="234" height="{:.1f}"/>').format(left, n_classes * cell_h)
+    ]
+    for level in range(1, LEVELS + 1):
+        cells = [
+            f"M{left + run[0] * cell_w:.1f} {1 + (n_classes - 1 - c) * cell_h:.0f}h{len(run) * cell_w:.1f}v6H"
+            f"{left + run[0] * cell_w:.1f}z"
+            for c in range(n_classes)
+            for run in _runs((shade[:, c] == level).tolist())
+        ]
+        if cells:
+            out.append(Markup('<path class="h{}" d="{}"/>').format(level, "".join(cells)))
+    y = 1 + (n_classes - 1 - truth) * cell_h
+    out.append(Markup('<rect class="truth" x="{:.1f}" y="{:.1f}" width="234" height="{}"/>').format(left, y, cell_h))
+    middle = 1 + (n_classes // 2) * cell_h + cell_h / 2 + 3.5
+    out += [_text("tick end", left - 5, 10, "2 s early"), _text("tick end", left - 5, middle, "in sync")]
+    out.append(_text("tick end", left - 5, n_classes * cell_h, "2 s late"))
+    for n in count_ticks(n_windows):
+        out.append(_text("tick mid", left + (n - 0.5) * cell_w, height - 3, str(n)))
+    told = f"{title}; the truth is {class_in_words(truth)}"
+    return _svg((width, height), told, "belief", out)
+
+
+def heat_level(share: np.ndarray) -> np.ndarray:
+    """Shares 0 ... 1 -> 0 (nothing to see) ... ``LEVELS``; a little raised, so that small shares are seen."""
+    shares = np.clip(np.asarray(share, np.float64), 0, 1)
+    return np.where(shares < 0.02, 0, np.ceil(shares**0.8 * LEVELS - 1e-9)).astype(int)
+
+
+def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round values within the range, at most ``most``."""
+    raw = (high - low) / max(1, most - 1)
+    magnitude = 10 ** math.floor(math.log10(raw)) if raw > 0 else 1.0
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw - 1e-12)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def nice_top(value: float) -> float:
+    """A round number not below ``value``, to end an axis with."""
+    if value <= 0:
+        return 1.0
+    magnitude = 10 ** math.floor(math.log10(value))
+    return next(m * magnitude for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if m * magnitude >= value - 1e-12)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
+
+
+def count_ticks(last: int, most: int = 7) -> list[int]:
+    """Counts 1 ... ``last`` worth a label: the first, round ones, the last."""
+    step = next((s for s in (1, 2, 3, 5, 6, 10, 12, 20, 25, 50, 100) if last / s <= most), -(-last // most))
+    between = (n for n in range(step, last, step) if min(n - 1, last - n) >= step / 2)
+    return sorted({1, *between, last})
+
+
+def _runs(there: Sequence[bool]) -> list[list[int]]:
+    """Stretches of consecutive indices where ``there`` holds."""
+    runs: list[list[int]] = []
+    for i, yes in enumerate(there):
+        if yes and i and there[i - 1]:
+            runs[-1].append(i)
+        elif yes:
+            runs.append([i])
+    return runs
+
+
+def _named(axes: _Axes, points: Sequence[Point], size: tuple[float, float]) -> list[Markup]:
+    """Names beside points, moved up where they would touch; on the left of a point near the right edge."""
+    out: list[Markup] = []
+    taken: list[tuple[float, float, float]] = []
+    for point in sorted(points, key=lambda p: (-p.y, p.x)):
+        text = point.label if len(point.label) <= 28 else point.label[:27] + "…"
+        x, y, width = axes.x(point.x), axes.y(point.y) - 7, 6.2 * len(text)
+        on_left = x + 8 + width > size[0] - RIGHT
+        start = x - 8 - width if on_left else x + 8
+        while any(abs(y - other) < 12 and start < end and begin < start + width for begin, end, other in taken):
+            y -= 12
+        taken.append((start, start + width, y))
+        out.append(_text("name end" if on_left else "name", x - 8 if on_left else x + 8, max(y, TOP), text))
+    return out
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(kind, x1, y1, x2, y2)
+
+
+def _text(kind: str, x: float, y: float, text: str) -> Markup:
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(kind, x, y, text)
+
+
+def _dot(x: float, y: float, radius: float, colour: int, told: str) -> Markup:
+    return Markup('<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}</title></circle>').format(
+        colour, x, y, radius, told
+    )
+
+
+def _svg(size: tuple[float, float], title: str, kind: str, parts: Iterable[Markup]) -> Markup:
+    """``title`` empty: a picture that repeats what stands beside it, which readers of the page aloud pass over."""
+    told = Markup('role="img" aria-label="{}"').format(escape(title)) if title else Markup('aria-hidden="true"')
+    head = Markup('<svg class="{}" viewBox="0 0 {:g} {:g}" {}>').format(kind, *size, told)
+    return head + Markup("").join(parts) + Markup("</svg>")

@@ -1,0 +1,152 @@
+"""Parts of a page that a run's report and a leaderboard entry's page share: what ``templates/sections.html`` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from avbench.metrics import METRICS, checked_logits
+from avbench.pages import charts
+from avbench.results import Answers, Score, Scores, Slice
+from avbench.types import CATEGORIES, OffsetGrid
+
+GRID = OffsetGrid()
+N_WORST = 6
+CURVES = ("acc", "map", "mae_s")
+BY_SLICE = ("acc", "map", "mae_s")
+
+
+class Belief(NamedTuple):
+    """One segment, and what the model believed at each iteration."""
+
+    id: str
+    category: str
+    truth: int
+    said: int  # class at the scored iteration
+    p_said: float
+    p_truth: float
+    steps: list[tuple[int, int, float, float]]  # iteration, top class, its probability, that of the truth
+    chart: Markup
+
+
+class Errors(NamedTuple):
+    """Where a model errs at one iteration. ``confusion``: rows of the matrix, see there."""
+
+    at: int  # iteration, from 1
+    wrong: int
+    n: int
+    confusion: list[dict[str, Any]]
+    worst: list[Belief]
+
+
+def errors(answers: Answers, logits: np.ndarray, at: int) -> Errors | None:
+    """Confusion and worst segments of ``logits`` (N, W, 21) at iteration index ``at``; None without segments."""
+    if not len(answers.labels):
+        return None
+    answered = np.argmax(logits[:, at], axis=-1)
+    wrong = int(np.count_nonzero(answered != answers.labels))
+    rows, worst = confusion(answers.labels, answered), worst_segments(answers, logits, at)
+    return Errors(at + 1, wrong, len(answers.labels), rows, worst)
+
+
+def confusion(labels: np.ndarray, answered: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of the matrix, the latest sound first: ``truth``, ``n`` and per answered class (count, shade)."""
+    counts = np.zeros((GRID.n_classes, GRID.n_classes), np.int64)
+    np.add.at(counts, (labels, answered), 1)
+    totals = counts.sum(axis=1)
+    shades = charts.heat_level(counts / np.maximum(totals, 1)[:, None])
+    return [
+        {"truth": c, "n": int(totals[c]), "cells": list(zip(counts[c].tolist(), shades[c].tolist(), strict=True))}
+        for c in range(GRID.n_classes)
+    ]
+
+
+def worst_segments(answers: Answers, logits: np.ndarray, at: int, n: int = N_WORST) -> list[Belief]:
+    """The ``n`` segments that are furthest off at iteration index ``at``, among equals those that give the truth the
+    least; where fewer are wrong, the least sure of the right ones follow."""
+    labels, rows = answers.labels, np.arange(len(answers.labels))
+    answered = logits[:, at].argmax(axis=-1)
+    off = np.abs(answered - labels)
+    p_truth = _softmax(logits[:, at])[rows, labels]
+    found = []
+    for r in sorted(rows.tolist(), key=lambda r: (-off[r], p_truth[r], answers.segment_ids[r]))[:n]:
+        category = answers.categories[r] if answers.categories else ""
+        p, truth, said = _softmax(logits[r]), int(labels[r]), int(answered[r])
+        top = logits[r].argmax(axis=-1)
+        steps = [(i + 1, int(c), float(p[i, c]), float(p[i, truth])) for i, c in enumerate(top)]
+        chart = charts.belief(p, truth, f"belief about {answers.segment_ids[r]} at each window")
+        found.append(
+            Belief(
+                answers.segment_ids[r],
+                category,
+                truth,
+                said,
+                float(p[at, said]),
+                float(p[at, truth]),
+                steps,
+                chart,
+            )
+        )
+    return found
+
+
+def curve_charts(curve: Mapping[int, Scores], beside: Scores | None = None) -> list[tuple[str, Markup]]:
+    """(title, chart) of the metrics over the windows seen (window -> scores); ``beside``: the row "always in
+    sync", which accuracy has to beat."""
+    if len(curve) < 2:
+        return []
+    found = []
+    for name in CURVES:
+        metric = METRICS[name]
+        points = [scores.get(name, Score(value=None)) for scores in curve.values()]
+        line = charts.Line(
+            metric.title,
+            list(curve),
+            [p.value for p in points],
+            [p.ci_low for p in points],
+            [p.ci_high for p in points],
+        )
+        trivial = beside[name].value if beside else None
+        references = [charts.Reference("always in sync", trivial)] if trivial is not None else []
+        title, x_ticks = f"{metric.title} over the windows seen", charts.count_ticks(max(curve))
+        y_range = None if metric.unit else (0.0, 1.0)
+        chart = charts.curve([line], title, "windows seen", y_range, references, x_ticks)
+        found.append((f"{metric.title}: {metric.description}", chart))
+    return found
+
+
+def slice_tables(slices: Mapping[str, Mapping[str, Slice]]) -> list[dict[str, Any]]:
+    """Per kind of slice (category, channel): its rows, and where the bars of MAE end."""
+    tables = []
+    for kind, found in slices.items():
+        parts = {name: found[name] for name in in_order(found)} if kind == "category" else found
+        if len(parts) < 2 and kind != "category":
+            continue
+        mae_s = [part.scores["mae_s"] for part in parts.values()]
+        top_s = charts.nice_top(max(e.ci_high or e.value or 0.0 for e in mae_s))
+        tops = {name: top_s if METRICS[name].unit else 1.0 for name in BY_SLICE}
+        rows = [
+            (name, part.n, [(part.scores[m], _bar(part.scores[m], tops[m])) for m in BY_SLICE])
+            for name, part in parts.items()
+        ]
+        tables.append({"kind": kind, "rows": rows, "metrics": [METRICS[m] for m in BY_SLICE], "top_s": top_s})
+    return tables
+
+
+def in_order(categories: Iterable[str]) -> list[str]:
+    """Categories as the paper lists them, others behind by name."""
+    there = set(categories)
+    return [*(c for c in CATEGORIES if c in there), *sorted(there - set(CATEGORIES))]
+
+
+def _bar(score: Score, top: float) -> Markup:
+    return charts.interval_bar(score.value, score.ci_low, score.ci_high, top)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    checked = checked_logits(logits)
+    exponentials = np.exp(checked - checked.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)

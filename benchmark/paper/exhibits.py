@@ -1,0 +1,452 @@
+"""The paper's tables and figures, measured: cells with intervals, and verdicts on the orderings that it claims.
+
+Every function takes the replayed streams and returns an :class:`Exhibit`; nothing here computes a snapshot. Rows and
+columns are in the paper's order; rows that the paper does not have come last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from avbench.manifest import Manifest
+from avbench.metrics import METRICS
+from avbench.paper import reported
+from avbench.paper.intervals import group_difference, shares
+from avbench.paper.replays import Need, Part, Replays
+from avbench.replay import selected_logits
+from avbench.stats import Estimate, bootstrap_scores, paired_difference
+from avbench.types import CATEGORIES, OffsetGrid, offset_in_words
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "not separable"
+LEVEL = 0.95
+SCORES = ("acc", "acc_tol1", "roc_auc", "map")  # the columns of Tables 3, 5 and 6, in the paper's order
+ADDED = "the paper has no such row"
+
+
+class Cell(NamedTuple):
+    """``paper``: what the paper reports there, None where it reports nothing. None for what is undefined."""
+
+    row: str
+    column: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n_scored: int
+    n_total: int
+    paper: float | None
+
+
+class Claim(NamedTuple):
+    """An ordering that the paper claims, and what the paired interval of the difference says of it here."""
+
+    claim: str
+    verdict: str
+    difference: float | None
+    ci_low: float | None
+    ci_high: float | None
+
+
+@dataclass
+class Exhibit:
+    """``settings``: row -> what was run for it; ``measured_on``: the data, in words."""
+
+    name: str
+    title: str
+    cells: list[Cell] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    measured_on: str = ""
+    unit: str = "score"  # or "count": whole numbers, not scores
+
+    def value(self, row: str, column: str) -> Cell | None:
+        return next((c for c in self.cells if (c.row, c.column) == (row, column)), None)
+
+    @property
+    def rows(self) -> list[str]:
+        return list(dict.fromkeys(c.row for c in self.cells))
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(c.column for c in self.cells))
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    n_resamples: int = 1000
+    seed: int = 0
+
+
+def number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval of (greater by the claim) - (smaller by the claim) says; "not separable" where there is none."""
+    return HOLDS if low > 0 else FAILS if high < 0 else OPEN
+
+
+def claim(text: str, difference: float, low: float, high: float) -> Claim:
+    return Claim(text, verdict(low, high), number(difference), number(low), number(high))
+
+
+def cell(table: str, row: str, column: str, estimate: Estimate | None, n_scored: int, n_total: int) -> Cell:
+    """A cell beside the paper's number; ``estimate`` None where nothing could be measured."""
+    value, low, high = estimate or (math.nan,) * 3
+    paper = reported.value(table, row, column)
+    return Cell(row, column, number(value), number(low), number(high), n_scored, n_total, paper)
+
+
+def title_of(metric: str) -> str:
+    return METRICS[metric].title
+
+
+# -- Table 3 -----------------------------------------------------------------------------------------------------------
+
+ON_SYNCHFORMER = "StreamSync-Trf on Synchformer"
+# row -> (model, selection)
+TABLE3_ROWS = {
+    "pretrained SparseSync*": ("sparsesync.synthsync-pt", "best_iter"),
+    "finetuned SparseSync*": ("sparsesync", "best_iter"),
+    "pretrained Synchformer*": ("synchformer", "best_iter"),
+    "APA SparseSync": ("sparsesync+apa", "final"),
+    "StreamSync-Trf": ("streamsync-trf", "final"),
+    "StreamSync-LSTM": ("streamsync-lstm", "final"),
+    "APA Synchformer": ("synchformer+apa", "final"),
+    ON_SYNCHFORMER: ("synchformer+trf", "final"),
+    "constant": ("constant", "final"),
+    "prior": ("prior", "final"),
+    "uniform": ("uniform", "final"),
+    "oracle": ("oracle", "final"),
+}
+# (the better row, the worse row, in which metrics); the last one is what the paper only predicts
+TABLE3_CLAIMS = (
+    ("APA SparseSync", "finetuned SparseSync*", ("acc", "map")),
+    ("finetuned SparseSync*", "pretrained SparseSync*", ("acc", "map")),
+    ("APA Synchformer", "pretrained Synchformer*", ("acc", "map")),
+    ("StreamSync-Trf", "APA SparseSync", ("map", "roc_auc")),
+    ("StreamSync-LSTM", "APA SparseSync", ("map", "roc_auc")),
+    ("APA SparseSync", "StreamSync-Trf", ("acc",)),
+    ("APA SparseSync", "StreamSync-LSTM", ("acc",)),
+    ("StreamSync-LSTM", "StreamSync-Trf", ("map",)),
+    ("APA SparseSync", "APA Synchformer", ("acc", "map")),
+    (ON_SYNCHFORMER, "APA Synchformer", ("map", "roc_auc")),
+)
+MS = "ms"
+Latencies = Mapping[str, Mapping[str, Any]]  # model -> p50_ms, n, ratio_to_snapshot, unstable, ... of one step
+
+
+def table3(replays: Replays, need: Need, boot: Bootstrap, latencies: Latencies | None = None) -> Exhibit:
+    part = replays.part(need)
+    table = Exhibit("table3", "Table 3: models at 18 windows, hop 2 s")
+    chosen: dict[str, dict[str, np.ndarray]] = {}
+    for row, (model, selection) in TABLE3_ROWS.items():
+        chosen[row] = selected_logits(replays.streams(need, model, 2.0), part.labels, selection)
+        table.settings[row] = _setting(model, selection, 2.0, 18)
+        for metric in SCORES:
+            estimate = _estimates(chosen[row][metric], part, boot, (metric,))[metric]
+            table.cells.append(cell("table3", row, title_of(metric), estimate, part.n, part.n_total))
+        timed = (latencies or {}).get(model)
+        milliseconds = Estimate(timed["p50_ms"], math.nan, math.nan) if timed else None
+        table.cells.append(cell("table3", row, MS, milliseconds, part.n, part.n_total))
+        if timed:
+            table.settings[row]["latency"] = dict(timed)
+    for better, worse, metrics in TABLE3_CLAIMS:
+        found = {m: paired(chosen[better][m], chosen[worse][m], part, boot, (m,))[m] for m in metrics}
+        table.claims += _claims(better, worse, found)
+    table.notes += [
+        "* one window alone, each metric at its best iteration: chosen on these labels, so optimistic for these rows.",
+        f"{ON_SYNCHFORMER}, constant, prior, uniform and oracle: {ADDED}; the first is what it predicts to be better.",
+        *_latency_notes(table),
+    ]
+    return table
+
+
+def _latency_notes(table: Exhibit) -> list[str]:
+    timed = {row: facts["latency"] for row, facts in table.settings.items() if "latency" in facts}
+    if not timed:
+        return ["ms: not measured in this run. The paper's are of an NVIDIA L4 at batch 1."]
+    some = next(iter(timed.values()))
+    ratios = ", ".join(
+        f"{row} {facts['ratio_to_snapshot']:.2f}{' (unstable)' if facts['unstable'] else ''}"
+        for row, facts in timed.items()
+    )
+    return [
+        f"ms: median of {some['n']} steps measured here on {some['device']} with {some['threads']} thread, batch 1, at "
+        "the 18th iteration; indicative (`avbench latency` measures for a comparison). The paper's are of an NVIDIA L4.",
+        f"Times the SparseSync snapshot, timed alternately with it: {ratios}.",
+    ]
+
+
+# -- Table 4, Figure 4, Table 6 ----------------------------------------------------------------------------------------
+
+STREAMING_ROWS = {
+    "APA SparseSync": "sparsesync+apa",
+    "StreamSync-Trf": "streamsync-trf",
+    "StreamSync-LSTM": "streamsync-lstm",
+}
+TABLE4_WINDOWS = (2, 4, 12, 24, 32, 40, 48)
+FIG4_HOPS_S = (1.0, 2.0, 3.0, 4.0)
+FIG4_METRICS = ("acc", "map")
+TABLE6_MODEL = "streamsync-lstm"
+TABLE6_ROWS = dict(zip(("talking heads", "voice-overs", "others"), CATEGORIES, strict=True))
+
+
+def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
+    part = replays.part(need)
+    table = Exhibit("table4", "Table 4: mAP against the number of windows, hop 2 s")
+    at: dict[tuple[str, int], np.ndarray] = {}
+    for row, model in STREAMING_ROWS.items():
+        streams = replays.streams(need, model, 2.0)
+        table.settings[row] = _setting(model, "final", 2.0, max(TABLE4_WINDOWS))
+        for windows in TABLE4_WINDOWS:
+            at[row, windows] = streams[:, windows - 1]
+            estimate = _estimates(at[row, windows], part, boot, ("map",))["map"]
+            table.cells.append(cell("table4", row, str(windows), estimate, part.n, part.n_total))
+    for row in STREAMING_ROWS:
+        for more, fewer in ((48, 2), (48, 12)):
+            found = paired(at[row, more], at[row, fewer], part, boot, ("map",))
+            table.claims += _claims(f"{row}: {more} windows", f"{fewer} windows", found)
+    for windows, better, worse in (
+        (2, "APA SparseSync", "StreamSync-Trf"),
+        (12, "StreamSync-Trf", "APA SparseSync"),
+        (24, "StreamSync-Trf", "APA SparseSync"),
+        (48, "StreamSync-Trf", "APA SparseSync"),
+    ):
+        found = paired(at[better, windows], at[worse, windows], part, boot, ("map",))
+        table.claims += _claims(f"at {windows} windows: {better}", worse, found)
+    table.notes.append("All columns are scored on the segments that hold 48 windows. StreamSync-LSTM: " + ADDED + ".")
+    return table
+
+
+def fig4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
+    part = replays.part(need)
+    figure = Exhibit("fig4", "Figure 4: the hop, 18 windows")
+    for row, model in STREAMING_ROWS.items():
+        last = {hop_s: replays.streams(need, model, hop_s)[:, -1] for hop_s in FIG4_HOPS_S}
+        figure.settings[row] = _setting(model, "final", None, 18)
+        for metric in FIG4_METRICS:
+            for hop_s, logits in last.items():
+                estimate = _estimates(logits, part, boot, (metric,))[metric]
+                column = f"{title_of(metric)}, {hop_s:g} s"
+                figure.cells.append(cell("fig4", row, column, estimate, part.n, part.n_total))
+        for larger, smaller in ((4.0, 1.0), (2.0, 1.0), (4.0, 2.0)):
+            found = paired(last[larger], last[smaller], part, boot, FIG4_METRICS)
+            figure.claims += _claims(f"{row}: hop {larger:g} s", f"hop {smaller:g} s", found)
+    figure.notes += [
+        "All hops are scored on the segments that hold 18 windows at each of them.",
+        "The values that the paper draws in Figure 4 are not at hand: there is nothing to set beside these.",
+    ]
+    return figure
+
+
+def table6(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
+    part = replays.part(need)
+    table = Exhibit("table6", "Table 6: StreamSync-LSTM by category, 18 windows, hop 2 s")
+    logits = replays.streams(need, TABLE6_MODEL, 2.0)[:, -1]
+    category = np.array([s.category for s in part.segments], str)
+    totals = [s.category for s in replays.manifest.segments]
+    groups = {row: category == name for row, name in TABLE6_ROWS.items()} | {"overall": np.ones(part.n, bool)}
+    for row, group in groups.items():
+        total = part.n_total if row == "overall" else totals.count(TABLE6_ROWS[row])
+        table.settings[row] = _setting(TABLE6_MODEL, "final", 2.0, 18)
+        some = Part((), part.labels[group], part.videos[group], total)
+        found = _estimates(logits[group], some, boot, SCORES) if group.any() else {}
+        for metric in SCORES:
+            table.cells.append(cell("table6", row, title_of(metric), found.get(metric), int(group.sum()), total))
+    for better, worse in (("talking heads", "voice-overs"), ("voice-overs", "others")):
+        first, second = groups[better], groups[worse]
+        if first.any() and second.any():
+            found = {
+                m: group_difference(
+                    m, logits, part.labels, part.videos, first, second, boot.n_resamples, boot.seed, LEVEL
+                )
+                for m in ("acc", "map")
+            }
+            table.claims += _claims(better, worse, found)
+        else:
+            table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *(math.nan,) * 3) for m in ("acc", "map")]
+    table.notes.append(
+        "Differences between categories are between different segments; their videos are resampled together."
+    )
+    if not any(group.any() for row, group in groups.items() if row != "overall"):
+        table.notes.append("No segment of this split has a category.")
+    return table
+
+
+# -- Figure 2 ----------------------------------------------------------------------------------------------------------
+
+FIG2_MODEL = "sparsesync"
+SD_EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.5)  # classes; a class is 0.2 s
+
+
+def isolated_errors(errors: np.ndarray) -> np.ndarray:
+    """(N, W) signed class errors -> (N, W) bool: wrong windows whose error no neighbouring window repeats.
+
+    A window is wrong if its class is more than one off (the tolerance of Acc±1). Its error is *uncorrelated* if neither
+    the window before nor the one after makes the same error within one class: whatever misled the model there did not
+    mislead it next to it, which is what averaging over windows can mend.
+    """
+    wrong = np.abs(errors) > 1
+    same = np.abs(np.diff(errors, axis=1)) <= 1
+    repeated = np.zeros_like(wrong)
+    repeated[:, 1:] |= same
+    repeated[:, :-1] |= same
+    return wrong & ~repeated
+
+
+def fig2(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
+    part = replays.part(need)
+    figure = Exhibit("fig2", "Figure 2: errors of single windows (finetuned SparseSync, 18 windows, hop 2 s)")
+    n_classes = OffsetGrid().n_classes
+    errors = replays.streams(need, FIG2_MODEL, 2.0).argmax(axis=-1) - part.labels[:, None]
+    windows = np.full(part.n, errors.shape[1])
+    figure.settings["all"] = _setting(FIG2_MODEL, "every iteration", 2.0, 18)
+
+    def add(row: str, columns: Sequence[str], parts: np.ndarray, wholes: np.ndarray) -> None:
+        for column, estimate in zip(
+            columns, shares(parts, wholes, part.videos, boot.n_resamples, boot.seed, LEVEL), strict=True
+        ):
+            figure.cells.append(cell("fig2", row, column, estimate, part.n, part.n_total))
+
+    kinds = np.arange(-(n_classes - 1), n_classes)
+    counts = (errors[:, :, None] == kinds).sum(axis=1)
+    add("share of windows by signed class error", [f"{k:+d}" if k else "0" for k in kinds], counts, windows)
+    spread = errors.std(axis=1)
+    bins = np.digitize(spread, SD_EDGES) - 1
+    names = [f"{a:g} to {b:g}" for a, b in pairwise(SD_EDGES)]
+    add(SD_ROW, names, np.eye(len(names))[bins], np.ones(part.n))
+    wrong, alone = (np.abs(errors) > 1).sum(axis=1), isolated_errors(errors).sum(axis=1)
+    add(ISOLATED_ROW, ["share"], alone[:, None], wrong)
+    add("windows more than one class off", ["share"], wrong[:, None], windows)
+    figure.notes += [
+        "Signed class error: predicted minus true class, in classes of 0.2 s; positive: the sound was taken to be "
+        "earlier than it is.",
+        "Uncorrelated: more than one class off, and neither the window before nor the one after is off by the same "
+        "within one class.",
+        "The values that the paper draws in Figure 2 are not at hand: there is nothing to set beside these.",
+    ]
+    return figure
+
+
+SD_ROW = "share of segments by standard deviation of the error over consecutive windows (classes)"
+ISOLATED_ROW = "share of errors that are uncorrelated"
+
+
+# -- Tables 1 and 2, Figure 1: what the split holds --------------------------------------------------------------------
+
+# names of channels as the published lists have them -> as Table 2 does
+CHANNELS = {"ABCNews": "ABC", "CBSNews": "CBS", "NBCNews": "NBC", "golfshome": "GolfsHome", "mlb": "MLB"}
+
+
+def table1(manifest: Manifest, facts: Mapping[str, Any]) -> Exhibit:
+    table = Exhibit("table1", "Table 1: the data set", unit="count")
+    n = facts["n_segments"]
+    values = {
+        "videos": facts["n_videos"],
+        "clips": facts["n_clips"],
+        "hours": facts["hours"],
+        "segments in evaluation and test": n,
+        "clip length (s), longest": facts["clip_s"].get("max", math.nan),
+        "offset classes": manifest.grid.n_classes,
+    }
+    for row, found in values.items():
+        table.cells.append(_count("table1", row, "data set", found, n))
+    table.notes += [
+        f"Measured: the split given ({facts['offset_law']}). The paper's Table 1 is not at hand; its numbers here are "
+        "from its Table 2 and its text, which counts all splits.",
+    ]
+    return table
+
+
+def table2(manifest: Manifest, facts: Mapping[str, Any]) -> Exhibit:
+    table = Exhibit("table2", "Table 2: channels", unit="count")
+    clips = list(manifest.clips.values())
+    n = facts["n_segments"]
+    named = {clip.id: CHANNELS.get(clip.channel, clip.channel) for clip in clips}
+    published = [c.row for c in reported.of_table("table2") if c.column == "videos" and c.row != "all"]
+    here = sorted(set(named.values()) - {""})
+    for row in [*published, *(name for name in here if name not in published), "all"]:
+        some = [clip for clip in clips if row in (named[clip.id], "all")]
+        for column, found in (
+            ("videos", len({clip.video_id for clip in some})),
+            ("clips", len(some)),
+            ("hours", sum(clip.duration for clip in some) / 16_000 / 3600),
+        ):
+            present = bool(some) or row == "all"
+            table.cells.append(_count("table2", row, column, found if present else math.nan, n))
+    table.notes.append("Measured: the split given. The paper counts all splits of RealSync.")
+    return table
+
+
+def fig1(manifest: Manifest, facts: Mapping[str, Any]) -> Exhibit:
+    figure = Exhibit("fig1", "Figure 1: what the split holds", unit="count")
+    grid, n = OffsetGrid(), facts["n_segments"]
+    for label, found in enumerate(facts["class_histogram"]):
+        figure.cells.append(_count("fig1", "segments by offset (s)", f"{grid.offset_of(label):+.1f}", found, n))
+    for name, found in facts["categories"].items():
+        figure.cells.append(_count("fig1", "segments by category", name or "(none)", found, n))
+    for windows, found in facts["support"][2].items():
+        figure.cells.append(_count("fig1", "segments that hold so many windows at hop 2 s", str(windows), found, n))
+    figure.notes += [
+        f"{offset_in_words(0.2)} is +0.2 s.",
+        "What the paper draws in Figure 1 is not at hand; this is the split given.",
+    ]
+    return figure
+
+
+def _count(table: str, row: str, column: str, found: float, n: int) -> Cell:
+    return Cell(row, column, number(found), None, None, n, n, reported.value(table, row, column))
+
+
+# -- shared ------------------------------------------------------------------------------------------------------------
+
+
+def _estimates(logits: np.ndarray, part: Part, boot: Bootstrap, metrics: Sequence[str]) -> dict[str, Estimate]:
+    return bootstrap_scores(logits, part.labels, part.videos, boot.n_resamples, boot.seed, LEVEL, metrics)
+
+
+def paired(
+    better: np.ndarray, worse: np.ndarray, part: Part, boot: Bootstrap, metrics: Sequence[str]
+) -> dict[str, Estimate]:
+    """Metric -> (difference, low, high) over the same resampled videos."""
+    found = paired_difference(better, worse, part.labels, part.videos, boot.n_resamples, boot.seed, LEVEL, metrics)
+    return {m: Estimate(d["difference"], d["ci_low"], d["ci_high"]) for m, d in found.items()}
+
+
+def _claims(better: str, worse: str, found: Mapping[str, Estimate]) -> list[Claim]:
+    return [claim(f"{better} > {worse} in {title_of(metric)}", *estimate) for metric, estimate in found.items()]
+
+
+def _setting(model: str, selection: str, hop_s: float | None, windows: int) -> dict[str, Any]:
+    return {"model": model, "selection": selection, "hop_s": hop_s, "windows": windows}
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
+
+AT_18 = ((2.0, 18),)
+NEEDS = {
+    "table3": Need(tuple(model for model, _ in TABLE3_ROWS.values()), AT_18),
+    "table4": Need(tuple(STREAMING_ROWS.values()), tuple((2.0, windows) for windows in TABLE4_WINDOWS)),
+    "table6": Need((TABLE6_MODEL,), AT_18),
+    "fig2": Need((FIG2_MODEL,), AT_18),
+    "fig4": Need(tuple(STREAMING_ROWS.values()), tuple((hop_s, 18) for hop_s in FIG4_HOPS_S)),
+}
+REPLAYED: dict[str, Callable[[Replays, Need, Bootstrap], Exhibit]] = {
+    "table4": table4,
+    "table6": table6,
+    "fig2": fig2,
+    "fig4": fig4,
+}
+STATISTICS: dict[str, Callable[[Manifest, Mapping[str, Any]], Exhibit]] = {
+    "table1": table1,
+    "table2": table2,
+    "fig1": fig1,
+}
+NAMES = ("table1", "table2", "table3", "table4", "table5", "table6", "fig1", "fig2", "fig4")

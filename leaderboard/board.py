@@ -1,0 +1,198 @@
+"""The board: per track its entries with ranks and ties, the trivial rows, and the curves over hops."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from avbench.atomic import atomic_write_bytes
+from avbench.baselines.trivial import TRIVIAL
+from avbench.leaderboard.entries import (
+    FEW_RESAMPLES,
+    LEVEL,
+    N_RESAMPLES,
+    RANKED_BY,
+    SCORES,
+    SEED,
+    SHOWN_ALONG,
+    Entry,
+    Scored,
+    key,
+    load,
+    save,
+    score,
+)
+from avbench.manifest import Manifest
+from avbench.results import Scores, StrictPart, as_scores, parse_json, read_bytes
+from avbench.stats import Ranked, bootstrap_scores, rank_groups
+from avbench.submissions.format import Line, Paragraph, validated
+from avbench.submissions.tracks import TRACKS, Track, Truth, truth
+from avbench.ticks import seconds
+from avbench.types import SegmentRecord, UsageError
+
+MAIN_HOP_S = 2.0
+MAX_DECISIONS_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One entry on its track. ``hops``: hop in seconds -> scores on the segments that all hops of the entry hold;
+    empty unless the same model was submitted to several hops."""
+
+    entry: Entry
+    ranked: Ranked
+    tied: bool
+    hops: Mapping[float, Scores]
+
+
+@dataclass(frozen=True, eq=False)
+class TrackBoard:
+    track: Track
+    truth: Truth
+    rows: list[Row]
+    trivial: list[tuple[str, str, Scored]]  # name, label, what is computed
+
+    @property
+    def hop_s(self) -> float:
+        return seconds(self.track.protocol.hop)
+
+
+class Decision(StrictPart):
+    """One line of ``decisions.jsonl``: what was decided on the board, and why."""
+
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
+    action: Literal["added", "removed", "rescored", "note"]
+    entry: Line | None = None
+    reason: Paragraph
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    tracks: list[TrackBoard]
+    decisions: list[Decision] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Of all tracks, in order."""
+        return [row for board in self.tracks for row in board.rows]
+
+
+def assemble(entries: Sequence[Entry], store: Path, decisions: Sequence[Decision] = ()) -> Board:
+    """Ranks the entries of every track; the public tracks at the usual hop are there even without an entry.
+
+    ``store``: the folder of the cache, as in ``read_entries``.
+    """
+    tracks = {
+        name: (track, truth(track)) for name, track in TRACKS.items() if seconds(track.protocol.hop) == MAIN_HOP_S
+    }
+    tracks |= {entry.track.name: (entry.track, entry.truth) for entry in entries}
+    hops = _over_hops(entries, store)
+    boards = []
+    for name, (track, answers) in sorted(tracks.items(), key=lambda item: _order(item[1][0])):
+        mine = [entry for entry in entries if entry.track.name == name]
+        boards.append(TrackBoard(track, answers, _ranked(mine, hops, store), _trivial(track, answers, store)))
+    return Board(boards, list(decisions))
+
+
+def _order(track: Track) -> tuple[int, str]:
+    """The public tracks as they are listed, then the private ones by name."""
+    listed = list(TRACKS)
+    return listed.index(track.name) if track.name in TRACKS else len(listed), track.name
+
+
+def _ranked(entries: Sequence[Entry], hops: Mapping[str, Mapping[float, Scores]], store: Path) -> list[Row]:
+    if not entries:
+        return []
+    answers, by_name = entries[0].truth, {entry.name: entry for entry in entries}
+    last = {name: entry.scored.last for name, entry in by_name.items()}
+    ranked = rank_groups(last, answers.labels, answers.clusters, RANKED_BY, N_RESAMPLES, SEED, LEVEL, store)
+    sizes: dict[int, int] = {}
+    for place in ranked:
+        sizes[place.rank] = sizes.get(place.rank, 0) + 1
+    return [Row(by_name[r.name], r, sizes[r.rank] > 1, hops.get(r.name, {})) for r in ranked]
+
+
+def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, Scored]]:
+    """The rows that look at nothing, scored on the track's own labels."""
+    found, manifest = [], None
+    for name, (label, function) in TRIVIAL.items():
+        name_of_row = f"trivial {name}"
+        kept = key(name_of_row, track.name, track.signature, track.labels, answers.sha256)
+        scored = load(store, kept)
+        if scored is None:
+            segments = [
+                SegmentRecord(id, video, video, 0, 0, int(label_))
+                for id, video, label_ in zip(answers.segment_ids, answers.clusters, answers.labels, strict=True)
+            ]
+            manifest = manifest or _manifest(track)
+            logits = function(segments, manifest, track.protocol.iterations, SEED)
+            scored = score(name_of_row, track, answers, logits, store, report=False)
+            save(store, kept, scored)
+        found.append((name, label, scored))
+    return found
+
+
+def _manifest(track: Track) -> Manifest:
+    """What the trivial rows may know: the offset law. Of a private track it is not told."""
+    from avbench.data import synthsync
+
+    if track.labels == "public":
+        return synthsync.planned(track.data, track.split)
+    return Manifest(track.name, "files", "", "hidden", {}, (), Path())
+
+
+# -- hops --------------------------------------------------------------------------------------------------------------
+
+
+def _over_hops(entries: Sequence[Entry], store: Path) -> dict[str, dict[float, Scores]]:
+    """Entry name -> hop in seconds -> scores, for models that were submitted to several hops of the same data; all on
+    the segments that every one of these hops holds, so that only the hop differs."""
+    families: dict[tuple[str, ...], dict[float, Entry]] = {}
+    for entry in entries:
+        family = families.setdefault((entry.track.manifest_sha256, *entry.model), {})
+        family[seconds(entry.track.protocol.hop)] = entry
+    found = {}
+    for family in families.values():
+        if len(family) > 1:
+            shared = set.intersection(*(set(entry.truth.segment_ids) for entry in family.values()))
+            scores = {hop_s: _on(entry, shared, store) for hop_s, entry in sorted(family.items())}
+            found.update({entry.name: scores for entry in family.values()})
+    return found
+
+
+def _on(entry: Entry, segment_ids: set[str], store: Path) -> Scores:
+    """The entry's scores on some of its track's segments."""
+    answers, last = entry.truth, entry.scored.last
+    rows = np.array([row for row, id in enumerate(answers.segment_ids) if id in segment_ids])
+    content = hashlib.sha256(np.ascontiguousarray(last).tobytes()).hexdigest()
+    kept = store / f"{key('on some segments', answers.sha256, content, rows.tolist())}.json"
+    try:
+        return SCORES.validate_json(kept.read_bytes())
+    except (OSError, ValueError):
+        pass
+    part = (last[rows], answers.labels[rows], answers.clusters[rows])
+    scores = as_scores(bootstrap_scores(*part, FEW_RESAMPLES, SEED, LEVEL, SHOWN_ALONG))
+    atomic_write_bytes(kept, SCORES.dump_json(scores))
+    return scores
+
+
+# -- decisions ---------------------------------------------------------------------------------------------------------
+
+
+def read_decisions(path: Path) -> list[Decision]:
+    """The decisions log, newest first; ``UsageError`` naming the line that is not right."""
+    found = []
+    for number, line in enumerate(read_bytes(path, MAX_DECISIONS_BYTES).splitlines(), start=1):
+        if line.strip():
+            where = f"{path} line {number}"
+            try:
+                found.append(validated(Decision, parse_json(line, Path(where))))
+            except UsageError as error:
+                raise UsageError(f"{where}: {error}") from None
+    return sorted(found, key=lambda decision: decision.date, reverse=True)

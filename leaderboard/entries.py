@@ -1,0 +1,306 @@
+"""Reads the entries of a leaderboard: each is checked as ``avbench submit check`` does, and everything shown of it is
+computed anew from its predictions. What was computed is kept in a cache under a hash of everything it depends on: the
+entry's bytes, the track's labels, this program; a second build of the same entries computes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing as mp
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from pydantic import TypeAdapter
+
+from avbench.atomic import atomic_write_bytes
+from avbench.latency import LatencyRecord
+from avbench.metrics import METRICS
+from avbench.pages import fragment
+from avbench.pages.charts import count_ticks
+from avbench.pages.sections import curve_charts, errors, in_order, slice_tables
+from avbench.results import Answers, Scores, Slice, as_scores
+from avbench.stats import bootstrap_scores, rank_groups
+from avbench.submissions.check import claim_problems, entry_of, values
+from avbench.submissions.format import (
+    LATENCY_FILE,
+    Folder,
+    Submission,
+    ValidationError,
+    find_entries,
+    read_folder,
+    shown,
+)
+from avbench.submissions.tracks import Track, Truth, known
+from avbench.types import AvbenchError
+
+RANKED_BY = "map"
+SHOWN_ALONG = ("acc", "map", "mae_s")  # metrics shown per window and per category
+N_RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
+FEW_RESAMPLES = 200  # along the windows and by category: intervals for looking at
+FEW_ENTRIES = 8  # computed in this process; more are worth the start of others
+PARTS_OF_THE_KEY = ("avbench", "avbench.pages", "avbench.pages.templates", "avbench.leaderboard")
+
+
+class Refused(tuple[str, str]):
+    """(folder below the entries' root, why) of an entry that is not shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What is computed of predictions. ``curve``: window (from 1) -> scores; ``by_category``: n and scores of each;
+    ``last`` (N, 21): the logits at the last window; ``report``: the part of the entry's page drawn from them."""
+
+    scores: Scores
+    curve: dict[int, Scores]
+    by_category: dict[str, Slice]
+    last: np.ndarray
+    report: Markup
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """An accepted entry: what its makers say, and what is computed."""
+
+    submission: Submission
+    track: Track
+    truth: Truth
+    scored: Scored
+    latency: LatencyRecord | None = None  # measured by its makers
+
+    @property
+    def name(self) -> str:
+        return self.submission.entry
+
+    @property
+    def model(self) -> tuple[str, str, str]:
+        """Organisation, name and revision: the same on every track the model was submitted to."""
+        card = self.submission.card
+        return card.org, card.name, card.revision
+
+
+def read_entries(
+    root: Path,
+    store: Path,
+    labels: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[list[Entry], list[Refused]]:
+    """All entries below ``root`` (three folders down, sorted by name), and those that are refused, with the reason.
+
+    ``store``: the folder of the cache. ``labels``: the labels file of a blind track; entries to blind tracks that it
+    does not cover are refused. ``workers``: processes (None: one per core). ``UsageError`` if there is no such folder
+    or the labels file is wrong; ``AvbenchError`` if the cache cannot be written.
+    """
+    folders = find_entries(root)
+    found: dict[Path, Entry | Refused] = {}
+    wanted = [path for path in folders if not _from_cache(path, root, store, labels, found)]
+    done = len(folders) - len(wanted)
+    for path, problem in _compute(wanted, store, labels, workers):
+        done += 1
+        if progress:
+            progress(done, len(folders), path.name)
+        if problem:
+            found[path] = Refused((_below(path, root), problem))
+        elif not _from_cache(path, root, store, labels, found):
+            raise AvbenchError(
+                f"{store}: what was just computed for {_below(path, root)} is not there; is it writable?"
+            )
+    ordered = [found[path] for path in folders]
+    return [e for e in ordered if isinstance(e, Entry)], [e for e in ordered if isinstance(e, Refused)]
+
+
+def _from_cache(path: Path, root: Path, store: Path, labels: Path | None, found: dict[Path, Entry | Refused]) -> bool:
+    """Fills in ``found[path]`` if nothing has to be computed: the entry is in the cache, or refused at first sight."""
+    try:
+        read = read_folder(path)
+        track, truth = known(read.submission.track, labels)
+    except AvbenchError as error:
+        found[path] = Refused((_below(path, root), str(error)))
+        return True
+    scored = load(store, entry_key(read, track, truth))
+    if scored is None:
+        return False
+    told = read.content.get(LATENCY_FILE)  # the entry was accepted, and it with it
+    latency = LatencyRecord.model_validate_json(told) if told else None
+    found[path] = Entry(read.submission, track, truth, scored, latency)
+    return True
+
+
+def _below(path: Path, root: Path) -> str:
+    return shown(path.relative_to(root).as_posix())
+
+
+# -- computing ---------------------------------------------------------------------------------------------------------
+
+
+def _compute(
+    paths: Sequence[Path], store: Path, labels: Path | None, workers: int | None
+) -> Iterable[tuple[Path, str | None]]:
+    """(path, None, or why it is refused) for each path, computed and put into the cache. An entry that brings its
+    process down is refused; the others are not touched by it."""
+    work = partial(_check_and_score, store=store, labels=labels)
+    n = min(workers or os.cpu_count() or 1, len(paths))
+    if n <= 1 or len(paths) <= FEW_ENTRIES:
+        yield from ((path, work(path)) for path in paths)
+        return
+    left = list(paths)
+    try:
+        with ProcessPoolExecutor(n, mp_context=mp.get_context("spawn")) as pool:
+            for problem in pool.map(work, paths, chunksize=2):
+                yield left.pop(0), problem
+    except BrokenProcessPool:
+        yield from ((path, _alone(work, path)) for path in left)
+
+
+def _alone(work: Callable[[Path], str | None], path: Path) -> str | None:
+    """``work(path)`` in a process of its own, so that its end is nobody else's."""
+    with ProcessPoolExecutor(1, mp_context=mp.get_context("spawn")) as pool:
+        try:
+            pool.submit(int).result()
+        except BrokenProcessPool:
+            reason = "a script that calls this needs `if __name__ == '__main__':`"
+            raise AvbenchError(f"no further process can be started ({reason}); or use one worker") from None
+        try:
+            return pool.submit(work, path).result()
+        except BrokenProcessPool:
+            return "predictions: reading them brought the reader down"
+
+
+def _check_and_score(path: Path, store: Path, labels: Path | None) -> str | None:
+    """Why the entry is refused, or None once it is in the cache."""
+    try:
+        read = read_folder(path)
+        entry = entry_of(read, labels)
+        problems = claim_problems(entry.submission, entry.track, values(entry))
+        if problems:
+            raise ValidationError(problems)
+    except AvbenchError as error:
+        return str(error)
+    key = entry_key(read, entry.track, entry.truth)
+    save(store, key, score(entry.name, entry.track, entry.truth, entry.logits, store))
+    return None
+
+
+def score(name: str, track: Track, truth: Truth, logits: np.ndarray, store: Path, report: bool = True) -> Scored:
+    """Everything that is shown of predictions ``logits`` (N, W, 21), rows in the truth's order; ``report`` False: not
+    what is drawn for a page of their own."""
+    last = np.ascontiguousarray(logits[:, -1])
+    # the ranking needs the resampled values of this metric: kept in the cache, they are drawn once
+    (ranked,) = rank_groups({name: last}, truth.labels, truth.clusters, RANKED_BY, N_RESAMPLES, SEED, LEVEL, store)
+    others = [metric for metric in METRICS if metric != RANKED_BY]
+    estimates = bootstrap_scores(last, truth.labels, truth.clusters, N_RESAMPLES, SEED, LEVEL, others)
+    estimates[RANKED_BY] = ranked.estimate
+    scores = as_scores({metric: estimates[metric] for metric in METRICS})
+
+    def few(rows: np.ndarray | slice, at: int) -> Scores:
+        some, labels, videos = logits[rows, at], truth.labels[rows], truth.clusters[rows]
+        return as_scores(bootstrap_scores(some, labels, videos, FEW_RESAMPLES, SEED, LEVEL, SHOWN_ALONG))
+
+    windows = logits.shape[1]
+    curve = {w: few(slice(None), w - 1) if w < windows else scores for w in count_ticks(windows)}
+    category = np.array(truth.categories)
+    by_category = {}
+    for kind in in_order(set(truth.categories) - {""}):
+        rows = np.flatnonzero(category == kind)
+        by_category[kind] = Slice(n=len(rows), scores=few(rows, windows - 1))
+    drawn = _report(track, truth, logits, scores, curve, by_category) if report else Markup("")
+    return Scored(scores, curve, by_category, last, drawn)
+
+
+def _report(
+    track: Track,
+    truth: Truth,
+    logits: np.ndarray,
+    scores: Scores,
+    curve: Mapping[int, Scores],
+    by_category: Mapping[str, Slice],
+) -> Markup:
+    answers = Answers(truth.segment_ids, truth.labels, tuple(truth.clusters), truth.categories)
+    return fragment(
+        "entry_report.html",
+        __package__,
+        scores=scores,
+        curves=curve_charts(curve),
+        slices=slice_tables({"category": by_category} if by_category else {}),
+        # where labels are private, no segment's label may be read off the page
+        errors=errors(answers, logits, logits.shape[1] - 1) if track.labels == "public" else None,
+        hop_s=track.protocol.hop / 16_000,
+        seen_s=(track.protocol.window + (logits.shape[1] - 1) * track.protocol.hop) / 16_000,
+        at=logits.shape[1],
+        level=LEVEL,
+    )
+
+
+# -- the cache ---------------------------------------------------------------------------------------------------------
+
+
+def entry_key(read: Folder, track: Track, truth: Truth) -> str:
+    content = {name: hashlib.sha256(data).hexdigest() for name, data in read.content.items()}
+    return key(read.submission.to_json(), content, track.name, track.signature, track.labels, truth.sha256)
+
+
+def key(*parts: Any) -> str:
+    """Hash of what something was computed from, this program included."""
+    text = json.dumps([program_sha256(), N_RESAMPLES, FEW_RESAMPLES, SEED, LEVEL, *parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def program_sha256() -> str:
+    """Of the files that decide what is computed and how it is drawn."""
+    digest = hashlib.sha256()
+    for package in PARTS_OF_THE_KEY:
+        for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
+            if file.name.endswith((".py", ".html", ".css", ".js")):
+                digest.update(f"{package} {file.name} ".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+SCORES: TypeAdapter[Scores] = TypeAdapter(Scores)
+_CURVE: TypeAdapter[dict[int, Scores]] = TypeAdapter(dict[int, Scores])
+_SLICES: TypeAdapter[dict[str, Slice]] = TypeAdapter(dict[str, Slice])
+
+
+def save(store: Path, name: str, scored: Scored) -> None:
+    """``AvbenchError`` if it cannot be written."""
+    array = io.BytesIO()
+    np.save(array, scored.last, allow_pickle=False)
+    document = {
+        "scores": SCORES.dump_python(scored.scores),
+        "curve": _CURVE.dump_python(scored.curve),
+        "by_category": _SLICES.dump_python(scored.by_category),
+        "report": str(scored.report),
+    }
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(store / f"{name}.last.npy", array.getvalue())
+        atomic_write_bytes(store / f"{name}.json", json.dumps(document).encode())  # last: it says that all is there
+    except OSError as error:
+        raise AvbenchError(f"cannot write the cache {store}: {error.strerror or error}; see --cache") from error
+
+
+def load(store: Path, name: str) -> Scored | None:
+    """None if it is not there or not readable: it is then computed anew."""
+    try:
+        document = json.loads((store / f"{name}.json").read_bytes())
+        last = np.load(store / f"{name}.last.npy", allow_pickle=False)
+        return Scored(
+            SCORES.validate_python(document["scores"]),
+            _CURVE.validate_python({int(w): scores for w, scores in document["curve"].items()}),
+            _SLICES.validate_python(document["by_category"]),
+            last,
+            Markup(document["report"]),  # noqa: S704 (drawn by this program from templates, kept in the user's cache)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+        return None

@@ -1,0 +1,66 @@
+"""A board for other places: CSV, and the ``.eval_results`` files that the Hugging Face Hub shows on model pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from avbench.atomic import atomic_write_bytes
+from avbench.leaderboard.board import Board
+from avbench.leaderboard.entries import RANKED_BY
+from avbench.leaderboard.site import data_csv
+from avbench.metrics import METRICS
+from avbench.types import AvbenchError, UsageError
+
+EVAL_FILE = ".eval_results/avbench-{track}.yaml"
+
+
+def write_csv(board: Board, path: Path) -> Path:
+    """The site's ``data.csv``; ``AvbenchError`` if it cannot be written."""
+    _write(path, data_csv(board))
+    return path
+
+
+def write_eval_results(board: Board, folder: Path, dataset: str, url: str | None = None) -> list[Path]:
+    """For each entry ``folder/<org>__<model>/<revision>/.eval_results/avbench-<track>.yaml``, to be put into the
+    model's repository on the Hub: one value, the recomputed score the board ranks by; interval and rank in the notes.
+
+    ``dataset``: the benchmark's dataset on the Hub, ORG/NAME. ``url``: of the leaderboard. ``UsageError`` for another
+    form of either; ``AvbenchError`` if a file cannot be written.
+    """
+    import yaml
+
+    from avbench.pages import safe_url
+
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", dataset):
+        raise UsageError(f"dataset {dataset!r} is not ORG/NAME of a dataset on the Hub")
+    if url is not None and safe_url(url) is None:
+        raise UsageError(f"url {url[:80]!r} is not an http(s) address")
+    written = []
+    for row in board.rows:
+        submission, track = row.entry.submission, row.entry.track.name
+        score = row.entry.scored.scores[RANKED_BY]
+        place = f"rank {row.ranked.rank}{', shared' if row.tied else ''}"
+        bounds = (
+            f"95 % interval {score.ci_low:.4f} to {score.ci_high:.4f}" if score.ci_low is not None else "no interval"
+        )
+        found: dict[str, object] = {
+            "dataset": {"id": dataset, "task_id": track},
+            "value": score.value,
+            "date": submission.run.created,
+            "notes": "; ".join((f"{METRICS[RANKED_BY].title}, recomputed", bounds, place, submission.run.signature)),
+        }
+        if url is not None:
+            found["source"] = {"url": url, "name": "avbench leaderboard"}
+        path = folder / Path(row.entry.name).parent / EVAL_FILE.format(track=track)
+        _write(path, yaml.safe_dump([found], sort_keys=False, allow_unicode=True, width=10_000))
+        written.append(path)
+    return written
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(path, text.encode("utf-8"))
+    except OSError as error:
+        raise AvbenchError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,409 @@
+"""The static site of a board: one page with everything, one page an entry, and the same as JSON and CSV. No file of it
+asks anything of the network; equal boards give equal bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from avbench import __version__
+from avbench.atomic import atomic_write_bytes
+from avbench.latency import LEADERBOARD_SAMPLES
+from avbench.leaderboard.board import Board, Row, TrackBoard
+from avbench.leaderboard.entries import LEVEL, N_RESAMPLES, RANKED_BY, SEED
+from avbench.metrics import METRICS
+from avbench.pages import charts, render
+from avbench.pages.charts import Line, Point
+from avbench.paper.reported import of_table
+from avbench.results import Scores
+from avbench.types import AvbenchError, UsageError
+
+INDEX, DATA, TABLE, DECISIONS = "index.html", "data.json", "data.csv", "decisions.jsonl"
+ENTRIES = "entries"
+N_LINES = 7  # entries drawn in a chart of curves
+BY_CATEGORY = ("map", "acc")
+REPORTED_COLUMNS = {"acc": "Acc", "acc_tol1": "Acc±1", "map": "mAP", "roc_auc": "ROC-AUC", "latency_ms": "ms"}
+
+
+def write_site(board: Board, site: Path) -> list[Path]:
+    """Writes the site and returns its files. Entry pages of an older build that are no longer wanted are deleted.
+
+    ``UsageError`` if ``site`` holds something else than a site; ``AvbenchError`` if it cannot be written.
+    """
+    site = Path(site)
+    files = {INDEX: _index(board), DATA: data_json(board), TABLE: data_csv(board), DECISIONS: _decisions(board)}
+    for table in board.tracks:
+        for row in table.rows:
+            files[page_of(row)] = _entry_page(row, table)
+            files[page_of(row).removesuffix(".html") + ".json"] = _json(entry_record(row))
+    old = _old_pages(site)
+    try:
+        site.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            path, data = site / name, text.encode("utf-8")
+            if not (path.is_file() and path.read_bytes() == data):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write_bytes(path, data)
+        for name in sorted(old - set(files)):
+            (site / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise AvbenchError(f"cannot write the site {site}: {error.strerror or error}") from error
+    return [site / name for name in files]
+
+
+def _old_pages(site: Path) -> set[str]:
+    """The entry files that the last build in this folder wrote. ``UsageError`` if the folder holds other things."""
+    if not site.exists():
+        return set()
+    if not site.is_dir() or (any(site.iterdir()) and not (site / DATA).is_file()):
+        raise UsageError(f"{site} is not empty and holds no site of this program; choose another --out")
+    found = {path.relative_to(site).as_posix() for path in (site / ENTRIES).glob("*/*/*") if not path.is_symlink()}
+    return {name for name in found if name.endswith((".html", ".json"))}
+
+
+def page_of(row: Row) -> str:
+    """``entries/<org>__<model>/<revision>/<track>.html``; all of these names were checked when the entry was read."""
+    return f"{ENTRIES}/{row.entry.name}.html"
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def entry_record(row: Row) -> dict[str, Any]:
+    """One element of ``data.json``."""
+    submission, ranked, scored = row.entry.submission, row.ranked, row.entry.scored
+    record: dict[str, Any] = {
+        "entry": row.entry.name,
+        "track": row.entry.track.name,
+        "org": submission.card.org,
+        "name": submission.card.name,
+        "revision": submission.card.revision,
+        "rank": ranked.rank,
+        "tied": row.tied,
+        "best_rank": ranked.best_rank,
+        "worst_rank": ranked.worst_rank,
+        "ranked_by": RANKED_BY,
+        "group_leader": ranked.leader,
+        "minus_group_leader": _finite(ranked.to_leader),
+        "minus_entry_above": _finite(ranked.to_previous) if ranked.to_previous else None,
+        "scores": _scores(scored.scores),
+        "by_category": {
+            name: {"n": part.n, "scores": _scores(part.scores)} for name, part in scored.by_category.items()
+        },
+        "by_window": {str(window): _scores(scores) for window, scores in scored.curve.items()},
+        "by_hop_s": {f"{hop_s:g}": _scores(scores) for hop_s, scores in row.hops.items()},
+        "latency": _latency_record(row),
+        "card": submission.card.model_dump(),
+        "run": submission.run.model_dump(),
+        "predictions_sha256": submission.files.predictions.sha256,
+        "page": page_of(row),
+    }
+    return record
+
+
+def data_json(board: Board) -> str:
+    """A list of entries, each with its rank on its track; ties share one."""
+    return _json([entry_record(row) for row in board.rows])
+
+
+def data_csv(board: Board) -> str:
+    """One line an entry: ranks, scores with intervals, card."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [f"{name}{part}" for name in METRICS for part in ("", "_ci_low", "_ci_high")]
+    card = ("org", "name", "revision", "backbone", "head", "parameters", "licence")
+    head = ["track", "rank", "tied", "best_rank", "worst_rank", *card, "training_data", "trained_on"]
+    writer.writerow([*head, *names, "signature", "model_fingerprint", "predictions_sha256"])
+    for row in board.rows:
+        submission, ranked, scores = row.entry.submission, row.ranked, row.entry.scored.scores
+        training = submission.card.training_data
+        line: list[Any] = [row.entry.track.name, ranked.rank, row.tied, ranked.best_rank, ranked.worst_rank]
+        line += [getattr(submission.card, name) for name in card]
+        line += [training.status, "; ".join(training.datasets)]
+        line += [v for name in METRICS for v in (scores[name].value, scores[name].ci_low, scores[name].ci_high)]
+        line += [submission.run.signature, submission.run.model_fingerprint, submission.files.predictions.sha256]
+        writer.writerow([_cell(value) for value in line])
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula is marked as text."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+def _decisions(board: Board) -> str:
+    return "".join(json.dumps(d.model_dump(), ensure_ascii=False, sort_keys=True) + "\n" for d in board.decisions)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _scores(scores: Scores) -> dict[str, Any]:
+    return {name: score.model_dump() for name, score in scores.items()}
+
+
+def _finite(difference: Mapping[str, Any]) -> dict[str, Any]:
+    """Strict JSON has no nan: where there is no interval there is null."""
+    return {name: None if value != value else value for name, value in difference.items()}
+
+
+# -- pages -------------------------------------------------------------------------------------------------------------
+
+
+def _index(board: Board) -> str:
+    script = resources.files(__package__).joinpath("board.js").read_text(encoding="utf-8")
+    return render(
+        "board.html",
+        script,
+        __package__,
+        boards=[_table(table) for table in board.tracks],
+        backbones=sorted({row.entry.submission.card.backbone for row in board.rows}),
+        stand_in=any("stand-in" in table.track.title for table in board.tracks),
+        metrics=_metrics(),
+        by_category=BY_CATEGORY,
+        ranked_by=RANKED_BY,
+        reported=reported_rows(),
+        reported_columns=list(REPORTED_COLUMNS.items()),
+        decisions=board.decisions,
+        level=LEVEL,
+        n_resamples=N_RESAMPLES,
+        seed=SEED,
+        version=__version__,
+    )
+
+
+def _metrics() -> list[Any]:
+    """The one that ranks first."""
+    return [METRICS[RANKED_BY], *(metric for name, metric in METRICS.items() if name != RANKED_BY)]
+
+
+def _table(table: TrackBoard) -> dict[str, Any]:
+    """One track as the template wants it."""
+    any_scored = table.trivial[0][2]
+    models = [row.entry.model[:2] for row in table.rows]
+    rows = [
+        _row(row, previous) | {"several_revisions": models.count(row.entry.model[:2]) > 1}
+        for previous, row in zip([None, *table.rows], table.rows, strict=False)
+    ]
+    first = table.rows[:N_LINES]
+    drawn = _curves(table, first)
+    return {
+        "name": table.track.name,
+        "title": table.track.title,
+        "n": len(table.truth.segment_ids),
+        "hop_s": table.hop_s,
+        "signature": table.track.signature,
+        "categories": list(any_scored.by_category),
+        "windows": list(any_scored.curve),
+        "timed": any(row["ratio"] is not None for row in rows),
+        "rows": rows,
+        "trivial": [(label, scored) for _, label, scored in table.trivial],
+        "charts": drawn,
+        "legend": [(label, colour) for colour, label in enumerate(_labels(first))],
+        "unnamed": len(table.rows) > len(first),
+        "pareto": _pareto(table.rows),
+    }
+
+
+def _row(row: Row, previous: Row | None) -> dict[str, Any]:
+    return {
+        "card": row.entry.submission.card,
+        "rank": row.ranked.rank,
+        "tied": row.tied,
+        "best_rank": row.ranked.best_rank,
+        "worst_rank": row.ranked.worst_rank,
+        "first_of_group": previous is not None and previous.ranked.rank != row.ranked.rank,
+        "page": page_of(row),
+        "scored": row.entry.scored,
+        "ratio": ratio_to_snapshot(row),
+    }
+
+
+def _labels(rows: Sequence[Row]) -> list[str]:
+    """Names for charts: the model's, with its organisation or revision where another has the same."""
+    cards = [row.entry.submission.card for row in rows]
+    names = [card.name for card in cards]
+    with_org = [f"{card.org}/{card.name}" for card in cards]
+    full = [f"{card.org}/{card.name} {card.revision}" for card in cards]
+    return [
+        name if names.count(name) == 1 else longer if with_org.count(longer) == 1 else longest
+        for name, longer, longest in zip(names, with_org, full, strict=True)
+    ]
+
+
+def _curves(table: TrackBoard, rows: Sequence[Row]) -> list[tuple[str, Markup]]:
+    """Charts over windows, and over hops where an entry has several, of the first entries."""
+    if not rows:
+        return []
+    labels, found = _labels(rows), []
+    constant = next(scored for name, _, scored in table.trivial if name == "constant")
+    windows = list(constant.curve)
+    for name in (RANKED_BY, "acc"):
+        lines = [
+            Line(label, windows, [scores[name].value for scores in row.entry.scored.curve.values()], colour=colour)
+            for colour, (label, row) in enumerate(zip(labels, rows, strict=True))
+        ]
+        title = f"{METRICS[name].title} over the windows seen"
+        beside = constant.scores[name].value
+        references = [charts.Reference("always in sync", beside)] if beside is not None else []
+        if len(windows) > 1:
+            found.append((title, charts.curve(lines, title, "windows seen", (0.0, 1.0), references, windows)))
+    hops = [
+        _hop_line(label, row.hops, colour)
+        for colour, (label, row) in enumerate(zip(labels, rows, strict=True))
+        if row.hops
+    ]
+    if hops:
+        title = f"{METRICS[RANKED_BY].title} over hops, on common segments"
+        found.append((title, charts.curve(hops, title, "hop (s)")))
+    return found
+
+
+def _hop_line(label: str, hops: Mapping[float, Scores], colour: int) -> Line:
+    points = [scores[RANKED_BY] for scores in hops.values()]
+    values = [p.value for p in points]
+    return Line(label, list(hops), values, [p.ci_low for p in points], [p.ci_high for p in points], colour)
+
+
+def _pareto(rows: Sequence[Row]) -> dict[str, Markup] | None:
+    """The plot in two widths: text in a picture does not grow with a narrow screen."""
+    timed = [(row, ratio) for row in rows if (ratio := ratio_to_snapshot(row)) is not None]
+    values = [(row.entry.scored.scores[RANKED_BY].value, ratio) for row, ratio in timed]
+    points = [
+        Point(label, ratio, value, href=page_of(row))
+        for label, (row, ratio), (value, _) in zip(_labels([r for r, _ in timed]), timed, values, strict=True)
+        if value is not None
+    ]
+    if not points:
+        return None
+    title, y_label = f"{METRICS[RANKED_BY].title} against the time of a step", METRICS[RANKED_BY].title
+    return {
+        name: charts.scatter(points, front(points), title, "time of a step, × snapshot", y_label, size=size)
+        for name, size in (("wide", (1040.0, 340.0)), ("narrow", (340.0, 260.0)))
+    }
+
+
+def front(points: Sequence[Point]) -> list[int]:
+    """Indices of the points that no other one beats in both time (smaller) and score (larger)."""
+    best, found = float("-inf"), []
+    for i in sorted(range(len(points)), key=lambda i: (points[i].x, -points[i].y, points[i].label)):
+        if points[i].y > best:
+            best = points[i].y
+            found.append(i)
+    return found
+
+
+def ratio_to_snapshot(row: Row) -> float | None:
+    """Time of one step as a multiple of the snapshot's beside it, from the times themselves; None where the entry has
+    no measurement fit for a leaderboard: steps, enough of them, steady, both audits passed."""
+    record = row.entry.latency
+    if record is None or record.mode != "step" or record.n < LEADERBOARD_SAMPLES:
+        return None
+    steady = not record.unstable and record.audits_passed and record.snapshot.p50_ms > 0
+    return record.p50_ms / record.snapshot.p50_ms if steady else None
+
+
+def _latency_record(row: Row) -> dict[str, Any] | None:
+    record = row.entry.latency
+    if record is None:
+        return None
+    names = ("mode", "n", "p50_ms", "p90_ms", "p99_ms", "unstable", "device", "threads", "reference", "created")
+    told = {name: getattr(record, name) for name in names}
+    return told | {"ratio_to_snapshot": ratio_to_snapshot(row), "audits_passed": record.audits_passed}
+
+
+def _entry_page(row: Row, table: TrackBoard) -> str:
+    submission, ranked, track = row.entry.submission, row.ranked, row.entry.track
+    card, run = submission.card, submission.run
+    differences = []
+    if ranked.leader != row.entry.name:
+        differences.append(("the best of its group", ranked.leader, ranked.to_leader))
+    above = _above(row, table)
+    if ranked.to_previous is not None and above is not None and above != ranked.leader:
+        differences.append(("the entry above", above, ranked.to_previous))
+    hops = charts.curve([_hop_line(card.name, row.hops, 0)], "over hops", "hop (s)") if row.hops else None
+    return render(
+        "entry.html",
+        package=__package__,
+        card=card,
+        track=track,
+        row=_row(row, None),
+        n_entries=len(table.rows),
+        report=row.entry.scored.report,
+        scores=row.entry.scored.scores,
+        trivial_rows=[(label, scored.scores) for _, label, scored in table.trivial],
+        metrics=_metrics(),
+        differences=differences,
+        hop_chart=hops,
+        links=[(name, url) for name, url in (("paper", card.paper_url), ("code", card.code_url)) if url],
+        provenance=[
+            ("entry", row.entry.name, True),
+            ("model as it was run", run.model, False),
+            ("signature", run.signature, True),
+            ("model fingerprint", run.model_fingerprint, True),
+            ("manifest sha256", run.manifest_sha256, True),
+            ("predictions sha256", submission.files.predictions.sha256, True),
+            *_latency_facts(row),
+            ("run with avbench", run.avbench_version, False),
+            ("run started", run.created, False),
+            *([("note on the weights", run.weights_note, False)] if run.weights_note else []),
+            ("to check it", f"avbench submit check submissions/entries/{row.entry.name}", True),
+        ],
+        environment=sorted(run.environment.items()),
+        ranked_by=RANKED_BY,
+        level=LEVEL,
+        version=__version__,
+    )
+
+
+def _latency_facts(row: Row) -> list[tuple[str, str, bool]]:
+    record, ratio = row.entry.latency, ratio_to_snapshot(row)
+    if record is None:
+        return []
+    times = f"{record.mode}: p50 {record.p50_ms:.3g} ms, p90 {record.p90_ms:.3g} ms ({record.n} times, {record.device})"
+    fit = f"{ratio:.2f} × snapshot" if ratio is not None else "not fit for the board (kind, number or steadiness)"
+    return [("time, as measured by its makers", f"{times}; {fit}", False)]
+
+
+def _above(row: Row, table: TrackBoard) -> str | None:
+    place = table.rows.index(row)
+    return table.rows[place - 1].entry.name if place else None
+
+
+def reported_rows() -> list[dict[str, Any]]:
+    """Table 3 as the paper prints it: name, selection and values of each row."""
+    rows: dict[str, dict[str, Any]] = {}
+    for cell in of_table("table3"):
+        row = rows.setdefault(cell.row, {"name": cell.row, "selection": cell.selection, "values": {}})
+        row["values"][cell.metric] = cell.value
+    return list(rows.values())
+
+
+def build(
+    entries: Path,
+    out: Path,
+    store: Path,
+    labels: Path | None = None,
+    decisions: Path | None = None,
+    workers: int | None = None,
+    progress: Any = None,
+) -> tuple[Board, list[Any]]:
+    """Reads, ranks and writes; the board and the refused entries. See ``read_entries`` and ``write_site``."""
+    from avbench.leaderboard.board import assemble, read_decisions
+    from avbench.leaderboard.entries import read_entries
+
+    _old_pages(Path(out))  # a wrong --out is said before anything is computed
+    with resources.as_file(resources.files(__package__).joinpath(DECISIONS)) as built_in:
+        log = read_decisions(decisions or built_in)
+    accepted, refused = read_entries(entries, store, labels, workers, progress)
+    board = assemble(accepted, store, log)
+    write_site(board, out)
+    return board, refused

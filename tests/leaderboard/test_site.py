@@ -1,0 +1,399 @@
+"""The leaderboard as its readers and its maintainers meet it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import DESKTOP, PHONE, opened
+from entries import make_entry, make_logits
+from pages import assert_stands_alone
+
+from avbench.cli import main
+from avbench.leaderboard.board import Decision, assemble
+from avbench.leaderboard.entries import read_entries
+from avbench.leaderboard.site import write_site
+from avbench.metrics import METRICS, score
+from avbench.results import as_scores
+from avbench.stats import bootstrap_scores, paired_difference
+from avbench.submissions.format import TrainingData
+from avbench.submissions.tracks import TRACKS, truth
+
+Avbench = Callable[..., subprocess.CompletedProcess[str]]
+TRACK = TRACKS["synthsync-test"]
+TRUTH = truth(TRACK)
+GOOD = make_logits(TRUTH, 18, 0.35)
+
+
+def make_entries(root: Path) -> None:
+    """Two that nothing can tell apart, a worse one, one with hops, and one without a word on its training data."""
+    nearly = GOOD + 0.01 * np.random.default_rng(5).standard_normal(GOOD.shape).astype(np.float32)
+    make_entry(root, TRACK, TRUTH, "alpha", logits=GOOD, ratio=1.2, head="trf")
+    make_entry(root, TRACK, TRUTH, "beta", logits=nearly, org="zeta", backbone="synchformer", ratio=0.5)
+    make_entry(root, TRACK, TRUTH, "gamma", skill=0.1, training_data=TrainingData(status="undeclared"))
+    for name in ("synthsync-test", "synthsync-test-hop4"):
+        track = TRACKS[name]
+        make_entry(root, track, truth(track), "delta", skill=0.2, training_data=TrainingData(status="none"))
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    root = tmp_path_factory.mktemp("board") / "entries"
+    make_entries(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of this module's builds."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def site(entries: Path, store: Path) -> Path:
+    """Read only."""
+    out = entries.parent / "site"
+    assert main(["leaderboard", "build", "--entries", str(entries), "--out", str(out), "--cache", str(store)]) == 0
+    return out
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def rows_of(site: Path, track: str = "synthsync-test") -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in json.loads((site / "data.json").read_text()) if row["track"] == track}
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+
+
+def test_the_board_is_sorted_filtered_and_read(site: Path) -> None:
+    with opened(site / "index.html", DESKTOP) as seen:
+        page = seen.page
+        table = page.locator("#track-synthsync-test table")
+
+        def names() -> list[str]:
+            shown = table.locator("tbody tr:not([hidden]) th.model").all_inner_texts()
+            return [text.split("\n")[0] for text in shown]
+
+        trivial = ["always in sync", "class prior", "random guess", "the labels"]
+        ranked = names()
+        assert set(ranked[:2]) == {"alpha", "beta"}
+        assert ranked[2:] == ["delta", "gamma", *trivial]
+
+        head = table.locator("thead th", has_text="mAP").first
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == "descending"
+        assert names()[0] == "the labels"
+        head.locator("button").click()
+        assert names()[-1] == "the labels"
+        table.locator("thead th", has_text="model").locator("button").click()
+        assert names() == sorted(names())
+        table.locator("thead th", has_text="rank").locator("button").click()
+        assert names() == ranked
+
+        page.select_option("#backbone", "synchformer")
+        assert names() == ["beta", *trivial], "the trivial rows are always there"
+        page.select_option("#backbone", "")
+        page.select_option("#training", "undeclared")
+        assert names() == ["gamma", *trivial]
+        page.select_option("#training", "")
+        page.fill("#find", "ZETA")
+        assert names() == ["beta", *trivial]
+        assert page.locator("#shown").inner_text() == "1 of 5 entries"
+        page.fill("#find", "")
+        page.select_option("#track", "synthsync-test-hop4")
+        assert not table.is_visible()
+        page.select_option("#track", "")
+
+        assert table.locator("th.v-scores").first.is_visible()
+        page.click("label[for=view-windows]")
+        assert not table.locator("th.v-scores").first.is_visible()
+        assert table.locator("th.v-windows").first.is_visible()
+        page.click("label[for=view-scores]")
+
+        for size in (DESKTOP, PHONE):
+            page.set_viewport_size({"width": size[0], "height": size[1]})
+            assert seen.overflow_px == 0, size
+        page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
+        table.locator("a", has_text="alpha").click()
+        assert page.locator("h1").inner_text() == "alpha"
+        assert page.locator("table.confusion").is_visible()
+        page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+        assert seen.overflow_px == 0
+        page.locator(".eyebrow a").click()
+        assert page.locator("#track-synthsync-test").is_visible()
+        assert (seen.errors, seen.requests) == ([], [])
+
+
+def test_the_board_without_javascript(site: Path) -> None:
+    with opened(site / "index.html", PHONE, javascript=False) as seen:
+        page = seen.page
+        assert not page.locator("#controls").is_visible(), "controls that would do nothing are not shown"
+        assert page.locator("section.track").count() == 3
+        assert page.locator("#track-synthsync-test tr.entry").count() == 4
+        page.click("label[for=view-category]")
+        assert page.locator("#track-synthsync-test th.v-category").first.is_visible()
+        assert not page.locator("#track-synthsync-test th.v-scores").first.is_visible()
+        assert page.locator("svg.chart").count() >= 3
+        assert (seen.errors, seen.requests) == ([], [])
+
+
+# -- what it says ------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_recomputed_and_ties_share_a_rank(site: Path) -> None:
+    rows = rows_of(site)
+    assert {name: row["rank"] for name, row in rows.items()} == {"alpha": 1, "beta": 1, "delta": 3, "gamma": 4}
+    assert [rows[name]["tied"] for name in ("alpha", "beta", "delta", "gamma")] == [True, True, False, False]
+    for name, value in score(GOOD[:, -1], TRUTH.labels).items():
+        assert rows["alpha"]["scores"][name]["value"] == pytest.approx(value, abs=1e-12)
+    again = as_scores(bootstrap_scores(GOOD[:, -1], TRUTH.labels, TRUTH.clusters))
+    assert rows["alpha"]["scores"] == {name: s.model_dump() for name, s in again.items()}
+    # the second of the tied two is not told from the first; the next group is
+    second = next(row for row in rows.values() if row["rank"] == 1 and row["minus_entry_above"])
+    assert second["minus_group_leader"]["ci_low"] <= 0 <= second["minus_group_leader"]["ci_high"]
+    assert rows["delta"]["minus_entry_above"]["ci_high"] < 0
+    assert rows["alpha"]["by_window"]["18"] == rows["alpha"]["scores"]
+    assert set(rows["alpha"]["by_category"]) == {"talking head", "voice-over", "other"}
+
+
+def test_a_difference_within_the_paired_interval_is_a_tie(entries: Path, store: Path) -> None:
+    accepted, refused = read_entries(entries, store)
+    board = next(b for b in assemble(accepted, store).tracks if b.track == TRACK)
+    assert refused == []
+    for row in board.rows:
+        leader = next(r for r in board.rows if r.entry.name == row.ranked.leader)
+        pair = (row.entry.scored.last, leader.entry.scored.last)
+        found = paired_difference(*pair, TRUTH.labels, TRUTH.clusters, metrics=["map"])["map"]
+        inside = row is leader or found["ci_low"] <= 0 <= found["ci_high"]
+        assert inside == (row.ranked.rank == leader.ranked.rank)
+
+
+def test_hops_are_compared_on_the_segments_they_share(site: Path) -> None:
+    hops = rows_of(site)["delta"]["by_hop_s"]
+    assert set(hops) == {"2", "4"}
+    assert hops == rows_of(site, "synthsync-test-hop4")["delta"]["by_hop_s"]
+    assert rows_of(site)["alpha"]["by_hop_s"] == {}
+    assert "over hops, on common segments" in (site / "index.html").read_text()
+
+
+def test_reported_and_trivial_rows_are_apart_from_measured_ones(site: Path) -> None:
+    text = (site / "index.html").read_text(encoding="utf-8")
+    board, _, rest = text.partition('id="reported"')
+    assert "StreamSync-LSTM" not in board
+    assert "0.632" in rest
+    assert rest.count(">reported<") == 5
+    for label in ("always in sync", "class prior", "random guess", "the labels"):
+        assert board.count(f'data-v="{label}"') == 3, "once a track"
+    assert "procedural stand-in" in board
+
+
+def test_every_page_stands_alone(site: Path) -> None:
+    pages = [site / "index.html", *site.rglob("entries/*/*/*.html")]
+    assert len(pages) == 6
+    for path in pages:
+        found = assert_stands_alone(path.read_text(encoding="utf-8"))
+        for tag, name, value in found.attributes:
+            if (tag, name) == ("a", "href") and not value.startswith("http"):
+                target = value.partition("#")[0]
+                assert not target or (path.parent / target).is_file(), value
+
+
+def test_downloads_hold_the_same_numbers(site: Path) -> None:
+    lines = list(csv.DictReader(io.StringIO((site / "data.csv").read_text())))
+    rows = json.loads((site / "data.json").read_text())
+    assert [line["name"] for line in lines] == [row["name"] for row in rows]
+    for line, row in zip(lines, rows, strict=True):
+        assert int(line["rank"]) == row["rank"]
+        assert float(line["map_ci_low"]) == row["scores"]["map"]["ci_low"]
+        single = json.loads((site / row["page"].replace(".html", ".json")).read_text())
+        assert single == row
+    decisions = [json.loads(line) for line in (site / "decisions.jsonl").read_text().splitlines()]
+    assert decisions[-1]["action"] == "note"
+
+
+def test_time_is_shown_where_it_was_measured_well(site: Path) -> None:
+    rows = rows_of(site)
+    assert rows["beta"]["latency"]["ratio_to_snapshot"] == pytest.approx(0.5, rel=0.02)
+    assert rows["gamma"]["latency"] is None
+    assert "Accuracy against time" in (site / "index.html").read_text()
+
+
+# -- building ----------------------------------------------------------------------------------------------------------
+
+
+def test_equal_entries_give_equal_bytes(
+    avbench: Avbench, site: Path, entries: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avbench.leaderboard.entries.FEW_ENTRIES", 0)  # by two processes, the others by one
+    cold = avbench("leaderboard", "build", "--entries", entries, "--out", "cold", "--cache", "c", "--workers", "2")
+    warm = avbench("leaderboard", "build", "--entries", entries, "--out", "warm", "--cache", store)
+    assert (cold.returncode, warm.returncode) == (0, 0), cold.stderr + warm.stderr
+    assert hashes(tmp_path / "cold") == hashes(tmp_path / "warm") == hashes(site)
+
+
+def test_a_board_without_entries(avbench: Avbench, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    done = avbench("leaderboard", "build", "--entries", "none", "--out", "site", "--cache", store, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"site": "site", "entries": 0, "refused": []}
+    assert json.loads((tmp_path / "site" / "data.json").read_text()) == []
+    text = assert_stands_alone((tmp_path / "site" / "index.html").read_text(encoding="utf-8")).text
+    assert "No entry yet." in text
+    assert "always in sync" in text
+    assert "StreamSync-LSTM" in text
+
+
+def test_entries_that_are_not_right_are_named_and_not_shown(avbench: Avbench, store: Path, tmp_path: Path) -> None:
+    root = tmp_path / "entries"
+    make_entry(root, TRACK, TRUTH, "right", logits=GOOD)
+    folder = make_entry(root, TRACK, TRUTH, "liar", logits=GOOD, claimed=dict.fromkeys(METRICS, 0.999))
+    cut = make_entry(root, TRACK, TRUTH, "cut", logits=GOOD)
+    (cut / "predictions.parquet").write_bytes(b"PAR1")
+    (root / "acme__odd" / "1" / "synthsync-test").mkdir(parents=True)
+    blind = make_entry(root, TRACK, TRUTH, "blind", logits=GOOD)
+    blind.rename(blind.with_name("synthsync-test.blind-0123"))
+    (root / "link__away").symlink_to(tmp_path)
+    done = avbench("leaderboard", "build", "--entries", root, "--out", "site", "--cache", store)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("avbench: refused:")]
+    assert "Traceback" not in done.stderr
+    for name in ("acme__liar/", "acme__cut/", "acme__odd/", "acme__blind/"):
+        assert sum(name in line for line in lines) == 1, name
+    assert any(folder.parent.name in line and "claimed.acc" in line for line in lines)
+    assert list(rows_of(tmp_path / "site")) == ["right"]
+    assert "liar" not in (tmp_path / "site" / "index.html").read_text()
+    assert not (tmp_path / "site" / "entries" / "acme__liar").exists()
+
+
+def test_an_entry_that_is_withdrawn_goes_from_the_site(store: Path, tmp_path: Path) -> None:
+    make_entry(tmp_path / "e", TRACK, TRUTH, "one", logits=GOOD)
+    make_entry(tmp_path / "e", TRACK, TRUTH, "two", skill=0.1)
+    accepted, _ = read_entries(tmp_path / "e", store)
+    write_site(assemble(accepted, store), tmp_path / "site")
+    write_site(assemble(accepted[:1], store), tmp_path / "site")
+    pages = [p.parts[-3] for p in (tmp_path / "site").rglob("entries/*/*/*")]
+    assert set(pages) == {"acme__one"}
+
+
+def test_a_folder_with_other_things_is_left_alone(avbench: Avbench, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("my thesis")
+    (tmp_path / "none").mkdir()
+    done = avbench("leaderboard", "build", "--entries", "none", "--out", "home", "--cache", store)
+    assert done.returncode == 2
+    assert "holds no site of this program" in done.stderr
+    assert [p.name for p in (tmp_path / "home").iterdir()] == ["thesis.tex"]
+    assert avbench("leaderboard", "build", "--entries", "missing", "--out", "s").returncode == 2
+
+
+def test_a_decisions_log_is_checked(avbench: Avbench, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"date": "2026-01-01", "action": "removed", "entry": "a__b/1/t", "reason": "Withdrawn."}\n')
+    base = ("leaderboard", "build", "--entries", "none", "--out", "site", "--cache", store, "--decisions", log)
+    assert avbench(*base).returncode == 0
+    assert "Withdrawn." in (tmp_path / "site" / "index.html").read_text()
+    for bad in ("{", '{"date": "2026"}', '{"date": "2026-01-01", "action": "note", "reason": "<b>x</b>"}', "[]", '"a"'):
+        log.write_text(f"\n{bad}\n")
+        done = avbench(*base)
+        assert done.returncode == 2, bad
+        assert "line 2" in done.stderr
+
+
+def test_a_damaged_cache_is_computed_anew(entries: Path, site: Path, tmp_path: Path) -> None:
+    only = tmp_path / "entries"
+    make_entry(only, TRACK, TRUTH, "alpha", logits=GOOD)
+    read_entries(only, tmp_path / "c")
+    for i, path in enumerate(sorted((tmp_path / "c").iterdir())):
+        path.write_bytes(b"{}" if i % 2 else b"\x93NUMPY")
+    accepted, refused = read_entries(only, tmp_path / "c")
+    assert refused == []
+    assert accepted[0].scored.scores["map"].value == rows_of(site)["alpha"]["scores"]["map"]["value"]
+
+
+def test_exports(avbench: Avbench, site: Path, entries: Path, store: Path, tmp_path: Path) -> None:
+    import yaml
+    from huggingface_hub import parse_eval_result_entries
+
+    base = ("leaderboard", "export", "--entries", entries, "--cache", store)
+    done = avbench(*base, "--format", "csv", "--out", "board.csv")
+    assert (done.returncode, done.stdout) == (0, "board.csv\n")
+    assert (tmp_path / "board.csv").read_text() == (site / "data.csv").read_text()
+
+    url = "https://example.org/board"
+    done = avbench(*base, "--format", "eval-results", "--dataset", "acme/synthsync", "--url", url, "--out", "cards")
+    assert done.returncode == 0, done.stderr
+    files = [tmp_path / line for line in done.stdout.splitlines()]
+    assert len(files) == 5
+    assert all(path.parent.name == ".eval_results" for path in files)
+    alpha = next(path for path in files if "acme__alpha" in str(path))
+    (entry,) = parse_eval_result_entries(yaml.safe_load(alpha.read_text()))
+    assert entry.value == rows_of(site)["alpha"]["scores"]["map"]["value"]
+    assert (entry.dataset_id, entry.task_id, entry.source_url) == ("acme/synthsync", "synthsync-test", url)
+    for wrong in (("--dataset", "no slash"), (), ("--dataset", "a/b", "--url", "javascript:alert(1)")):
+        assert avbench(*base, "--format", "eval-results", "--out", "x", *wrong).returncode == 2
+
+
+def test_building_loads_no_torch(entries: Path, store: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from avbench.cli import main\n"
+        f"args = ['--entries', {str(entries)!r}, '--out', 'site', '--cache', {str(store)!r}]\n"
+        "code = main(['leaderboard', 'build', *args])\n"
+        "bad = {'torch', 'matplotlib', 'pandas', 'av', 'pickle5'} & set(sys.modules)\n"
+        "sys.exit(code or (f'loaded {bad}' if bad else 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+# -- hostile text ------------------------------------------------------------------------------------------------------
+
+
+def with_text(text: str, entries: Path, store: Path, out: Path) -> Path:
+    """A site whose entry says ``text`` wherever its makers could write, past the format's own checks."""
+    accepted, _ = read_entries(entries, store)
+    entry = next(e for e in accepted if e.model[1] == "alpha")
+    training = TrainingData.model_construct(status="declared", datasets=[text])
+    card = entry.submission.card.model_copy(
+        update={"description": text, "backbone": text, "head": text, "contact": text, "licence": text}
+        | {"paper_url": text, "code_url": text, "training_data": training}
+    )
+    run = entry.submission.run.model_copy(update={"model": text, "weights_note": text, "environment": {text: text}})
+    changed = replace(entry, submission=entry.submission.model_copy(update={"card": card, "run": run}))
+    log = [Decision.model_construct(date=text, action=text, entry=text, reason=text)]
+    write_site(assemble([changed], store, log), out)
+    return out
+
+
+HOSTILE = (
+    """javascript:alert(1) <script>alert(1)</script> "><img src=x onerror=alert(1)> ' onclick=1 {{7*7}} </style>"""
+)
+
+
+def test_hostile_text_is_only_text(entries: Path, store: Path, tmp_path: Path) -> None:
+    bad = with_text(HOSTILE, entries, store, tmp_path / "bad")
+    harmless = with_text("=harmless", entries, store, tmp_path / "harmless")
+    for name in ("index.html", next(bad.rglob("entries/*/*/*.html")).relative_to(bad)):
+        found = assert_stands_alone((bad / name).read_text(encoding="utf-8"))
+        assert found.tags == assert_stands_alone((harmless / name).read_text(encoding="utf-8")).tags
+        assert HOSTILE in found.text
+        assert not any("javascript" in value for _, n, value in found.attributes if n == "href")
+    assert json.loads((bad / "data.json").read_text())[0]["card"]["backbone"] == HOSTILE
+    (line,) = csv.DictReader(io.StringIO((harmless / "data.csv").read_text()))
+    assert line["backbone"] == "'=harmless", "a spreadsheet would take it for a formula"
+    assert float(line["map"]) > 0

@@ -1,0 +1,276 @@
+"""The page of a run: what a person sees in a browser, and what may never be in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import DESKTOP, PHONE, opened
+from entries import make_logits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pages import assert_stands_alone, read
+
+from avbench.evaluation import _Scorer
+from avbench.metrics import METRICS
+from avbench.pages.run_report import command, run_page, write_report
+from avbench.pages.sections import confusion, worst_segments
+from avbench.results import Answers, FileRef, RunResult, read_run, write_predictions, write_run, write_segments
+from avbench.submissions.tracks import TRACKS, truth
+from avbench.types import SegmentRecord
+
+Avbench = Callable[..., subprocess.CompletedProcess[str]]
+SHA = "0123456789abcdef" * 4
+TRACK = TRACKS["synthsync-test"]
+
+
+def made_up(windows: int = 18, skill: float = 0.35, n: int | None = None) -> tuple[RunResult, Answers, np.ndarray]:
+    """A run of a model that was never there, on the labels of the SynthSync test split."""
+    true = truth(TRACK)
+    rows = slice(0, n)
+    logits = make_logits(true, windows, skill)[rows]
+    segments = [
+        SegmentRecord(id, video, video, 0, 0, int(label), category=category, channel=channel)
+        for id, video, label, category, channel in zip(
+            true.segment_ids[rows],
+            true.clusters[rows],
+            true.labels[rows],
+            true.categories[rows],
+            true.channels[rows],
+            strict=True,
+        )
+    ]
+    score = _Scorer(segments, 40, 0)
+    scores = score(logits)
+    result = RunResult(
+        avbench_version="0.1.0",
+        signature="avb|streaming:1|w5.000|h2.000|n18|m:1f3a|d:8211|v0.1.0",
+        protocol={"name": "streaming", "hop": 32000, "window": 80000, "iterations": windows, "selection": "final"},
+        model={"name": "streamsync-trf", "backbone": "sparsesync", "head": "trf", "fingerprint": SHA},
+        data={
+            "name": "synthsync",
+            "split": "test",
+            "manifest_sha256": TRACK.manifest_sha256,
+            "n_clips": 24,
+            "note": "procedural stand-in",
+        },
+        n_scored=len(segments),
+        n_total=len(segments),
+        scores=scores,
+        slices=score.slices(logits, "final"),
+        curve=score.curve(logits),
+        rows=[{"name": "constant", "label": "always in sync", "selection": "final", "n": 1, "scores": scores}],
+        warnings=["a word of warning"],
+        absent_classes=[0],
+        environment={"python": "3.11", "device": "cpu"},
+        seed=0,
+        n_resamples=40,
+        created="2026-01-02T03:04:05Z",
+    )
+    answers = Answers(
+        tuple(s.id for s in segments),
+        np.array([s.offset_class for s in segments]),
+        tuple(s.video_id for s in segments),
+        tuple(s.category for s in segments),
+    )
+    return result, answers, logits
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return run_page(*made_up())
+
+
+# -- what a person sees ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_page_and_report_makes_the_same_again(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    done = avbench("run", "--model", "uniform", "--data", clicks, "--iterations", "2", "--out", "r")
+    assert done.returncode == 0, done.stderr
+    assert f"report  {Path('r') / 'run.html'}" in done.stdout
+    page = tmp_path / "r" / "run.html"
+    first = page.read_bytes()
+    assert "--data FOLDER" in page.read_text(encoding="utf-8"), "a folder has no name that a result could know"
+    page.unlink()
+    done = avbench("report", "r")
+    assert (done.returncode, done.stdout) == (0, f"{Path('r') / 'run.html'}\n")
+    assert page.read_bytes() == first
+
+    (tmp_path / "r" / "segments.parquet").write_bytes(b"other")
+    done = avbench("report", "r")
+    assert done.returncode == 2
+    assert "is not the file that the run wrote" in done.stderr
+    assert avbench("report", "nowhere").returncode == 2
+
+
+def test_the_page_in_a_browser(page: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    path.write_text(page, encoding="utf-8")
+    with opened(path, DESKTOP) as seen:
+        assert seen.page.title() == "streamsync-trf on synthsync test · avbench"
+        for size in (DESKTOP, PHONE):
+            seen.page.set_viewport_size({"width": size[0], "height": size[1]})
+            assert seen.overflow_px == 0, size
+        assert seen.page.locator("table.confusion tbody tr").count() == 21
+        assert seen.page.locator("svg.chart").count() == 3
+        assert seen.page.locator("svg.belief").count() == 6
+        assert seen.page.get_by_text("procedural stand-in").first.is_visible()
+        steps = seen.page.locator(".belief-card").first.locator("table.steps")
+        assert not steps.is_visible()
+        seen.page.locator(".belief-card summary").first.click()
+        assert steps.is_visible()
+        assert steps.locator("tbody tr").count() == 18
+        # the shades come from the stylesheet, so the policy did let it through
+        colour = "getComputedStyle(document.querySelector('td.h10')).backgroundColor"
+        light = seen.page.evaluate(colour)
+        seen.page.emulate_media(color_scheme="dark")
+        assert seen.page.evaluate(colour) != light
+        assert (seen.errors, seen.requests) == ([], [])
+
+
+def test_it_says_what_the_run_says(page: str) -> None:
+    result = made_up()[0]
+    text = " ".join(assert_stands_alone(page).text.split())
+    for word in (result.signature, SHA, TRACK.manifest_sha256, "a word of warning", "audio 2 s late", "always in sync"):
+        assert word in text
+    for metric in METRICS.values():
+        assert metric.title in text
+    acc = result.scores["acc"]
+    assert f"{acc.value:.2f}{acc.ci_low:.2f}–{acc.ci_high:.2f}" in text.replace(" ", "")
+    assert len(page.encode()) < 400_000
+
+
+def test_equal_runs_have_equal_pages(page: str) -> None:
+    assert run_page(*made_up()) == page
+
+
+def test_where_it_errs() -> None:
+    result, answers, logits = made_up()
+    said = logits[:, -1].argmax(axis=1)
+    rows = confusion(answers.labels, said)
+    assert [row["n"] for row in rows] == np.bincount(answers.labels, minlength=21).tolist()
+    assert sum(rows[c]["cells"][c][0] for c in range(21)) == np.count_nonzero(said == answers.labels)
+    worst = worst_segments(answers, logits, at=17)
+    off = [abs(item.said - item.truth) for item in worst]
+    assert off == sorted(np.abs(said - answers.labels), reverse=True)[: len(worst)]
+    for item in worst:
+        assert item.steps[-1][1] == item.said
+        assert item.p_truth == pytest.approx(item.steps[-1][3])
+    assert result.n_scored == 168
+
+
+# -- odd runs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_where_everything_failed_has_a_page() -> None:
+    result, _, _ = made_up()
+    none = {name: {"value": None} for name in METRICS}
+    failures = [{"segment_id": f"s{i}", "clip_id": "c", "reason": "cut off"} for i in range(60)]
+    changes = {"n_scored": 0, "scores": none, "slices": {}, "curve": [], "rows": [], "failures": failures}
+    failed = RunResult(**(result.model_dump() | changes | {"incomplete": True}))
+    empty = Answers((), np.empty(0, np.int64), (), ())
+    text = assert_stands_alone(run_page(failed, empty, np.empty((0, 18, 21), np.float32))).text
+    assert "60 of 168 segments failed" in text
+    assert "and 10 more, all in run.json" in " ".join(text.split())
+    assert "Where it errs" not in text
+
+
+def test_hidden_labels_stay_hidden() -> None:
+    result, _, logits = made_up()
+    data = result.data.model_copy(update={"labels": "hidden"})
+    none = {name: {"value": None} for name in METRICS}
+    changes = {"data": data, "scores": none, "slices": {}, "curve": [], "rows": []}
+    hidden = RunResult(**(result.model_dump() | {**changes, "data": data.model_dump()}))
+    text = assert_stands_alone(run_page(hidden, None, logits)).text
+    assert "Where it errs" not in text
+    assert "truth" not in text
+    assert "exactly the right offset" not in text
+
+
+def test_one_window_has_no_curve_and_the_best_one_is_looked_into() -> None:
+    result, answers, logits = made_up(windows=1)
+    assert "As the stream goes on" not in run_page(result, answers, logits)
+    result, answers, logits = made_up(windows=4)
+    best = result.model_copy(update={"protocol": result.protocol | {"selection": "best_iter"}})
+    assert "best window of each metric" in run_page(best, answers, logits)
+
+
+def test_the_command_repeats_the_run() -> None:
+    result = made_up()[0]
+    words = "avbench run --model streamsync-trf --data synthsync --split test --protocol streaming --hop 2"
+    assert command(result) == f"{words} --iterations 18 --seed 0 --n-resamples 40"
+    part = result.model_copy(update={"data": result.data.model_copy(update={"manifest_sha256": SHA})})
+    assert "--limit 168" in command(part), "a part of the split has another hash"
+    model = result.model.model_copy(update={"name": "my net.py:Net", "dtype": "bfloat16", "full_size": True})
+    told = command(result.model_copy(update={"model": model, "environment": {"device": "cuda"}}))
+    assert "--model 'my net.py:Net'" in told
+    assert told.endswith("--weights FILE --dtype bfloat16 --device cuda")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    from avbench.types import AvbenchError
+
+    result, answers, logits = made_up(windows=1, n=10)
+    with pytest.raises(AvbenchError, match=r"cannot write .*run.html"):
+        write_report(result, tmp_path / "not there", answers, logits)
+
+
+def test_files_of_two_runs_are_refused(avbench: Avbench, tmp_path: Path) -> None:
+    result, answers, logits = made_up(windows=2, n=10)
+    segments = [SegmentRecord(id, "v", "v", 0, 0, 3) for id in answers.segment_ids]
+    sha256 = {
+        "predictions": write_predictions(tmp_path / "predictions.parquet", answers.segment_ids, logits),
+        "segments": write_segments(tmp_path / "segments.parquet", segments[::-1]),
+    }
+    files = {name: FileRef(path=f"{name}.parquet", sha256=value) for name, value in sha256.items()}
+    write_run(result.model_copy(update={"files": files}), tmp_path)
+    done = avbench("report", tmp_path)
+    assert done.returncode == 2
+    assert "are not of one run" in done.stderr
+    assert read_run(tmp_path).n_scored == 10
+
+
+# -- what may never be in it -------------------------------------------------------------------------------------------
+
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "javascript:alert(1)", "{{7*7}}", "</style>")
+
+
+def hostile_page(text: str) -> str:
+    """The page of a run that says ``text`` wherever a stranger could have said it."""
+    result, answers, logits = made_up(windows=2, n=24)
+    document: dict[str, Any] = result.model_dump()
+    document["signature"] = text
+    document["model"] |= {"name": text, "description": text, "trained_on": text, "fingerprint": text}
+    document["data"] |= {"name": text, "split": text, "note": text}
+    document["warnings"] = [text]
+    document["failures"] = [{"segment_id": text, "clip_id": text, "reason": text}]
+    document["incomplete"] = True
+    document["rows"][0] |= {"label": text, "note": text}
+    document["environment"] = {text: text}
+    document["slices"] = {"category": {text: document["slices"]["category"]["other"]}}
+    named = answers._replace(segment_ids=(text, *answers.segment_ids[1:]), categories=(text,) * 24)
+    return run_page(RunResult(**document), named, logits)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_only_text(text: str) -> None:
+    found = assert_stands_alone(hostile_page(text))
+    assert found.tags == read(hostile_page("harmless")).tags
+    assert text in found.text
+    assert found.blocks["script"] == []
+
+
+@settings(max_examples=25)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
+def test_any_text_is_only_text(text: str) -> None:
+    assert read(hostile_page(text)).tags == read(hostile_page("harmless")).tags
+
+
+def test_pages_load_neither_torch_nor_matplotlib() -> None:
+    code = "import sys, avbench.pages.run_report; print({'torch', 'matplotlib', 'pandas'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -1,0 +1,159 @@
+"""`avbench paper` as its users meet it: files, what they say, and what a second run costs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from avbench.paper.exhibits import FIG4_HOPS_S, NAMES, TABLE3_ROWS, TABLE4_WINDOWS
+from avbench.paper.records import TABLE5_ROWS
+
+Avbench = Callable[..., subprocess.CompletedProcess[str]]
+VERDICTS = {"holds", "does not hold", "not separable"}
+CELL = {"row", "column", "value", "ci_low", "ci_high", "n_scored", "n_total", "paper"}
+CLAIM = {"claim", "verdict", "difference", "ci_low", "ci_high"}
+FAST = ("--workers", "1", "--n-resamples", "20", "--latency-samples", "0")
+
+
+def read(folder: Path, name: str) -> dict:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{name}: {word} is not strict JSON")
+
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def by(table: dict) -> dict[tuple[str, str], dict]:
+    return {(c["row"], c["column"]): c for c in table["cells"]}
+
+
+def test_everything_from_one_store_and_nothing_twice(
+    avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_clicks(clips=("one", "two"), duration_s=108, offsets_s=(0.4,))
+    args = ("paper", "all", "--data", data, "--store", tmp_path / "store", *FAST)
+    done = avbench(*args, "--out", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    for name in NAMES:
+        for suffix in (".md", ".csv", ".json", *((".svg", ".png") if name.startswith("fig") else ())):
+            assert (tmp_path / "a" / f"{name}{suffix}").stat().st_size > 0, name + suffix
+    tables = {name: read(tmp_path / "a", name) for name in NAMES}
+    for name, table in tables.items():
+        assert table["cells"], name
+        assert all(set(c) == CELL for c in table["cells"]), name
+        assert all(set(c) == CLAIM and c["verdict"] in VERDICTS for c in table["claims"]), name
+        if name != "table5":  # a record: its data are its own
+            assert {c["n_total"] for c in table["cells"]} <= {2, 1, 0}, name
+
+    table3 = by(tables["table3"])
+    assert list(dict.fromkeys(row for row, _ in table3)) == list(TABLE3_ROWS)
+    assert table3["oracle", "Acc"]["value"] == 1.0
+    assert table3["StreamSync-LSTM", "mAP"]["paper"] == 0.632
+    assert table3["constant", "mAP"]["paper"] is None
+    assert table3["StreamSync-Trf", "ms"]["value"] is None
+    settings = tables["table3"]["settings"]
+    assert settings["pretrained SparseSync*"]["selection"] == "best_iter"
+    assert settings["APA SparseSync"]["selection"] == "final"
+    assert {column for _, column in by(tables["table4"])} == {str(n) for n in TABLE4_WINDOWS}
+    assert {column for _, column in by(tables["fig4"])} == {
+        f"{m}, {h:g} s" for m in ("Acc", "mAP") for h in FIG4_HOPS_S
+    }
+    # the same streams in two tables: 18 windows at hop 2 s
+    assert by(tables["table6"])["overall", "mAP"]["value"] == table3["StreamSync-LSTM", "mAP"]["value"]
+    assert by(tables["fig4"])["APA SparseSync", "mAP, 2 s"]["value"] == table3["APA SparseSync", "mAP"]["value"]
+    shares = [c["value"] for c in tables["fig2"]["cells"] if c["row"].startswith("share of windows by signed")]
+    assert len(shares) == 41
+    assert sum(shares) == pytest.approx(1)
+
+    with (tmp_path / "a" / "table3.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(tables["table3"]["cells"])
+    assert {line["paper"] for line in lines if line["row"] == "oracle"} == {""}
+    page = (tmp_path / "a" / "table3.md").read_text(encoding="utf-8")
+    measured, paper = page.split("**Reported**")
+    assert "0.632" not in measured
+    assert "0.632" in paper
+    assert "| oracle" in measured
+
+    # one pass for the union of all tables: 48 windows at 2 s, and what 18 at 1, 3 and 4 s add to them
+    first = read(tmp_path / "a", "paper")
+    unique = len({i * 2 for i in range(48)} | {i * h for h in (1, 3, 4) for i in range(18)})
+    # two segments: three backbones need them all, sparsesync-pt, synchformer and synchformer+trf 18 windows each
+    assert first["counters"]["snapshots_computed"] == 2 * (3 * unique + 3 * 18)
+    assert first["counters"]["snapshots_from_store"] == 0
+
+    again = avbench(*args, "--out", tmp_path / "b", "--json")
+    assert again.returncode == 0, again.stderr
+    second = json.loads(again.stdout)
+    assert second["counters"].get("snapshots_computed", 0) == 0
+    assert second["counters"].get("clips_decoded", 0) == 0
+    assert second["counters"]["snapshots_from_store"] == first["counters"]["snapshots_computed"]
+    for file in (f"{name}{suffix}" for name in NAMES for suffix in (".json", ".csv", ".md")):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_statistics_and_records_need_no_model(avbench_process: Avbench, clicks: Path, tmp_path: Path) -> None:
+    done = avbench_process("paper", "table1", "table2", "fig1", "table5", "--data", clicks, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    table1, table2, fig1 = (by(read(tmp_path / "out", name)) for name in ("table1", "table2", "fig1"))
+    assert table1["videos", "data set"]["value"] == 2
+    assert table1["videos", "data set"]["paper"] == 670
+    assert table2["all", "clips"]["value"] == 2
+    assert table2["NHL", "clips"] == {
+        **{"row": "NHL", "column": "clips", "value": None, "ci_low": None, "ci_high": None},
+        **{"n_scored": 4, "n_total": 4, "paper": 1181},
+    }
+    assert sum(c["value"] for (row, _), c in fig1.items() if row == "segments by offset (s)") == 4
+    assert {row for row, _ in by(read(tmp_path / "out", "table5"))} == set(TABLE5_ROWS)
+
+
+def test_a_table_that_no_segment_can_hold_says_so(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    """14 s clips hold five windows at 2 s: with a table that needs none there is something to write."""
+    done = avbench("paper", "table4", "fig1", "--data", clicks, "--out", tmp_path / "out", *FAST)
+    assert done.returncode == 0, done.stderr
+    table = read(tmp_path / "out", "table4")
+    assert {c["value"] for c in table["cells"]} == {None}
+    assert {(c["n_scored"], c["n_total"]) for c in table["cells"]} == {(0, 4)}
+    assert "No segment of this split holds 48 windows" in (tmp_path / "out" / "table4.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("table7",), "there is no 'table7' in the paper; there are table1"),
+        (("table3",), "no segment of clicks is long enough for table3"),
+        (("table1", "--limit", "0"), "limit is 0"),
+        (("table1", "--split", "holdout"), "holdout"),
+        (("table1", "--workers", "0"), "workers is 0"),
+        (("table1", "--n-resamples", "-1"), "n_resamples is -1"),
+        (("table1", "--latency-samples", "-1"), "latency_samples is -1"),
+    ],
+)
+def test_bad_requests_are_one_line(
+    avbench: Avbench, clicks: Path, tmp_path: Path, args: tuple[str, ...], said: str
+) -> None:
+    done = avbench("paper", *args, "--data", clicks, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    (line,) = [text for text in done.stderr.splitlines() if text.startswith("avbench: error:")]
+    assert said in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_said_at_once(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = avbench("paper", "table1", "--data", clicks, "--out", tmp_path / "file" / "out")
+    assert done.returncode == 1
+    assert "choose another folder with --out" in done.stderr
+
+
+def test_the_rooms_of_the_paper_import_without_torch() -> None:
+    code = (
+        "import sys, avbench.paper.regenerate, avbench.paper.records, avbench.paper.reported; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
