@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
         module.add(verbs)
     for name in RECIPES:
         recipe = add_command(
-            verbs, name, _train, f"the embedded {name}", "From nothing.", f"avbench train {name} --out train"
+            verbs, name, _train, f"the recipe {name}", "From nothing.", f"avbench train {name} --out train"
         )
         # as before the recipe's name: what was given there counts
         _options(recipe, out=argparse.SUPPRESS, threads=argparse.SUPPRESS)
