@@ -64,7 +64,9 @@ def _train(args: argparse.Namespace) -> int:
             print(f"{name:18} {recipe}")
         return 0
     if not args.recipe:
-        raise UsageError(f"name a recipe: {', '.join(RECIPES)}, {table5.NAME} for all of its rows, `head` or `fullsize`")
+        raise UsageError(
+            f"name a recipe: {', '.join(RECIPES)}, {table5.NAME} for all of its rows, `head` or `fullsize`"
+        )
     if args.recipe == table5.NAME:
         with Progress() as progress:
             print(table5.train(args.out, tell, args.threads, progress=progress))
