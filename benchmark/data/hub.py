@@ -548,6 +548,8 @@ def _hub_errors(
     except Exception as error:  # the client's own kinds of a broken connection differ between its versions
         if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"):
             raise AvbenchError(f"{where} cannot be reached: {_first_line(error) or type(error).__name__}") from error
+        if isinstance(error, (LookupError, TypeError, AttributeError, AssertionError)):
+            raise AvbenchError(f"{where} does not answer as the Hugging Face hub does; is it one?") from error
         if isinstance(error, (RuntimeError, ValueError)):
             cause = error.__cause__
             raise AvbenchError(

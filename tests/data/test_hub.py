@@ -303,6 +303,9 @@ def test_pulls_that_cannot_be(
     done = cli("pull", REPO, "--revision", pushed, "--out", "broken")
     fails(done, REPO)
     assert not (tmp_path / "broken" / "manifest.json").exists()
+    for asked, revision in (("paths-info", pushed[::-1]), ("api/datasets", "main")):  # 200, and something else in it
+        hub.before = lambda method, path, asked=asked: 200 if asked in path else None  # type: ignore[misc]
+        fails(cli("pull", REPO, "--revision", revision, "--out", "odd"), "127.0.0.1")
     hub.stop()
     fails(cli("pull", REPO, "--revision", "main"), "cannot be reached")
     fails(cli("pull", REPO, "--revision", pushed[::-1]), "cannot be reached")
