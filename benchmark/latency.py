@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -254,20 +255,12 @@ class Clock:
 
 
 def clock_of(device: str) -> Clock:
-    if device.startswith("cuda"):
-        import torch
+    if not device.startswith("cuda"):
+        return Clock("perf_counter_ns")
+    import torch
 
-        return Clock(
-            "perf_counter_ns, torch.cuda.synchronize before start and after end", synchronise=_cuda_wait(torch)
-        )
-    return Clock("perf_counter_ns")
-
-
-def _cuda_wait(torch: Any) -> Callable[[], None]:
-    def wait() -> None:
-        torch.cuda.synchronize()
-
-    return wait
+    name = "perf_counter_ns, torch.cuda.synchronize before start and after end"
+    return Clock(name, synchronise=partial(torch.cuda.synchronize, device))
 
 
 # -- what is timed -----------------------------------------------------------------------------------------------------
@@ -425,6 +418,8 @@ def measure(
     if samples is None:
         samples = LEADERBOARD_SAMPLES if leaderboard or mode == "streams" else SAMPLES
     _check_request(mode, samples, threads, hop_s, leaderboard, seed)
+    if device != "cpu" and device.partition(":")[0] != "cuda":
+        raise UsageError(f"device is {device!r}; cpu and cuda (or cuda:N) can be timed")
     device = check_device(device)
     options = replace(options or ModelOptions(), quick=device == "cpu")
     resolved = resolve(model, options)

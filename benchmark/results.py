@@ -284,9 +284,7 @@ def read_predictions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     return parse_predictions(read_bytes(Path(path), MAX_PREDICTIONS_BYTES), str(path))
 
 
-def parse_predictions(
-    data: bytes, path: str, max_rows: int = MAX_PREDICTION_ROWS
-) -> tuple[tuple[str, ...], np.ndarray]:
+def parse_predictions(data: bytes, path: str, max_rows: int | None = None) -> tuple[tuple[str, ...], np.ndarray]:
     """Segment ids and logits (N, W, 21) float32 of a predictions file's bytes; ``path`` names it in errors.
 
     Checked, because the file may come from anyone: declared size before parsing, columns and types, every segment with
@@ -296,6 +294,7 @@ def parse_predictions(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    max_rows = MAX_PREDICTION_ROWS if max_rows is None else max_rows
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         n_rows, schema = file.metadata.num_rows, file.schema_arrow
