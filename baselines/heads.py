@@ -4,9 +4,8 @@ FILE.safetensors holds ``head.*`` (the state dict of a ``StreamingTransformer`` 
 where the token's map was trained too, ``adapter.weight`` (D, 42) and ``adapter.bias`` (D,): see
 :mod:`avbench.baselines.adapter`. FILE.json beside it is the card: schema_version 1, head ("trf" or "lstm"), token
 ("backbone": the head reads the backbone's own token; "adapter": tokens are made from the logits), token_dim, heads (of
-the transformer's attention), trained_on, backbone, backbone_fingerprint, sha256, and whatever the trainer adds. Files
-that ``avbench train`` writes for whole models (``backbone.*`` and ``head.*``) and published StreamSync weights
-(``streaming_head.*``) serve as well: their head is taken.
+the transformer's attention), trained_on, backbone, backbone_fingerprint, sha256, and whatever the trainer adds. Whole
+models are no head files: their head reads tokens that its own backbone's trained map makes.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from avbench.types import AvbenchError
 
 TOKENS = ("backbone", "adapter")
 ATTENTION_HEADS = 8
+WHOLE = ("backbone.", "token_maker.", "transformer.", "vfeat_extractor.", "afeat_extractor.")
 
 
 def kind_of(head: nn.Module) -> str:
@@ -86,16 +86,21 @@ def card_of(path: Path) -> dict[str, Any]:
     return card
 
 
-def load_head(path: Path, kind: str) -> Any:
+def load_head(path: Path, kind: str, with_its_backbone: bool = False) -> Any:
     """The head of a file, in eval mode, float32; ``kind``: "trf" or "lstm". Its ``token_from`` says where it wants its
-    token from ("backbone", "adapter", or "" where the file does not say). ``AvbenchError`` in one line.
+    token from ("backbone", "adapter", or "" where the file does not say), ``backbone_fingerprint`` what it was trained
+    on ("" if unknown). ``with_its_backbone``: the file is a whole model's and its backbone is used too.
+    ``AvbenchError`` in one line.
     """
     from avbench.baselines.checkpoints import load_weights
 
     path = Path(path)
     tensors = load_weights(path)
-    prefix = "head." if any(key.startswith("head.") for key in tensors) else "streaming_head."
-    state = {k.removeprefix(prefix): t.float() for k, t in tensors.items() if k.startswith(prefix)}
+    if not with_its_backbone and any(key.startswith(WHOLE) for key in tensors):
+        raise AvbenchError(
+            f"{path.name} holds more than a head, which reads tokens made by what is with it: name it with --weights"
+        )
+    state = {k.removeprefix("head."): t.float() for k, t in tensors.items() if k.startswith("head.")}
     adapter = {k.removeprefix("adapter."): t.float() for k, t in tensors.items() if k.startswith("adapter.")}
     card = card_of(path)
     head = head_from_state(state, kind, path.name, int(card.get("heads") or ATTENTION_HEADS))
@@ -104,7 +109,7 @@ def load_head(path: Path, kind: str) -> Any:
         raise AvbenchError(f"{path.name}: its card says token {token!r}, it must be one of {', '.join(TOKENS)}")
     if token == TOKENS[1]:
         head = AdaptedHead(head, head.dim, head.logit_head.out_features, adapter.get("weight"), adapter.get("bias"))
-    head.token_from = token
+    head.token_from, head.backbone_fingerprint = token, str(card.get("backbone_fingerprint", ""))
     return head.eval()
 
 

@@ -131,11 +131,12 @@ class StreamingFusion(Fusion):
         self.streaming_down_proj = nn.Linear(3 * dim, dim)
         init_fusion(self.streaming_down_proj)
 
-    def snapshot(self, visual: Tensor, audio: Tensor, detach_base: bool = False) -> Snapshot:
-        """``detach_base`` cuts the gradient before the head, the class embeddings and the token's layer."""
-        o = self.sequence(visual, audio)
-        o = o.detach() if detach_base else o
-        off, passed = o[:, 0], o[:, 1]
+    def snapshot(self, visual: Tensor, audio: Tensor) -> Snapshot:
+        return self.read(self.sequence(visual, audio))
+
+    def read(self, sequence: Tensor) -> Snapshot:
+        """Logits and streaming token from the global transformer's output (B, L, D), which training may detach."""
+        off, passed = sequence[:, 0], sequence[:, 1]
         logits = self.off_head(off)
         return Snapshot(logits, streaming_token(self.offset_tok, self.streaming_down_proj, logits, off, passed))
 

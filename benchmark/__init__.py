@@ -23,6 +23,7 @@ _HOME = {
     "Protocol": "protocol",
     "SnapshotStore": "store",
     "RunResult": "results",
+    "ModelOptions": "registry",
     "StreamingModel": "registry",
     "load_model": "registry",
     "list_models": "registry",

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib import metadata, util
 from importlib.resources import files
 from pathlib import Path
@@ -42,11 +43,18 @@ IMPOSED_S = (-2.0, -1.2, -0.4, 0.0, 0.2, 0.8, 1.6)  # by reading the sound elsew
 RECORDED_S = (-0.6, 0.4)  # by moving the clicks in the file itself
 CLIP_S = 14
 SIZE = 64
+SIGN_SHIFTS_S = (-1.6, -0.8, 0.8, 1.6)  # known shifts of the windows on which a model's sign is checked
+SIGN_CLIP_S = 11
+SIGN_SOURCES = 4  # stretches of each kind of material
+SURE = 3.0  # standard errors of a correlation (Fisher's z) from which it is more than chance
 
 
 class Finding(NamedTuple):
+    """``warning``: nothing is broken, but it should be looked at."""
+
     ok: bool
     text: str
+    warning: bool = False
 
 
 def examine(
@@ -215,7 +223,7 @@ def _store(root: Path | None) -> Iterator[Finding]:
 
 
 def _model(name: str, options: ModelOptions) -> Iterator[Finding]:
-    """Shape, determinism, batch invariance, two-tower equality, causality of the head, fingerprint stability."""
+    """Shape, determinism, batch invariance, two-tower equality, sign, causality of the head, fingerprint stability."""
     resolved = resolve(name, options)
     if resolved.load_backbone is None:
         raise UsageError(f"{name} looks at no media: there is nothing to check")
@@ -224,8 +232,9 @@ def _model(name: str, options: ModelOptions) -> Iterator[Finding]:
     yield Finding(True, f"{name} loads: {model.description or 'no description'}")
     if model.random_seed is not None:
         yield Finding(True, f"RANDOM WEIGHTS (seed {model.random_seed}): its scores will mean nothing")
-    trained_on = model.trained_on if model.trained_on not in ("", "undeclared") else "undeclared (set trained_on)"
-    yield Finding(True, f"trained on: {trained_on}")
+    declared = model.trained_on not in ("", "undeclared")
+    trained_on = model.trained_on if declared else "undeclared (set trained_on)"
+    yield Finding(True, f"trained on: {trained_on}", warning=not declared)
     try:
         first = _predict(model.backbone, video, audio)
     except Exception as error:  # whatever a model does wrong is a finding about the model
@@ -247,6 +256,7 @@ def _model(name: str, options: ModelOptions) -> Iterator[Finding]:
             yield _equal("two towers: fuse(encode_video, encode_audio) and predict", first, fused, 1e-3)
         except Exception as error:
             yield Finding(False, f"two towers: {_line(error)}")
+    yield from _sign(model.backbone)
     yield _causality(model)
     yield _fingerprint(name, model.backbone, options)
 
@@ -263,6 +273,72 @@ def _windows(frontend: FrontEnd, count: int = 3) -> tuple[np.ndarray, np.ndarray
         start = 50 * i * TICKS_PER_FRAME
         audio[i] = sound[start : start + audio.shape[1]] + 0.01 * rng.standard_normal(audio.shape[1])
     return video, audio
+
+
+def _sign(backbone: Any) -> Iterator[Finding]:
+    """Does it say "early" where the sound is early? On windows with known shifts, of clicks and of SynthSync scenes.
+
+    A model too weak to tell gets a warning; one that is reversed more than chance allows has failed, unless the other
+    material shows that it knows better.
+    """
+    said = {}
+    for kind, windows in (("click and flash", _shifted_clicks), ("SynthSync scenes", _shifted_scenes)):
+        true_s, found_s = [], []
+        for video, audio, shift_s in windows(backbone.frontend.size):
+            logits = _predict(backbone, video[None], audio[None]).logits
+            true_s.append(shift_s)
+            found_s.append(OffsetGrid().offset_of(int(logits[0].argmax())))
+        said[kind] = _follows(np.array(true_s), np.array(found_s))
+    right = any(sure > SURE for sure, _ in said.values())
+    for kind, (sure, text) in said.items():
+        yield Finding(sure > -SURE or right, f"sign: on {kind} {text}", warning=sure <= SURE)
+
+
+def _follows(true_s: np.ndarray, found_s: np.ndarray) -> tuple[float, str]:
+    """How surely the said offsets follow the known ones, in standard errors (negative: reversed), and in words."""
+    n = len(true_s)
+    moves = bool(np.ptp(found_s))
+    r = float(np.corrcoef(true_s, found_s)[0, 1]) if moves else 0.0
+    sure = float(np.arctanh(np.clip(r, -0.999999, 0.999999)) * np.sqrt(n - 3))
+    facts = f"(correlation {r:+.2f} over {n} windows)"
+    if not moves:
+        return 0.0, f"it always says {offset_in_words(float(found_s[0]))}: too weak to tell"
+    if sure < -SURE:
+        return sure, f"it is REVERSED: it says late where the sound is early {facts}; mirror the classes"
+    if sure <= SURE:
+        return sure, f"it is too weak to tell early from late {facts}"
+    slope = float(np.polyfit(true_s, found_s, 1)[0])
+    size = "" if 0.5 < slope < 1.5 else f"; but of the wrong SIZE: it says {0.8 * slope:.1f} s where it is 0.8 s"
+    return sure, f"it says early where the sound is early {facts}{size}"
+
+
+def _shifted_clicks(size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Windows (125, 3, size, size) uint8 and (80000,) float32 whose sound is early by a known number of seconds."""
+    for seed in range(SIGN_SOURCES):
+        yield from _shifted(*click_and_flash(SIGN_CLIP_S, seed=100 + seed), size)
+
+
+def _shifted_scenes(size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """The same of scenes that no split shows, with a speaker or with impacts."""
+    for seed in range(SIGN_SOURCES):
+        yield from _shifted(*_scene(seed), size)
+
+
+@lru_cache
+def _scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from avbench.data.scenes import OTHER, TALKING_HEAD, Scene
+
+    scene = Scene((TALKING_HEAD, OTHER)[seed % 2], seed, 1_900_000 + seed, SIGN_CLIP_S)
+    return np.stack(list(scene.frames())), scene.audio()
+
+
+def _shifted(frames: np.ndarray, sound: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    rows, columns = (np.arange(size) * n // size for n in frames.shape[1:3])
+    first = 4 * FRAME_RATE_HZ
+    video = frames[first : first + 125][:, rows][:, :, columns].transpose(0, 3, 1, 2)
+    for shift_s in SIGN_SHIFTS_S:
+        start = 4 * TICKS_PER_S + ticks(shift_s)
+        yield np.ascontiguousarray(video), sound[start : start + 5 * SAMPLE_RATE_HZ].astype(np.float32), shift_s
 
 
 def _predict(backbone: Any, video: np.ndarray, audio: np.ndarray) -> Snapshot:

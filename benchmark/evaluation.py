@@ -151,7 +151,13 @@ def evaluate(
             (folder / path).unlink(missing_ok=True)
     present = {s.offset_class for s in segments}
     note = _weights_note(loaded, manifest)
-    warnings = [*snapshots.warnings, *([note] if note else []), *([HIDDEN_LABELS] if hidden else [])]
+    other = _other_backbone(loaded, snapshots)
+    warnings = [
+        *snapshots.warnings,
+        *([note] if note else []),
+        *([other] if other else []),
+        *([HIDDEN_LABELS] if hidden else []),
+    ]
     result = RunResult(
         avbench_version=__version__,
         signature=signature,
@@ -486,6 +492,14 @@ def _model_facts(model: StreamingModel, fingerprint: str, note: str) -> Any:
         dtype=model.options.autocast,  # type: ignore[arg-type]  # checked when it was made
         compiled=model.options.compiled,
     )
+
+
+def _other_backbone(model: StreamingModel, snapshots: _Snapshots) -> str:
+    """What to say if a head's file names another backbone than the one it is used on."""
+    trained, here = getattr(model.head, "backbone_fingerprint", ""), snapshots.fingerprint(model.backbone_name)
+    if not trained or trained == here:
+        return ""
+    return f"the head was trained on snapshots of another backbone (fingerprint {trained[:12]}, here {here[:12]})"
 
 
 def _weights_note(model: StreamingModel, manifest: Manifest) -> str:

@@ -3,8 +3,9 @@
 A name is ``backbone+head``; a tag after a dot picks the backbone's weights: embedded ones of the mini models
 (``sparsesync.synthsync-pt+apa``), or converted published ones in the cache (``sparsesync.vggsound``): they belong to
 the full-size model of the family. The paper's names are aliases. A user's model is
-``path/to/file.py:ClassName[+head]``, or an entry point of the group ``avbench.models`` whose value is a class or function that returns a ``SnapshotPredictor``
-when called. What a request adds to a name (weight files, random weights, precision) is a :class:`ModelOptions`.
+``path/to/file.py:ClassName[+head]``, or an entry point of the group ``avbench.models`` whose value is a class or
+function that returns a ``SnapshotPredictor`` when called. What a request adds to a name (weight files, random weights,
+precision) is a :class:`ModelOptions`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class ModelOptions:
     ``weights``: a file, or a state dict in published keys. ``head_weights``: a file with a learned head
     (:mod:`avbench.baselines.heads`). ``random_seed``: whatever no file gives is drawn from this seed, at full size;
     such a model's scores mean nothing. ``autocast``: "float32" (the reference), "bfloat16" or "float16".
-    ``compiled``: with ``torch.compile``. ``quick``: the fast CPU copy where the family has one (equal logits to rounding).
+    ``compiled``: with ``torch.compile``. ``quick``: the fast CPU copy where the family has one (equal logits to
+    rounding).
     """
 
     weights: Path | Mapping[str, Any] | None = None
@@ -348,7 +350,7 @@ def _known(name: str, backbone: str, tag: str, head: str, options: ModelOptions)
             model = replace(model, trained_on=f"undeclared ({source.name})")
     else:
         factory = load_xcorr
-    load_head, random_head = _head(name, backbone, head, options, kind, source or file)
+    load_head, random_head = _head(name, backbone, head, options, kind, file if source is None else source)
     random = isinstance(source, int) or random_head
     if options.random_seed is not None and not random:
         raise UsageError(f"model {name!r}: the files give all weights, --random-weights has nothing to fill")
@@ -417,7 +419,7 @@ def _head(
         from avbench.weights import safetensors_keys
 
         if any(key.startswith("head.") for key in safetensors_keys(source) or []):
-            return partial(load_head_file, source, head), False
+            return partial(load_head_file, source, head, True), False
     elif kind == "mini" and entry and entry.heads.get(head) == source:
         return partial(load_embedded, "head", source), False
     if options.random_seed is not None:
@@ -507,8 +509,8 @@ def load_full_head(family: str, source: Any) -> StreamingHead:
     return import_module("avbench.baselines.checkpoints").load_full_head(family, source)
 
 
-def load_head_file(path: Path, kind: str) -> StreamingHead:
-    return import_module("avbench.baselines.heads").load_head(path, kind)
+def load_head_file(path: Path, kind: str, with_its_backbone: bool = False) -> StreamingHead:
+    return import_module("avbench.baselines.heads").load_head(path, kind, with_its_backbone)
 
 
 def load_random_head(kind: str, seed: int) -> StreamingHead:

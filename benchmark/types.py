@@ -134,7 +134,8 @@ class Window(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
     """What a model wants to be given. ``fit``: "square" resizes the short side to ``size`` and cuts the centre
-    square; "crop" cuts the centre ``size`` x ``size`` without resizing (the published models).
+    square; "crop" cuts the centre ``size`` x ``size`` without resizing (the published models); "short" resizes the
+    short side and cuts nothing (training, which cuts at random).
     """
 
     size: int = 64

@@ -94,7 +94,7 @@ def file_kind(path: Path) -> str:
         return "full"
     if any(key.startswith("backbone.") for key in keys):
         return "mini"
-    return "head" if keys and all(key.startswith(("head.", "adapter.")) for key in keys) else "full"
+    return "head" if keys and all(key.startswith(("head.", "adapter.", "token_maker.")) for key in keys) else "full"
 
 
 def safetensors_keys(path: Path) -> list[str] | None:
@@ -145,6 +145,7 @@ def fetch(name: str, url: str | None = None, md5: str = "", progress: Progress |
             digest = _md5(part)
             if not digest.startswith(wanted):
                 part.unlink()
+                _validator(part).unlink(missing_ok=True)
                 raise AvbenchError(
                     f"what {address} sent is not {name}: its md5 is {digest[:7]}..., it must be {wanted[:7]}...; "
                     "it was deleted"

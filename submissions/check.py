@@ -77,8 +77,8 @@ class Report:
 def check(folder: Path | str, labels: Path | str | None = None, n_resamples: int = 1000, seed: int = 0) -> Report:
     """Everything about a submission: form, hashes, completeness, and its scores computed anew beside the claimed ones.
 
-    ``labels``: the maintainers' file of a blind track. What is wrong with the submission is in the report;
-    ``UsageError`` only for a labels file that cannot be used.
+    ``labels``: the maintainers' file of a blind track. Whatever is wrong is in the report; with that file itself, under
+    the field ``labels``.
     """
     claimed: Mapping[str, float | None] = {}
     try:
@@ -87,6 +87,8 @@ def check(folder: Path | str, labels: Path | str | None = None, n_resamples: int
         entry = entry_of(read, labels)
     except ValidationError as error:
         return Report(False, error.problems, claimed, {})
+    except UsageError as error:
+        return Report(False, ValidationError([Problem("labels", str(error))]).problems, claimed, {})
     recomputed = scores(entry, n_resamples, seed)
     errors = claim_problems(entry.submission, entry.track, {name: s.value for name, s in recomputed.items()})
     return Report(not errors, tuple(errors), claimed, recomputed, entry)

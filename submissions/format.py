@@ -56,7 +56,7 @@ class ValidationError(UsageError):
     """A submission is refused. ``problems``: all that were found at this stage; the text names the first one."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(Problem(shown(p.field), shown(p.message, 400)) for p in problems)
+        self.problems = tuple(Problem(_shown_field(p.field), shown(p.message, 400)) for p in problems)
         first, more = self.problems[0], len(self.problems) - 1
         rest = f" (and {more} more problem{'s' * (more > 1)}; --json lists all)" if more else ""
         super().__init__(f"ValidationError: {first.field}: {first.message}{rest}")
@@ -71,6 +71,11 @@ def shown(text: str, limit: int = 100) -> str:
     plain = "".join(c if c.isprintable() else " " for c in text)
     plain = " ".join(plain.split())
     return plain if len(plain) <= limit else plain[: limit - 3] + "..."
+
+
+def _shown_field(field: str) -> str:
+    """A field's name, which may be a key that a stranger chose: ASCII, and never empty."""
+    return shown(field.encode("ascii", "replace").decode()) or "(a key without a printable name)"
 
 
 # -- what a person typed -----------------------------------------------------------------------------------------------

@@ -547,10 +547,21 @@ def test_data_ls_names_what_is_built_in(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "perpetuum-mobile"]) == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "perpetuum-mobile"])
+    assert stop.value.code == 2
+    assert "streamsync-trf" in one_line(capsys.readouterr().err)
+    assert main(["train"]) == 2
     assert "streamsync-trf" in one_line(capsys.readouterr().err)
     assert main(["train", "--list"]) == 0
     assert "streamsync-trf" in capsys.readouterr().out
+
+
+def test_the_command_knows_every_recipe() -> None:
+    from avbench.commands import train
+    from avbench.training.recipes import RECIPES
+
+    assert tuple(RECIPES) == train.RECIPES
 
 
 def test_embedded_weights_on_other_data_say_so(clicks: Path) -> None:

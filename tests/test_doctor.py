@@ -18,6 +18,7 @@ Avbench = Callable[..., subprocess.CompletedProcess[str]]
 MODELS = """
 import numpy as np
 from avbench import FrontEnd, Snapshot, SnapshotPredictor
+from avbench.baselines.xcorr import Xcorr
 
 class Good(SnapshotPredictor):
     frontend = FrontEnd(size=16)
@@ -67,6 +68,15 @@ class Towers(Good):
 
     def predict(self, video, audio):
         return super().fuse(self.encode_video(video), self.encode_audio(audio))
+
+class Backwards(Xcorr):
+    def fuse(self, motion, onsets):
+        return Snapshot(super().fuse(motion, onsets).logits[:, ::-1].copy())
+
+class Halves(Xcorr):
+    def fuse(self, motion, onsets):
+        said = super().fuse(motion, onsets).logits.argmax(axis=1)
+        return Snapshot(np.eye(21, dtype=np.float32)[10 + (said - 10) // 4])
 
 class Raises(Good):
     def predict(self, video, audio):
@@ -140,6 +150,38 @@ def test_a_model_that_breaks_a_rule(models: Path, name: str, said: str) -> None:
     wrong = problems(list(doctor.examine(f"{models}:{name}")))
     assert any(said in text for text in wrong), wrong
     assert all("\n" not in text for text in wrong)
+
+
+def test_a_model_of_the_right_sign_and_one_of_the_wrong_one(models: Path) -> None:
+    sign = [f for f in doctor.examine("xcorr") if f.text.startswith("sign")]
+    assert [f.ok for f in sign] == [True, True]
+    assert "early where the sound is early (correlation +1.00 over 16 windows)" in sign[0].text
+    assert sign[1].warning  # one window of a scene is too hard for it: said, not failed
+    wrong = problems(list(doctor.examine(f"{models}:Backwards")))
+    assert len(wrong) == 1
+    assert "REVERSED: it says late where the sound is early" in wrong[0]
+    halves = [f.text for f in doctor.examine(f"{models}:Halves") if f.text.startswith("sign")]
+    assert "wrong SIZE: it says 0.2 s where it is 0.8 s" in halves[0]
+
+
+def test_a_model_that_cannot_tell_is_warned_of(models: Path) -> None:
+    findings = list(doctor.examine(f"{models}:Good"))
+    warnings = [f.text for f in findings if f.warning]
+    assert len([text for text in warnings if "too weak to tell" in text]) == 2
+    assert problems(findings) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ([0.2] * 16, "always says"),
+        ([-1.6, -0.8, 0.8, 1.6] * 4, "early where"),
+        ([1.6, 0.8, -0.8, -1.6] * 4, "REVERSED"),
+    ],
+)
+def test_what_follows(found: list[float], says: str) -> None:
+    _, text = doctor._follows(np.array([-1.6, -0.8, 0.8, 1.6] * 4), np.array(found))
+    assert says in text
 
 
 def test_a_head_that_looks_ahead(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

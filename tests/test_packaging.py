@@ -47,7 +47,8 @@ def test_every_package_folder_is_shipped() -> None:
 def test_no_python_file_lies_outside_a_package() -> None:
     folders = {REPO / folder for folder in ROOMS.values()}
     stray = [p for f in folders for p in f.rglob("*.py") if not (p.parent / "__init__.py").exists()]
-    assert stray == []
+    # the template is a submitter's file: it is copied, never imported as a part of the package
+    assert [p.relative_to(REPO).as_posix() for p in stray] in ([], ["submissions/template/my_net.py"])
 
 
 def test_versions_agree() -> None:
@@ -74,6 +75,9 @@ def test_every_public_name_is_there() -> None:
         "import avbench; [getattr(avbench, name) for name in avbench.__all__]",
         "import avbench.report, avbench.data.from_files, avbench.data.inspect, avbench.baselines.apa",
         "from avbench.cli import main; main(['models'])",
+        "import avbench.submissions.check, avbench.submissions.pack, avbench.submissions.push",
+        "import avbench.leaderboard.audit, avbench.leaderboard.redraw",
+        "from avbench.cli import main; main(['submit', 'tracks'])",
     ],
 )
 def test_no_torch(code: str) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from avbench import registry
-from avbench.registry import list_models, load_model, resolve
-from avbench.types import SnapshotPredictor, UsageError
+from avbench import evaluation, registry
+from avbench.registry import ModelOptions, list_models, load_model, resolve
+from avbench.types import AvbenchError, SnapshotPredictor, UsageError
 
 NET = """
 import numpy as np
@@ -166,10 +168,53 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch, net: Path) -> None:
         resolve("theirnet")
 
 
-def test_weights_are_only_for_embedded_models(net: Path, tmp_path: Path) -> None:
+def test_weights_are_only_for_models_that_have_some(net: Path, tmp_path: Path) -> None:
     for name in ("xcorr", "constant", f"{net}:Net"):
         with pytest.raises(UsageError, match="takes no weight file"):
             load_model(name, weights=tmp_path / "x.safetensors")
+
+
+def test_a_file_of_avbench_train_is_the_mini_model(tmp_path: Path) -> None:
+    """Embedded weights under another name: one file with backbone and head."""
+    from avbench.baselines import weights
+    from avbench.fingerprint import model_fingerprint
+
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(files(weights).joinpath("streamsync-trf.safetensors").read_bytes())
+    embedded, given = load_model("streamsync-trf"), load_model("streamsync-trf", weights=path)
+    assert not given.full_size
+    assert (given.trained_on, given.backbone_name) == (
+        "undeclared (mine.safetensors)",
+        "streamsync-trf.mine.safetensors",
+    )
+    assert given.backbone is not None
+    assert embedded.backbone is not None
+    assert model_fingerprint(given.backbone) == model_fingerprint(embedded.backbone)
+    assert evaluation._fingerprint(given, "x") == evaluation._fingerprint(embedded, "x")
+    assert load_model("sparsesync+trf", weights=path).head_name == "trf", "its head goes with the file"
+    with pytest.raises(AvbenchError, match="lstm is needed"):
+        load_model("streamsync-lstm", weights=path)
+    plain = tmp_path / "plain.safetensors"
+    plain.write_bytes(files(weights).joinpath("sparsesync.safetensors").read_bytes())
+    with pytest.raises(UsageError, match="no trained trf head"):
+        resolve("streamsync-trf", ModelOptions(weights=plain))
+
+
+def test_an_embedded_file_may_bring_a_head_for_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(registry._BACKBONES["sparsesync"], heads={"trf": "streamsync-trf"})
+    monkeypatch.setitem(registry._BACKBONES, "sparsesync", entry)
+    model = resolve("sparsesync+trf")
+    assert model.backbone_name == "sparsesync.streamsync-trf", "not the snapshots of sparsesync alone"
+    assert resolve("sparsesync+apa").backbone_name == "sparsesync.synthsync"
+    assert "sparsesync+trf" in [m.name for m in list_models()]
+    with pytest.raises(UsageError, match="no trained trf head"):
+        resolve("sparsesync.synthsync-pt+trf")
+
+
+def test_seed_zero_is_a_seed() -> None:
+    model = resolve("streamsync-trf", ModelOptions(random_seed=0))
+    assert (model.full_size, model.random_seed, model.backbone_name) == (True, 0, "streamsync-trf.random-0")
+    assert resolve("sparsesync").random_seed is None
 
 
 def test_names_and_lists_load_no_torch() -> None:

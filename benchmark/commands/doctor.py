@@ -27,9 +27,12 @@ def add(commands: Any) -> None:
 def _doctor(args: argparse.Namespace) -> int:
     from avbench.doctor import examine
 
-    ok = True
+    ok, warned = True, False
     for finding in examine(args.model, store=args.store, options=model_options(args)):
         ok &= finding.ok
-        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.text}", flush=True)
-    print("all well" if ok else "something is wrong: see the lines marked FAIL")
+        warned |= finding.warning
+        mark = "FAIL" if not finding.ok else "warn" if finding.warning else "ok  "
+        print(f"{mark}  {finding.text}", flush=True)
+    well = "all well, but look at the lines marked warn" if warned else "all well"
+    print(well if ok else "something is wrong: see the lines marked FAIL")
     return 0 if ok else 1

@@ -197,5 +197,8 @@ def _models(args: argparse.Namespace) -> int:
         raise UsageError(f"no model matches {args.pattern!r}; `avbench models` lists all (* and ? are wildcards)")
     rows = [(m.name, m.kind, m.description or m.backbone_name, m.trained_on) for m in models]
     print(tabulate(rows, headers=("model", "kind", "what it does", "trained on"), tablefmt="plain"))
-    print("\nYour own: path/to/file.py:ClassName[+none|apa|apa-sliding|apa-decay]")
+    print(
+        "\nYour own: path/to/file.py:ClassName[+none|apa|apa-sliding|apa-decay], +trf or +lstm with --head-weights FILE"
+    )
+    print("Full size: sparsesync, synchformer, streamsync-* with --weights FILE, or NAME.TAG of `avbench weights list`")
     return 0

@@ -1,4 +1,4 @@
-"""``avbench train``."""
+"""``avbench train``: the embedded recipes by name, and what else can be trained, one verb each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from avbench.commands import train_fullsize, train_head
 from avbench.commands.common import Progress, add_command
+
+VERBS = (train_head, train_fullsize)
+# written out, because the recipes themselves would load torch for `--help`
+RECIPES = ("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm", "synchformer-trf")
+RECIPES += ("table5-k3-h12", "table5-k2-h12", "table5-k4-h12", "table5-k3-h6", "table5-k3-h18")
+TABLE5 = "table5"  # all of its rows, and their record
 
 
 def add(commands: Any) -> None:
@@ -15,17 +22,32 @@ def add(commands: Any) -> None:
         commands,
         "train",
         _train,
-        "make embedded weights from nothing",
+        "make embedded weights, a head for a backbone, or train at full size",
         "Trains a recipe and what it builds on; a killed training continues where it was. table5: all recipes of the "
         "paper's Table 5, and the record that `avbench paper table5` shows.",
         "avbench train --list",
         "avbench train streamsync-trf --out train",
         "avbench train table5 --out train",
+        "avbench train head --head lstm --backbone my_net.py:MyNet",
+        "avbench train fullsize --help",
     )
-    train.add_argument("recipe", nargs="?", metavar="RECIPE")
-    train.add_argument("--out", type=Path, default=Path("train"), metavar="DIR", help="(default: train)")
-    train.add_argument("--threads", type=int, default=1, metavar="N", help="of torch, beside rendering (default: 1)")
     train.add_argument("--list", action="store_true", help="the recipes and their settings")
+    _options(train, out=Path("train"), threads=1)
+    verbs = train.add_subparsers(dest="recipe", metavar="RECIPE", title="what is trained")
+    for module in VERBS:
+        module.add(verbs)
+    for name in (*RECIPES, TABLE5):
+        recipe = add_command(
+            verbs, name, _train, f"the recipe {name}", "From nothing.", f"avbench train {name} --out train"
+        )
+        # as before the recipe's name: what was given there counts
+        _options(recipe, out=argparse.SUPPRESS, threads=argparse.SUPPRESS)
+
+
+def _options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    parser.add_argument("--out", type=Path, default=defaults["out"], metavar="DIR", help="(default: train)")
+    text = "of torch, beside rendering (default: 1)"
+    parser.add_argument("--threads", type=int, default=defaults["threads"], metavar="N", help=text)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -41,7 +63,8 @@ def _train(args: argparse.Namespace) -> int:
             print(f"{name:18} {recipe}")
         return 0
     if not args.recipe:
-        raise UsageError(f"name a recipe: {', '.join(RECIPES)}, or {table5.NAME} for all of its rows")
+        names = f"{', '.join(RECIPES)}, {table5.NAME} for all of its rows, or head or fullsize"
+        raise UsageError(f"name a recipe: {names}")
     if args.recipe == table5.NAME:
         with Progress() as progress:
             print(table5.train(args.out, tell, args.threads, progress=progress))

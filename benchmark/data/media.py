@@ -167,7 +167,8 @@ class ClipReader:
         return samples[: self.clip.n_samples]
 
     def frames(self, *frontends: FrontEnd) -> Generator[tuple[np.ndarray, ...]]:
-        """For each grid frame k one (3, size, size) uint8 RGB array per front end; the picture is decoded once.
+        """For each grid frame k one (3, size, size) uint8 RGB array per front end; the picture is decoded once
+        (front ends with fit "short" get the whole picture, its short side ``size``).
 
         Grid frame k is the last picture with pts <= k/25 s: for a 25 fps source exactly its k-th frame. A picture
         held over several grid frames is the same array object again. ``MediaError``: unreadable, no picture, a hole,
@@ -327,8 +328,8 @@ def _grid_frames(end: int, base: Fraction) -> int:
 
 
 def _check_frontend(frontend: FrontEnd) -> None:
-    if frontend.fit not in ("square", "crop"):
-        raise UsageError(f"front end fit is {frontend.fit!r}; it must be 'square' or 'crop'")
+    if frontend.fit not in ("square", "crop", "short"):
+        raise UsageError(f"front end fit is {frontend.fit!r}; it must be 'square', 'crop' or 'short'")
     if frontend.fps != FRAME_RATE_HZ or frontend.sample_rate != SAMPLE_RATE_HZ:
         raise UsageError(
             f"front end wants {frontend.fps} fps and {frontend.sample_rate} Hz; clips are read at 25 fps and 16000 Hz"
@@ -362,10 +363,12 @@ def _rgb_converter() -> Any:
 
 
 def _fit(rgb: np.ndarray, frontend: FrontEnd, clip_id: str) -> np.ndarray:
-    """(H, W, 3) -> (3, size, size), contiguous."""
+    """(H, W, 3) -> (3, size, size), contiguous; with fit "short" (3, size, wider) or (3, higher, size)."""
     size = frontend.size
-    if frontend.fit == "square" and min(rgb.shape[:2]) != size:
+    if frontend.fit in ("square", "short") and min(rgb.shape[:2]) != size:
         rgb = _resize_short_side(rgb, size)
+    if frontend.fit == "short":
+        return np.array(rgb.transpose(2, 0, 1), order="C")
     height, width = rgb.shape[:2]
     if height < size or width < size:
         raise MediaError(clip_id, f"the picture is {width}x{height}, the model's crop needs {size}x{size}")

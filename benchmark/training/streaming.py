@@ -207,11 +207,17 @@ def evaluate_heads(model: StreamSync, streams: Streams, hop_s: int = 2, iteratio
 
 
 def train_phase1(
-    recipe: StreamRecipe, dim: int, train: Streams, valid: Streams, work: Path, say: Callable[[str], None]
+    recipe: StreamRecipe,
+    dim: int,
+    train: Streams,
+    valid: Streams,
+    work: Path,
+    say: Callable[[str], None],
+    kind: type[StreamSync] = StreamSync,
 ) -> tuple[StreamSync, list[dict[str, float]]]:
-    """Returns the state with the best validation mAP at 18 windows, and the log."""
+    """Returns the state with the best validation mAP at 18 windows, and the log. ``kind``: what is trained."""
     torch.manual_seed(recipe.seed)
-    model = StreamSync(recipe.head, dim, recipe.layers)
+    model = kind(recipe.head, dim, recipe.layers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     path, signature = work / f"{recipe.name}-{recipe.seed}.phase1.ckpt", json.dumps(asdict(recipe))
     best: dict[str, Tensor] = {}

@@ -8,15 +8,14 @@ import json
 import os
 import pickle
 import sys
-import types
 import zipfile
-from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from published_files import build_small, config_class, forget_config, publish
 
 from avbench.baselines import checkpoints
 from avbench.baselines.checkpoints import (
@@ -31,73 +30,21 @@ from avbench.baselines.checkpoints import (
     verify,
 )
 from avbench.baselines.published import find_published, published
-from avbench.baselines.sparsesync import SparseSync
-from avbench.baselines.streamsync import StreamSync
-from avbench.baselines.synchformer import Synchformer
 from avbench.types import AvbenchError, NonFiniteError, UsageError
-
-SMALL = {"width": 1 / 16, "dim": 48, "heads": 2, "layers": 1}
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., torch.nn.Module]:
     """Stands in for the full-size models: the same structure, small enough for a test."""
-
-    def build(family: str, n_classes: int = 21) -> torch.nn.Module:
-        with torch.device("meta"):
-            if family.startswith("streamsync"):
-                return StreamSync(family.removeprefix("streamsync-"), n_classes=n_classes, **SMALL)
-            if family.startswith("synchformer"):
-                head = "sync_head" if family.endswith("synchronisability") else "off_head"
-                return Synchformer(n_classes=n_classes, head=head, dim=48, layers=1, heads=4)
-            return SparseSync(n_classes=n_classes, **SMALL)
-
-    monkeypatch.setattr(checkpoints, "build", build)
-    return build
+    monkeypatch.setattr(checkpoints, "build", build_small)
+    return build_small
 
 
 @pytest.fixture
 def omegaconf() -> Iterator[Any]:
     """A look-alike of OmegaConf's DictConfig, importable while a file is written and gone when it is read."""
-    module = types.ModuleType("omegaconf.dictconfig")
-
-    class DictConfig:
-        def __init__(self, content: dict) -> None:
-            self.__dict__["_content"] = content
-
-        def __setstate__(self, state: dict) -> None:
-            raise AssertionError("the real class must never be touched")
-
-    DictConfig.__module__, DictConfig.__qualname__ = "omegaconf.dictconfig", "DictConfig"
-    module.DictConfig = DictConfig  # type: ignore[attr-defined]
-    sys.modules |= {"omegaconf": types.ModuleType("omegaconf"), "omegaconf.dictconfig": module}
-    yield DictConfig
-    for name in ("omegaconf", "omegaconf.dictconfig"):
-        sys.modules.pop(name, None)
-
-
-def publish(path: Path, weights: dict[str, torch.Tensor], config: Any, **beside: Any) -> Path:
-    """A file laid out as the published ones are."""
-    args = config({"model": {"target": "a.b.C"}, "path": Path("logs"), "n": [1, 2]})
-    moments = {k: {"step": 3, "exp_avg": torch.ones_like(t)} for k, t in list(weights.items())[:3]}
-    torch.save(
-        {
-            "args": args,
-            "loss": 1.25,
-            "metrics": defaultdict(list, accuracy_1=[0.5]),
-            "epoch": 7,
-            "optimizer": {"state": moments, "param_groups": [{"lr": 1e-4, "betas": (0.9, 0.999)}]},
-            "model": OrderedDict(weights),
-            "scaler": {"scale": 65536.0},
-            "lr_scheduler": {"last_epoch": 7},
-            "model_type": "AVCorrModel",
-            **beside,
-        },
-        path,
-    )
-    for name in ("omegaconf", "omegaconf.dictconfig"):
-        sys.modules.pop(name, None)
-    return path
+    yield config_class()
+    forget_config()
 
 
 def test_a_published_file_is_converted_verified_and_loaded(tmp_path: Path, small: Any, omegaconf: Any) -> None:

@@ -75,6 +75,10 @@ def test_from_redraw_to_score(avbench: Avbench, small: Track, tmp_path: Path) ->
     assert without.returncode == 2
     assert "ValidationError: track:" in without.stderr
     assert "--labels" in without.stderr
+    (tmp_path / "empty.json").write_text("{}")
+    unusable = avbench("submit", "check", folder, "--labels", "empty.json", "--json")
+    assert unusable.returncode == 2
+    assert json.loads(unusable.stdout)["errors"][0]["field"] == "labels"
     scored = avbench("submit", "check", folder, "--labels", "blind/labels.json", "--json")
     report = json.loads(scored.stdout)
     assert report["ok"], report

@@ -315,6 +315,16 @@ def test_unknown_fields_are_refused(folder: Path) -> None:
     only_error(folder, "files.predictions.path", "not permitted")
 
 
+@pytest.mark.parametrize("key", ["", " ", "\u3000", "\x1b[2J", "é", "a\nb", "x" * 500])
+def test_keys_that_are_no_names(folder: Path, key: str) -> None:
+    edit(folder, lambda d: d.update({key: 1}))
+    (problem,) = check(folder, n_resamples=0).errors
+    assert problem.field.strip()
+    assert problem.field.isascii()
+    assert problem.field.isprintable()
+    assert len(problem.field) <= 100
+
+
 @pytest.mark.parametrize("version", [2, 0, "1", None, 1.0, True])
 def test_another_schema_version(folder: Path, version: object) -> None:
     edit(folder, lambda d: d.update(schema_version=version))

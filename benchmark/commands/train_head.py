@@ -1,0 +1,54 @@
+"""``avbench train head``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from avbench.commands.common import Progress, add_command
+
+
+def add(verbs: Any) -> None:
+    head = add_command(
+        verbs,
+        "head",
+        _head,
+        "a streaming head on any backbone",
+        "The backbone is frozen: its snapshots of the training clips are stored once, the head learns from them.",
+        "avbench train head --head lstm --backbone my_net.py:MyNet --out heads",
+        "avbench run --model my_net.py:MyNet+lstm --head-weights heads/my_net-MyNet-lstm.safetensors",
+    )
+    head.add_argument("--backbone", required=True, metavar="M", help="a name of `avbench models`, or file.py:Class")
+    head.add_argument("--head", choices=("lstm", "trf"), default="lstm", help="(default: lstm)")
+    head.add_argument("--data", default="synthsync", help="with splits train and valid (default: synthsync)")
+    head.add_argument("--offsets", type=int, default=6, metavar="N", help="streams of each clip (default: 6)")
+    head.add_argument("--limit", type=int, metavar="N", help="only the first N clips of each split")
+    head.add_argument("--steps", type=int, default=600, metavar="N", help="(default: 600)")
+    head.add_argument("--seed", type=int, default=0, metavar="N", help="of offsets, weights and batches (default: 0)")
+    head.add_argument("--out", type=Path, default=Path("train"), metavar="DIR", help="(default: train)")
+    head.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: as in `run`)")
+    head.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
+
+
+def _head(args: argparse.Namespace) -> int:
+    from avbench.training.head import HeadRecipe, train_head
+    from avbench.types import UsageError
+
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"workers is {args.workers}; it must be at least 1")
+    recipe = HeadRecipe(args.backbone, args.head, args.data, args.offsets, args.limit, steps=args.steps, seed=args.seed)
+    with Progress() as progress:
+        path = train_head(
+            recipe,
+            args.out,
+            args.store,
+            args.workers,
+            lambda text: print(text, file=sys.stderr, flush=True),
+            progress,
+        )
+    print(path)
+    name = args.backbone.partition("+")[0]
+    print(f"next    avbench run --model {name}+{args.head} --head-weights {path}", file=sys.stderr)
+    return 0

@@ -1,0 +1,214 @@
+"""A streaming head on any backbone: its snapshots of training streams, then phase 1 of ``training.streaming``.
+
+The backbone is frozen. Its snapshots come from the ordinary runner and store (a killed training finds them again): one
+window a second over whole SynthSync training clips, each clip under several offsets, so that any hop and any start can
+be learnt from. A backbone with the streaming-token hook gives the head its own token; one without is given the adapter
+of ``baselines.adapter``, whose map is then learnt along with the head.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avbench.baselines.adapter import AdaptedHead, features, fixed_map
+from avbench.baselines.heads import export_head
+from avbench.data.offsets import draw_offset
+from avbench.manifest import Manifest
+from avbench.protocol import Protocol, streaming
+from avbench.ticks import TICKS_PER_S, seconds, ticks
+from avbench.training.streaming import StreamRecipe, Streams, StreamSync, train_phase1
+from avbench.types import SegmentRecord, UsageError
+
+ADAPTED_DIM = 96  # width of the token where the backbone has none
+FIRST_S = 2  # room for the largest negative offset
+SPLITS = ("train", "valid")
+HEADS = ("lstm", "trf")
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """``data``: a SynthSync name or a manifest folder with the splits train and valid. ``offsets``: drawn anew for each
+    clip, so many streams of it are learnt from. ``limit``: only the first clips (None: all)."""
+
+    backbone: str
+    head: str = "lstm"
+    data: str = "synthsync"
+    offsets: int = 6
+    limit: int | None = None
+    steps: int = 600
+    batch: int = 64
+    windows: int = 24
+    lr: float = 1e-3
+    validate_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise UsageError(f"head is {self.head!r}; it must be one of {', '.join(HEADS)}")
+        for name in ("offsets", "limit", "steps", "batch", "windows", "validate_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}; it must be at least 1")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it must be 0 or more")
+
+
+class OwnToken(StreamSync):
+    """The trainable part where the backbone gives the finished token: the head alone."""
+
+    def __init__(self, head: str, dim: int, layers: int = 3) -> None:
+        super().__init__(head, dim, layers)
+        self.token_maker = nn.Identity()  # type: ignore[assignment]
+
+    def tokens(self, streams: Streams) -> Tensor:
+        return streams.off
+
+
+class MadeToken(StreamSync):
+    """The trainable part where there is no token: the adapter's map, begun at the fixed one, and the head."""
+
+    def __init__(self, head: str, dim: int, layers: int = 3) -> None:
+        super().__init__(head, dim, layers)
+        maker = nn.Linear(2 * 21, dim)
+        with torch.no_grad():
+            maker.weight.copy_(fixed_map(21, dim))
+            maker.bias.zero_()
+        self.token_maker = maker  # type: ignore[assignment]
+
+    def tokens(self, streams: Streams) -> Tensor:
+        return self.token_maker(features(streams.logits))
+
+
+def train_head(
+    recipe: HeadRecipe,
+    out: Path,
+    store: Path | None = None,
+    workers: int | None = None,
+    say: Callable[[str], None] = print,
+    progress: Callable[[str, int, int, str], None] | None = None,
+) -> Path:
+    """Trains and writes ``out/<backbone>-<head>.safetensors`` with its card; returns the file.
+
+    ``store``: of the snapshots (None: the user's). ``UsageError``: no such backbone, or data without training splits;
+    ``AvbenchError`` if a clip cannot be read or the folder not be written.
+    """
+    from avbench.evaluation import default_store
+    from avbench.fingerprint import model_fingerprint
+    from avbench.registry import load_model, resolve
+    from avbench.store import SnapshotStore
+
+    if resolve(recipe.backbone).load_backbone is None:
+        raise UsageError(f"{recipe.backbone} looks at no media: no head can be trained on it")
+    model = load_model(recipe.backbone)
+    assert model.backbone is not None
+    out.mkdir(parents=True, exist_ok=True)
+    keep = SnapshotStore(store or default_store())
+    train, valid = (
+        snapshots_of_streams(recipe, split, model, keep, workers or os.cpu_count() or 1, progress) for split in SPLITS
+    )
+    fingerprint = model_fingerprint(model.backbone)
+    dim = model.backbone.token_dim or ADAPTED_DIM
+    kind = OwnToken if model.backbone.token_dim else MadeToken
+    name = f"{_slug(model.backbone_name)}-{recipe.head}"
+    phase1 = StreamRecipe(
+        name,
+        recipe.head,
+        # a checkpoint is continued only on the same snapshots
+        f"{fingerprint} on {recipe.data}, {recipe.offsets} offsets, {recipe.limit or 'all'} clips",
+        seed=recipe.seed,
+        steps=recipe.steps,
+        batch=recipe.batch,
+        windows=recipe.windows,
+        lr=recipe.lr,
+        validate_every=recipe.validate_every,
+    )
+    trained, log = train_phase1(phase1, dim, train, valid, out, say, kind)
+    head: Any = trained.head
+    if kind is MadeToken:
+        maker: Any = trained.token_maker
+        head = AdaptedHead(head, dim, 21, maker.weight.detach(), maker.bias.detach())
+    n = len(train.labels)
+    path = out / f"{name}.safetensors"
+    export_head(
+        path,
+        head,
+        trained_on=f"{recipe.data} train ({n} streams)",
+        backbone=recipe.backbone.rpartition("/")[2],
+        backbone_fingerprint=fingerprint,
+        recipe={key: value for key, value in vars(recipe).items() if key != "backbone"},
+        log=log,
+    )
+    return path
+
+
+def snapshots_of_streams(
+    recipe: HeadRecipe,
+    split: str,
+    model: Any,
+    store: Any,
+    workers: int,
+    progress: Callable[[str, int, int, str], None] | None,
+) -> Streams:
+    """One window a second of every stream: logits (N, W, 21), and the token (N, W, D) twice (zeros (N, W, 1) if none).
+
+    Streams start at ``FIRST_S`` of each clip, W is what all of them can hold.
+    """
+    from avbench.evaluation import read_data
+    from avbench.fingerprint import model_fingerprint
+    from avbench.replay import gather
+    from avbench.runner import compute
+
+    manifest, protocol = training_streams(read_data(recipe.data, split, progress), recipe)
+    tell = (lambda done, total, item: progress(f"{split} snapshots", done, total, item)) if progress else None
+    name = model.backbone_name
+    report = compute(
+        manifest, [protocol], {name: model.load_backbone}, store, workers=workers, batch_size=1, progress=tell
+    )
+    failed = {failure.segment_id for failure in report.failures}
+    segments = [s for s in manifest.segments if s.id not in failed]
+    if not segments:
+        raise UsageError(
+            f"none of the {len(manifest.segments)} {split} streams could be read: {report.failures[0].reason}"
+        )
+    fingerprint = model_fingerprint(model.backbone)
+    logits, tokens = gather(store, manifest.clips, segments, protocol, fingerprint)
+    token = torch.from_numpy(tokens) if tokens is not None else torch.zeros(*logits.shape[:2], 1)
+    labels = torch.tensor([s.offset_class for s in segments])
+    return Streams(torch.from_numpy(logits), token, token, labels)
+
+
+def training_streams(manifest: Manifest, recipe: HeadRecipe) -> tuple[Manifest, Protocol]:
+    """Every clip from its beginning under ``recipe.offsets`` offsets, and the protocol of one window a second.
+
+    ``UsageError`` if the clips are too short for as many windows as a stream of ``recipe.windows`` at hop 2 s needs.
+    """
+    clips = list(manifest.clips.values())[: recipe.limit]
+    first, reach = ticks(FIRST_S), ticks(manifest.grid.max_offset_s)
+    shortest = min(clip.duration for clip in clips)
+    n_windows = int(seconds(shortest - first - reach - 5 * TICKS_PER_S)) + 1
+    if n_windows < 35:  # eighteen windows at hop 2 s, where the head is validated
+        raise UsageError(
+            f"a head needs clips of {FIRST_S + 2 + 5 + 34} s at least; the shortest of {manifest.name} has "
+            f"{seconds(shortest):g} s"
+        )
+    segments: list[SegmentRecord] = []
+    for clip in clips:
+        for i in range(recipe.offsets):
+            name = f"{clip.id}~{i}"
+            offset = draw_offset("uniform", f"{name} head", recipe.seed, manifest.grid)
+            label = manifest.grid.class_of(seconds(offset))
+            segments.append(SegmentRecord(name, clip.id, clip.video_id, first, offset, label, split=clip.split))
+    kept = {clip.id: clip for clip in clips}
+    return replace(manifest, clips=kept, segments=tuple(segments)), streaming(hop_s=1, iterations=n_windows)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.rpartition("/")[2].replace(".py:", "-")).strip("-.")

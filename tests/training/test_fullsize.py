@@ -1,0 +1,403 @@
+"""Training at full size, on a tiny model: what is frozen, what is drawn, exact resuming, several processes, the CLI."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from avbench.baselines import frontends
+from avbench.baselines.checkpoints import drawn_weights
+from avbench.baselines.sparsesync import SparseSync
+from avbench.baselines.streamsync import StreamSync
+from avbench.manifest import Manifest, read_manifest
+from avbench.training import fullsize
+from avbench.training.fullsize import (
+    RECIPES,
+    Data,
+    FullSizeRecipe,
+    Plan,
+    new_model,
+    new_parts,
+    spectrograms,
+    start_from,
+    stream_loss,
+    targets,
+    train,
+)
+from avbench.types import AvbenchError, MediaError, UsageError
+
+SIZE: dict[str, Any] = {"width": 1 / 8, "dim": 64, "heads": 2, "layers": 1}
+SIZE |= {"visual_grid": [4, 2, 2], "audio_grid": [9, 6]}  # of 32 frames of 64 x 64 and 1.28 s of sound
+TINY = FullSizeRecipe(
+    windows=3,
+    hop_s=0.4,
+    gradient_windows=2,
+    phase1_steps=2,
+    epochs=1,
+    batch=2,
+    lr=1e-3,
+    checkpoint_every=2,
+    window_s=1.28,
+    short_side=72,
+    crop=64,
+    size=SIZE,
+)
+Quiet = fullsize.Say
+
+
+@pytest.fixture
+def manifest(clicks: Path) -> Manifest:
+    return read_manifest(clicks)
+
+
+@pytest.fixture(scope="module")
+def start() -> dict[str, Tensor]:
+    return drawn_weights(SparseSync(**SIZE).state_dict(), 0)
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def same(a: Path, b: Path, tolerance: float = 0.0) -> None:
+    one, other = load_file(a), load_file(b)
+    assert list(one) == list(other)
+    for key, tensor in one.items():
+        assert torch.allclose(tensor, other[key], rtol=0, atol=tolerance), key
+
+
+def log_of(out: Path, name: str = "streamsync-trf") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / f"{name}.log.jsonl").read_text().splitlines()]
+
+
+# ------------------------------------------------------------------------------------------------------------ as used
+
+
+def test_the_command_trains_and_a_run_under_torchrun_gives_the_same(
+    clicks: Path, start: dict[str, Tensor], tmp_path: Path, avbench: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    save_file(start, tmp_path / "sparsesync.safetensors")
+    settings = {
+        k: getattr(TINY, k) for k in ("windows", "hop_s", "gradient_windows", "batch", "window_s", "short_side")
+    }
+    settings |= {"crop": 64, "phase1_steps": 1, "lr": 1e-3, "size": json.dumps(SIZE)}
+    arguments = ["train", "fullsize", "--data", str(clicks), "--init", str(tmp_path / "sparsesync.safetensors")]
+    for key, value in settings.items():
+        arguments += ["--set", f"{key}={value}"]
+    alone = avbench(*arguments, "--out", tmp_path / "one")
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout.strip() == str(tmp_path / "one" / "streamsync-trf.safetensors")
+    assert "4 streams of 3 windows; 1 steps of phase 1, 2 of phase 2; 1 process" in alone.stderr
+    card = json.loads((tmp_path / "one" / "streamsync-trf.json").read_text())
+    assert card["family"] == "streamsync-trf"
+    assert card["about"]["training"]["recipe"]["gradient_windows"] == 2
+
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "avbench"]
+    together = subprocess.run(
+        [*launcher, *arguments, "--out", str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert together.returncode == 0, together.stderr
+    assert "2 processes" in together.stderr
+    # Adam's first steps have the size of the rate whatever the gradient: rounding may turn its sign where it is zero
+    same(tmp_path / "one" / "streamsync-trf.safetensors", tmp_path / "two" / "streamsync-trf.safetensors", 2e-4)
+    for a, b in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+        assert a["acc_last"] == b["acc_last"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--data (a manifest folder) and --init (SparseSync weights) are needed"),
+        (("--recipe", "mine"), "unknown recipe 'mine'"),
+        (("--set", "lr"), "must be NAME=VALUE"),
+        (("--set", "speed=3"), "has no 'speed'"),
+        (("--set", "batch=many"), "batch=many cannot be read: it must be int"),
+        (("--set", "augment=perhaps"), "it must be true or false"),
+        (("--set", "schedule=steep"), "it must be 'linear' or 'published'"),
+        (("--set", "gradient_windows=13"), "it must be 1 ... 12"),
+        (("--set", "lr=nan"), "it must be positive"),
+        (("--set", "hop_s=0.33"), "multiple of 0.04 s"),
+        (("--set", "windows=6", "--set", "gradient_place=cycle"), "needs more than 2 x gradient_windows"),
+    ],
+)
+def test_wrong_requests_are_one_line(
+    avbench: Callable[..., subprocess.CompletedProcess[str]], arguments: tuple[str, ...], said: str
+) -> None:
+    done = avbench("train", "fullsize", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_recipes_are_listed(avbench: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = avbench("train", "fullsize", "--list")
+    assert done.returncode == 0
+    paper = next(line for line in done.stdout.splitlines() if line.startswith("paper-trf"))
+    for setting in ("phase1_steps=500", "epochs=3", "windows=12", "gradient_windows=3", "batch=16", "lr=4e-05"):
+        assert setting in paper
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def test_killed_and_continued_gives_the_same_weights(
+    manifest: Manifest, start: dict[str, Tensor], tmp_path: Path
+) -> None:
+    whole = train(TINY, manifest, start, tmp_path / "whole", say=quiet)
+    for last in ("step 1/4", "step 3/4"):  # once in each phase, between checkpoints
+
+        def kill(line: str, last: str = last) -> None:
+            if line.startswith(last):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(TINY, manifest, start, tmp_path / "cut", say=kill)
+    said: list[str] = []
+    cut = train(TINY, manifest, start, tmp_path / "cut", say=said.append)
+    assert "continuing at step 2 of 4" in said
+    same(whole, cut)
+    assert [line["step"] for line in log_of(tmp_path / "cut")] == [1, 2, 3, 4]
+    finished = cut.stat().st_mtime_ns, cut.read_bytes()
+    assert train(TINY, manifest, start, tmp_path / "cut", say=quiet).read_bytes() == finished[1]
+    with pytest.raises(UsageError, match="another recipe, data or start"):
+        train(replace(TINY, lr=2e-3), manifest, start, tmp_path / "cut", say=quiet)
+
+
+@pytest.mark.parametrize("head", ["trf", "lstm"])
+@pytest.mark.parametrize("norm", ["frozen", "drifting"])
+def test_phase_1_moves_the_new_parts_and_nothing_else(
+    head: str, norm: str, manifest: Manifest, start: dict[str, Tensor], tmp_path: Path
+) -> None:
+    recipe = replace(TINY, head=head, epochs=0, phase1_norm=norm)
+    path = train(recipe, manifest, start, tmp_path, say=quiet)
+    before = new_model(recipe)
+    new = start_from(before, recipe, start)
+    after = load_file(path)
+    statistics = {k for k in after if k.rsplit(".", 1)[-1] in ("running_mean", "running_var", "num_batches_tracked")}
+    moved = {k for k, t in before.state_dict().items() if not torch.equal(t, after[k])}
+    assert moved - statistics == set(new)
+    assert bool(moved & statistics) == (norm == "drifting")
+
+
+def test_there_are_63_new_parts() -> None:
+    assert len(new_parts(FullSizeRecipe())) == 63
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_phase_2_moves_everything(norm: str, manifest: Manifest, start: dict[str, Tensor], tmp_path: Path) -> None:
+    recipe = replace(TINY, phase1_steps=0, phase2_norm=norm, microbatch=2, augment=False)
+    after = load_file(train(recipe, manifest, start, tmp_path, say=quiet))
+    model = new_model(recipe)
+    start_from(model, recipe, start)
+    weights = dict(model.named_parameters())
+    still = {k for k, p in weights.items() if torch.equal(p, after[k])}
+    assert not {k for k in still if not k.endswith("key.bias")}  # a key's bias cancels in the softmax
+    means = [k for k in after if k.endswith("running_mean")]
+    assert all(torch.equal(after[k], start[k]) for k in means) == (norm == "frozen")
+
+
+def test_it_learns_the_streams_by_heart(manifest: Manifest, start: dict[str, Tensor], tmp_path: Path) -> None:
+    recipe = replace(
+        TINY, phase1_steps=4, epochs=10, batch=4, microbatch=4, lr=3e-3, augment=False, checkpoint_every=1000
+    )
+
+    class Fixed(Data):
+        """The same offset every time: there is something to learn by heart."""
+
+        def draw(self, index: int, rng: np.random.Generator) -> fullsize.Example:
+            return self.validation(index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fullsize, "Data", Fixed)
+        train(recipe, manifest, start, tmp_path, valid=manifest, say=quiet)
+    log = log_of(tmp_path)
+    losses = [line["loss"] for line in log if "loss" in line]
+    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+    validations = [line["validation"] for line in log if "validation" in line]
+    assert len(validations) == 11  # after phase 1 and after each epoch
+    assert all(v["n"] == 4 for v in validations)
+    assert validations[-1]["acc"] >= validations[0]["acc"]
+
+
+def test_sparsesync_alone(manifest: Manifest, start: dict[str, Tensor], tmp_path: Path) -> None:
+    recipe = replace(TINY, head="none", windows=1, gradient_windows=1, phase1_steps=0)
+    path = train(recipe, manifest, start, tmp_path, say=quiet)
+    assert path.name == "sparsesync.safetensors"
+    assert set(load_file(path)) == set(start)
+
+
+def test_mixed_precision_is_near(manifest: Manifest, start: dict[str, Tensor]) -> None:
+    model = new_model(TINY)
+    new = start_from(model, TINY, start)
+    fullsize.set_mode(model, TINY, 2, new)
+    model.eval()  # without dropout
+    example = Data(manifest, TINY).draw(0, np.random.default_rng(0))
+    both = []
+    for dtype in (None, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
+            eyes = fullsize._Eyes(model, fast=True)
+            snapshot, streaming = fullsize.streams(model, eyes, [example], TINY, range(1, 2), 2)
+        assert streaming is not None
+        both.append(torch.cat([snapshot, streaming]).float().detach())
+    assert not torch.equal(*both)
+    assert (both[0] - both[1]).abs().max() < 0.2 * both[0].std()
+    streaming.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for n, p in model.named_parameters() if n in new)
+
+
+def test_weights_that_are_not_exactly_a_sparsesync_are_refused(start: dict[str, Tensor]) -> None:
+    model = new_model(TINY)
+    short = {k: t for k, t in start.items() if k != "transformer.off_head.weight"}
+    with pytest.raises(AvbenchError, match=r"1 missing \(transformer.off_head.weight\)"):
+        start_from(model, TINY, short)
+    with pytest.raises(AvbenchError, match="1 unexpected"):
+        start_from(model, TINY, start | {"transformer.extra": torch.zeros(1)})
+    streaming = drawn_weights(StreamSync(**SIZE).state_dict(), 0)
+    with pytest.raises(AvbenchError, match="unexpected"):
+        start_from(model, TINY, streaming)
+
+
+def test_a_clip_that_cannot_be_read_stops_the_training(
+    make_clicks: Callable[..., Path], start: dict[str, Tensor], tmp_path: Path
+) -> None:
+    manifest = read_manifest(make_clicks())
+    clip = next(iter(manifest.clips.values()))
+    manifest.clip_path(clip).write_bytes(b"no film")
+    with pytest.raises(MediaError, match=clip.id):
+        train(TINY, manifest, start, tmp_path / "out", say=quiet)
+
+
+# ------------------------------------------------------------------------------------------------------------- drawing
+
+
+def test_streams_that_do_not_fit_are_named(manifest: Manifest) -> None:
+    data = Data(manifest, TINY)
+    assert len(data.items) == len(manifest.segments) == 4
+    long = replace(TINY, windows=20, gradient_windows=1)  # 8.88 s and 2 s on either side, from 3 s of 14 s
+    assert len(Data(manifest, long).items) == 4
+    with pytest.raises(UsageError, match=r"no stream for 24 windows.*segment one-0"):
+        Data(manifest, replace(long, windows=24))
+    free = Data(manifest, replace(long, starts="free", windows=24))
+    assert [item.start for item in free.items] == [None, None]
+
+
+def test_offsets_are_drawn_anew_and_say_where_the_sound_comes_from(manifest: Manifest) -> None:
+    """The label is checked against the media themselves: clicks and flashes coincide where the offset is undone."""
+    recipe = replace(TINY, windows=12, gradient_windows=1, augment=False, starts="free")
+    data = Data(manifest, recipe)
+    labels = []
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        example = data.draw(number % 2, rng)
+        assert example.video.shape == (recipe.stretch // 640, 3, 64, 64)
+        assert example.sound.shape == (12, 1, 257, 161)
+        again = data.draw(number % 2, np.random.default_rng(number))
+        assert torch.equal(example.video, again.video)
+        assert torch.equal(example.sound, again.sound)
+        offset_s = round(float(np.random.default_rng(number).uniform(-2, 2)), 2)
+        labels.append(example.label)
+        # loudness of the first window's sound per frame against the picture's, at the drawn offset
+        light = example.video.float().mean((1, 2, 3))
+        flashes = (light > 100).float()
+        loud = example.sound[:, 0].amax(1)  # (12, 161), standardised: peaks at clicks
+        loudest = [int(w.argmax()) / 125 + i * 0.4 for i, w in enumerate(loud)]
+        near = [
+            min(abs(s + offset_s - f / 25) for f in torch.nonzero(flashes).flatten().tolist())
+            for s in loudest
+            if 0.1 < s + offset_s < recipe.stretch / 16_000 - 0.1
+        ]
+        if near:
+            assert np.median(near) < 0.1
+    assert len(set(labels)) > 3
+
+
+def test_every_stream_once_in_an_epoch_and_the_batches_are_those_of_the_step() -> None:
+    plan = Plan(replace(TINY, epochs=3, batch=4), 10)
+    assert plan.total == 2 + 3 * 3
+    for epoch in range(3):
+        seen = [i for step in range(2 + 3 * epoch, 5 + 3 * epoch) for i in plan.batch(step)]
+        assert sorted(seen) == list(range(10))
+    assert [len(plan.batch(step)) for step in (2, 3, 4)] == [4, 4, 2]
+    assert plan.batch(2) != plan.batch(5)
+    assert sorted(plan.batch(0) + plan.batch(1))  # phase 1 goes round
+    long = Plan(replace(TINY, phase1_steps=5, batch=4), 10)
+    assert sorted(i for step in range(5) for i in long.batch(step)) == sorted([*range(10)] * 2)
+
+
+def test_rates() -> None:
+    plan = Plan(replace(FullSizeRecipe(), epochs=2), 160)
+    assert [plan.rate(s) / 4e-5 for s in (0, 499, 500, 510, 519)] == pytest.approx([1, 1, 1, 0.5, 0.05])
+    published = Plan(replace(RECIPES["published-trf"], lr=1.0), 10**6)
+    shares = [published.rate(s) for s in (0, 250, 500, 5000, 5500, 9000, 12_500, 20_000)]
+    assert shares == pytest.approx([0.01, 0.505, 1, 1, 1, 0.50005, 1e-4, 1e-4])
+
+
+def test_gradient_windows() -> None:
+    plan = Plan(FullSizeRecipe(phase1_steps=10), 10_000)
+    assert list(plan.gradient_windows(9)) == []
+    drawn = [plan.gradient_windows(step) for step in range(10, 500)]
+    assert {r.start for r in drawn} == set(range(10))  # every place, the ends included
+    assert all(len(r) == 3 for r in drawn)
+    published = Plan(replace(RECIPES["published-trf"], phase1_steps=0), 100)
+    assert [published.gradient_windows(s).start for s in range(7)] == [3, 4, 5, 6, 7, 8, 3]
+
+
+def test_losses_as_written_in_the_paper_and_as_published() -> None:
+    torch.manual_seed(0)
+    snapshot, streaming = torch.randn(2, 2, 12, 21).unbind(0)
+    labels = torch.tensor([3, 20])
+    paper, published = FullSizeRecipe(), RECIPES["published-trf"]
+    smooth = targets(labels, paper, 21)
+    assert torch.allclose(smooth.sum(1), torch.ones(2))
+    assert smooth[0, 3] == pytest.approx(0.9 + 0.1 / 21)
+    assert smooth[0, 7] == pytest.approx(0.1 / 21)
+    reference = F.cross_entropy(snapshot[:, 4], labels, label_smoothing=0.1, reduction="none")
+    assert torch.allclose(stream_loss(snapshot[:, 4:5], None, smooth, paper), reference)
+    neighbours = targets(labels, published, 21)
+    assert neighbours[0, 2:5].tolist() == pytest.approx([0.1, 0.8, 0.1])
+    assert neighbours[1, 19:].tolist() == pytest.approx([0.1, 0.9])
+
+    def entropy(logits: Tensor, target: Tensor) -> Tensor:
+        return -(target[:, None] * logits.log_softmax(-1)).sum(-1)
+
+    s, t = entropy(snapshot, smooth), entropy(streaming, smooth)
+    assert torch.allclose(stream_loss(snapshot, streaming, smooth, paper), (0.5 * s + t).mean(1) / 1.5)
+    s, t = entropy(snapshot, neighbours), entropy(streaming, neighbours)
+    early = s[:, :2].sum(1) / 3
+    late = (s[:, 2:] / 3 + 2 * t[:, 2:] / 3).sum(1)
+    assert torch.allclose(stream_loss(snapshot, streaming, neighbours, published), (early + late) / (2 / 3 + 10))
+
+
+def test_spectrograms_of_a_stretch_are_the_front_ends() -> None:
+    recipe = replace(FullSizeRecipe(), windows=3)
+    wave = 0.1 * torch.randn(recipe.stretch)
+    ours = spectrograms(wave, recipe)
+    assert ours.shape == (3, 1, 257, 626)
+    for i in range(3):
+        assert torch.allclose(ours[i], frontends.sparsesync_audio(wave[i * 16_000 :][:80_000]), atol=1e-5)
+    whole = spectrograms(wave, replace(recipe, spectrogram="stretch"))
+    frames = torch.zeros(recipe.stretch // 640, 224, 224, 3, dtype=torch.uint8)
+    assert torch.equal(whole, frontends.streamsync_windows(frames, wave, 3, 1)[1])
+    # what is blanked lies at the same place of the stretch in both
+    for spectrogram in ("window", "stretch"):
+        blanked = spectrograms(wave, replace(recipe, spectrogram=spectrogram), slice(10, 20), slice(130, 140))
+        for i, first in enumerate((130, 5)):
+            columns = blanked[i, 0, 30:, first : first + 10]
+            assert torch.equal(columns, columns[:, :1].expand_as(columns))
+        assert blanked[:, 0, 10:20].std() < 1e-3

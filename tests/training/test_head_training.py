@@ -1,0 +1,129 @@
+"""A streaming head on somebody's backbone: trained, written, and run by name."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avbench.baselines.heads import card_of, load_head
+from avbench.data.media import encode_clip, media_sha256
+from avbench.doctor import click_and_flash
+from avbench.manifest import Manifest, read_manifest, write_manifest
+from avbench.results import read_run
+from avbench.training.head import HeadRecipe, MadeToken, OwnToken, train_head, training_streams
+from avbench.training.streaming import StreamRecipe, Streams, train_phase1
+from avbench.types import ClipRecord, SegmentRecord, UsageError
+
+Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
+TEMPLATE = Path(__file__).parents[2] / "submissions" / "template" / "my_net.py"
+CLIP_S = 44
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Click-and-flash clips long enough for a head: two to train on, one to validate, one to test."""
+    folder = tmp_path_factory.mktemp("clips")
+    records, segments = {}, []
+    for seed, split in enumerate(("train", "train", "valid", "test")):
+        name = f"{split}{seed}"
+        path = folder / f"{name}.mp4"
+        encode_clip(path, *click_and_flash(CLIP_S, seed=seed))
+        records[name] = ClipRecord(name, name, path.name, media_sha256(path), CLIP_S * 25, CLIP_S * 16_000, "", split)
+        segments.append(SegmentRecord(f"{name}-0", name, name, 3 * 16_000, 6400, 12, split=split))
+    manifest = Manifest("clicks", "files", "", "uniform", records, tuple(segments), folder)
+    write_manifest(manifest, folder)
+    return folder
+
+
+def test_a_head_on_ones_own_backbone(clips: Path, avbench: Avbench, tmp_path: Path) -> None:
+    shutil.copy(TEMPLATE, tmp_path)
+    options = ("--data", clips, "--offsets", 2, "--steps", 3, "--workers", 1, "--out", "heads")
+    done = avbench("train", "head", "--backbone", "my_net.py:MyNet", "--head", "lstm", *options)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / done.stdout.strip()
+    assert file.name == "my_net-MyNet-lstm.safetensors"
+    assert f"avbench run --model my_net.py:MyNet+lstm --head-weights {file.relative_to(tmp_path)}" in done.stderr
+    card = card_of(file)
+    assert card["head"] == "lstm"
+    assert card["token"] == "backbone"
+    assert card["token_dim"] == 64
+    assert card["recipe"]["offsets"] == 2
+    assert len(card["log"]) == 1
+
+    first = file.read_bytes()
+    again = avbench("train", "head", "--backbone", "my_net.py:MyNet", "--head", "lstm", *options)
+    assert again.returncode == 0, again.stderr
+    assert file.read_bytes() == first  # the finished training is found again
+
+    run = ("run", "--model", "my_net.py:MyNet+lstm", "--data", clips, "--iterations", 3, "--workers", 1, "--out", "run")
+    done = avbench(*run, "--head-weights", file, "--n-resamples", 10)
+    assert done.returncode == 0, done.stderr
+    assert read_run(tmp_path / "run").model.head == "lstm"
+
+
+def test_a_head_on_a_backbone_without_a_token(clips: Path, tmp_path: Path) -> None:
+    recipe = HeadRecipe("xcorr", "trf", str(clips), offsets=1, steps=2)
+    path = train_head(recipe, tmp_path / "heads", tmp_path / "store", workers=1, say=lambda text: None)
+    card = card_of(path)
+    assert card["token"] == "adapter"
+    assert card["backbone"] == "xcorr"
+    assert card["trained_on"].endswith("train (2 streams)")
+    head = load_head(path, "trf")
+    assert head.token_from == "adapter"
+    assert head.weight.shape == (96, 42)
+
+
+@pytest.mark.parametrize("kind", [OwnToken, MadeToken])
+def test_it_learns_what_the_snapshots_tell(kind: type[OwnToken], tmp_path: Path) -> None:
+    """Snapshots that are mostly noise: one window alone says little, the head over eighteen must say more."""
+    rng = np.random.default_rng(0)
+
+    def streams(n: int) -> Streams:
+        labels = rng.integers(0, 21, n)
+        logits = rng.standard_normal((n, 40, 21)).astype(np.float32)
+        logits[np.arange(n), :, labels] += 1.5
+        token = np.concatenate([logits, np.zeros((n, 40, 27), np.float32)], axis=2)
+        said = torch.from_numpy(token)
+        return Streams(torch.from_numpy(logits), said, said, torch.from_numpy(labels))
+
+    recipe = StreamRecipe("toy", "lstm", "toy", steps=60, batch=32, windows=18, lr=3e-3, validate_every=60)
+    valid = streams(200)
+    alone = float((valid.logits[:, -1].argmax(1) == valid.labels).float().mean())
+    _, log = train_phase1(recipe, 48, streams(400), valid, tmp_path, lambda text: None, kind)
+    assert log[-1]["acc"] > alone + 0.1
+
+
+def test_streams_are_the_clips_under_several_offsets(clips: Path) -> None:
+    manifest, protocol = training_streams(read_manifest(clips).split("train"), HeadRecipe("xcorr", offsets=3))
+    assert len(manifest.segments) == 6
+    assert len({s.offset for s in manifest.segments}) == 6
+    assert protocol.iterations == 36
+    assert all(protocol.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)
+    again, _ = training_streams(read_manifest(clips).split("train"), HeadRecipe("xcorr", offsets=3))
+    assert again.segments == manifest.segments
+    other, _ = training_streams(read_manifest(clips).split("train"), HeadRecipe("xcorr", offsets=3, seed=1))
+    assert other.segments != manifest.segments
+
+
+def test_bad_requests(clips: Path, avbench: Avbench, tmp_path: Path) -> None:
+    short = replace(read_manifest(clips).split("test"))
+    record = replace(next(iter(short.clips.values())), n_frames=40 * 25)
+    with pytest.raises(UsageError, match="clips of 43 s at least"):
+        training_streams(replace(short, clips={record.id: record}), HeadRecipe("xcorr"))
+    for options, says in (
+        (("--backbone", "constant"), "looks at no media"),
+        (("--backbone", "nothing"), "unknown model"),
+        (("--backbone", "xcorr", "--steps", "0"), "steps is 0"),
+        (("--backbone", "xcorr", "--workers", "0"), "at least 1"),
+        (("--backbone", "xcorr", "--data", "nowhere"), "unknown data"),
+    ):
+        done = avbench("train", "head", *options)
+        assert done.returncode == 2, done.stderr
+        assert says in done.stderr
