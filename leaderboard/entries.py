@@ -47,7 +47,7 @@ from avbench.types import AvbenchError
 RANKED_BY = "map"
 SHOWN_ALONG = ("acc", "map", "mae_s")  # metrics shown per window and per category
 N_RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
-FEW_RESAMPLES = 200  # along the windows and by category: intervals for looking at
+FEW_RESAMPLES = 100  # along the windows and by category: intervals for looking at
 FEW_ENTRIES = 8  # computed in this process; more are worth the start of others
 PARTS_OF_THE_KEY = ("avbench", "avbench.pages", "avbench.pages.templates", "avbench.leaderboard")
 

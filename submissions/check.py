@@ -6,6 +6,7 @@ Imports neither torch nor anything that unpickles or evaluates; ``tests/submissi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,10 @@ def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
     except ValidationError:
         raise
     except UsageError as error:
-        raise refuse("latency", str(error).removeprefix(f"{LATENCY_FILE}: ")) from None
+        text = str(error).removeprefix(f"{LATENCY_FILE}: ")
+        named = re.match(r"field (ratio_to_snapshot) ", text)
+        field = f"latency.{named[1]}" if named else "latency"
+        raise refuse(field, text[named.end() :] if named else text) from None
     own, run = summary(record.times_ms), submission.run
     problems = []
     if record.model.fingerprint != run.model_fingerprint:

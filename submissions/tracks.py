@@ -198,9 +198,14 @@ class Labels(StrictPart):
 def read_labels(path: Path | str) -> tuple[Track, Truth]:
     """The private track that a labels file describes, and its labels; ``UsageError`` if the file is not right."""
     path = Path(path)
-    document = parse_json(read_bytes(path, MAX_LABELS_BYTES), path)
+    return _parse_labels(read_bytes(path, MAX_LABELS_BYTES), path)
+
+
+@lru_cache(maxsize=4)
+def _parse_labels(data: bytes, path: Path) -> tuple[Track, Truth]:
+    """Many entries are checked against one file: the same bytes are read once."""
     try:
-        labels = validated(Labels, document)
+        labels = validated(Labels, parse_json(data, path))
     except ValidationError as error:
         raise UsageError(f"{path} is not a labels file: {str(error).removeprefix('ValidationError: ')}") from None
     base = TRACKS.get(labels.base)

@@ -75,7 +75,8 @@ def test_every_public_name_is_there() -> None:
         "import avbench; [getattr(avbench, name) for name in avbench.__all__]",
         "import avbench.report, avbench.data.from_files, avbench.data.inspect, avbench.baselines.apa",
         "from avbench.cli import main; main(['models'])",
-        "import avbench.submissions.check, avbench.submissions.pack, avbench.submissions.push, avbench.leaderboard.audit",
+        "import avbench.submissions.check, avbench.submissions.pack, avbench.submissions.push",
+        "import avbench.leaderboard.audit, avbench.leaderboard.redraw",
         "from avbench.cli import main; main(['submit', 'tracks'])",
     ],
 )

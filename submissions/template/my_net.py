@@ -33,7 +33,7 @@ class MyNet(nn.Module, SnapshotPredictor):
         self.scale = nn.Parameter(torch.tensor(6.0))
 
     def predict(self, video: Tensor, audio: Tensor) -> Snapshot:
-        """``video`` (B, 125, 3, 32, 32) uint8, ``audio`` (B, 80000) float32 in [-1, 1] -> logits (B, 21), token (B, 64).
+        """``video`` (B, 125, 3, 32, 32) uint8, ``audio`` (B, 80000) float32 in [-1, 1] -> logits, token (B, 64).
 
         Nothing may depend on the other windows of the batch, nor on what was predicted before.
         """

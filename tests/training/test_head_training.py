@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -67,15 +66,15 @@ def test_a_head_on_ones_own_backbone(clips: Path, avbench: Avbench, tmp_path: Pa
     done = avbench(*run, "--head-weights", file, "--n-resamples", 10)
     assert done.returncode == 0, done.stderr
     assert read_run(tmp_path / "run").model.head == "lstm"
-    checked = avbench("doctor", "my_net.py:MyNet+lstm", "--head-weights", file)
-    assert checked.returncode == 0, checked.stdout
-    assert "causality: noise in the future of head lstm leaves what was said before untouched" in checked.stdout
 
 
 def test_a_head_on_a_backbone_without_a_token(clips: Path, tmp_path: Path) -> None:
     recipe = HeadRecipe("xcorr", "trf", str(clips), offsets=1, steps=2)
     path = train_head(recipe, tmp_path / "heads", tmp_path / "store", workers=1, say=lambda text: None)
-    assert card_of(path)["token"] == "adapter"
+    card = card_of(path)
+    assert card["token"] == "adapter"
+    assert card["backbone"] == "xcorr"
+    assert card["trained_on"].endswith("train (2 streams)")
     head = load_head(path, "trf")
     assert head.token_from == "adapter"
     assert head.weight.shape == (96, 42)
@@ -128,11 +127,3 @@ def test_bad_requests(clips: Path, avbench: Avbench, tmp_path: Path) -> None:
         done = avbench("train", "head", *options)
         assert done.returncode == 2, done.stderr
         assert says in done.stderr
-
-
-def test_the_card_is_plain_json(clips: Path, tmp_path: Path) -> None:
-    recipe = HeadRecipe("xcorr", "lstm", str(clips), offsets=1, steps=1)
-    path = train_head(recipe, tmp_path / "heads", tmp_path / "store", workers=1, say=lambda text: None)
-    card = json.loads(path.with_suffix(".json").read_text())
-    assert card["backbone"] == "xcorr"
-    assert card["trained_on"].endswith("train (2 streams)")
