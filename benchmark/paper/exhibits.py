@@ -328,7 +328,7 @@ def fig2(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     add("share of windows by signed class error", [f"{k:+d}" if k else "0" for k in kinds], counts, windows)
     spread = errors.std(axis=1)
     bins = np.digitize(spread, SD_EDGES) - 1
-    names = [f"{a:g} to {b:g}" for a, b in pairwise(SD_EDGES)]
+    names = [f"{a:g} to {b:g}" for a, b in pairwise(SD_EDGES[:-1])] + [f"over {SD_EDGES[-2]:g}"]
     add(SD_ROW, names, np.eye(len(names))[bins], np.ones(part.n))
     wrong, alone = (np.abs(errors) > 1).sum(axis=1), isolated_errors(errors).sum(axis=1)
     add(ISOLATED_ROW, ["share"], alone[:, None], wrong)

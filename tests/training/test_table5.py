@@ -75,11 +75,18 @@ def test_a_record_holds_recipe_log_time_and_predictions(record: Path) -> None:
     assert {c.verdict for c in table.claims} == {"not separable"}, "two clips can tell nothing"
 
 
-def test_no_record_and_a_damaged_one(record: Path, tmp_path: Path) -> None:
+def test_no_record_a_part_of_one_and_a_damaged_one(record: Path, tmp_path: Path) -> None:
     assert records.read(tmp_path) is None
     table = records.table5(Bootstrap(20, 0), None)
     assert {c.value for c in table.cells} == {None}
     assert any("avbench train table5" in note for note in table.notes)
+    whole = records.read(record.parent)
+    assert whole is not None
+    part = whole._replace(facts=whole.facts | {"trainings": whole.facts["trainings"][:2]})
+    table = records.table5(Bootstrap(20, 0), part)
+    assert {c.n_scored for c in table.cells if c.row == "K = 3, H = 18"} == {0}
+    assert any(note.startswith("Not in the record: K = 4, H = 12, K = 3, H = 6") for note in table.notes)
+    assert len(table.claims) == 9
     facts = json.loads(record.read_text()) | {"schema_version": 99}
     record.write_text(json.dumps(facts))
     with pytest.raises(AvbenchError, match="schema_version 99"):
