@@ -12,7 +12,14 @@ from avbench.commands.common import Progress, add_command
 
 VERBS = (train_head, train_fullsize)
 # written out, because the recipes themselves would load torch for `--help`
-RECIPES = ("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm", "synchformer-trf")
+RECIPES: tuple[str, ...] = (
+    "sparsesync-pt",
+    "sparsesync",
+    "synchformer",
+    "streamsync-trf",
+    "streamsync-lstm",
+    "synchformer-trf",
+)
 RECIPES += ("table5-k3-h12", "table5-k2-h12", "table5-k4-h12", "table5-k3-h6", "table5-k3-h18")
 TABLE5 = "table5"  # all of its rows, and their record
 
