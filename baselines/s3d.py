@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -169,8 +170,9 @@ def _folded(conv: nn.Conv3d, norm: nn.BatchNorm3d, axis: int) -> nn.Conv2d:
     return flat
 
 
-def _empty(frames: int, channels: int, height: int, width: int, like: Tensor) -> Tensor:
-    return like.new_empty(frames, height, width, channels).permute(0, 3, 1, 2)
+def _empty(frames: int, channels: int, like: Tensor, size: Sequence[int]) -> Tensor:
+    """(frames, channels, *size), channels last, of ``like``'s dtype and device."""
+    return like.new_empty(frames, *size, channels).permute(0, 3, 1, 2)
 
 
 def _runs(frames: int, bytes_per_frame: int) -> list[tuple[int, int]]:
@@ -228,7 +230,7 @@ class _FastSep(nn.Module):
         pad, frames = self.kernel // 2, len(x) // n
         clips = []
         for clip in x.split(frames):
-            padded = _empty(frames + 2 * pad, *clip.shape[1:], like=clip)
+            padded = _empty(frames + 2 * pad, clip.shape[1], clip, clip.shape[2:])
             padded[:pad], padded[-pad:] = 0, 0
             torch.clamp_min(clip, 0, out=padded[pad:-pad])
             clips.append(F.relu_(self.over_time(padded)))
@@ -254,7 +256,7 @@ def _spatially_pooled(sep: nn.Module, x: Tensor, n: int, then: nn.Module | None 
         _pool_pairs(pooled, rows[..., 1::2], 3)
         pooled = pooled if then is None else then(pooled)
         if out is None:
-            out = _empty(len(pooled), pooled.shape[1], (height + 1) // 2, pooled.shape[3], like=pooled)
+            out = _empty(len(pooled), pooled.shape[1], pooled, ((height + 1) // 2, pooled.shape[3]))
         out[:, :, first // 2 : first // 2 + pooled.shape[2]] = pooled
     assert out is not None
     return out
@@ -288,12 +290,12 @@ class _FastMixed(nn.Module):
         self.point = _FastPoint(b0, b1a, b2a)  # type: ignore[arg-type]
         self.b1b, self.b2b = _FastSep(b1b), _FastSep(b2b)  # type: ignore[arg-type]
         self.b3 = _FastPoint(part.branch3[1])  # type: ignore[arg-type]
-        self.widths = [c.conv.out_channels for c in (b0, b1a, b2a)]  # type: ignore[union-attr]
+        self.widths: list[int] = [c.conv.out_channels for c in (b0, b1a, b2a)]  # type: ignore[union-attr,misc]
 
     def forward(self, x: Tensor, n: int) -> Tensor:
         """(n T, C, H, W) -> (n T, C', H, W), clip by clip, a run of frames at a time."""
-        ends = [self.widths[0], self.b1b.time.out_channels, self.b2b.time.out_channels, self.b3.conv.out_channels]
-        out = _empty(len(x), sum(ends), *x.shape[2:], like=x)
+        ends = [self.widths[0], *(c.out_channels for c in (self.b1b.time, self.b2b.time, self.b3.conv))]
+        out = _empty(len(x), sum(ends), x, x.shape[2:])
         for clip, target in zip(x.split(len(x) // n), out.split(len(x) // n), strict=True):
             self._clip(clip, target.split(ends, dim=1))
         return out
@@ -302,7 +304,7 @@ class _FastMixed(nn.Module):
         frames, _, height, width = x.shape
         seps = self.b1b, self.b2b
         # after the convolution over space, with a frame of zeros at either end
-        halves = [_empty(frames + 2, sep.space.out_channels, height, width, like=x) for sep in seps]
+        halves = [_empty(frames + 2, sep.space.out_channels, x, (height, width)) for sep in seps]
         for half in halves:
             half[0], half[-1] = 0, 0
         runs = _runs(frames, height * width * max(x.shape[1], self.b1b.time.out_channels) * x.element_size())
