@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -109,9 +110,11 @@ class S3D(nn.Module):
 
 # ----------------------------------------------------------------------------------------------- the same, made to run
 
-# Freed blocks above 32 MiB go back to the system (glibc), and taking them anew costs more than filling them: the first
-# layers therefore work on strips of rows whose intermediate maps stay below that, and mostly in the cache.
-_STRIP_BYTES = 16 * 2**20
+# The first layers work on strips of rows and the later ones on runs of frames whose maps stay about as large as this:
+# mostly in the cache, and below the 32 MiB from which freed blocks go back to the system (glibc), to be paid for anew.
+_STRIP_BYTES = 8 * 2**20
+# with one thread, torch leaves 1x1 convolutions over fewer frames than this to a slow implementation
+_LEAST_FRAMES = 16
 
 
 class FastS3D(nn.Module):
@@ -119,8 +122,9 @@ class FastS3D(nn.Module):
 
     BatchNorm is folded into the convolutions; frames lie channels-last, so that a convolution over space is a 2-D one
     over all frames and a convolution over time a 2-D one over (time, place); three-dimensional pools are a pool over
-    space and one over time. Built from ``S3D`` in eval mode; ``dtype`` is what it computes in (bfloat16 halves the
-    time again where the CPU has it, and changes the logits); the output has the input's dtype.
+    space and one over time; the parts of a Mixed block write into its one output. Built from ``S3D`` in eval mode;
+    ``dtype`` is what it computes in (bfloat16 halves the time again where the CPU has it, and changes the logits); the
+    output has the input's dtype. Under autocast it computes in autocast's.
     """
 
     def __init__(self, trunk: S3D, dtype: torch.dtype | None = None) -> None:
@@ -132,34 +136,49 @@ class FastS3D(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, video: Tensor) -> Tensor:
-        n, dtype = len(video), next(self.parameters()).dtype
+        n, dtype, device = len(video), next(self.parameters()).dtype, video.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
         x = video.flatten(0, 1).to(dtype, memory_format=torch.channels_last)
         stem, point, second, *mixed = self.parts
-        x = _spatially_pooled(stem, x, n)
-        x = _spatially_pooled(second, point(x), n)
+        x = _spatially_pooled(stem, x, n, point)
+        x = _spatially_pooled(second, x, n)
         for index, block in zip(_MIXED, mixed, strict=True):
             if index == 8:
-                x = _pool_over_time(F.max_pool2d(x, 3, 2, 1), n, 3, 2)
+                x = _pool_over_time(F.max_pool2d(x, 3, 2, 1), n, 3)
             elif index == 14:
-                x = _pool_over_time(F.max_pool2d(x, 2, 2), n, 2, 2)
+                x = _pool_over_time(F.max_pool2d(x, 2, 2), n, 2)
             x = block(x, n)
         return x.unflatten(0, (n, -1)).to(video.dtype)
 
 
 def _folded(conv: nn.Conv3d, norm: nn.BatchNorm3d, axis: int) -> nn.Conv2d:
-    """The 2-D convolution that equals a 3-D one, flat along ``axis`` (2: time, 3: height), and its BatchNorm."""
+    """The 2-D convolution that equals a 3-D one, flat along ``axis`` (2: time, 3: height), and its BatchNorm.
+
+    Columns are padded as before; rows, or frames, are padded by hand, because strips and runs of them are.
+    """
     fused = fuse_conv_bn_eval(conv, norm)
     assert fused.bias is not None
     weight = fused.weight.select(axis, 0)
-    # rows are padded by hand, because strips of rows are: only the columns here
     if axis == 3:
-        stride, padding = (conv.stride[0], 1), (int(conv.padding[0]), 0)
+        stride, padding = (conv.stride[0], 1), (0, 0)
     else:
         stride, padding = (conv.stride[1], conv.stride[2]), (0, int(conv.padding[2]))
     kernel = weight.shape[2], weight.shape[3]
     flat = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride, padding, device="meta")
     flat.weight, flat.bias = nn.Parameter(weight), nn.Parameter(fused.bias)
     return flat
+
+
+def _empty(frames: int, channels: int, like: Tensor, size: Sequence[int]) -> Tensor:
+    """(frames, channels, *size), channels last, of ``like``'s dtype and device."""
+    return like.new_empty(frames, *size, channels).permute(0, 3, 1, 2)
+
+
+def _runs(frames: int, bytes_per_frame: int) -> list[tuple[int, int]]:
+    """Runs of frames of about equal length, as near to ``_STRIP_BYTES`` as ``_LEAST_FRAMES`` allows."""
+    n = max(1, min(frames * bytes_per_frame // _STRIP_BYTES, frames // _LEAST_FRAMES))
+    return [(i * frames // n, (i + 1) * frames // n) for i in range(n)]
 
 
 def _rows(x: Tensor, first: int, last: int) -> Tensor:
@@ -171,9 +190,13 @@ def _rows(x: Tensor, first: int, last: int) -> Tensor:
 
 
 class _FastPoint(nn.Module):
-    def __init__(self, part: BasicConv) -> None:
+    def __init__(self, *parts: BasicConv) -> None:
+        """Several 1x1x1 convolutions of one input are one, their outputs side by side."""
         super().__init__()
-        self.conv = _folded(part.conv, part.bn, 2)
+        flat = [_folded(part.conv, part.bn, 2) for part in parts]
+        self.conv = nn.Conv2d(flat[0].in_channels, sum(f.out_channels for f in flat), 1, device="meta")
+        self.conv.weight = nn.Parameter(torch.cat([f.weight for f in flat]))
+        self.conv.bias = nn.Parameter(torch.cat([f.bias for f in flat if f.bias is not None]))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu_(self.conv(x))
@@ -186,87 +209,119 @@ class _FastSep(nn.Module):
         self.time = _folded(part.conv_t, part.bn_t, 3)
         self.kernel, self.stride = part.conv_s.kernel_size[1], part.conv_s.stride[1]
 
-    def out_height(self, height: int) -> int:
-        return (height - 1) // self.stride + 1
+    def halved(self, length: int) -> int:
+        return (length - 1) // self.stride + 1
 
-    def forward(self, x: Tensor, n: int, first: int, last: int, shift: int = 0) -> Tensor:
-        """Rows ``first`` to ``last`` of the output; ``x`` begins at row ``shift`` of the input."""
-        top = first * self.stride - self.kernel // 2 - shift
-        x = F.relu_(self.space(_rows(x, top, top + (last - first - 1) * self.stride + self.kernel)))
+    def over_space(self, x: Tensor) -> Tensor:
+        """(T, C, H, W), the whole height -> (T, C', H, W), not yet rectified; stride 1."""
+        return F.conv2d(x, self.space.weight, self.space.bias, padding=self.kernel // 2)
+
+    def over_time(self, x: Tensor) -> Tensor:
+        """(T + kernel - 1, C, H, W), padded frames included -> (T', C', H, W), not yet rectified."""
         height, width = x.shape[2:]
-        # (n T, C, H, W), channels last -> (n, C, T, H W), channels last: a view
-        x = x.permute(0, 2, 3, 1).reshape(n, -1, height * width, x.shape[1]).permute(0, 3, 1, 2)
-        x = F.relu_(self.time(x)).permute(0, 2, 3, 1)
-        return x.reshape(-1, height, width, x.shape[3]).permute(0, 3, 1, 2)
+        # channels last, so that both are views
+        x = self.time(x.permute(0, 2, 3, 1).flatten(1, 2)[None].permute(0, 3, 1, 2))
+        return x[0].permute(1, 2, 0).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+    def strip(self, x: Tensor, n: int, first: int, last: int) -> Tensor:
+        """(n T, C, H, W) -> rows ``first`` to ``last`` of the output (n T', C', ...)."""
+        top = first * self.stride - self.kernel // 2
+        x = self.space(_rows(x, top, top + (last - first - 1) * self.stride + self.kernel))
+        pad, frames = self.kernel // 2, len(x) // n
+        clips = []
+        for clip in x.split(frames):
+            padded = _empty(frames + 2 * pad, clip.shape[1], clip, clip.shape[2:])
+            padded[:pad], padded[-pad:] = 0, 0
+            torch.clamp_min(clip, 0, out=padded[pad:-pad])
+            clips.append(F.relu_(self.over_time(padded)))
+        return clips[0] if n == 1 else torch.cat(clips)
 
 
-def _strip_rows(x: Tensor, height: int, width: int, channels: int) -> int:
-    """An even number of rows whose map of all frames stays below ``_STRIP_BYTES``."""
-    per_row = x.shape[0] * width * channels * x.element_size()
-    return max(2, min(_STRIP_BYTES // per_row // 2 * 2, height + height % 2))
-
-
-def _spatially_pooled(sep: nn.Module, x: Tensor, n: int) -> Tensor:
-    """A separable convolution and the 3x3 pool of stride 2 after it, strip by strip."""
+def _spatially_pooled(sep: nn.Module, x: Tensor, n: int, then: nn.Module | None = None) -> Tensor:
+    """A separable convolution, the 3x3 pool of stride 2 after it and a 1x1 convolution, strip by strip."""
     assert isinstance(sep, _FastSep)
-    height, width = sep.out_height(x.shape[2]), sep.out_height(x.shape[3])
-    step = _strip_rows(x, height, width, sep.time.out_channels)
+    height, width = sep.halved(x.shape[2]), sep.halved(x.shape[3])
+    per_row = len(x) * width * sep.time.out_channels * x.element_size()
+    step = max(2, _STRIP_BYTES // per_row // 2 * 2)  # even: rows of the pool then begin with the strip
+    out: Tensor | None = None
     above: Tensor | None = None  # the last row of the strip before
-    pooled = []
     for first in range(0, height, step):
-        y = sep(x, n, first, min(first + step, height))
-        even, odd = y[:, :, ::2], y[:, :, 1::2]
-        rows = even.clone(memory_format=torch.channels_last)  # row j of the pool sees rows 2j - 1, 2j and 2j + 1
-        for mine, other in (
-            (rows[:, :, : odd.shape[2]], odd),
-            (rows[:, :, 1:], odd[:, :, : rows.shape[2] - 1]),
-            *([(rows[:, :, :1], above)] if above is not None else []),
-        ):
-            torch.maximum(mine, other, out=mine)
+        y = sep.strip(x, n, first, min(first + step, height))
+        rows = y[:, :, ::2].clone(memory_format=torch.channels_last)
+        _pool_pairs(rows, y[:, :, 1::2], 2)
+        if above is not None:
+            torch.maximum(rows[:, :, :1], above, out=rows[:, :, :1])
         above = y[:, :, -1:].clone()
-        pooled.append(F.max_pool2d(rows, (1, 3), (1, 2), padding=(0, 1)))
-    return torch.cat(pooled, dim=2)
+        pooled = rows[..., ::2].clone(memory_format=torch.channels_last)
+        _pool_pairs(pooled, rows[..., 1::2], 3)
+        pooled = pooled if then is None else then(pooled)
+        if out is None:
+            out = _empty(len(pooled), pooled.shape[1], pooled, ((height + 1) // 2, pooled.shape[3]))
+        out[:, :, first // 2 : first // 2 + pooled.shape[2]] = pooled
+    assert out is not None
+    return out
 
 
-def _pool_over_time(x: Tensor, n: int, kernel: int, stride: int) -> Tensor:
-    """The maximum over ``kernel`` frames (2 or 3; three are centred) at every frame or every second one."""
+def _pool_pairs(even: Tensor, odd: Tensor, axis: int) -> None:
+    """Maximum over three neighbours at every second place along ``axis``, into ``even``, which holds these places;
+    ``odd`` holds those between: place j of the pool sees odd j - 1, even j and odd j."""
+    mine = even.narrow(axis, 0, odd.shape[axis])
+    torch.maximum(mine, odd, out=mine)
+    later = even.narrow(axis, 1, even.shape[axis] - 1)
+    torch.maximum(later, odd.narrow(axis, 0, later.shape[axis]), out=later)
+
+
+def _pool_over_time(x: Tensor, n: int, kernel: int) -> Tensor:
+    """The maximum over ``kernel`` frames (2; or 3, centred) at every second one."""
     x = x.permute(0, 2, 3, 1).unflatten(0, (n, -1))
     if kernel == 2:
         frames = x.shape[1] // 2 * 2
         y = torch.maximum(x[:, 0:frames:2], x[:, 1:frames:2])
     else:
-        y = x[:, ::stride].clone()
-        after = x[:, 1::stride]
-        both = y[:, : after.shape[1]]
-        torch.maximum(both, after, out=both)
-        later, prior = y[:, 1:], x[:, stride - 1 :: stride][:, : y.shape[1] - 1]
-        torch.maximum(later, prior, out=later)
+        y = x[:, ::2].clone()
+        _pool_pairs(y, x[:, 1::2], 1)
     return y.flatten(0, 1).permute(0, 3, 1, 2)
 
 
 class _FastMixed(nn.Module):
     def __init__(self, part: Mixed) -> None:
         super().__init__()
-        self.b0 = _FastPoint(part.branch0[0])  # type: ignore[arg-type]
-        self.b1a, self.b1b = _FastPoint(part.branch1[0]), _FastSep(part.branch1[1])  # type: ignore[arg-type]
-        self.b2a, self.b2b = _FastPoint(part.branch2[0]), _FastSep(part.branch2[1])  # type: ignore[arg-type]
+        b0, (b1a, b1b), (b2a, b2b) = part.branch0[0], part.branch1, part.branch2
+        self.point = _FastPoint(b0, b1a, b2a)  # type: ignore[arg-type]
+        self.b1b, self.b2b = _FastSep(b1b), _FastSep(b2b)  # type: ignore[arg-type]
         self.b3 = _FastPoint(part.branch3[1])  # type: ignore[arg-type]
+        self.widths: list[int] = [c.conv.out_channels for c in (b0, b1a, b2a)]  # type: ignore[union-attr,misc]
 
     def forward(self, x: Tensor, n: int) -> Tensor:
-        height, width = x.shape[2:]
-        widest = max(x.shape[1], self.b1b.time.out_channels)
-        step = _strip_rows(x, height, width, widest)
-        strips = []
-        for first in range(0, height, step):
-            last = min(first + step, height)
-            shift = max(first - 1, 0)
-            seen = x[:, :, shift : min(last + 1, height)]  # one row more on either side, where there is one
-            around = _pool_over_time(F.max_pool2d(_rows(x, first - 1, last + 1), 3, 1, padding=(0, 1)), n, 3, 1)
-            branches = (
-                self.b0(x[:, :, first:last]),
-                self.b1b(self.b1a(seen), n, first, last, shift),
-                self.b2b(self.b2a(seen), n, first, last, shift),
-                self.b3(around),
-            )
-            strips.append(torch.cat(branches, dim=1))
-        return strips[0] if len(strips) == 1 else torch.cat(strips, dim=2)
+        """(n T, C, H, W) -> (n T, C', H, W), clip by clip, a run of frames at a time."""
+        ends = [self.widths[0], *(c.out_channels for c in (self.b1b.time, self.b2b.time, self.b3.conv))]
+        out = _empty(len(x), sum(ends), x, x.shape[2:])
+        for clip, target in zip(x.split(len(x) // n), out.split(len(x) // n), strict=True):
+            self._clip(clip, target.split(ends, dim=1))
+        return out
+
+    def _clip(self, x: Tensor, targets: tuple[Tensor, ...]) -> None:
+        frames, _, height, width = x.shape
+        seps = self.b1b, self.b2b
+        # after the convolution over space, with a frame of zeros at either end
+        halves = [_empty(frames + 2, sep.space.out_channels, x, (height, width)) for sep in seps]
+        for half in halves:
+            half[0], half[-1] = 0, 0
+        runs = _runs(frames, height * width * max(x.shape[1], self.b1b.time.out_channels) * x.element_size())
+        for first, last in runs:
+            b0, *inner = self.point(x[first:last]).split(self.widths, dim=1)
+            targets[0][first:last] = b0
+            for y, sep, half in zip(inner, seps, halves, strict=True):
+                y = sep.over_space(y.contiguous(memory_format=torch.channels_last))
+                torch.clamp_min(y, 0, out=half[first + 1 : last + 1])
+            around = x[first:last].clone(memory_format=torch.channels_last)
+            with_next, with_prior = min(last, frames - 1), max(first, 1)
+            for mine, other in (
+                (around[: with_next - first], x[first + 1 : with_next + 1]),
+                (around[with_prior - first :], x[with_prior - 1 : last - 1]),
+            ):
+                torch.maximum(mine, other, out=mine)
+            targets[3][first:last] = self.b3(F.max_pool2d(around, 3, 1, 1))
+        for sep, half, target in zip(seps, halves, targets[1:3], strict=True):
+            for first, last in runs:
+                torch.clamp_min(sep.over_time(half[first : last + 2]), 0, out=target[first:last])

@@ -622,11 +622,11 @@ def train(
                 if eyes is None or phase == 2:  # in phase 1 the base does not change
                     eyes = _Eyes(model, workers.device.type == "cpu" and not model.vfeat_extractor.training)
                 began = time.monotonic()
-                line = _step(recipe, plan, step, phase, model, eyes, optimizer, ahead, workers, autocast)
+                entry = _step(recipe, plan, step, phase, model, eyes, optimizer, ahead, workers, autocast)
                 step += 1
-                line |= {"step": step, "phase": phase, "wall_s": round(time.monotonic() - began, 2)}
-                keeper.note(line)
-                tell(f"step {step}/{plan.total} phase {phase} loss {line['loss']:.4f} ({line['wall_s']:.1f} s)")
+                entry |= {"step": step, "phase": phase, "wall_s": round(time.monotonic() - began, 2)}
+                keeper.note(entry)
+                tell(f"step {step}/{plan.total} phase {phase} loss {entry['loss']:.4f} ({entry['wall_s']:.1f} s)")
                 boundary = step == recipe.phase1_steps or (
                     phase == 2 and (step - recipe.phase1_steps) % plan.per_epoch == 0
                 )

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avbench.baselines import frontends as fe
@@ -37,6 +37,58 @@ def test_published_truncations() -> None:
     ]
     wave = fe.cut_window(*ramp(), start_s=2, offset_s=-1.87)[1]
     assert wave[0] == 2079
+
+
+def test_57_of_the_401_two_decimal_offsets_lose_a_sample() -> None:
+    offsets = [k / 100 for k in range(-200, 201)]
+    firsts = [int(fe.cut_window(*ramp(), start_s=2, offset_s=o)[1][0]) for o in offsets]
+    exact = [32_000 + 160 * k for k in range(-200, 201)]
+    assert {e - f for e, f in zip(exact, firsts, strict=True)} == {0, 1}
+    assert sum(e != f for e, f in zip(exact, firsts, strict=True)) == 57
+
+
+LONG = torch.arange(300), torch.arange(300 * 640)
+
+
+@given(
+    start_s=st.one_of(st.integers(0, 250).map(lambda k: k * 0.04), st.integers(0, 1000).map(lambda k: k / 100)),
+    offset_s=st.one_of(st.floats(-2.2, 2.2), st.integers(-200, 200).map(lambda k: k / 100)),
+    n_frames=st.integers(100, 300),
+    n_samples=st.integers(60_000, 300 * 640),
+    trim=st.sampled_from([0, 1024]),
+)
+def test_any_start_and_offset_are_cut_as_published_or_refused(
+    start_s: float, offset_s: float, n_frames: int, n_samples: int, trim: int
+) -> None:
+    length_s = min(10, (n_samples - trim) / 16_000, n_frames / 25)
+    have_frames = int(25 * length_s)
+    frame, sample = int(start_s * 25), int((start_s + round(offset_s, 2)) * 16_000)
+    if -640 <= sample < 0:
+        sample = 0
+    fits = sample >= 0 and frame + 125 <= have_frames and sample + 80_000 <= 640 * have_frames
+    inputs = LONG[0][:n_frames], LONG[1][:n_samples]
+    if not fits:
+        with pytest.raises(UsageError, match="does not fit"):
+            fe.cut_window(*inputs, start_s, offset_s, audio_lead_trim_samples=trim)
+        return
+    frames, wave = fe.cut_window(*inputs, start_s, offset_s, audio_lead_trim_samples=trim)
+    assert torch.equal(frames, torch.arange(frame, frame + 125))
+    assert torch.equal(wave, torch.arange(sample + trim, sample + trim + 80_000))
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32), st.integers(62_080, 120_000))
+def test_every_front_end_accepts_what_a_cut_may_give(seed: int, n_samples: int) -> None:
+    wave = 0.1 * torch.randn(n_samples, generator=torch.Generator().manual_seed(seed))
+    spectrum = fe.sparsesync_audio(wave)
+    assert spectrum.shape == (1, 257, 1 + n_samples // 128)
+    assert spectrum.isfinite().all()
+    n_frames = n_samples // 640
+    if n_frames >= 120:
+        assert fe.synchformer_audio(wave).shape == (14, 1, 128, 66)
+    else:
+        with pytest.raises(UsageError, match="too short for 14 segments"):
+            fe.synchformer_audio(wave)
 
 
 def test_lead_trim_shifts_the_sound_alone() -> None:

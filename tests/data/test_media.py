@@ -132,6 +132,15 @@ def test_square_resizes_the_short_side_as_antialiased_bilinear(clip_path: Path) 
     assert np.array_equal(frame, rgb[12:52, 20:60].transpose(2, 0, 1)), "nothing is resized that has the size"
 
 
+def test_the_whole_picture_with_its_short_side(clip_path: Path) -> None:
+    """Training cuts at random: it gets all of the 80 x 64 picture, untouched at its own size."""
+    (whole,), (crop,) = (next(iter(ClipReader(clip_path).frames(f))) for f in (FrontEnd(size=64, fit="short"), RAW))
+    assert whole.shape == (3, 64, 80)
+    assert np.array_equal(whole[:, :, 8:72], crop)
+    (large,) = next(iter(ClipReader(clip_path).frames(FrontEnd(size=128, fit="short"))))
+    assert large.shape == (3, 128, 160)
+
+
 def test_impossible_front_ends_are_refused(clip_path: Path) -> None:
     reader = ClipReader(clip_path)
     for frontend, word in (

@@ -143,6 +143,7 @@ def test_fast_trunk_at_any_size_and_strip_height(
     shape: tuple[int, ...], strip_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("avbench.baselines.s3d._STRIP_BYTES", strip_bytes)
+    monkeypatch.setattr("avbench.baselines.s3d._LEAST_FRAMES", 2)
     trunk = S3D(1 / 8)
     trunk.load_state_dict(drawn_weights(trunk.state_dict(), 4, torch.float64), assign=True)
     trunk.eval()

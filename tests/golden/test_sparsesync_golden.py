@@ -15,9 +15,12 @@ F32, F64 = torch.float32, torch.float64
 TOLERANCE = {F32: 2e-3, F64: 1e-8}
 STORED = {F32: "", F64: "_fp64"}
 SEEDS = (0, 1)
-# real clips: the front end works in float32, and its Fourier transform rounds differently on different CPUs (up to
-# 1e-5 in the spectrogram's quietest cells), so that float64 logits agree no better than that
-REAL_TOLERANCE = 2e-3
+# Real clips: the references' spectrogram came from a float32 Fourier transform on another CPU (with AVX-512), whose
+# rounding is itself up to 1.2e-5 (root mean square 9e-7) away from an exact spectrogram in the quiet cells beside loud
+# ones, after the division by a small standard deviation. Ours is as near to it (1e-5, 3e-7 to 7e-7) as any float32
+# transform can be that sums in another order; power, logarithm and standardisation change nothing. Carried through the
+# float64 model that is up to 1.6e-4 in the logits (measured), and 1.3e-4 from an exact spectrogram: 1e-8 cannot be had.
+REAL_TOLERANCE = {F32: 2e-3, F64: 5e-4}
 
 
 def test_keys_shapes_dtypes_and_order_are_the_published_ones(reference: Any) -> None:
@@ -116,7 +119,7 @@ def test_real_clip(
     model = seeded(SparseSync, int(golden["seed"]), dtype)
     video = frontends.sparsesync_video(cut_frames)[None].to(dtype)
     logits = model(video, frontends.sparsesync_audio(cut_wave)[None].to(dtype))
-    close(logits, golden[f"logits{STORED[dtype]}"], REAL_TOLERANCE)
+    close(logits, golden[f"logits{STORED[dtype]}"], REAL_TOLERANCE[dtype])
     if dtype is F32:  # the path the runner takes: decoded frames and samples
         raw = frontends.centre_crop(cut_frames)[None]
         close(model.predict(raw, cut_wave[None]).logits, logits, 1e-5)

@@ -18,9 +18,8 @@ F32, F64 = torch.float32, torch.float64
 TOLERANCE = {F32: 2e-3, F64: 1e-6}  # float64: 1e-8 but for the positional table, which is computed in float32
 STORED = {F32: "", F64: "_fp64"}
 SEEDS = (0, 1)
-# real clips: the front end works in float32, and its Fourier transform rounds differently on different CPUs (up to
-# 1e-5 in the spectrogram's quietest cells), so that float64 logits agree no better than that
-REAL_TOLERANCE = 2e-3
+# real clips: the references' spectrogram was rounded on another CPU, see test_sparsesync_golden.py (measured: 1.6e-4)
+REAL_TOLERANCE = {F32: 2e-3, F64: 5e-4}
 
 
 def test_keys_shapes_dtypes_and_order_are_the_published_ones(reference: Any) -> None:
@@ -142,14 +141,14 @@ def test_real_clip(dtype: torch.dtype, half_cast: bool, reference: Any, seeded: 
     if half_cast and dtype is F64:
         pytest.skip("the references hold float16 inputs for the float32 run only")
     frames, wave = real_stretch(clip, float(golden["offset_sec"]))
-    model = seeded(StreamSync, int(golden["seed"]), dtype)
+    model = fast(seeded(StreamSync, int(golden["seed"]), dtype))
     windows = zip(*frontends.streamsync_windows(frames, wave, 2, 1, half_cast), strict=True)
     streaming, snapshot, history = iterate(model, ((v[None].to(dtype), a[None].to(dtype)) for v, a in windows))
     if half_cast:
-        close(snapshot, golden["singleshot_logits_halfcast_inputs"], REAL_TOLERANCE)
-        close(streaming, golden["streaming_logits_halfcast_inputs"], REAL_TOLERANCE)
+        close(snapshot, golden["singleshot_logits_halfcast_inputs"], REAL_TOLERANCE[F32])
+        close(streaming, golden["streaming_logits_halfcast_inputs"], REAL_TOLERANCE[F32])
         return
-    suffix, tolerance = STORED[dtype], REAL_TOLERANCE
+    suffix, tolerance = STORED[dtype], REAL_TOLERANCE[dtype]
     close(snapshot, golden[f"singleshot_logits{suffix}"], tolerance)
     close(streaming, golden[f"streaming_logits{suffix}"], tolerance)
     close(history, golden[f"streaming_features_newest_first{suffix}"], tolerance)
