@@ -1,5 +1,5 @@
 """What normalising costs: raw 720p video with 48 kHz stereo sound to clips, in one process. Frames per CPU second and
-multiples of real time stand in ``extra_info``; memory must not grow with the video's length."""
+multiples of real time stand in ``extra_info``."""
 
 from __future__ import annotations
 
