@@ -17,8 +17,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from avbench.types import AvbenchError, MediaError, UsageError
@@ -295,13 +295,3 @@ class RayEngine:
             todo.append((outcome.job, outcome.attempts + 1))
         else:
             yield outcome
-
-
-Report = Callable[[int, int, str], None]  # done, total, item
-
-
-def as_data(outcome: Outcome) -> dict[str, Any]:
-    """What is written of a job that was set aside."""
-    return {"kind": outcome.kind, "reason": outcome.reason, "attempts": outcome.attempts} | {
-        "id": asdict(outcome.job)["id"]
-    }

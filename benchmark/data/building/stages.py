@@ -87,9 +87,14 @@ def build(
     """
     settings = settings or Settings()
     _check_settings(settings)
-    files = name_clips(find_media([videos]), Path(videos).resolve())
+    root = Path(videos).resolve()
+    found = find_media([videos])
+    outside = [file for file in found if not file.is_relative_to(root)]
+    if outside:
+        raise UsageError(f"{outside[0]} is meant by a link in {videos} but lies outside of it; move or copy it there")
+    files = name_clips(found, root)
     with _own(Path(out)) as work:
-        state = _Build(Path(videos).resolve(), Path(out), work, settings, engine or LocalEngine(), timeout_s, progress)
+        state = _Build(root, Path(out), work, settings, engine or LocalEngine(), timeout_s, progress)
         if retry_set_aside:
             for record in (work / "aside").glob("*/*.json"):
                 record.unlink()

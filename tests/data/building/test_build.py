@@ -226,6 +226,14 @@ def test_wrong_requests_are_one_line(avbench: Avbench, raw: Path, tmp_path: Path
         assert "Traceback" not in done.stderr
 
 
+def test_a_link_out_of_the_folder_is_named(avbench: Avbench, raw: Path, tmp_path: Path) -> None:
+    (raw / "news" / "a.mp4").rename(tmp_path / "elsewhere.mp4")
+    (raw / "news" / "a.mp4").symlink_to(tmp_path / "elsewhere.mp4")
+    done = build(avbench, raw, "out", "--no-annotations")
+    assert done.returncode == 2
+    assert "elsewhere.mp4 is meant by a link in" in done.stderr
+
+
 @pytest.mark.skipif(os.name != "posix", reason="file locks are POSIX here")
 def test_one_build_at_a_time(avbench: Avbench, raw: Path, tmp_path: Path) -> None:
     import fcntl
