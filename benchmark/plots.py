@@ -22,6 +22,7 @@ FORMATS = (".svg", ".png")
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 MARKERS = "osD^vPX"
 STYLES = ("-", "--", ":", "-.")
+MAX_LINES_INSIDE = 4  # of a legend inside a panel
 
 
 @contextlib.contextmanager
@@ -75,7 +76,9 @@ def plot_sweep(rows: Sequence[SweepRow], path: Path, title: str = "", metrics: S
     if len({row.hop_s for row in rows}) > 1:
         kinds.append(("hop_s", "iterations", "hop (s)", "{:g} windows"))
     models = list(dict.fromkeys(row.model for row in rows))
-    with drawing(4.2 * len(metrics) + 0.6, 3.4 * len(kinds)) as figure:
+    n_lines = len(models) * max(len({getattr(row, apart) for row in rows}) for _, apart, *_ in kinds)
+    beside_in = 2.2 if n_lines > MAX_LINES_INSIDE else 0.0
+    with drawing(4.2 * len(metrics) + beside_in, 3.4 * len(kinds)) as figure:
         grid = figure.subplots(len(kinds), len(metrics), squeeze=False)
         for axes, (along, apart, label, words) in zip(grid, kinds, strict=True):
             others = sorted({getattr(row, apart) for row in rows})
@@ -95,8 +98,12 @@ def plot_sweep(rows: Sequence[SweepRow], path: Path, title: str = "", metrics: S
                 axis.set_xlabel(label)
                 axis.set_ylabel(METRICS[name].title)
                 axis.grid(alpha=0.25, lw=0.5)
-            lines = axes[0].get_legend_handles_labels()[1]
-            axes[0].legend(frameon=False, fontsize=8 if len(lines) < 7 else 6)
+            if n_lines > MAX_LINES_INSIDE:  # beside the panels, where it covers nothing
+                axes[-1].legend(
+                    frameon=False, fontsize=8, handlelength=3, loc="center left", bbox_to_anchor=(1.01, 0.5)
+                )
+            else:
+                axes[0].legend(frameon=False, fontsize=8)
         if title:
             figure.suptitle(title, fontsize=9)
         write_figure(figure, path)

@@ -55,6 +55,39 @@ def test_differences_are_to_the_first_model_at_the_same_setting(clicks: Path, tm
     assert "paired differences" in render(rows)
 
 
+def test_own_support_scores_each_setting_on_all_that_hold_it(
+    avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
+) -> None:
+    """At 3 s of a 14 s clip, three windows at hop 2.4 s fit with the sound 0.4 s early, not with 2 s."""
+    data = make_clicks(offsets_s=(0.4, 2.0))
+    base = ("sweep", "--models", "constant", "oracle", "--data", data, "--hops", "2.4", "--iterations", "1", "3")
+    done = avbench(*base, "--support", "own", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(r["model"], r["iterations"], r["n_scored"]) for r in rows] == [
+        ("constant", 1, 4),
+        ("constant", 3, 2),
+        ("oracle", 1, 4),
+        ("oracle", 3, 2),
+    ]
+    # models are compared at a setting; settings are not: their segments differ
+    assert [r["reference"] for r in rows] == ["", "", "constant, same setting", "constant, same setting"]
+    assert {r["n_scored"] for r in json.loads(avbench(*base, "--json").stdout)} == {2}
+    shown = avbench(*base, "--support", "own").stdout
+    assert "4/4" in shown
+    assert "2/4" in shown
+    assert "do not compare settings" in shown
+
+
+def test_hops_and_windows_together_are_drawn_over_both(clicks: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    rows = sweep(["constant", "oracle"], str(clicks), hops_s=[1, 2], iterations=[1, 3], store=store, **QUICK)
+    plot_sweep(rows, tmp_path / "both.svg")
+    drawn = (tmp_path / "both.svg").read_text()
+    for text in ("windows seen", "hop (s)", "oracle, hop 1 s", "oracle, 3 windows"):
+        assert f">{text}<" in drawn
+
+
 def test_settings_that_no_segment_holds_are_refused(clicks: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="sweep fewer hops or windows"):
         sweep(["xcorr"], str(clicks), iterations=[2, 40], store=tmp_path / "store", **QUICK)

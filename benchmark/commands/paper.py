@@ -44,9 +44,9 @@ def add(commands: Any) -> None:
 
 
 def _paper(args: argparse.Namespace) -> int:
-    from avbench.paper.regenerate import all_verdicts, regenerate
+    from avbench.paper.regenerate import regenerate
     from avbench.paper.replays import summary
-    from avbench.paper.write import markdown
+    from avbench.paper.write import markdown, verdicts_for_a_terminal
 
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         outcome = regenerate(
@@ -72,8 +72,9 @@ def _paper(args: argparse.Namespace) -> int:
         print(json.dumps(outcome.facts, indent=1, ensure_ascii=False))
     else:
         few = len(outcome.exhibits) <= 2
-        print("\n".join(markdown(exhibit) for exhibit in outcome.exhibits) if few else all_verdicts(outcome))
+        text = "\n".join(markdown(e) for e in outcome.exhibits) if few else verdicts_for_a_terminal(outcome.exhibits)
+        print(text)
         if outcome.counters:
             print(f"\n{summary(outcome.counters)} · {outcome.wall_s:.0f} s")
-        print(f"files   {args.out}: {' · '.join(path.name for path in outcome.files)}")
+        print(f"files   {args.out}: {len(outcome.files)} files, paper.md has everything on one page")
     return 1 if outcome.incomplete else 0

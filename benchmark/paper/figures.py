@@ -56,6 +56,7 @@ def _fig1(exhibit: Exhibit, figure: Figure) -> None:
         _label(axis, cells, every=5 if i == 0 else 1)
         axis.set_xlabel(label)
         axis.set_ylabel("segments" if i < 2 else "segments that hold them")
+        axis.yaxis.get_major_locator().set_params(integer=True)
 
 
 def _fig2(exhibit: Exhibit, figure: Figure) -> None:

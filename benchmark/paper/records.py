@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +85,13 @@ def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
     n_total = data["n_segments"]
     part = Part((), record.labels.astype(np.int64), record.videos, n_total)
     n = len(record.labels)
+    missing = [row for row, recipe in TABLE5_ROWS.items() if recipe not in trainings]
+    if missing:
+        table.notes.append(f"Not in the record: {', '.join(missing)}.")
     for row, recipe in TABLE5_ROWS.items():
+        if recipe not in trainings:
+            table.cells += [cell("table5", row, title_of(metric), None, 0, n_total) for metric in SCORES]
+            continue
         trained = trainings[recipe]["recipe"]
         found = bootstrap_scores(
             record.logits[recipe], part.labels, part.videos, boot.n_resamples, boot.seed, metrics=SCORES
@@ -101,11 +108,14 @@ def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
             "wall_s": trainings[recipe]["wall_s"],
         }
     for better, worse, metrics in TABLE5_CLAIMS:
+        if better in missing or worse in missing:
+            table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *(math.nan,) * 3) for m in metrics]
+            continue
         a, b = record.logits[TABLE5_ROWS[better]], record.logits[TABLE5_ROWS[worse]]
         found = paired(a, b, part, boot, metrics)
         table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *found[m]) for m in metrics]
     minutes = sum(t["wall_s"] for t in trainings.values()) / 60
-    base = trainings[TABLE5_ROWS[BASE]]["recipe"]
+    base = next(iter(trainings.values()))["recipe"]  # all rows share these settings
     table.measured_on = f"{data['name']} {data['split']} ({data['note']}), from records"
     table.notes += [
         "RECORDS of trainings made beforehand, not of this run; made by `avbench train table5`, "

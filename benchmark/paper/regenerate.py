@@ -28,7 +28,7 @@ from avbench.paper.exhibits import (
 )
 from avbench.paper.replays import Replays, summary
 from avbench.paper.reported import of_table
-from avbench.paper.write import markdown, verdicts, write, write_text
+from avbench.paper.write import markdown, write, write_text
 from avbench.types import UsageError
 
 ALL = "all"
@@ -151,16 +151,6 @@ def overview(outcome: Outcome) -> str:
         if exhibit.name.startswith("fig"):
             parts.append(f"![{exhibit.title}]({exhibit.name}.svg)\n")
     return "\n".join(parts)
-
-
-def all_verdicts(outcome: Outcome) -> str:
-    """The claims of every table in one table; "" if there are none."""
-    claims = [
-        claim._replace(claim=f"{exhibit.name}: {claim.claim}")
-        for exhibit in outcome.exhibits
-        for claim in exhibit.claims
-    ]
-    return verdicts(claims).replace("\\*", "*").replace("**", "") if claims else ""
 
 
 def _wanted(names: Sequence[str]) -> list[str]:

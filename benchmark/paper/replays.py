@@ -85,9 +85,13 @@ class Replays:
         self._fingerprints: dict[str, str] = {}
         names = dict.fromkeys(name for need in needs for name in need.models)
         self.models: dict[str, StreamingModel] = {name: load_model(name) for name in names}
-        for protocols, backbones in self._passes(needs).items():
-            self._compute(protocols, backbones, workers, progress)
+        passes = self._passes(needs)
+        for number, (protocols, backbones) in enumerate(passes.items(), 1):
+            stage = "decoding and snapshots" + (f", pass {number} of {len(passes)}" if len(passes) > 1 else "")
+            self._compute(protocols, backbones, workers, stage, progress)
         self._failed = {failure.segment_id for failure in self.failures}
+        self._parts: dict[Need, Part] = {}
+        self._streams: dict[tuple[str, Protocol], np.ndarray] = {}
         self._gathered: dict[tuple[str, Protocol], tuple[np.ndarray, np.ndarray | None]] = {}
 
     def _passes(self, needs: Sequence[Need]) -> dict[tuple[Protocol, ...], list[str]]:
@@ -97,18 +101,24 @@ class Replays:
             for name in need.models:
                 if self.models[name].load_backbone is not None:
                     wanted.setdefault(self.models[name].backbone_name, {}).update(dict.fromkeys(need.protocols))
+        order = list(dict.fromkeys(protocol for need in needs for protocol in need.protocols))
         passes: dict[tuple[Protocol, ...], list[str]] = {}
         for backbone, protocols in wanted.items():
-            passes.setdefault(tuple(protocols), []).append(backbone)
+            passes.setdefault(tuple(p for p in order if p in protocols), []).append(backbone)
         return passes
 
     def _compute(
-        self, protocols: tuple[Protocol, ...], backbones: Sequence[str], workers: int, progress: Progress | None
+        self,
+        protocols: tuple[Protocol, ...],
+        backbones: Sequence[str],
+        workers: int,
+        stage: str,
+        progress: Progress | None,
     ) -> None:
         from avbench.runner import compute
 
         factories = {m.backbone_name: m.load_backbone for m in self.models.values() if m.backbone_name in backbones}
-        tell = (lambda done, total, item: progress("decoding and snapshots", done, total, item)) if progress else None
+        tell = (lambda done, total, item: progress(stage, done, total, item)) if progress else None
         report = compute(
             self.manifest,
             protocols,
@@ -123,16 +133,18 @@ class Replays:
         self.counters.update(report.counters)
 
     def part(self, need: Need) -> Part:
-        protocol, clips = need.protocols[0], self.manifest.clips
-        held = [
-            s for s in self.manifest.segments if protocol.supports(s, clips[s.clip_id]) and s.id not in self._failed
-        ]
-        return Part(
-            segments=tuple(held),
-            labels=np.array([s.offset_class for s in held], np.int64),
-            videos=np.array([s.video_id for s in held], str),
-            n_total=len(self.manifest.segments),
-        )
+        if need not in self._parts:
+            protocol, clips = need.protocols[0], self.manifest.clips
+            held = [
+                s for s in self.manifest.segments if protocol.supports(s, clips[s.clip_id]) and s.id not in self._failed
+            ]
+            self._parts[need] = Part(
+                segments=tuple(held),
+                labels=np.array([s.offset_class for s in held], np.int64),
+                videos=np.array([s.video_id for s in held], str),
+                n_total=len(self.manifest.segments),
+            )
+        return self._parts[need]
 
     def streams(self, need: Need, model: str, hop_s: float) -> np.ndarray:
         """(N, W, 21) float32: what ``model`` says after each window, W being the largest count at this hop."""
@@ -140,14 +152,19 @@ class Replays:
         from avbench.replay import gather, replay
 
         protocol, loaded, segments = need.protocol(hop_s), self.models[model], self.part(need).segments
+        if (model, protocol) in self._streams:
+            return self._streams[model, protocol]
         if loaded.load_backbone is None:
-            return TRIVIAL[loaded.name][1](segments, self.manifest, protocol.iterations, self.seed)
-        key = loaded.backbone_name, protocol
-        if key not in self._gathered:
-            fingerprint = self._fingerprints[loaded.backbone_name]
-            self._gathered[key] = gather(self._store, self.manifest.clips, segments, protocol, fingerprint)
-        logits, tokens = self._gathered[key]
-        return replay(loaded.head, logits, tokens, hop_s)  # type: ignore[arg-type]
+            streams = TRIVIAL[loaded.name][1](segments, self.manifest, protocol.iterations, self.seed)
+        else:
+            key = loaded.backbone_name, protocol
+            if key not in self._gathered:
+                fingerprint = self._fingerprints[loaded.backbone_name]
+                self._gathered[key] = gather(self._store, self.manifest.clips, segments, protocol, fingerprint)
+            logits, tokens = self._gathered[key]
+            streams = replay(loaded.head, logits, tokens, hop_s)  # type: ignore[arg-type]
+        self._streams[model, protocol] = streams
+        return streams
 
 
 def summary(counters: Mapping[str, int]) -> str:

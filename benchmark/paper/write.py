@@ -18,7 +18,9 @@ from avbench.types import AvbenchError
 
 SCHEMA_VERSION = 1
 UNDEFINED = "–"
-REPORTED = "the paper reports (RealSync broadcast video: another data set, so not to be set against these numbers)"
+REPORTED = (
+    "**Reported by the paper** on RealSync broadcast video: another data set, so not to be set against these numbers"
+)
 
 
 def write(exhibit: Exhibit, folder: Path) -> list[Path]:
@@ -67,7 +69,7 @@ def markdown(exhibit: Exhibit, level: int = 1) -> str:
     wide = len(exhibit.columns) > 12  # a distribution: one line a cell is easier to read
     lines += [_long(exhibit) if wide else _grid(exhibit, measured=True), ""]
     if any(c.paper is not None for c in exhibit.cells):
-        lines += [f"**Reported**: {REPORTED}", "", _grid(exhibit, measured=False), ""]
+        lines += [REPORTED, "", _grid(exhibit, measured=False), ""]
     if exhibit.claims:
         lines += ["**Orderings that the paper claims**, and what the paired difference says of them here", ""]
         lines += [verdicts(exhibit.claims), ""]
@@ -80,6 +82,17 @@ def verdicts(claims: Sequence[Claim]) -> str:
         [_plain(c.claim), f"**{c.verdict}**", _interval(c.difference, c.ci_low, c.ci_high, sign=True)] for c in claims
     ]
     return _table(rows, ["claim", "here", "difference [95 %]"])
+
+
+def verdicts_for_a_terminal(exhibits: Sequence[Exhibit]) -> str:
+    """The claims of all tables, one line each; "" if there are none."""
+    rows = [
+        [exhibit.name, c.claim, c.verdict, _interval(c.difference, c.ci_low, c.ci_high, sign=True)]
+        for exhibit in exhibits
+        for c in exhibit.claims
+    ]
+    headers = ["", "the paper's ordering", "here", "difference [95 %]"]
+    return tabulate(rows, headers, tablefmt="plain", disable_numparse=True) if rows else ""
 
 
 def _scored(exhibit: Exhibit) -> str:

@@ -121,6 +121,9 @@ def _backbone(recipe: BackboneRecipe, out: Path, say: Say) -> MiniBackbone:
 
 def _streamsync(recipe: StreamRecipe, out: Path, say: Say) -> None:
     """Phase 1 for every seed on the same cached snapshots, then phase 2 from the seed that validates best."""
+    if _finished(out, recipe):
+        say(f"{recipe.name}: finished already")
+        return
     began, cpu_began = time.monotonic(), time.process_time()
     if recipe.embedded_backbone:
         backbone, folder = load_backbone(recipe.backbone), out / f"snapshots-{recipe.backbone}-embedded"
@@ -148,6 +151,16 @@ def _streamsync(recipe: StreamRecipe, out: Path, say: Say) -> None:
         log += [{"phase": 2, "seed": best[1]} | line for line in steps]
     log.append({"wall_s": round(time.monotonic() - began), "cpu_s": round(time.process_time() - cpu_began)})
     export_streamsync(out, recipe.name, chosen, backbone, streaming, log)
+
+
+def _finished(out: Path, recipe: StreamRecipe) -> bool:
+    """Whether ``out`` holds the weights and the card of this very recipe (with whatever seed validated best)."""
+    weights, card = (out / f"{recipe.name}{suffix}" for suffix in (".safetensors", ".json"))
+    if not weights.exists() or not card.exists():
+        return False
+    facts = json.loads(card.read_text(encoding="utf-8"))
+    same = facts["recipe"] | {"seed": recipe.seed} == json.loads(json.dumps(asdict(recipe)))
+    return same and facts["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def export_streamsync(

@@ -24,6 +24,7 @@ from avbench.stats import paired_difference
         (0.0, 0.2, OPEN),
         (-0.2, 0.0, OPEN),
         (0.0, 0.0, OPEN),
+        (0.14, 0.14, OPEN),
         (math.nan, math.nan, OPEN),
     ],
 )

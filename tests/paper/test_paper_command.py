@@ -75,7 +75,7 @@ def test_everything_from_one_store_and_nothing_twice(
     assert len(lines) == len(tables["table3"]["cells"])
     assert {line["paper"] for line in lines if line["row"] == "oracle"} == {""}
     page = (tmp_path / "a" / "table3.md").read_text(encoding="utf-8")
-    measured, paper = page.split("**Reported**")
+    measured, paper = page.split("**Reported by the paper**")
     assert "0.632" not in measured
     assert "0.632" in paper
     assert "| oracle" in measured

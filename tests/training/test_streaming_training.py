@@ -80,7 +80,7 @@ def test_picked_windows_are_the_asked_ones() -> None:
 
 
 def test_phase2_trains_the_backbone_and_keeps_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "PHASE2_POOL", {"duration_s": 40.0, "size": 2, "warm": 1})
+    monkeypatch.setattr(streaming, "PHASE2_POOL", {"size": 2, "warm": 1})
     torch.manual_seed(0)
     backbone = MiniSparseSync()
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
@@ -92,6 +92,35 @@ def test_phase2_trains_the_backbone_and_keeps_the_best(tmp_path: Path, monkeypat
     changed = [k for k, v in before.items() if not torch.equal(saved["model"][f"backbone.{k}"], v)]
     assert any(k.startswith("video_tower") for k in changed)
     assert not any("running_mean" in k for k in changed)  # batch-norm statistics stay frozen
+
+
+def test_phase2_can_keep_the_last_state_and_is_then_validated_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an ablation needs: with the best state kept, phase 1's may win and all rows be the same."""
+    monkeypatch.setattr(streaming, "PHASE2_POOL", {"size": 2, "warm": 1})
+    torch.manual_seed(0)
+    backbone = MiniSparseSync()
+    scenes = [render_material(0, base_seed=8, categories=CATEGORIES, duration_s=44.0)]
+    recipe = StreamRecipe(
+        "toy",
+        "trf",
+        "none",
+        phase2_steps=2,
+        phase2_batch=1,
+        phase2_windows=4,
+        phase2_gradient_windows=2,
+        phase2_validate_every=1,
+        phase2_keep="last",
+        phase2_bfloat16=False,
+    )
+    trained, _, log = train_phase2(
+        recipe, backbone, StreamSync("trf", backbone.token_dim, layers=1), scenes, tmp_path, lambda s: None
+    )
+    assert [line["step"] for line in log] == [2]
+    saved = torch.load(tmp_path / "toy-0.phase2.ckpt", weights_only=True)
+    for key, value in trained.state_dict().items():
+        assert torch.equal(value, saved["model"][f"backbone.{key}"]), key
 
 
 def test_scene_streams_shapes() -> None:
