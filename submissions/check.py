@@ -204,7 +204,7 @@ def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
         for name, audit in record.audits.items()
         if not audit.ok
     ]
-    worst = max(own.iqr_over_median, record.snapshot.iqr_over_median)
+    worst = max(own.iqr_over_median, summary(record.snapshot_times_ms).iqr_over_median)
     if worst > REFUSED:
         problems.append(Problem("latency.iqr_over_median", f"is {worst:.0%}; at most {REFUSED:.0%} can be compared"))
     if record.unstable != (worst > UNSTABLE):
@@ -213,11 +213,6 @@ def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
         problems.append(
             Problem("latency.p99_ms", f"says {_number(record.p99_ms)}; its times give {_number(own.p99_ms)}")
         )
-    if record.mode == "step":
-        ratio = record.p50_ms / record.snapshot.p50_ms if record.snapshot.p50_ms else math.inf
-        if not math.isclose(ratio, record.ratio_to_snapshot, rel_tol=1e-6):
-            said = f"says {record.ratio_to_snapshot:.6g}; its times give {ratio:.6g}"
-            problems.append(Problem("latency.ratio_to_snapshot", said))
     if problems:
         raise ValidationError(problems)
     return record
