@@ -9,6 +9,9 @@ The built-in annotators work offline and are what they are called: OpenCV's Haar
 correlation of mouth and speech, onsets and levels. Each can be replaced by a class in a user's own file
 (``path/to/file.py:ClassName``), which is how a SyncNet-style scorer comes in; ``audioset:FOLDER`` hears with an
 AudioSet classifier (AST, ...) that transformers can load from a local folder of safetensors weights.
+
+Measured on SynthSync's valid split (84 segments, ``avbench data annotate --split valid --score``), precision / recall:
+talking head .80 / .57, voice-over .73 / .86, other .90 / 1.00. SynthSync's faces are sprites and its voices synthetic.
 """
 
 from __future__ import annotations

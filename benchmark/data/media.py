@@ -220,13 +220,18 @@ class ClipReader:
         """The decoded picture of every 25 fps grid instant, in order (held pictures repeated)."""
         held: Any = None
         count, end, base = 0, 0, Fraction(1)
+        up = down = slack = 1
         for start, duration, picture in self._pictures():
             if held is None:
                 base = picture.time_base
-            until = _grid_frames_before(start, base)
-            while held is not None and count < until:
-                yield held
-                count += 1
+                # _grid_frames_before(start, base) with its constant parts worked out once: this runs for every frame
+                up, down = base.numerator * _GRID_SLACK_PER_S * FRAME_RATE_HZ, base.denominator * _GRID_SLACK_PER_S
+                slack = base.denominator * FRAME_RATE_HZ
+            else:
+                until = -((slack - start * up) // down)
+                while count < until:
+                    yield held
+                    count += 1
             held, end = picture, start + duration
         until = _grid_frames(end, base)
         while held is not None and count < until:
