@@ -16,7 +16,7 @@ type:
 	$(BIN)/mypy
 
 test:
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 slow:  ## what takes minutes
 	$(BIN)/pytest -m slow

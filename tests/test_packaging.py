@@ -140,7 +140,7 @@ def test_ci_runs_the_command_that_the_readme_prints() -> None:
     readme = (REPO / "README.md").read_text()
     marked = re.search(r"<!-- test command -->\n```\n(.+)\n```", readme)
     assert marked is not None
-    assert marked[1].endswith(".venv/bin/pytest")
+    assert " && .venv/bin/pytest -n 2" in marked[1]
     runner = (REPO / ".ci" / "run").read_text()
     assert "pytest" not in runner, "the command has one home, the README"
     awk = re.search(r"command=\$\((awk .+)\)\n", runner)
