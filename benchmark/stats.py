@@ -382,8 +382,8 @@ def _interval(value: float, sample: np.ndarray, n_clusters: int, level: float) -
 
     Simulated with some eight cases a video and strongly varying videos (500-600 draws, 320 for map and roc_auc with 75
     videos: +- 1 point), 95 % intervals hold the truth so often, in per cent, with 12 / 24 / 75 videos: acc 93 / 95 /
-    93, acc_tol1 93 / 94 / 93, balanced_acc 96 / 95 / 94, mae_s 92 / 93 / 94, map 92 / 93 / 93 (81 with
-    12 without the jackknife), roc_auc 90 / 92 / 93. With few videos those of ROC-AUC, skewed as it is near 1, are too short: from 75
+    93, acc_tol1 93 / 94 / 93, balanced_acc 96 / 95 / 94, mae_s 92 / 93 / 94, map 92 / 93 / 93 (81 with 12 without the
+    jackknife), roc_auc 90 / 92 / 93. With few videos those of ROC-AUC, skewed as it is near 1, are too short: from 75
     videos on they can be relied upon. Equal models are called different at 5 % in 4-7 % of the draws (75 videos), in
     4-8 % with 12.
     """
