@@ -472,7 +472,7 @@ def test_latency_is_packed(packed: Path, tmp_path: Path) -> None:
     [
         ({"p50_ms": 1.0}, "latency"),
         ({"p99_ms": 1.0}, "latency.p99_ms"),
-        ({"ratio_to_snapshot": 0.5}, "latency"),
+        ({"ratio_to_snapshot": 0.5}, "latency.ratio_to_snapshot"),
         ({"unstable": True}, "latency.unstable"),
         ({"leaderboard": False}, "latency.n"),
         ({"model": {"name": "x", "backbone": "x", "head": "x", "fingerprint": "0"}}, "latency.model.fingerprint"),
