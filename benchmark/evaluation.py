@@ -116,7 +116,7 @@ def evaluate(
         snapshots.need(loaded.backbone_name, loaded.backbone, loaded.load_backbone)
         if reference_rows and not hidden and loaded.backbone_name != "xcorr":
             snapshots.need("xcorr", load_xcorr(), load_xcorr)
-    fingerprint = _fingerprint(loaded, snapshots.fingerprint(loaded.backbone_name))
+    fingerprint = whole_fingerprint(loaded, snapshots.fingerprint(loaded.backbone_name))
     signature = "|".join(
         (
             protocol.signature(),
@@ -126,7 +126,7 @@ def evaluate(
             f"v{__version__}",
         )
     )
-    folder = _writable(Path(out) if out else default_out(model), "--out")
+    folder = writable(Path(out) if out else default_out(model), "--out")
     if loaded.backbone is not None:
         snapshots.compute(SnapshotStore(store or default_store()), batch_size or AUTO_BATCH, progress)
 
@@ -162,7 +162,7 @@ def evaluate(
         avbench_version=__version__,
         signature=signature,
         protocol=json.loads(json.dumps(asdict(protocol))),
-        model=_model_facts(loaded, fingerprint, note),
+        model=model_facts(loaded, fingerprint, note),
         data=DataInfo(
             name=manifest.name,
             split=split,
@@ -469,7 +469,7 @@ def _no_support(manifest: Manifest, protocol: Protocol) -> str:
     )
 
 
-def _fingerprint(model: StreamingModel, backbone: str) -> str:
+def whole_fingerprint(model: StreamingModel, backbone: str) -> str:
     """sha256 over backbone and head: what the signature names as the model."""
     digest = hashlib.sha256(f"{backbone} {model.head_name} ".encode())
     head: Any = model.head
@@ -482,7 +482,7 @@ def _fingerprint(model: StreamingModel, backbone: str) -> str:
     return digest.hexdigest()
 
 
-def _model_facts(model: StreamingModel, fingerprint: str, note: str) -> Any:
+def model_facts(model: StreamingModel, fingerprint: str, note: str) -> Any:
     from avbench.results import ModelInfo
 
     return ModelInfo(
@@ -535,7 +535,7 @@ def _environment(device: str, workers: int) -> dict[str, Any]:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _writable(folder: Path, option: str) -> Path:
+def writable(folder: Path, option: str) -> Path:
     """``folder``, made if need be; ``AvbenchError`` at once if nothing can be written there, not after the work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

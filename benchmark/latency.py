@@ -410,7 +410,7 @@ def measure(
     ``AvbenchError`` where the outcome would not be accepted. ``clock``: another one for tests. ``UsageError``: an
     impossible request, such as a device that is not there.
     """
-    from avbench.evaluation import _fingerprint, _model_facts, check_device
+    from avbench.evaluation import check_device, model_facts, whole_fingerprint
     from avbench.fingerprint import model_fingerprint
     from avbench.registry import ModelOptions, load, resolve
     from avbench.store import SnapshotStore
@@ -435,7 +435,7 @@ def measure(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="avbench-latency-")))
         stack.enter_context(_threads(threads))
         loaded, other = load(resolved, device), load(compared, device)
-        fingerprints = [_fingerprint(m, model_fingerprint(m.backbone)) for m in (loaded, other)]  # type: ignore[arg-type]
+        fingerprints = [whole_fingerprint(m, model_fingerprint(m.backbone)) for m in (loaded, other)]  # type: ignore[arg-type]
         media = _Media(folder, seed)
         before = _environment(device)
         stack.enter_context(SnapshotStore.forbidden())
@@ -458,7 +458,7 @@ def measure(
     record = LatencyRecord(
         avbench_version=__version__,
         mode=mode,
-        model=_model_facts(loaded, fingerprints[0], ""),
+        model=model_facts(loaded, fingerprints[0], ""),
         reference=f"{reference} (published size)" if compared.full_size else reference,
         reference_fingerprint=fingerprints[1],
         device=device,

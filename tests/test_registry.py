@@ -190,7 +190,7 @@ def test_a_file_of_avbench_train_is_the_mini_model(tmp_path: Path) -> None:
     assert given.backbone is not None
     assert embedded.backbone is not None
     assert model_fingerprint(given.backbone) == model_fingerprint(embedded.backbone)
-    assert evaluation._fingerprint(given, "x") == evaluation._fingerprint(embedded, "x")
+    assert evaluation.whole_fingerprint(given, "x") == evaluation.whole_fingerprint(embedded, "x")
     assert load_model("sparsesync+trf", weights=path).head_name == "trf", "its head goes with the file"
     with pytest.raises(AvbenchError, match="lstm is needed"):
         load_model("streamsync-lstm", weights=path)

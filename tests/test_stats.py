@@ -190,7 +190,7 @@ def test_p_and_interval_agree(seed: int, n_clusters: int, level: float) -> None:
     g = np.random.default_rng(seed)
     value = g.normal(0, 2)
     sample = value + g.normal(0, 0.2) + g.standard_normal(999)
-    low, high = stats._interval(value, sample, n_clusters, level)
+    low, high = stats.interval(value, sample, n_clusters, level)
     p = stats._p_value(value, sample, n_clusters)
     assert 0 < p <= 1
     if p < 1 - level - 0.02:
@@ -204,7 +204,7 @@ def test_with_few_videos_the_interval_is_that_of_a_t_test(n_clusters: int) -> No
     """The exact bootstrap standard error of a mean of G videos is sd / sqrt(G), sd taken over G."""
     per_video = np.random.default_rng(n_clusters).normal(1, 1, n_clusters)
     counts = stats.resamples(np.arange(n_clusters), 20_000).counts
-    low, high = stats._interval(per_video.mean(), counts @ per_video / n_clusters, n_clusters, 0.95)
+    low, high = stats.interval(per_video.mean(), counts @ per_video / n_clusters, n_clusters, 0.95)
     expected = ttest_1samp(per_video, 0).confidence_interval(0.95)
     assert low == pytest.approx(expected.low, rel=0.05)
     assert high == pytest.approx(expected.high, rel=0.05)
@@ -425,7 +425,7 @@ def test_equal_models_are_rarely_called_different(n_clusters: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("names", "n_clusters"), [(["map"], 24), (RANKED, 75)])
 def test_ranked_metrics_too(names: list[str], n_clusters: int) -> None:
-    """ROC-AUC, near 1 and skewed, is promised for many videos only (see ``stats._interval``)."""
+    """ROC-AUC, near 1 and skewed, is promised for many videos only (see ``stats.interval``)."""
     held, rejected = coverage(names, 500, n_clusters, 12, 600), size(names, 500, n_clusters, 12, 600)
     assert (np.abs(held - 0.95) < allowed(500)).all(), dict(zip(names, held, strict=True))
     assert (np.abs(rejected - 0.05) < allowed(500)).all(), dict(zip(names, rejected, strict=True))

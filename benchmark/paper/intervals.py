@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from avbench.metrics import METRICS, Resamples, cases, everything_once
-from avbench.stats import Estimate, _interval, resamples
+from avbench.stats import Estimate, interval, resamples
 
 
 def group_difference(
@@ -31,7 +31,7 @@ def group_difference(
         values.append(float(METRICS[metric].function(checked, everything_once(len(checked.labels)))[0]))
         samples.append(METRICS[metric].function(checked, Resamples(drawn.cluster[group], drawn.counts)))
     value = values[0] - values[1]
-    return Estimate(value, *_interval(value, samples[0] - samples[1], drawn.n_clusters, level))
+    return Estimate(value, *interval(value, samples[0] - samples[1], drawn.n_clusters, level))
 
 
 def shares(
@@ -52,6 +52,6 @@ def shares(
         values, drawn_values = total[:-1] / total[-1], sample[:, :-1] / sample[:, -1:]
     found = []
     for value, column in zip(values.tolist(), drawn_values.T, strict=True):
-        low, high = _interval(value, column, drawn.n_clusters, level)
+        low, high = interval(value, column, drawn.n_clusters, level)
         found.append(Estimate(value, float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))))
     return found

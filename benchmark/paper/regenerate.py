@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from avbench.data.inspect import info
-from avbench.evaluation import Progress, _writable, default_store, read_data
+from avbench.evaluation import Progress, default_store, read_data, writable
 from avbench.manifest import Manifest
 from avbench.paper import records
 from avbench.paper.exhibits import (
@@ -79,7 +79,7 @@ def regenerate(
     ):
         if value is not None and value < least:
             raise UsageError(f"{name} is {value}; it must be at least {least}")
-    folder = _writable(out, "--out")
+    folder = writable(out, "--out")
     boot = Bootstrap(n_resamples, seed)
     manifest = read_data(data, split, progress, limit)
     needs = [NEEDS[name] for name in wanted if name in NEEDS]

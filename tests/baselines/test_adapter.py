@@ -19,7 +19,7 @@ from avbench.baselines.checkpoints import drawn_weights
 from avbench.baselines.heads import export_head, load_head
 from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer
 from avbench.baselines.tuned import Tuned, tuned
-from avbench.evaluation import _fingerprint
+from avbench.evaluation import whole_fingerprint
 from avbench.fingerprint import model_fingerprint
 from avbench.registry import load_model
 from avbench.replay import leaks, replay
@@ -179,7 +179,7 @@ def test_a_users_backbone_with_a_trained_head(kind: str, tmp_path: Path, net: st
     assert plain.backbone is not None
     assert adapted.backbone is not None
     assert model_fingerprint(plain.backbone) == model_fingerprint(adapted.backbone)
-    assert _fingerprint(model, "b") != _fingerprint(adapted, "b")
+    assert whole_fingerprint(model, "b") != whole_fingerprint(adapted, "b")
 
 
 @pytest.mark.parametrize("head", ["none", "apa", "apa-sliding", "apa-decay", "trf", "lstm"])
