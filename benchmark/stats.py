@@ -22,6 +22,7 @@ from avbench.metrics import METRICS, Cases, Resamples, cases, everything_once
 from avbench.types import NonFiniteError, UsageError
 
 FEW_CLUSTERS = 6
+FEW_LEFT_OUT = 25
 MAX_LEFT_OUT = 200  # parts that the jackknife leaves out, one after the other: videos, or groups of videos
 
 
@@ -315,7 +316,8 @@ class Distribution(NamedTuple):
 
 
 def _n_left_out(drawn: Resamples) -> int:
-    return min(drawn.n_clusters, MAX_LEFT_OUT)
+    """Groups of the jackknife; with few resamples, which make intervals for looking at, it need be no finer."""
+    return min(drawn.n_clusters, MAX_LEFT_OUT, max(FEW_LEFT_OUT, len(drawn.counts) // 4))
 
 
 def _distribution(name: str, checked: Cases, drawn: Resamples) -> Distribution:
