@@ -37,6 +37,12 @@ class Resamples(NamedTuple):
         """(rows, N) float64."""
         return self.counts[rows].astype(np.float64)[:, self.cluster]
 
+    def columns(self) -> np.ndarray:
+        """(G, R) ``counts`` as floats to multiply with. Where no sum of counts can reach 2**24, all of them are whole
+        numbers that float32 holds exactly, at half the cost."""
+        exact = self.counts.dtype.kind in "iu" and int(self.counts.max(initial=0)) * len(self.cluster) < 2**24
+        return np.ascontiguousarray(self.counts.T, np.float32 if exact else np.float64)
+
 
 def everything_once(n: int) -> Resamples:
     """One resample that is the ``n`` cases themselves."""
@@ -154,8 +160,8 @@ def _mean(per_case: np.ndarray, drawn: Resamples) -> np.ndarray:
 def _weight_above(cluster: np.ndarray, places: np.ndarray, counts: np.ndarray) -> Callable[[slice], np.ndarray]:
     """What gives, for a block of resamples, the (P, block) total weight of the first ``places`` (P,) of ranked cases.
 
-    ``cluster`` (N,): the ranked cases' videos; ``places``: not falling; ``counts`` (G, R). With few videos it is a
-    matrix product over them; with many, a running sum over all cases costs less.
+    ``cluster`` (N,): the ranked cases' videos; ``places``: not falling; ``counts`` (G, R) of ``Resamples.columns``.
+    With few videos it is a matrix product over them; with many, a running sum over all cases costs less.
     """
     n, n_clusters = len(cluster), len(counts)
     if len(places) * n_clusters > 20 * n:
@@ -169,8 +175,8 @@ def _weight_above(cluster: np.ndarray, places: np.ndarray, counts: np.ndarray) -
     first = np.searchsorted(places, np.arange(n), side="right")  # the first of ``places`` that a case counts for
     cells = (len(places) + 1) * n_clusters
     per_video = np.bincount(first * n_clusters + cluster, minlength=cells).reshape(-1, n_clusters)[:-1]
-    above = np.cumsum(per_video, axis=0).astype(np.float64)  # (P, G)
-    return lambda block: above @ counts[:, block]
+    above = np.cumsum(per_video, axis=0, dtype=counts.dtype)  # (P, G)
+    return lambda block: (above @ counts[:, block]).astype(np.float64)
 
 
 def _blocks(n_rows: int, n: int) -> list[slice]:
@@ -191,13 +197,14 @@ def acc_tol1(cases: Cases, drawn: Resamples) -> np.ndarray:
 
 def average_precision(cases: Cases, drawn: Resamples) -> np.ndarray:
     """Per class: the mean over its cases of the precision among all cases at least as probable (step-wise)."""
-    counts, values = np.ascontiguousarray(drawn.counts.T, np.float64), []
+    counts, values = drawn.columns(), []
     for rank in cases.rankings.values():
         cluster = drawn.cluster[rank.order]
         weight_above = _weight_above(cluster, rank.group_end, counts)
         value = np.empty(counts.shape[1])
         for block in _blocks(counts.shape[1], len(rank.positives)):
-            positive, above = counts[cluster[rank.positives], block], weight_above(block)
+            positive = counts[cluster[rank.positives], block].astype(np.float64)
+            above = weight_above(block)
             above[above == 0] = 1  # nothing is there, no positive either
             precision = np.cumsum(positive, axis=0)[rank.positives_end - 1] / above
             value[block] = _ratio(np.einsum("pr,pr->r", positive, precision), positive.sum(axis=0))
@@ -207,8 +214,8 @@ def average_precision(cases: Cases, drawn: Resamples) -> np.ndarray:
 
 def roc_auc(cases: Cases, drawn: Resamples) -> np.ndarray:
     """Per class: the chance that one of its cases is given a higher probability than a case of another class."""
-    counts, values = np.ascontiguousarray(drawn.counts.T, np.float64), []
-    total = np.bincount(drawn.cluster, minlength=drawn.n_clusters) @ counts
+    counts, values = drawn.columns(), []
+    total = np.bincount(drawn.cluster, minlength=drawn.n_clusters) @ counts.astype(np.float64)
     for rank in cases.rankings.values():
         cluster = drawn.cluster[rank.order]
         is_negative = np.ones(len(cluster), bool)
@@ -218,7 +225,7 @@ def roc_auc(cases: Cases, drawn: Resamples) -> np.ndarray:
         to_end = _weight_above(negatives, rank.group_end - rank.positives_end, counts)
         value = np.empty(counts.shape[1])
         for block in _blocks(counts.shape[1], len(rank.positives)):
-            positive = counts[cluster[rank.positives], block]
+            positive = counts[cluster[rank.positives], block].astype(np.float64)
             lost = np.einsum("pr,pr->r", positive, above(block) + to_end(block)) / 2  # a tie loses half
             found = positive.sum(axis=0)
             value[block] = 1.0 - _ratio(lost, found * (total[block] - found))
@@ -227,12 +234,12 @@ def roc_auc(cases: Cases, drawn: Resamples) -> np.ndarray:
 
 
 def balanced_acc(cases: Cases, drawn: Resamples) -> np.ndarray:
-    hit, recalls = cases.predicted == cases.labels, []
+    hit, counts, recalls = cases.predicted == cases.labels, drawn.counts.astype(np.float64), []
     for c in cases.present:
         of_class = cases.labels == c
         sizes = np.bincount(drawn.cluster[of_class], minlength=drawn.n_clusters)
         found = np.bincount(drawn.cluster[of_class & hit], minlength=drawn.n_clusters)
-        recalls.append(_ratio(drawn.counts @ found, drawn.counts @ sizes))
+        recalls.append(_ratio(counts @ found, counts @ sizes))
     return _mean_over_classes(recalls)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,12 @@ def write_site(board: Board, site: Path) -> list[Path]:
     ``UsageError`` if ``site`` holds something else than a site; ``AvbenchError`` if it cannot be written.
     """
     site = Path(site)
-    files = {INDEX: _index(board), DATA: data_json(board), TABLE: data_csv(board), DECISIONS: _decisions(board)}
+    records = {page_of(row): _line(entry_record(row)) for row in board.rows}
+    files = {INDEX: _index(board), DATA: _list(records.values()), TABLE: data_csv(board), DECISIONS: _decisions(board)}
     for table in board.tracks:
         for row in table.rows:
             files[page_of(row)] = _entry_page(row, table)
-            files[page_of(row).removesuffix(".html") + ".json"] = _json(entry_record(row))
+            files[page_of(row).removesuffix(".html") + ".json"] = records[page_of(row)] + "\n"
     old = _old_pages(site)
     try:
         site.mkdir(parents=True, exist_ok=True)
@@ -108,11 +109,6 @@ def entry_record(row: Row) -> dict[str, Any]:
     return record
 
 
-def data_json(board: Board) -> str:
-    """A list of entries, each with its rank on its track; ties share one."""
-    return _json([entry_record(row) for row in board.rows])
-
-
 def data_csv(board: Board) -> str:
     """One line an entry: ranks, scores with intervals, card."""
     out = io.StringIO()
@@ -142,8 +138,13 @@ def _decisions(board: Board) -> str:
     return "".join(json.dumps(d.model_dump(), ensure_ascii=False, sort_keys=True) + "\n" for d in board.decisions)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _list(lines: Iterable[str]) -> str:
+    """JSON list, one line an element."""
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def _scores(scores: Scores) -> dict[str, Any]:
