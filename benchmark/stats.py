@@ -167,6 +167,56 @@ def minimum_detectable_difference(
     return found
 
 
+def group_difference(
+    metric: str,
+    logits: Any,
+    labels: Any,
+    clusters: Any,
+    first: np.ndarray,
+    second: np.ndarray,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Difference:
+    """Metric of one model on the cases ``first`` minus that on ``second`` ((N,) bool each, not empty).
+
+    The videos of both groups are drawn together, so a video with cases in both counts for both alike. Nan and errors
+    as in ``paired_difference``.
+    """
+    (metric,) = _chosen([metric], level)
+    checked = cases(logits, labels)
+    drawn = _drawn(checked, clusters, n_resamples, seed)
+
+    def of(group: np.ndarray) -> Distribution:
+        some = cases(np.asarray(logits)[group], checked.labels[group], checked.grid)
+        return _distribution(metric, some, Resamples(drawn.cluster[group], drawn.counts))
+
+    return _difference(of(first).minus(of(second)), drawn.n_clusters, level)
+
+
+def shares(
+    parts: np.ndarray,
+    wholes: np.ndarray,
+    clusters: Any,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[Estimate]:
+    """Ratios of sums, one a column: ``parts`` (N, C) and ``wholes`` (N,) are counts of each case, ``clusters`` (N,) its
+    video. Nan where the whole is 0; bounds as in ``bootstrap_scores``, within 0 and 1."""
+    drawn = resamples(clusters, n_resamples, seed)
+    by_video = np.zeros((drawn.n_clusters, parts.shape[1] + 1))
+    np.add.at(by_video, drawn.cluster, np.column_stack([parts, wholes]))
+    total, sums = by_video.sum(axis=0), _with_left_out(drawn) @ by_video
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values, drawn_values = total[:-1] / total[-1], sums[:, :-1] / sums[:, -1:]
+    found = [
+        Distribution(value, column[:n_resamples], column[n_resamples:])
+        for value, column in zip(values.tolist(), drawn_values.T, strict=True)
+    ]
+    return [_bounded(one, drawn.n_clusters, level, 0.0, 1.0) for one in found]
+
+
 # -- rankings ----------------------------------------------------------------------------------------------------------
 
 
@@ -320,13 +370,18 @@ def _n_left_out(drawn: Resamples) -> int:
     return min(drawn.n_clusters, MAX_LEFT_OUT, max(FEW_LEFT_OUT, len(drawn.counts) // 4))
 
 
-def _distribution(name: str, checked: Cases, drawn: Resamples) -> Distribution:
-    function, n_groups = METRICS[name].function, _n_left_out(drawn)
+def _with_left_out(drawn: Resamples) -> np.ndarray:
+    """(R + J, G): the resamples' counts, then every video once but for one of J groups."""
+    n_groups = _n_left_out(drawn)
     group = np.random.default_rng(0).permutation(drawn.n_clusters) % n_groups
-    left_out = (np.arange(n_groups)[:, None] != group).astype(drawn.counts.dtype)
+    return np.concatenate([drawn.counts, (np.arange(n_groups)[:, None] != group).astype(drawn.counts.dtype)])
+
+
+def _distribution(name: str, checked: Cases, drawn: Resamples) -> Distribution:
+    function, n_resamples = METRICS[name].function, len(drawn.counts)
     value = float(function(checked, everything_once(len(checked.labels)))[0])
-    values = function(checked, Resamples(drawn.cluster, np.concatenate([drawn.counts, left_out])))
-    return Distribution(value, values[: len(drawn.counts)], values[len(drawn.counts) :])
+    values = function(checked, Resamples(drawn.cluster, _with_left_out(drawn)))
+    return Distribution(value, values[:n_resamples], values[n_resamples:])
 
 
 def _settled(
@@ -447,10 +502,15 @@ def _detectable(found: Distribution, n_clusters: int, level: float, power: float
 
 
 def _estimate(metric: str, found: Distribution, n_clusters: int, level: float) -> Estimate:
-    """With its interval, which never leaves the range of the metric and always holds what was measured: where mending
-    the bias of few cases would push it beyond the value, it is widened up to it."""
-    low, high = interval(*_centred(found, n_clusters), n_clusters, level)
+    """With its interval, which never leaves the range of the metric."""
     least, most = sorted((METRICS[metric].worst, METRICS[metric].best))
+    return _bounded(found, n_clusters, level, least, most)
+
+
+def _bounded(found: Distribution, n_clusters: int, level: float, least: float, most: float) -> Estimate:
+    """The interval stays within ``least`` and ``most`` and always holds what was measured: where mending the bias of
+    few cases would push it beyond the value, it is widened up to it."""
+    low, high = interval(*_centred(found, n_clusters), n_clusters, level)
     low, high = np.minimum(low, found.value), np.maximum(high, found.value)
     return Estimate(found.value, float(np.clip(low, least, most)), float(np.clip(high, least, most)))
 

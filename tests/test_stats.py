@@ -16,9 +16,11 @@ from avbench.stats import (
     bootstrap_scores,
     cluster_bootstrap,
     cluster_weights,
+    group_difference,
     minimum_detectable_difference,
     paired_difference,
     rank_groups,
+    shares,
 )
 from avbench.types import NonFiniteError, UsageError
 
@@ -245,6 +247,60 @@ def test_non_finite_logits_of_either_model_are_refused() -> None:
     for pair in ((good, bad), (bad, good)):
         with pytest.raises(NonFiniteError, match="row 0"):
             paired_difference(*pair, [0, 1, 2], ["a", "b", "c"])
+
+
+# Groups and shares
+
+
+@pytest.mark.parametrize("metric", ["acc", "map"])
+def test_groups_differ_by_what_their_scores_differ(metric: str) -> None:
+    (logits,), labels, clusters = clustered(30, 12, 10)
+    first = clusters % 12 < 6  # six videos against six others
+    found = group_difference(metric, logits, labels, clusters, first, ~first, n_resamples=300)
+    expected = score(logits[first], labels[first])[metric] - score(logits[~first], labels[~first])[metric]
+    assert found["difference"] == pytest.approx(expected, abs=1e-12)
+    assert found["ci_low"] < found["ci_high"]
+
+
+def test_a_group_against_itself_is_no_difference() -> None:
+    (logits,), labels, clusters = clustered(31, 12, 10)
+    everything = np.ones(len(labels), bool)
+    found = group_difference("map", logits, labels, clusters, everything, everything, n_resamples=50)
+    assert (found["difference"], found["ci_low"], found["ci_high"], found["p"]) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_equal_groups_are_rarely_called_different() -> None:
+    """Every other case of each video: the groups differ by luck alone, in mAP, which is biased, too."""
+    n, called = 200, np.zeros(2)
+    for seed in range(n):
+        (logits,), labels, clusters = clustered(7000 + seed, 20, 8)
+        first = np.arange(len(labels)) % 2 == 0
+        for i, metric in enumerate(("acc", "map")):
+            called[i] += group_difference(metric, logits, labels, clusters, first, ~first, 300, seed)["p"] < 0.05
+    error = 3 * math.sqrt(0.05 * 0.95 / n)
+    assert (np.abs(called / n - 0.05) < 0.02 + error).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=30))
+def test_shares_are_ratios_of_sums_within_0_and_1(rows: list[tuple[int, int, int]]) -> None:
+    parts = np.array([[min(a, b)] for a, b, _ in rows], float)
+    wholes = np.array([b for _, b, _ in rows], float)
+    (found,) = shares(parts, wholes, np.array([f"v{v}" for *_, v in rows]), n_resamples=50)
+    assert found.value == pytest.approx(parts.sum() / wholes.sum())
+    if not math.isnan(found.ci_low):
+        assert 0 <= found.ci_low <= found.value <= found.ci_high <= 1
+
+
+def test_a_share_of_equal_videos_is_a_mean() -> None:
+    (logits,), labels, clusters = clustered(32, 12, 10)
+    hits = (logits.argmax(axis=1) == labels).astype(float)
+    (found,) = shares(hits[:, None], np.ones(len(hits)), clusters, n_resamples=200)
+    assert found == pytest.approx(bootstrap_scores(logits, labels, clusters, 200, metrics=["acc"])["acc"], abs=1e-12)
+
+
+def test_shares_of_nothing_are_undefined() -> None:
+    (found,) = shares(np.zeros((3, 1)), np.zeros(3), np.array(["a", "b", "c"]), n_resamples=20)
+    assert all(math.isnan(x) for x in found)
 
 
 # Rankings

@@ -17,10 +17,9 @@ import numpy as np
 from avbench.manifest import Manifest
 from avbench.metrics import METRICS
 from avbench.paper import reported
-from avbench.paper.intervals import group_difference, shares
 from avbench.paper.replays import Need, Part, Replays
 from avbench.replay import selected_logits
-from avbench.stats import Estimate, bootstrap_scores, paired_difference
+from avbench.stats import Difference, Estimate, bootstrap_scores, group_difference, paired_difference, shares
 from avbench.types import CATEGORIES, OffsetGrid, offset_in_words
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not separable"
@@ -165,9 +164,9 @@ def table3(replays: Replays, need: Need, boot: Bootstrap, latencies: Latencies |
             table.settings[row]["latency"] = dict(timed)
     for better, worse, metrics in TABLE3_CLAIMS:
         found = {m: paired(chosen[better][m], chosen[worse][m], part, boot, (m,))[m] for m in metrics}
-        claims = _claims(better, worse, found)
+        ordered = claims(better, worse, found)
         predicted = " (the paper only predicts it)" if better == ON_SYNCHFORMER else ""
-        table.claims += [c._replace(claim=c.claim + predicted) for c in claims]
+        table.claims += [c._replace(claim=c.claim + predicted) for c in ordered]
     table.notes += [
         "* one window alone, each metric at its best iteration: chosen on these labels, so optimistic for these rows.",
         f"{ON_SYNCHFORMER}, constant, prior, uniform and oracle: {ADDED}; the first is one that it only predicts.",
@@ -220,7 +219,7 @@ def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     for row in STREAMING_ROWS:
         for more, fewer in ((48, 2), (48, 12)):
             found = paired(at[row, more], at[row, fewer], part, boot, ("map",))
-            table.claims += _claims(f"{row}: {more} windows", f"{fewer} windows", found)
+            table.claims += claims(f"{row}: {more} windows", f"{fewer} windows", found)
     for windows, better, worse in (
         (2, "APA SparseSync", "StreamSync-Trf"),
         (12, "StreamSync-Trf", "APA SparseSync"),
@@ -228,7 +227,7 @@ def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
         (48, "StreamSync-Trf", "APA SparseSync"),
     ):
         found = paired(at[better, windows], at[worse, windows], part, boot, ("map",))
-        table.claims += _claims(f"at {windows} windows: {better}", worse, found)
+        table.claims += claims(f"at {windows} windows: {better}", worse, found)
     table.notes.append("All columns are scored on the segments that hold 48 windows. StreamSync-LSTM: " + ADDED + ".")
     return table
 
@@ -246,7 +245,7 @@ def fig4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
                 figure.cells.append(cell("fig4", row, column, estimate, part.n, part.n_total))
         for larger, smaller in ((4.0, 1.0), (2.0, 1.0), (4.0, 2.0)):
             found = paired(last[larger], last[smaller], part, boot, FIG4_METRICS)
-            figure.claims += _claims(f"{row}: hop {larger:g} s", f"hop {smaller:g} s", found)
+            figure.claims += claims(f"{row}: hop {larger:g} s", f"hop {smaller:g} s", found)
     figure.notes += [
         "All hops are scored on the segments that hold 18 windows at each of them.",
         "The values that the paper draws in Figure 4 are not at hand: there is nothing to set beside these.",
@@ -271,13 +270,8 @@ def table6(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     for better, worse in (("talking heads", "voice-overs"), ("voice-overs", "others")):
         first, second = groups[better], groups[worse]
         if first.any() and second.any():
-            found = {
-                m: group_difference(
-                    m, logits, part.labels, part.videos, first, second, boot.n_resamples, boot.seed, LEVEL
-                )
-                for m in ("acc", "map")
-            }
-            table.claims += _claims(better, worse, found)
+            told = (logits, part.labels, part.videos, first, second, boot.n_resamples, boot.seed, LEVEL)
+            table.claims += claims(better, worse, {m: group_difference(m, *told) for m in ("acc", "map")})
         else:
             table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *(math.nan,) * 3) for m in ("acc", "map")]
     table.notes.append(
@@ -422,14 +416,15 @@ def _estimates(logits: np.ndarray, part: Part, boot: Bootstrap, metrics: Sequenc
 
 def paired(
     better: np.ndarray, worse: np.ndarray, part: Part, boot: Bootstrap, metrics: Sequence[str]
-) -> dict[str, Estimate]:
-    """Metric -> (difference, low, high) over the same resampled videos."""
-    found = paired_difference(better, worse, part.labels, part.videos, boot.n_resamples, boot.seed, LEVEL, metrics)
-    return {m: Estimate(d["difference"], d["ci_low"], d["ci_high"]) for m, d in found.items()}
+) -> dict[str, Difference]:
+    return paired_difference(better, worse, part.labels, part.videos, boot.n_resamples, boot.seed, LEVEL, metrics)
 
 
-def _claims(better: str, worse: str, found: Mapping[str, Estimate]) -> list[Claim]:
-    return [claim(f"{better} > {worse} in {title_of(metric)}", *estimate) for metric, estimate in found.items()]
+def claims(better: str, worse: str, found: Mapping[str, Difference]) -> list[Claim]:
+    return [
+        claim(f"{better} > {worse} in {title_of(metric)}", d["difference"], d["ci_low"], d["ci_high"])
+        for metric, d in found.items()
+    ]
 
 
 def _setting(model: str, selection: str, hop_s: float | None, windows: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avbench.atomic import atomic_write_bytes
-from avbench.paper.exhibits import SCORES, Bootstrap, Exhibit, Part, cell, claim, paired, title_of
+from avbench.paper.exhibits import SCORES, Bootstrap, Exhibit, Part, cell, claim, claims, paired, title_of
 from avbench.paper.reported import of_table
 from avbench.stats import bootstrap_scores
 from avbench.types import AvbenchError
@@ -112,8 +112,7 @@ def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
             table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *(math.nan,) * 3) for m in metrics]
             continue
         a, b = record.logits[TABLE5_ROWS[better]], record.logits[TABLE5_ROWS[worse]]
-        found = paired(a, b, part, boot, metrics)
-        table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *found[m]) for m in metrics]
+        table.claims += claims(better, worse, paired(a, b, part, boot, metrics))
     minutes = sum(t["wall_s"] for t in trainings.values()) / 60
     base = next(iter(trainings.values()))["recipe"]  # all rows share these settings
     table.measured_on = f"{data['name']} {data['split']} ({data['note']}), from records"
