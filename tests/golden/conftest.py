@@ -43,6 +43,19 @@ def reference() -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
+def same_keys(reference: Callable[[str], Any]) -> Callable[[nn.Module, str], None]:
+    """``same_keys(model, "name.json")``: keys, their order, shapes and dtypes are those of the published file."""
+
+    def check(model: nn.Module, name: str) -> None:
+        ours = {key: (list(tensor.shape), str(tensor.dtype)) for key, tensor in model.state_dict().items()}
+        published = {key: (of["shape"], f"torch.{of['dtype']}") for key, of in reference(name).items()}
+        assert list(ours) == list(published)
+        assert ours == published
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def clip() -> tuple[Tensor, Tensor, int]:
     """The real clip: frames (T, H, W, 3) uint8, all decoded samples (N,), first sound packet's pts in samples.
 
