@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -197,18 +197,21 @@ class ClipReader:
         """
         for frontend in frontends:
             _check_frontend(frontend)
+        reformat, clip_id, n_frames = rgb_converter(), self.clip_id, self.clip.n_frames if self.clip else None
         shown: Any = None
         arrays: tuple[np.ndarray, ...] = ()
+        shape: tuple[int, ...] = ()
         count = 0
-        reformat = rgb_converter()
         with contextlib.closing(self._grid()) as grid:
             for picture in grid:
                 if picture is not shown:
-                    shown, rgb = picture, reformat(picture, self.clip_id)
-                    arrays = tuple(_fit(rgb, frontend, self.clip_id) for frontend in frontends)
+                    shown, rgb = picture, reformat(picture, clip_id)
+                    if rgb.shape != shape:
+                        shape, fits = rgb.shape, [_fit(rgb.shape, frontend, clip_id) for frontend in frontends]
+                    arrays = tuple([fit(rgb) for fit in fits])
                 yield arrays
                 count += 1
-                if self.clip and count == self.clip.n_frames:
+                if count == n_frames:
                     return
         if self.clip:
             raise self._error(
@@ -385,8 +388,8 @@ def rgb_converter() -> Any:
     def convert(picture: av.VideoFrame, clip_id: str) -> np.ndarray:
         plane = reformatter.reformat(picture, format="rgb24", threads=1).planes[0]
         # a view with the scaler's row padding: only the part a front end cuts out is ever copied
-        shape, strides = (plane.height, plane.width, 3), (plane.line_size, 3, 1)
-        rgb: np.ndarray = np.ndarray(shape, np.uint8, buffer=memoryview(plane), strides=strides)
+        buffer: Any = plane
+        rgb: np.ndarray = np.ndarray((plane.height, plane.width, 3), np.uint8, buffer, 0, (plane.line_size, 3, 1))
         if not picture.rotation:
             return rgb
         turns, rest = divmod(picture.rotation, 90)
@@ -399,34 +402,37 @@ def rgb_converter() -> Any:
     return convert
 
 
-def _fit(rgb: np.ndarray, frontend: FrontEnd, clip_id: str) -> np.ndarray:
-    """(H, W, 3) -> (3, size, size), contiguous; with fit "short" (3, size, wider) or (3, higher, size)."""
-    size = frontend.size
-    wanted = frontend.short_side or min(rgb.shape[:2]) if frontend.fit == "crop" else size
-    if min(rgb.shape[:2]) != wanted:
-        rgb = _resize_short_side(rgb, wanted)
+def _fit(shape: tuple[int, ...], frontend: FrontEnd, clip_id: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes (H, W, 3) of this shape (3, size, size), contiguous; with fit "short" (3, size, wider) or
+    (3, higher, size)."""
+    size, short = frontend.size, min(shape[:2])
+    wanted = (frontend.short_side or short) if frontend.fit == "crop" else size
+    if wanted != short:
+        height, width = (wanted * side // short for side in shape[:2])
+    else:
+        height, width = shape[:2]
     if frontend.fit == "short":
-        return np.array(rgb.transpose(2, 0, 1), order="C")
-    height, width = rgb.shape[:2]
-    if height < size or width < size:
+        rows = columns = slice(None)
+    elif height < size or width < size:
         raise MediaError(clip_id, f"the picture is {width}x{height}, the model's crop needs {size}x{size}")
-    # Python's round (half to even), as in the published code
-    top, left = round((height - size) / 2.0), round((width - size) / 2.0)
-    array = np.empty((3, size, size), np.uint8)
-    np.copyto(array, rgb[top : top + size, left : left + size].transpose(2, 0, 1))
-    return array
+    else:
+        # Python's round (half to even), as in the published code
+        top, left = round((height - size) / 2.0), round((width - size) / 2.0)
+        rows, columns = slice(top, top + size), slice(left, left + size)
+    if wanted != short:
+        return lambda rgb: _resized(rgb, (height, width))[rows, columns].transpose(2, 0, 1).copy()
+    if frontend.fit == "short" or height == width == size:
+        return lambda rgb: rgb.transpose(2, 0, 1).copy()
+    return lambda rgb: rgb[rows, columns].transpose(2, 0, 1).copy()
 
 
-def _resize_short_side(rgb: np.ndarray, size: int) -> np.ndarray:
+def _resized(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Antialiased bilinear in torch (bit-identical to torchvision's; swscale differs by up to 69 grey levels)."""
     import torch
     from torch.nn.functional import interpolate
 
-    height, width = rgb.shape[:2]
-    short = min(height, width)
-    target = (size * height // short, size * width // short)
     planes = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
-    resized = interpolate(planes, size=target, mode="bilinear", antialias=True, align_corners=False)
+    resized = interpolate(planes, size=size, mode="bilinear", antialias=True, align_corners=False)
     return resized[0].permute(1, 2, 0).numpy()
 
 
