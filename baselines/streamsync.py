@@ -50,8 +50,11 @@ class RecencyEmbedding(nn.Module):
         self.dim, self.periodicity = dim, periodicity
 
     def sinusoids(self, length: int) -> Tensor:
-        position = torch.arange(length, dtype=torch.float32)
-        frequency = torch.exp(torch.arange(0, self.dim, 2, dtype=torch.float32) * (-math.log(10_000.0) / self.dim))
+        """float32, made on the weights' device: a copy to it would wait for all that is being computed there."""
+        device = self.gate_proj.weight.device
+        position = torch.arange(length, dtype=torch.float32, device=device)
+        even = torch.arange(0, self.dim, 2, dtype=torch.float32, device=device)
+        frequency = torch.exp(even * (-math.log(10_000.0) / self.dim))
         angle = 2 * math.pi * position[:, None] * frequency / self.periodicity
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 

@@ -35,6 +35,7 @@ import numpy as np
 from pydantic import Field, JsonValue
 
 from avbench import __version__
+from avbench.precision import exact_float32
 from avbench.results import ModelInfo, Number, StrictPart, parse_record, read_bytes, strict_json, write_whole
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, Snapshot, UsageError
@@ -437,9 +438,9 @@ def measure(
         loaded, other = load(resolved, device), load(compared, device)
         fingerprints = [whole_fingerprint(m, model_fingerprint(m.backbone)) for m in (loaded, other)]  # type: ignore[arg-type]
         media = _Media(folder, seed)
-        before = _environment(device)
         stack.enter_context(SnapshotStore.forbidden())
         stack.enter_context(_inference())
+        before = _environment(device)
         run = _Run(loaded, other, media, clock, mode, samples, device, hop_s, leaderboard, progress)
         try:
             run.measure()
@@ -771,7 +772,7 @@ def _threads(n: int) -> Iterator[None]:
 def _inference() -> Iterator[None]:
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32():
         yield
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from avbench.plan import SnapshotKey, key_rows
+from avbench.precision import exact_float32
 from avbench.protocol import Protocol
 from avbench.store import SnapshotStore
 from avbench.types import ClipRecord, NonFiniteError, SegmentRecord, Snapshot, StreamingHead, UsageError
@@ -88,7 +89,7 @@ def _replay_torch(head: Any, logits: np.ndarray, tokens: np.ndarray | None, time
     device = weight.device if weight is not None else torch.device("cpu")
     if isinstance(head, torch.nn.Module):
         head.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32():
         said, token = (None if a is None else torch.from_numpy(np.array(a)).to(device) for a in (logits, tokens))
         if hasattr(head, "replay"):
             return head.replay(said, token, times_s).float().cpu().numpy()

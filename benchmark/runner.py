@@ -29,6 +29,7 @@ import numpy as np
 from avbench.fingerprint import model_fingerprint
 from avbench.manifest import Manifest
 from avbench.plan import NO_STRETCH, Plan, SnapshotKey, keys_of, plan
+from avbench.precision import exact_float32
 from avbench.protocol import Protocol
 from avbench.store import SnapshotStore
 from avbench.ticks import frames, seconds
@@ -613,7 +614,8 @@ def _one_thread(models: Iterable[_Model]) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with exact_float32():
+            yield
     finally:
         torch.set_num_threads(before)
 

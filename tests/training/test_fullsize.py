@@ -407,6 +407,35 @@ def test_spectrograms_of_a_stretch_are_the_front_ends() -> None:
         assert blanked[:, 0, 10:20].std() < 1e-3
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_on_a_gpu_it_learns_and_continues(
+    autocast: torch.dtype | None,
+    manifest: Manifest,
+    start: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sums on a GPU need not be the same twice: the continued training is near the undisturbed one."""
+    monkeypatch.setattr(fullsize, "Data", Fixed)
+    recipe = replace(TINY, windows=2, gradient_windows=1, phase1_steps=4, epochs=8, batch=4, microbatch=4, lr=3e-3)
+    on: dict[str, Any] = {"device": "cuda", "autocast": autocast}
+    train(recipe, manifest, start, tmp_path / "whole", say=quiet, **on)
+    losses = [line["loss"] for line in log_of(tmp_path / "whole")]
+    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+
+    def kill(line: str) -> None:
+        if line.startswith("step 7/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, manifest, start, tmp_path / "cut", say=kill, **on)
+    train(recipe, manifest, start, tmp_path / "cut", say=quiet, **on)
+    again = [line["loss"] for line in log_of(tmp_path / "cut")]
+    assert len(again) == len(losses)
+    assert np.abs(np.subtract(losses, again)).max() < 0.05 * losses[0]
+
+
 @pytest.mark.slow
 def test_full_size_learns_real_and_made_clips_by_heart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The published size on two real clips and a made one: the loss falls from step to step. About ten CPU minutes."""
