@@ -62,8 +62,10 @@ def test_full_size_models_say_the_same(name: str) -> None:
     assert np.abs(found - expected).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", ["streamsync-trf", "synchformer"])
+# random weights amplify rounding some thousand times: bfloat16 leaves nothing of such a StreamSync's logits
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("streamsync-trf", "float16"), ("synchformer", "float16"), ("synchformer", "bfloat16")]
+)
 def test_lower_precision_is_near(name: str, dtype: str) -> None:
     exact = said(load_model(name, random_weights=0, device="cuda"), "cuda", 1)
     rough = said(load_model(name, random_weights=0, device="cuda", autocast=dtype), "cuda", 1)
@@ -129,11 +131,10 @@ def test_memory_that_runs_out_halves_the_batch(clicks: Path, tmp_path: Path) -> 
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(share)
         store = SnapshotStore(tmp_path / str(batch_size))
-        make = partial(_backbone, "sparsesync")
+        models = {"sparsesync": partial(_backbone, "sparsesync")}
+        how: dict[str, Any] = {"device": "cuda", "batch_size": batch_size, "open_clip": _Clip}
         try:
-            report = compute(
-                manifest, [streaming(3)], {"m": make}, store, device="cuda", batch_size=batch_size, open_clip=_Clip
-            )
+            report = compute(manifest, [streaming(iterations=3)], models, store, **how)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
         assert not report.failures
