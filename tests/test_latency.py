@@ -18,13 +18,11 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from avbench import latency
+from avbench import timing
 from avbench.latency import (
     SCHEMA_FILE,
-    Clock,
     LatencyRecord,
     json_schema_text,
-    measure,
     parse_latency,
     percentile_ms,
     read_latency,
@@ -32,6 +30,7 @@ from avbench.latency import (
     write_latency,
 )
 from avbench.store import SnapshotStore
+from avbench.timing import Clock, measure
 from avbench.types import AvbenchError, StoreError, UsageError
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
@@ -112,7 +111,7 @@ def net(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Encoded and decoded once for all tests: that is most of their cost."""
-    made = latency._Media(tmp_path_factory.mktemp("media"), 0)
+    made = timing._Media(tmp_path_factory.mktemp("media"), 0)
     made.windows = cache(made.windows)  # type: ignore[method-assign]
     return made
 
@@ -120,7 +119,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def made_up(net: Path, media: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LatencyRecord]]:
     """``made_up("Net", samples=...)``: measured on a clock that only the models move."""
-    monkeypatch.setattr(latency, "_Media", lambda folder, seed: media)
+    monkeypatch.setattr(timing, "_Media", lambda folder, seed: media)
 
     def run(name: str, head: str = "none", reference: str = "Net", **settings: Any) -> LatencyRecord:
         clock = Clock("made up", lambda: sys.modules["made_up_tick"].now)  # type: ignore[attr-defined]
@@ -356,7 +355,7 @@ def test_nothing_in_the_environment_names_the_machine() -> None:
     import getpass
     import platform
 
-    text = json.dumps(latency._environment("cpu"))
+    text = json.dumps(timing._environment("cpu"))
     for name in (platform.node(), str(Path.home())):
         assert name not in text
     assert f"/{getpass.getuser()}" not in text

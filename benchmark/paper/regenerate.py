@@ -181,8 +181,8 @@ def _latencies(samples: int, progress: Progress | None) -> Latencies:
     """One step of every model of Table 3 that looks at media, measured in this process, outside the store."""
     if not samples:
         return {}
-    from avbench.latency import measure
     from avbench.registry import resolve
+    from avbench.timing import measure
 
     models = [model for model, _ in TABLE3_ROWS.values() if resolve(model).load_backbone is not None]
     found = {}
