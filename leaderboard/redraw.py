@@ -206,13 +206,11 @@ def _mapped(make: Callable[[list[Cut]], list[str]], groups: list[list[Cut]], wor
 
 
 def _make_scene(cuts: list[Cut], media: Path) -> list[str]:
-    from avbench.data.media import encode_clip
-
     scene = cuts[0].scene()
     pictures, sound = np.stack(list(scene.frames())), scene.audio()
     for cut in cuts:
         picture, heard = cut_streams(cut, pictures, sound)
-        encode_clip(media / f"{cut.id}.mp4", picture, heard, **synthsync.ENCODING)  # type: ignore[arg-type]
+        synthsync.encode(media / f"{cut.id}.mp4", picture, heard)
     return [cut.id for cut in cuts]
 
 

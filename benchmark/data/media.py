@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avbench.data.boxes import edit_lists
+from avbench.data.sound import AAC_SAMPLES, SoundStream
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, MediaError, UsageError
 
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
     import av
 
 MAX_CLIP_S = 3600  # probing refuses longer files: a clip's sound is held in memory as a whole
-_AAC_SAMPLES = 1024
 _GRID_SLACK_PER_S = 2000  # 1/2000 s: containers with a 1 ms clock (mkv) round picture times by up to half of it
 _PICTURE_HOLE_S = 1  # a longer step between two pictures is damage, not a slow source
-_SOUND_HOLE_S = Fraction(1, 50)  # a longer hole (or jump back) in the sound is damage, not a jittery clock
 # playlists and scripts posing as media could otherwise make FFmpeg open other files or addresses
 _OPEN_OPTIONS = {"format_whitelist": "mp4,matroska,mpegts,avi", "protocol_whitelist": "file"}
 _DECLARED_SLACK_S = Fraction(1, 2)  # a file ending this much before its own declared duration is truncated
@@ -50,14 +49,16 @@ def encode_clip(
     preset: str = "veryfast",
     audio_bit_rate: int = 48_000,
     end_with_picture: bool = False,
+    mbtree: bool = False,
 ) -> None:
     """Write an mp4 clip: H.264 High at 25 fps (frame k at pts k/25 s exactly) and AAC-LC 16 kHz mono (no lag).
 
     ``frames``: (H, W, 3) uint8 RGB arrays, or one (T, H, W, 3) array; H and W even. ``audio``: (N,) float32 in [-1, 1];
     with ``end_with_picture`` what lasts longer than the frames is left out.
-    The same input gives the same bytes (one encoder thread: libx264's output depends on the thread count). The file
-    appears under ``path`` only when complete. ``UsageError`` for input of another shape; ``AvbenchError`` if the file
-    cannot be written.
+    The same input gives the same bytes: one encoder thread (libx264's output depends on the thread count), and no
+    ``mbtree`` (its vector code reads memory it never wrote: where frames are decoded while others are encoded, once in
+    some hundred clips the bytes depend on what the process did before). The file appears under ``path`` only when
+    complete. ``UsageError`` for input of another shape; ``AvbenchError`` if the file cannot be written.
     """
     import av
 
@@ -66,11 +67,13 @@ def encode_clip(
     if sound.ndim != 1 or not sound.size or not np.isfinite(sound).all():
         raise UsageError(f"{path.name}: audio must be (N,) finite samples with N > 0, not {np.shape(audio)}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # bf=0: the first picture has pts 0 and no edit list is needed; g=25: a seek never decodes more than one second
+    options = {"crf": str(crf), "preset": preset, "g": "25", "bf": "0", "mbtree": str(int(mbtree))}
     try:
         # the default movie clock of 1 ms would round the sound's length in the edit list to 16 samples
         clock = {"movie_timescale": str(SAMPLE_RATE_HZ)}
         with av.open(str(temporary), "w", format="mp4", options=clock) as container:
-            _encode(container, path.name, iter(frames), sound, crf, preset, audio_bit_rate, end_with_picture)
+            _encode(container, path.name, iter(frames), sound, options, audio_bit_rate, end_with_picture)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -85,8 +88,7 @@ def _encode(
     name: str,
     frames: Iterator[np.ndarray],
     sound: np.ndarray,
-    crf: int,
-    preset: str,
+    options: dict[str, str],
     bit_rate: int,
     end_with_picture: bool,
 ) -> None:
@@ -99,20 +101,18 @@ def _encode(
     if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
         raise UsageError(f"{name}: frames must be (H, W, 3) with even H and W, not {shape}")
 
-    # bf=0: the first picture has pts 0 and no edit list is needed; g=25: a seek never decodes more than one second
-    options = {"crf": str(crf), "preset": preset, "g": "25", "bf": "0"}
     video = container.add_stream("libx264", rate=FRAME_RATE_HZ, options=options)
     video.height, video.width = shape[:2]
     video.pix_fmt = "yuv420p"
     video.thread_count = 1
     voice = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono", bit_rate=bit_rate)
-    position, held = 0, _AAC_SAMPLES if end_with_picture else 0
+    position, held = 0, AAC_SAMPLES if end_with_picture else 0
 
     def write_sound(until: int) -> None:
         """Whole AAC packets up to sample ``until``: the two streams stay interleaved, memory stays bounded."""
         nonlocal position
         while position < min(until, sound.size):
-            piece = av.AudioFrame.from_ndarray(sound[None, position : position + _AAC_SAMPLES], "fltp", "mono")
+            piece = av.AudioFrame.from_ndarray(sound[None, position : position + AAC_SAMPLES], "fltp", "mono")
             piece.sample_rate, piece.pts, piece.time_base = SAMPLE_RATE_HZ, position, Fraction(1, SAMPLE_RATE_HZ)
             container.mux(voice.encode(piece))
             position += piece.samples
@@ -132,6 +132,13 @@ def _encode(
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    samples: np.ndarray  # (n_samples,) float32, 16 kHz
+    start_s: Fraction  # of the first decoded sample on the clip's clock (negative: before the picture)
+    patched: int  # native samples of short holes that were left silent
 
 
 class ClipReader:
@@ -180,7 +187,7 @@ class ClipReader:
         self._find_origin()
         assert self._origin is not None
         with self._open("audio") as (container, stream):
-            yield from _SoundStream(container, stream, self._origin, self._error)
+            yield from SoundStream(container, stream, self._origin, self._error)
 
     def pictures(self) -> Generator[av.VideoFrame]:
         """The decoded picture of every grid frame k, in order: what :meth:`frames` converts. A picture held over
@@ -280,7 +287,7 @@ class ClipReader:
             self._find_origin()
             assert self._origin is not None
             with self._open("audio") as (container, stream):
-                placed = _SoundStream(container, stream, self._origin, self._error)
+                placed = SoundStream(container, stream, self._origin, self._error)
                 samples = np.concatenate(list(placed))
             self._sound = _Sound(samples, placed.start_s, placed.patched)
         return self._sound
@@ -436,162 +443,6 @@ def _resized(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resized[0].permute(1, 2, 0).numpy()
 
 
-# -------------------------------------------------------------------------------------------------------------- sound
-
-
-@dataclass(frozen=True, slots=True)
-class _Sound:
-    samples: np.ndarray  # (n_samples,) float32, 16 kHz
-    start_s: Fraction  # of the first decoded sample on the clip's clock (negative: before the picture)
-    patched: int  # native samples of short holes that were left silent
-
-
-class _SoundStream:
-    """Decodes a sound stream, puts every sample where its pts says and yields 16 kHz mono from the clip's time 0 on.
-
-    Frames that follow each other within the rounding of the container's clock are kept seamless: rounding is measured
-    from the start of the seamless run, so it cannot add up to a drift. ``start_s``, ``patched`` and ``rate`` are
-    settled when the iteration is over.
-    """
-
-    def __init__(self, container: Any, stream: Any, origin: Fraction, error: Any) -> None:
-        self.container, self.stream, self.origin, self.error = container, stream, origin, error
-        self.start_s = Fraction(0)  # of the first decoded sample on the clip's clock (negative: before the picture)
-        self.patched = 0  # native samples of short holes that were left silent
-        self.rate = 0
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """(n,) float32 blocks."""
-        resample: _To16k | None = None
-        for native in self._native():
-            resample = resample or _To16k(self.rate)
-            yield from resample.feed(native)
-        assert resample is not None
-        yield from resample.end()
-
-    def _native(self) -> Iterator[np.ndarray]:
-        """(rate,) float32 blocks at the native rate; the last one is shorter.
-
-        The end is held back: a frame may begin up to 20 ms before the last one ended, and the container's declared end
-        may cut the padding of the last two packets off.
-        """
-        waiting, emitted, held = np.zeros(0, np.float32), 0, 0  # waiting[0] is native sample ``emitted``
-        end: int | None = None
-        for place, mono in self._placed():
-            if not held:
-                packet = self.stream.codec_context.frame_size or _AAC_SAMPLES
-                held = 2 * packet + int(_SOUND_HOLE_S * self.rate) + 2
-                self.start_s = Fraction(place, self.rate)
-            end = place + len(mono)
-            if end <= 0:
-                continue
-            if end - emitted > len(waiting):
-                waiting = np.concatenate([waiting, np.zeros(end - emitted - len(waiting), np.float32)])
-            low = max(place, 0)
-            waiting[low - emitted : end - emitted] = mono[low - place :]
-            while len(waiting) - held >= self.rate:
-                yield waiting[: self.rate]
-                waiting, emitted = waiting[self.rate :], emitted + self.rate
-        if end is None:
-            raise self.error("the sound stream holds no sound")
-        if end <= 0:
-            raise self.error("the sound ends before the picture begins")
-        end = min(end, max(_declared_end(self.stream, self.origin, self.rate, end), 1))
-        waiting = waiting[: end - emitted]
-        for begin in range(0, len(waiting), self.rate):
-            yield waiting[begin : begin + self.rate]
-
-    def _placed(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(native sample index on the clip's clock, mono samples) of every decoded frame."""
-        run_start, run_samples, end = Fraction(0), 0, 0
-        for frame in self.container.decode(self.stream):
-            rate = self.rate
-            at = f"{end / rate if rate else 0:.2f} s"
-            if frame.is_corrupt or frame.pts is None:
-                raise self.error(f"the sound is damaged at about {at}")
-            if rate and frame.sample_rate != rate:
-                raise self.error(f"the sample rate changes from {rate} to {frame.sample_rate} Hz at {at}")
-            mono = _mono(frame)
-            start = frame.pts * frame.time_base - self.origin
-            if not rate:
-                rate = self.rate = frame.sample_rate
-                run_start, end = start, round(start * rate)
-            step = start - (run_start + Fraction(run_samples, rate))
-            if abs(step) > frame.time_base + Fraction(1, rate):
-                if step < -_SOUND_HOLE_S:
-                    raise self.error(f"the sound jumps back by {-float(step):.3f} s at {at}")
-                place = round(start * rate)
-                if step > _SOUND_HOLE_S and place > 0:  # (mp4 without edit list: after the priming, before the picture)
-                    raise self.error(f"the sound has a hole of {float(step):.3f} s at {at}")
-                self.patched += max(0, place - max(end, 0))
-                run_start, run_samples, end = start, 0, place
-            yield end, mono
-            run_samples += len(mono)
-            end += len(mono)
-
-
-def _declared_end(stream: Any, origin: Fraction, rate: int, end: int) -> int:
-    """The container's own end of the sound, if it only cuts the encoder's padding of the last packets off."""
-    if stream.duration is None or stream.start_time is None:
-        return end
-    declared = round(((stream.start_time + stream.duration) * stream.time_base - origin) * rate)
-    packet = stream.codec_context.frame_size or _AAC_SAMPLES
-    return declared if end - 2 * packet < declared < end else end
-
-
-def _mono(frame: av.AudioFrame) -> np.ndarray:
-    """(samples,) float32 in [-1, 1]: the plain mean over channels, as in the published code."""
-    array: np.ndarray = frame.to_ndarray()
-    channels = frame.layout.nb_channels
-    if not frame.format.is_planar:
-        array = array.reshape(-1, channels).T
-    if array.dtype == np.uint8:
-        array = (array.astype(np.float32) - 128) / 128
-    elif array.dtype.kind == "i":
-        array = array.astype(np.float64) / 2 ** (8 * array.dtype.itemsize - 1)
-    return np.ascontiguousarray(array[0] if channels == 1 else array.mean(axis=0), dtype=np.float32)
-
-
-class _To16k:
-    """Resamples from sample 0 on (swr has no group delay); n samples become floor(n * 16000 / rate)."""
-
-    def __init__(self, rate: int) -> None:
-        from av import AudioResampler
-
-        self.rate = rate
-        self.fed = self.made = 0
-        same = rate == SAMPLE_RATE_HZ
-        self._resampler = None if same else AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
-
-    def feed(self, native: np.ndarray) -> Iterator[np.ndarray]:
-        """(m,) native samples, the next ones; yields the 16 kHz samples that are settled."""
-        if self._resampler is None:
-            yield native
-            return
-        import av
-
-        piece = av.AudioFrame.from_ndarray(np.ascontiguousarray(native)[None], "fltp", "mono")
-        piece.sample_rate, piece.pts, piece.time_base = self.rate, self.fed, Fraction(1, self.rate)
-        self.fed += len(native)
-        yield from self._up_to_length(self._resampler.resample(piece))
-
-    def end(self) -> Iterator[np.ndarray]:
-        """What was kept back, cut or filled up to the length."""
-        if self._resampler is None:
-            return
-        yield from self._up_to_length(self._resampler.resample(None))
-        missing = self.fed * SAMPLE_RATE_HZ // self.rate - self.made
-        if missing:  # the resampler may keep back the last fraction of a sample
-            yield np.zeros(missing, np.float32)
-
-    def _up_to_length(self, frames: list[av.AudioFrame]) -> Iterator[np.ndarray]:
-        for frame in frames:
-            samples = frame.to_ndarray()[0][: self.fed * SAMPLE_RATE_HZ // self.rate - self.made]
-            self.made += len(samples)
-            if len(samples):
-                yield samples
-
-
 # ------------------------------------------------------------------------------------------------------------ probing
 
 
@@ -721,7 +572,7 @@ def clock_doubt_ms(
     if codec != "aac" or not edits or first_packet_s is None or first_packet_s < 0:
         return (0.0, 0.0)
     edited = any(track["edits"] for track in edits["tracks"] if track["kind"] == "video")
-    return (0.0 if edited else round(1000 * max(video_start_s, 0.0), 3), round(1000 * _AAC_SAMPLES / rate, 3))
+    return (0.0 if edited else round(1000 * max(video_start_s, 0.0), 3), round(1000 * AAC_SAMPLES / rate, 3))
 
 
 def probe(path: Path, clip_id: str | None = None) -> MediaInfo:
