@@ -176,8 +176,8 @@ def make_clip(spec: ClipSpec, media: Path) -> str:
 
 
 def encode(path: Path, frames: Iterable[np.ndarray], audio: np.ndarray) -> None:
-    """``encode_clip`` as SynthSync was encoded from the first: without mbtree the published figures were of other clips.
-    (Its frames are not decoded meanwhile: made in 1, 2 or 3 processes, the clips come out the same.)"""
+    """``encode_clip`` as SynthSync always was: without mbtree these would be other clips than the published figures are
+    of. (Nothing is decoded meanwhile: made in 1, 2 or 3 processes they come out the same.)"""
     from avbench.data.media import encode_clip
 
     encode_clip(path, frames, audio, mbtree=True, **ENCODING)  # type: ignore[arg-type]
