@@ -598,14 +598,14 @@ def _inference(uses_torch: bool) -> Iterator[None]:
 
 def _run_here(setup: _Setup, tasks: Sequence[_Task], loaded: Mapping[str, SnapshotPredictor]) -> Generator[_Outcome]:
     models, store = setup.models(loaded), SnapshotStore(setup.store_root)
-    with _one_thread(models.values()):
+    with _same_everywhere(models.values()):
         for task in tasks:
             yield _run_clip(task, setup, models, store)
 
 
 @contextlib.contextmanager
-def _one_thread(models: Iterable[_Model]) -> Iterator[None]:
-    """The number of threads changes the last bits of sums; it must not depend on the machine or on ``workers``."""
+def _same_everywhere(models: Iterable[_Model]) -> Iterator[None]:
+    """One thread and no TF32: both change sums, and must depend neither on the machine nor on ``workers``."""
     if not any(model.uses_torch for model in models):
         yield
         return
@@ -687,7 +687,7 @@ def _worker(pipe: connection.Connection, setup: _Setup) -> None:
                     f"model {setup.names[fingerprint]} is another one each time it is made (unseeded weights?)"
                 )
         models, store = setup.models(loaded), SnapshotStore(setup.store_root)
-        with _one_thread(models.values()):
+        with _same_everywhere(models.values()):
             pipe.send("ready")
             while True:
                 pipe.send(_run_clip(inbox.get(), setup, models, store))

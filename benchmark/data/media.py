@@ -56,9 +56,9 @@ def encode_clip(
     ``frames``: (H, W, 3) uint8 RGB arrays, or one (T, H, W, 3) array; H and W even. ``audio``: (N,) float32 in [-1, 1];
     with ``end_with_picture`` what lasts longer than the frames is left out.
     The same input gives the same bytes: one encoder thread (libx264's output depends on the thread count), and no
-    ``mbtree`` (its vector code reads memory it never wrote: where frames are decoded while others are encoded, once in
-    some hundred clips the bytes depend on what the process did before). The file appears under ``path`` only when
-    complete. ``UsageError`` for input of another shape; ``AvbenchError`` if the file cannot be written.
+    ``mbtree``: with it (and x264's vector code) some clips' bytes depend on what the process did before, where frames
+    are decoded while others are encoded. The file appears under ``path`` only when complete. ``UsageError`` for input
+    of another shape; ``AvbenchError`` if the file cannot be written.
     """
     import av
 
