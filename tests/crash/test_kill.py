@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ SLEEP_S = 0.002  # a second or so for the whole run, so that kills fall everywhe
 
 def start(store: Path, predictions: Path, workers: int = 1, sleep_s: float = SLEEP_S) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(TOY), str(store), str(predictions), str(workers), str(sleep_s)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    # whoever runs the tests in the background has SIGINT ignored, and children inherit that
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heed)
 
 
 def files(store: Path) -> dict[str, bytes]:
