@@ -46,7 +46,8 @@ def _fullsize(args: argparse.Namespace) -> int:
 
     from avbench.baselines.checkpoints import load_weights
     from avbench.manifest import read_manifest
-    from avbench.training.fullsize import RECIPES, train
+    from avbench.training.fullsize.loop import train
+    from avbench.training.fullsize.recipe import RECIPES
     from avbench.types import UsageError
 
     if args.list:

@@ -26,20 +26,21 @@ from avbench.data.from_files import manifest_from_files
 from avbench.data.media import encode_clip
 from avbench.doctor import click_and_flash
 from avbench.manifest import Manifest, read_manifest
-from avbench.training import fullsize
-from avbench.training.fullsize import (
-    RECIPES,
-    Data,
-    FullSizeRecipe,
-    Plan,
+from avbench.training.fullsize import loop
+from avbench.training.fullsize.data import Example, TrainingStreams, ValidationStreams, spectrograms
+from avbench.training.fullsize.loop import train
+from avbench.training.fullsize.model import (
+    Eyes,
     new_model,
     new_parts,
-    spectrograms,
+    set_mode,
     start_from,
     stream_loss,
+    streams,
     targets,
-    train,
 )
+from avbench.training.fullsize.plan import Plan
+from avbench.training.fullsize.recipe import RECIPES, FullSizeRecipe
 from avbench.types import AvbenchError, MediaError, UsageError
 
 SIZE: dict[str, Any] = {"width": 1 / 8, "dim": 64, "heads": 2, "layers": 1}
@@ -213,17 +214,17 @@ def test_phase_2_moves_everything(norm: str, manifest: Manifest, start: dict[str
     assert all(torch.equal(after[k], start[k]) for k in means) == (norm == "frozen")
 
 
-class Fixed(Data):
+class Fixed(TrainingStreams):
     """The manifest's own offset every time, without augmentation: there is something to learn by heart."""
 
-    def draw(self, index: int, rng: np.random.Generator) -> fullsize.Example:
-        return self.validation(index)
+    def draw(self, index: int, rng: np.random.Generator) -> Example:
+        return ValidationStreams(self.manifest, self.recipe)[index]
 
 
 def test_it_learns_the_streams_by_heart(
     manifest: Manifest, start: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fullsize, "Data", Fixed)
+    monkeypatch.setattr(loop, "TrainingStreams", Fixed)
     recipe = replace(TINY, windows=2, gradient_windows=1, phase1_steps=4, epochs=8, batch=4, microbatch=4, lr=3e-3)
     train(recipe, manifest, start, tmp_path, say=quiet)
     losses = [line["loss"] for line in log_of(tmp_path)]
@@ -239,6 +240,16 @@ def test_validation_counts_every_segment_once(manifest: Manifest, start: dict[st
     assert 0 <= validation["validation"]["acc"] <= validation["validation"]["acc_tol1"] <= 1
 
 
+def test_validation_says_what_is_too_short(manifest: Manifest, start: dict[str, Tensor], tmp_path: Path) -> None:
+    recipe, said = replace(TINY, phase1_steps=1, epochs=0), []
+    cut = replace(manifest.segments[0], id="late", start=manifest.clips[manifest.segments[0].clip_id].duration - 640)
+    late = replace(manifest, segments=(*manifest.segments[:2], cut))
+    train(recipe, manifest, start, tmp_path, valid=late, say=said.append)
+    assert "validation sees 2 of 3 segments: others are short" in said
+    with pytest.raises(UsageError, match=r"no segment of .* holds 3 windows of 0\.4 s to validate on"):
+        train(recipe, manifest, start, tmp_path, valid=replace(manifest, segments=(cut,)), say=quiet)
+
+
 def test_sparsesync_alone(manifest: Manifest, start: dict[str, Tensor], tmp_path: Path) -> None:
     recipe = replace(TINY, head="none", windows=1, gradient_windows=1, phase1_steps=0)
     path = train(recipe, manifest, start, tmp_path, say=quiet)
@@ -249,14 +260,14 @@ def test_sparsesync_alone(manifest: Manifest, start: dict[str, Tensor], tmp_path
 def test_mixed_precision_is_near(manifest: Manifest, start: dict[str, Tensor]) -> None:
     model = new_model(TINY)
     new = start_from(model, TINY, start)
-    fullsize.set_mode(model, TINY, 2, new)
+    set_mode(model, TINY, 2, new)
     model.eval()  # without dropout
-    example = Data(manifest, TINY).draw(0, np.random.default_rng(0))
+    example = TrainingStreams(manifest, TINY).draw(0, np.random.default_rng(0))
     both = []
     for dtype in (None, torch.bfloat16):
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
-            eyes = fullsize._Eyes(model, fast=True)
-            snapshot, streaming = fullsize.streams(model, eyes, [example], TINY, range(1, 2), 2)
+            eyes = Eyes(model, fast=True)
+            snapshot, streaming = streams(model, eyes, [example], TINY, range(1, 2), 2)
         assert streaming is not None
         both.append(torch.cat([snapshot, streaming]).float().detach())
     assert not torch.equal(*both)
@@ -291,20 +302,20 @@ def test_a_clip_that_cannot_be_read_stops_the_training(
 
 
 def test_streams_that_do_not_fit_are_named(manifest: Manifest) -> None:
-    data = Data(manifest, TINY)
+    data = TrainingStreams(manifest, TINY)
     assert len(data.items) == len(manifest.segments) == 4
     long = replace(TINY, windows=20, gradient_windows=1)  # 8.88 s and 2 s on either side, from 3 s of 14 s
-    assert len(Data(manifest, long).items) == 4
+    assert len(TrainingStreams(manifest, long).items) == 4
     with pytest.raises(UsageError, match=r"no stream for 24 windows.*segment one-0"):
-        Data(manifest, replace(long, windows=24))
-    free = Data(manifest, replace(long, starts="free", windows=24))
+        TrainingStreams(manifest, replace(long, windows=24))
+    free = TrainingStreams(manifest, replace(long, starts="free", windows=24))
     assert [item.start for item in free.items] == [None, None]
 
 
 def test_offsets_are_drawn_anew_and_say_where_the_sound_comes_from(manifest: Manifest) -> None:
     """The label is checked against the media themselves: clicks and flashes coincide where the offset is undone."""
     recipe = replace(TINY, windows=12, gradient_windows=1, augment=False, starts="free")
-    data = Data(manifest, recipe)
+    data = TrainingStreams(manifest, recipe)
     labels = []
     for number in range(6):
         rng = np.random.default_rng(number)
@@ -417,7 +428,7 @@ def test_on_a_gpu_it_learns_and_continues(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Sums on a GPU need not be the same twice: the continued training is near the undisturbed one."""
-    monkeypatch.setattr(fullsize, "Data", Fixed)
+    monkeypatch.setattr(loop, "TrainingStreams", Fixed)
     recipe = replace(TINY, windows=2, gradient_windows=1, phase1_steps=4, epochs=8, batch=4, microbatch=4, lr=3e-3)
     on: dict[str, Any] = {"device": "cuda", "autocast": autocast}
     train(recipe, manifest, start, tmp_path / "whole", say=quiet, **on)
@@ -453,7 +464,7 @@ def test_full_size_learns_real_and_made_clips_by_heart(tmp_path: Path, monkeypat
     assert len(manifest.segments) == 3
     recipe = FullSizeRecipe(windows=2, gradient_windows=1, phase1_steps=1, epochs=4, batch=3, lr=1e-4)
     recipe = replace(recipe, augment=False, starts="free", checkpoint_every=2)
-    monkeypatch.setattr(fullsize, "Data", Fixed)
+    monkeypatch.setattr(loop, "TrainingStreams", Fixed)
 
     start = drawn_weights(SparseSync().state_dict(), 0)
     train(recipe, manifest, start, tmp_path / "out", say=lambda line: print(line, flush=True))

@@ -1,0 +1,162 @@
+"""The streams that a recipe can draw from a manifest: decoded, cut, augmented, made into spectrograms."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avbench.baselines import frontends
+from avbench.data.media import ClipReader, media_sha256
+from avbench.manifest import Manifest
+from avbench.ticks import TICKS_PER_FRAME, Tick, seconds, ticks
+from avbench.training import augment
+from avbench.training.fullsize.recipe import FullSizeRecipe
+from avbench.types import ClipRecord, FrontEnd, MediaError, OffsetGrid, UsageError
+
+GRID = OffsetGrid()
+MAX_OFFSET = ticks(GRID.max_offset_s)
+
+
+class Item(NamedTuple):
+    """A stream that can be drawn: with ``start`` (ticks), or anywhere in the clip."""
+
+    clip: ClipRecord
+    start: Tick | None
+
+
+class Pinned(NamedTuple):
+    """A stream with its place (ticks), its offset (ticks) and the offset's class."""
+
+    clip: ClipRecord
+    start: Tick
+    offset: Tick
+    label: int
+
+
+class Example(NamedTuple):
+    video: Tensor  # (T, 3, crop, crop) uint8: the whole stretch
+    sound: Tensor  # (H, 1, 257, columns) float32: the windows' spectrograms
+    label: int
+
+
+class _Streams:
+    """Examples of one manifest; each clip's file is checked against the manifest once."""
+
+    def __init__(self, manifest: Manifest, recipe: FullSizeRecipe) -> None:
+        self.manifest, self.recipe = manifest, recipe
+        self._checked: set[str] = set()
+
+    def example(self, stream: Pinned, rng: np.random.Generator | None) -> Example:
+        """The stream's pictures and sounds; with ``rng`` augmented, else the centre crop. ``MediaError``."""
+        clip, start, offset, label = stream
+        recipe = self.recipe
+        path = self.manifest.clip_path(clip)
+        if clip.id not in self._checked:
+            if media_sha256(path) != clip.sha256:
+                raise MediaError(clip.id, f"{path} is not the file that the manifest pins (other sha256)")
+            self._checked.add(clip.id)
+        reader = ClipReader(path, clip)
+        wave = torch.from_numpy(reader.audio()[start + offset : start + offset + recipe.stretch].copy())
+        first, n = start // TICKS_PER_FRAME, recipe.stretch // TICKS_PER_FRAME
+        grid = reader.frames(FrontEnd(size=recipe.short_side, fit="short"))
+        try:
+            video = torch.from_numpy(np.stack([arrays[0] for arrays in islice(grid, first, first + n)]))
+        finally:
+            grid.close()
+        if min(video.shape[2:]) < recipe.crop:
+            raise UsageError(f"short_side {recipe.short_side} is below the crop of {recipe.crop}")
+        blank = slice(0, 0), slice(0, 0)
+        if rng is None:
+            video = augment.centre(video, recipe.crop)
+        else:
+            video = augment.picture(video, recipe.crop, rng)
+            wave = augment.sound(wave, rng)
+            blank = augment.masks(rng, 257, recipe.stretch // 128 + 1)
+        return Example(video.contiguous(), spectrograms(wave, recipe, *blank), label)
+
+
+class TrainingStreams(_Streams):
+    """Streams that are drawn. ``left_out``: what is too short for the recipe, each with its reason, in words.
+
+    ``UsageError`` if nothing is left.
+    """
+
+    def __init__(self, manifest: Manifest, recipe: FullSizeRecipe) -> None:
+        super().__init__(manifest, recipe)
+        self.items: list[Item] = []
+        self.left_out: list[str] = []
+        length = seconds(recipe.stretch)
+        if recipe.starts == "free":
+            for clip in manifest.clips.values():
+                if clip.duration >= recipe.stretch + MAX_OFFSET:
+                    self.items.append(Item(clip, None))
+                else:
+                    self.left_out.append(f"clip {clip.id}: {seconds(clip.duration):g} s hold no {length:g} s +- 2 s")
+        else:
+            for segment in manifest.segments:
+                clip = manifest.clips[segment.clip_id]
+                if segment.start >= MAX_OFFSET and segment.start + recipe.stretch + MAX_OFFSET <= clip.duration:
+                    self.items.append(Item(clip, segment.start))
+                else:
+                    self.left_out.append(
+                        f"segment {segment.id}: {length:g} s +- 2 s of sound from {seconds(segment.start):g} s do not "
+                        f"fit into {seconds(clip.duration):g} s"
+                    )
+        if not self.items:
+            why = f" ({self.left_out[0]})" if self.left_out else ""
+            raise UsageError(f"{manifest.name} has no stream for {recipe.windows} windows of {recipe.hop_s:g} s{why}")
+
+    def draw(self, index: int, rng: np.random.Generator) -> Example:
+        """One stream with a fresh offset, uniform in +-2 s, and fresh augmentation. ``MediaError``."""
+        item, recipe = self.items[index], self.recipe
+        offset_s = round(float(rng.uniform(-GRID.max_offset_s, GRID.max_offset_s)), 2)
+        offset, start = ticks(offset_s), item.start
+        if start is None:
+            first = -(-max(0, -offset) // TICKS_PER_FRAME)
+            last = (item.clip.duration - recipe.stretch - max(0, offset)) // TICKS_PER_FRAME
+            start = int(rng.integers(first, last + 1)) * TICKS_PER_FRAME
+        stream = Pinned(item.clip, start, offset, GRID.class_of(offset_s))
+        return self.example(stream, rng if recipe.augment else None)
+
+
+class ValidationStreams(_Streams):
+    """The segments that hold the recipe's windows, with their own offsets. ``UsageError`` if none does."""
+
+    def __init__(self, manifest: Manifest, recipe: FullSizeRecipe) -> None:
+        super().__init__(manifest, recipe)
+        self.items: list[Pinned] = []
+        for segment in manifest.segments:
+            clip, end = manifest.clips[segment.clip_id], segment.start + recipe.stretch
+            if segment.start + segment.offset >= 0 and max(end, end + segment.offset) <= clip.duration:
+                self.items.append(Pinned(clip, segment.start, segment.offset, segment.offset_class))
+        if not self.items:
+            raise UsageError(
+                f"no segment of {manifest.name} holds {recipe.windows} windows of {recipe.hop_s:g} s to validate on"
+            )
+
+    def __getitem__(self, number: int) -> Example:
+        return self.example(self.items[number], None)
+
+
+def spectrograms(
+    wave: Tensor, recipe: FullSizeRecipe, frequencies: slice = slice(0, 0), columns: slice = slice(0, 0)
+) -> Tensor:
+    """(N,) samples of a stretch -> (H, 1, 257, columns), standardised over each window or over the stretch.
+
+    ``frequencies`` and ``columns`` (of the stretch) are blanked after the logarithm, before the standardisation.
+    """
+    hop, window = recipe.hop // 128, recipe.window // 128
+    if recipe.spectrogram == "stretch":
+        spectrum = frontends.log_spectrogram(wave)
+        spectrum[frequencies], spectrum[:, columns] = 0, 0
+        spectrum = frontends.standardise(spectrum)
+        return torch.stack([spectrum[None, :, i * hop : i * hop + window] for i in range(recipe.windows)])
+    spectrum = frontends.log_spectrogram(wave.unfold(0, recipe.window, recipe.hop))
+    spectrum[:, frequencies] = 0
+    for i in range(recipe.windows):
+        spectrum[i, :, max(columns.start - i * hop, 0) : max(columns.stop - i * hop, 0)] = 0
+    return frontends.standardise(spectrum)[:, None]

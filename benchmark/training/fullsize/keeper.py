@@ -1,0 +1,117 @@
+"""What a training leaves on disk: checkpoint and log on the way, weights with their card at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from avbench import __version__
+from avbench.atomic import atomic_write_bytes
+from avbench.baselines.sparsesync import SparseSync
+from avbench.manifest import Manifest
+from avbench.training.fullsize.recipe import FullSizeRecipe
+from avbench.types import AvbenchError, UsageError
+
+
+def identity_of(
+    recipe: FullSizeRecipe, manifest: Manifest, start: Mapping[str, Tensor], autocast: torch.dtype | None
+) -> str:
+    """What a checkpoint must have been made of to be continued. How many processes compute it may change."""
+    digest = hashlib.sha256()
+    for key in sorted(start):
+        digest.update(key.encode() + start[key].detach().cpu().contiguous().numpy().tobytes())
+    parts = {"recipe": asdict(recipe), "data": manifest.sha256, "start": digest.hexdigest(), "autocast": str(autocast)}
+    return json.dumps(parts, sort_keys=True)
+
+
+class Keeper:
+    """Checkpoint and log of one training. Only the first process writes; a kill leaves the previous checkpoint."""
+
+    def __init__(self, out: Path, name: str, identity: str, rank: int) -> None:
+        self.path, self.log_path = out / f"{name}.checkpoint.safetensors", out / f"{name}.log.jsonl"
+        self.identity, self.rank = identity, rank
+        self.log: list[dict[str, Any]] = []
+
+    def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        """Puts the checkpoint into both and returns its step; 0 if there is none."""
+        if not self.path.exists():
+            return 0
+        try:
+            with safe_open(str(self.path), framework="pt") as file:
+                about = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        except Exception as error:  # safetensors raises its own kind for damaged files
+            raise AvbenchError(f"{self.path} is damaged: {str(error)[:120]}; delete it to start again") from error
+        if about.get("identity") != self.identity:
+            raise UsageError(
+                f"{self.path} belongs to a training with another recipe, data or start: "
+                "choose another folder, or delete it to start again"
+            )
+        model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, entry = key.split(".")
+                state.setdefault(int(index), {})[entry] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        step = int(about["step"])
+        if self.log_path.exists():
+            lines = [json.loads(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
+            self.log = [line for line in lines if line["step"] <= step]
+        return step
+
+    def note(self, line: dict[str, Any]) -> None:
+        self.log.append(line)
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        if self.rank:
+            return
+        tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()}
+        for index, entries in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
+        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        text = "".join(json.dumps(line) + "\n" for line in self.log)
+        try:
+            # the log first: lines beyond the checkpoint's step are dropped on resuming
+            atomic_write_bytes(self.log_path, text.encode())
+            atomic_write_bytes(self.path, save(tensors, {"identity": self.identity, "step": str(step)}))
+        except OSError as error:
+            raise AvbenchError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+
+def export(path: Path, model: SparseSync, recipe: FullSizeRecipe, identity: str, keeper: Keeper) -> None:
+    """The weights under the published names, float32, and a card that ``avbench weights verify`` understands."""
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    family = "sparsesync" if recipe.head == "none" else f"streamsync-{recipe.head}"
+    data = save(tensors, {"family": family})
+    told = json.loads(identity)
+    card = {
+        "schema": 1,
+        "family": family,
+        "n_classes": len(tensors["transformer.off_head.weight"]),
+        "source": {"file": path.name, "md5": None, "url": None},
+        "published_as": None,
+        "id": None,
+        "trained_on": f"manifest {told['data'][:12]}",
+        "audio_lead_trim_samples": 0,
+        "changes": [],
+        "n_tensors": len(tensors),
+        "n_parameters": sum(t.numel() for t in tensors.values() if t.is_floating_point()),
+        "about": {"training": told, "avbench": __version__, "torch": torch.__version__},
+        "log": keeper.log[-1:],
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    try:
+        atomic_write_bytes(path, data)
+        atomic_write_bytes(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+    except OSError as error:
+        raise AvbenchError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,152 @@
+"""The model in training: its new parts over SparseSync weights, what is frozen, the pass over a batch, the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from avbench.baselines import frontends
+from avbench.baselines.blocks import neighbour_smoothed
+from avbench.baselines.checkpoints import fit, renamed
+from avbench.baselines.resnet import ResNet18, fast_resnet
+from avbench.baselines.s3d import S3D, FastS3D
+from avbench.baselines.sparsesync import SparseSync
+from avbench.baselines.streamsync import StreamingLSTM, StreamSync
+from avbench.ticks import TICKS_PER_FRAME
+from avbench.training.fullsize.data import Example
+from avbench.training.fullsize.recipe import FullSizeRecipe
+from avbench.types import AvbenchError
+
+
+def new_model(recipe: FullSizeRecipe) -> SparseSync:
+    """A StreamSync (or, with head "none", a SparseSync) with random weights, drawn from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    return SparseSync(**recipe.size) if recipe.head == "none" else StreamSync(recipe.head, **recipe.size)
+
+
+def new_parts(recipe: FullSizeRecipe) -> list[str]:
+    """Names of the entries StreamSync has and SparseSync has not: 63 with the transformer head."""
+    with torch.device("meta"):
+        old = SparseSync(**recipe.size).state_dict()
+        return [name for name in new_model(recipe).state_dict() if name not in old]
+
+
+def start_from(model: SparseSync, recipe: FullSizeRecipe, weights: Mapping[str, Tensor]) -> list[str]:
+    """Puts SparseSync weights into ``model``; what remains as it was is exactly ``new_parts``, which is returned.
+
+    ``AvbenchError`` that lists missing, unexpected and misshapen entries if they are not exactly a SparseSync's.
+    """
+    with torch.device("meta"):
+        template = SparseSync(**recipe.size).state_dict()
+    fitted, _ = fit(renamed(weights)[0], template, "SparseSync, which this training starts from")
+    missing, unexpected = model.load_state_dict(fitted, strict=False)
+    new = new_parts(recipe)
+    if sorted(missing) != sorted(new) or unexpected:  # fit() has checked the weights: only a bug leads here
+        raise AvbenchError(f"{len(missing)} entries have no weights, {len(new)} are new")
+    return new
+
+
+def set_mode(model: SparseSync, recipe: FullSizeRecipe, phase: int, new: list[str]) -> None:
+    """Dropout on; BatchNorm as the recipe wants it; in phase 1 only the ``new`` parts want a gradient."""
+    model.train()
+    moving = recipe.phase1_norm == "drifting" if phase == 1 else recipe.phase2_norm == "batch"
+    model.vfeat_extractor.train(moving)  # neither encoder has any dropout: this is BatchNorm alone
+    model.afeat_extractor.train(moving)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(phase == 2 or name in new)
+
+
+class Eyes:
+    """The two encoders where no gradient is wanted: fast copies on a CPU, as they are elsewhere."""
+
+    def __init__(self, model: SparseSync, fast: bool) -> None:
+        self.model = model
+        trunk, ear = model.vfeat_extractor, model.afeat_extractor
+        assert isinstance(trunk, S3D)
+        self.trunk = FastS3D(trunk) if fast else trunk
+        self.ear: ResNet18 = fast_resnet(ear) if fast else ear
+
+    def __call__(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self.model.v_bridge(self.trunk(video)), self.ear(audio)
+
+
+def _seen_with_gradient(model: SparseSync, video: Tensor, recompute: bool) -> Tensor:
+    """The picture encoder, its activations computed anew part by part on the way back: a quarter of the memory."""
+    assert isinstance(model.vfeat_extractor, S3D)
+    x = video.transpose(1, 2)
+    for part in model.vfeat_extractor.base:
+        x = checkpoint(part, x, use_reentrant=False, preserve_rng_state=False) if recompute else part(x)
+    return model.v_bridge(x.transpose(1, 2))
+
+
+def streams(
+    model: SparseSync, eyes: Eyes, examples: list[Example], recipe: FullSizeRecipe, with_gradient: range, phase: int
+) -> tuple[Tensor, Tensor | None]:
+    """Snapshot logits (N, H, C) and streaming logits (N, H, C), or None without a head.
+
+    ``with_gradient``: windows through which the encoders and the fusion get a gradient. In phase 1 the fusion of every
+    window carries one (to PASS, which lies in it), the encoders none. ``phase`` 0: no gradient at all.
+    """
+    device = model.transformer.off_head.weight.device
+    logits, tokens = [], []
+    recompute = not model.vfeat_extractor.training  # a second pass would count twice in BatchNorm's statistics
+    span, hop = recipe.window // TICKS_PER_FRAME, recipe.hop // TICKS_PER_FRAME
+    for i in range(recipe.windows):
+        raw = torch.stack([e.video[i * hop : i * hop + span] for e in examples]).to(device)
+        video, audio = frontends.normalise_video(raw), torch.stack([e.sound[i] for e in examples]).to(device)
+        if recipe.half_inputs:
+            video, audio = video.half().float(), audio.half().float()
+        if i in with_gradient:
+            seen, heard = _seen_with_gradient(model, video, recompute), model.afeat_extractor(audio)
+        else:
+            seen, heard = eyes(video, audio)
+        with torch.set_grad_enabled(phase == 1 or i in with_gradient):
+            sequence = model.transformer.sequence(seen, heard)
+        if isinstance(model, StreamSync):
+            snapshot = model.transformer.read(sequence)
+            tokens.append(snapshot.token)
+            logits.append(snapshot.logits)
+        else:
+            logits.append(model.transformer.off_head(sequence[:, 0]))
+    if not isinstance(model, StreamSync):
+        return torch.stack(logits, dim=1), None
+    history = torch.stack(tokens, dim=1)
+    if isinstance(model.streaming_head, StreamingLSTM):
+        streaming = model.streaming_head(history)[0]
+    else:
+        head = model.streaming_head
+        streaming = torch.stack([head(history[:, : i + 1].flip(1)) for i in range(recipe.windows)], dim=1)
+    return torch.stack(logits, dim=1), streaming
+
+
+def targets(labels: Tensor, recipe: FullSizeRecipe, n_classes: int) -> Tensor:
+    """(N,) classes -> (N, n_classes) smoothed probabilities."""
+    if recipe.smoothing_over == "neighbours":
+        return neighbour_smoothed(labels, n_classes, recipe.smoothing)
+    return F.one_hot(labels, n_classes) * (1 - recipe.smoothing) + recipe.smoothing / n_classes
+
+
+def stream_loss(snapshot: Tensor, streaming: Tensor | None, target: Tensor, recipe: FullSizeRecipe) -> Tensor:
+    """(N, H, C) logits of both kinds, (N, C) targets -> (N,): the weighted mean over the windows.
+
+    alpha x snapshot + beta x streaming; with ``early_windows`` "snapshot" the first K - 1 windows have the first term
+    only. Divided by the weights that were used.
+    """
+    n, h = snapshot.shape[:2]
+
+    def entropy(logits: Tensor) -> Tensor:
+        wanted = target[:, None].expand(-1, h, -1).flatten(0, 1)
+        return F.cross_entropy(logits.flatten(0, 1).float(), wanted.float(), reduction="none").view(n, h)
+
+    if streaming is None:
+        return entropy(snapshot).mean(1)
+    weight = torch.full((h,), recipe.streaming_weight, device=snapshot.device)
+    if recipe.early_windows == "snapshot":
+        weight[: recipe.gradient_windows - 1] = 0
+    total = recipe.snapshot_weight * entropy(snapshot) + weight * entropy(streaming)
+    return total.sum(1) / (recipe.snapshot_weight * h + weight.sum())
