@@ -150,7 +150,8 @@ def _shifts() -> Iterator[Finding]:
 
 def _shifted_manifest(folder: Path) -> tuple[Any, dict[str, float]]:
     """A manifest over click-and-flash clips in ``folder``, and the true offset of every segment in seconds."""
-    from avbench.data.media import encode_clip, media_sha256
+    from avbench.data.encode import encode_clip
+    from avbench.data.media import media_sha256
     from avbench.manifest import Manifest
 
     clips: dict[str, ClipRecord] = {}

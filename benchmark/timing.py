@@ -116,7 +116,7 @@ class _Media:
             self.files.append(self._write(f"window{i}", frames[first:last], part))
 
     def _write(self, name: str, frames: list[np.ndarray], sound: np.ndarray) -> ClipRecord:
-        from avbench.data.media import encode_clip
+        from avbench.data.encode import encode_clip
 
         path = self.folder / f"{name}.mp4"
         encode_clip(path, frames, sound)

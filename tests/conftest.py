@@ -16,7 +16,8 @@ import pytest
 from hypothesis import settings
 
 from avbench.cli import main
-from avbench.data.media import encode_clip, media_sha256
+from avbench.data.encode import encode_clip
+from avbench.data.media import media_sha256
 from avbench.doctor import click_and_flash
 from avbench.manifest import Manifest, write_manifest
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, ticks

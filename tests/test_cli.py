@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from avbench.cli import main
-from avbench.data.media import encode_clip, media_sha256
+from avbench.data.encode import encode_clip
+from avbench.data.media import media_sha256
 from avbench.doctor import click_and_flash
 from avbench.manifest import Manifest, read_manifest, write_manifest
 from avbench.metrics import METRICS, score

@@ -454,7 +454,8 @@ def test_results_of_a_reused_output_buffer_are_copied(tmp_path: Path) -> None:
 
 
 def test_real_media(tmp_path: Path) -> None:
-    from avbench.data.media import encode_clip, media_sha256
+    from avbench.data.encode import encode_clip
+    from avbench.data.media import media_sha256
 
     rng = np.random.default_rng(0)
     clips, segments = {}, []

@@ -20,7 +20,8 @@ from published_files import build_small, publish
 from avbench import weights
 from avbench.baselines import checkpoints, published, verifying
 from avbench.baselines.checkpoints import drawn_weights
-from avbench.data.media import encode_clip, media_sha256
+from avbench.data.encode import encode_clip
+from avbench.data.media import media_sha256
 from avbench.doctor import click_and_flash
 from avbench.manifest import Manifest, write_manifest
 from avbench.results import read_predictions

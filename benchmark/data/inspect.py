@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from avbench.data.media import media_sha256, probe
+from avbench.data.media import media_sha256
+from avbench.data.probing import probe
 from avbench.manifest import Manifest, check
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
 from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words

@@ -178,7 +178,7 @@ def make_clip(spec: ClipSpec, media: Path) -> str:
 def encode(path: Path, frames: Iterable[np.ndarray], audio: np.ndarray) -> None:
     """``encode_clip`` as SynthSync always was: without mbtree these would be other clips than the published figures are
     of. (Nothing is decoded meanwhile: made in 1, 2 or 3 processes they come out the same.)"""
-    from avbench.data.media import encode_clip
+    from avbench.data.encode import encode_clip
 
     encode_clip(path, frames, audio, mbtree=True, **ENCODING)  # type: ignore[arg-type]
 

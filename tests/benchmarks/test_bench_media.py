@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from avbench.data.media import ClipReader, encode_clip
+from avbench.data.encode import encode_clip
+from avbench.data.media import ClipReader
 from avbench.types import FrontEnd
 
 N_FRAMES = 200

@@ -25,7 +25,7 @@ from avbench.data.annotate import (
     label,
     loudness,
 )
-from avbench.data.media import encode_clip
+from avbench.data.encode import encode_clip
 from avbench.data.scenes import Scene
 from avbench.types import SegmentRecord, UsageError
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from stamps import noise, stamp, write_media
 
 from avbench.data.boxes import edit_lists
-from avbench.data.media import encode_clip, probe, read_header
+from avbench.data.encode import encode_clip
+from avbench.data.probing import probe, read_header
 
 
 def test_the_priming_of_an_own_clip_is_in_its_edit_list(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stamps import HEIGHT, RAW, WIDTH, index_of, indices, lag_of, noise, stamp, write_media
 
-from avbench.data.media import ClipReader, MediaInfo, encode_clip, media_sha256, probe
+from avbench.data.encode import encode_clip
+from avbench.data.media import ClipReader, media_sha256
+from avbench.data.probing import MediaInfo, probe
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, MediaError, UsageError
 
 

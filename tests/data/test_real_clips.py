@@ -9,7 +9,8 @@ import pytest
 
 from avbench.data.from_files import manifest_from_files
 from avbench.data.inspect import verify
-from avbench.data.media import ClipReader, probe
+from avbench.data.media import ClipReader
+from avbench.data.probing import probe
 from avbench.manifest import read_manifest
 from avbench.protocol import streaming
 from avbench.types import FrontEnd

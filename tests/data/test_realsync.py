@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avbench.data.media import encode_clip, media_sha256, probe
+from avbench.data.encode import encode_clip
+from avbench.data.media import media_sha256
+from avbench.data.probing import probe
 from avbench.data.realsync import _realsync_entry, measure, read_lists, support
 from avbench.doctor import click_and_flash
 from avbench.manifest import read_manifest

@@ -22,8 +22,8 @@ from avbench.baselines import frontends
 from avbench.baselines.checkpoints import drawn_weights, verify
 from avbench.baselines.sparsesync import SparseSync
 from avbench.baselines.streamsync import StreamSync
+from avbench.data.encode import encode_clip
 from avbench.data.from_files import manifest_from_files
-from avbench.data.media import encode_clip
 from avbench.doctor import click_and_flash
 from avbench.manifest import Manifest, read_manifest
 from avbench.training.fullsize import loop

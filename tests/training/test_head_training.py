@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from avbench.baselines.heads import card_of, load_head
-from avbench.data.media import encode_clip, media_sha256
+from avbench.data.encode import encode_clip
+from avbench.data.media import media_sha256
 from avbench.doctor import click_and_flash
 from avbench.manifest import Manifest, read_manifest, write_manifest
 from avbench.results import read_run

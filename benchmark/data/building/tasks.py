@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from avbench.data.building.normalise import Encoding, normalise
-from avbench.data.media import media_sha256, probe, read_header
+from avbench.data.media import media_sha256
+from avbench.data.probing import probe, read_header
 
 
 def read_video_header(file: str, video_id: str) -> dict[str, Any]:

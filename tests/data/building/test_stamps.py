@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from stamps import indices, lag_of, noise, write_media
 
-from avbench.data.media import ClipReader, probe
+from avbench.data.media import ClipReader
+from avbench.data.probing import probe
 from avbench.manifest import Manifest, read_manifest
 
 LENGTH_S = 8

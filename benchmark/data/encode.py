@@ -1,0 +1,111 @@
+"""Writing clips: H.264 and AAC in an mp4, every picture and sample where it belongs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avbench.data.media import reason_of
+from avbench.data.sound import AAC_SAMPLES
+from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
+from avbench.types import AvbenchError, UsageError
+
+if TYPE_CHECKING:
+    import av
+
+
+def encode_clip(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    audio: np.ndarray,
+    *,
+    crf: int = 26,
+    preset: str = "veryfast",
+    audio_bit_rate: int = 48_000,
+    end_with_picture: bool = False,
+    mbtree: bool = False,
+) -> None:
+    """Write an mp4 clip: H.264 High at 25 fps (frame k at pts k/25 s exactly) and AAC-LC 16 kHz mono (no lag).
+
+    ``frames``: (H, W, 3) uint8 RGB arrays, or one (T, H, W, 3) array; H and W even. ``audio``: (N,) float32 in [-1, 1];
+    with ``end_with_picture`` what lasts longer than the frames is left out.
+    The same input gives the same bytes: one encoder thread (libx264's output depends on the thread count), and no
+    ``mbtree``: with it (and x264's vector code) some clips' bytes depend on what the process did before, where frames
+    are decoded while others are encoded. The file appears under ``path`` only when complete. ``UsageError`` for input
+    of another shape; ``AvbenchError`` if the file cannot be written.
+    """
+    import av
+
+    path = Path(path)
+    sound = np.ascontiguousarray(audio, dtype=np.float32)
+    if sound.ndim != 1 or not sound.size or not np.isfinite(sound).all():
+        raise UsageError(f"{path.name}: audio must be (N,) finite samples with N > 0, not {np.shape(audio)}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # bf=0: the first picture has pts 0 and no edit list is needed; g=25: a seek never decodes more than one second
+    options = {"crf": str(crf), "preset": preset, "g": "25", "bf": "0", "mbtree": str(int(mbtree))}
+    try:
+        # the default movie clock of 1 ms would round the sound's length in the edit list to 16 samples
+        clock = {"movie_timescale": str(SAMPLE_RATE_HZ)}
+        with av.open(str(temporary), "w", format="mp4", options=clock) as container:
+            _encode(container, path.name, iter(frames), sound, options, audio_bit_rate, end_with_picture)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, av.FFmpegError) as error:
+        raise AvbenchError(f"cannot write {path}: {reason_of(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _encode(
+    container: av.container.OutputContainer,
+    name: str,
+    frames: Iterator[np.ndarray],
+    sound: np.ndarray,
+    options: dict[str, str],
+    bit_rate: int,
+    end_with_picture: bool,
+) -> None:
+    import av
+
+    first = next(frames, None)
+    if first is None:
+        raise UsageError(f"{name}: there are no frames to encode")
+    shape = np.shape(first)
+    if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
+        raise UsageError(f"{name}: frames must be (H, W, 3) with even H and W, not {shape}")
+
+    video = container.add_stream("libx264", rate=FRAME_RATE_HZ, options=options)
+    video.height, video.width = shape[:2]
+    video.pix_fmt = "yuv420p"
+    video.thread_count = 1
+    voice = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono", bit_rate=bit_rate)
+    position, held = 0, AAC_SAMPLES if end_with_picture else 0
+
+    def write_sound(until: int) -> None:
+        """Whole AAC packets up to sample ``until``: the two streams stay interleaved, memory stays bounded."""
+        nonlocal position
+        while position < min(until, sound.size):
+            piece = av.AudioFrame.from_ndarray(sound[None, position : position + AAC_SAMPLES], "fltp", "mono")
+            piece.sample_rate, piece.pts, piece.time_base = SAMPLE_RATE_HZ, position, Fraction(1, SAMPLE_RATE_HZ)
+            container.mux(voice.encode(piece))
+            position += piece.samples
+
+    for count, image in enumerate(itertools.chain([first], frames)):
+        if image.shape != shape or image.dtype != np.uint8:
+            raise UsageError(f"{name}: frame {count} is {image.shape} {image.dtype}, frame 0 was {shape} uint8")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+        picture.pts, picture.time_base = count, Fraction(1, FRAME_RATE_HZ)
+        container.mux(video.encode(picture))
+        write_sound((count + 1) * TICKS_PER_FRAME - held)
+    if end_with_picture:
+        sound = sound[: (count + 1) * TICKS_PER_FRAME]
+    write_sound(sound.size)
+    container.mux(video.encode(None))
+    container.mux(voice.encode(None))
