@@ -454,7 +454,7 @@ def convert(
     up among the published ones.
     ``audio_lead_trim_samples`` stands for the published choice (0 if the file is none of those). The weights are
     checked against the full-size model before anything is written; both files appear whole or not at all.
-    ``AvbenchError`` as :func:`read_container`, :func:`check_md5` and :func:`fit`.
+    ``AvbenchError`` as :func:`read_container`, :func:`check_md5`, :func:`fit` and :func:`refuse_non_finite`.
     """
     source, target = Path(source), Path(target)
     container = read_container(source)
@@ -469,6 +469,7 @@ def convert(
     if wanted and family != wanted:
         raise AvbenchError(f"{source.name} holds {family} weights, not {wanted} ones")
     tensors, more = fit(tensors, template_of(family, n_classes_of(tensors)), family)
+    refuse_non_finite(tensors, source.name)
     data = save({key: tensor.contiguous() for key, tensor in tensors.items()}, {"family": family})
     card = {
         "schema": 1,
@@ -546,6 +547,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor], name: str) -> None:
+    """``NonFiniteError`` that names the first entry with NaN or infinity."""
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise NonFiniteError(f"{name}: {key} holds values that are not finite")

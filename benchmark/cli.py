@@ -23,7 +23,9 @@ COMMANDS = (run, report, compare, paper, latency, data, weights, train, submit, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Problems a person can act on are one line on stderr."""
-    args = _parser().parse_args(argv)
+    args, unknown = _parser().parse_known_args(argv)
+    if unknown:  # parse_args() would send the reader to the help of avbench as a whole
+        return complain(f"unrecognized arguments: {' '.join(unknown)}; see `{args.prog} --help`", 2)
     from avbench.types import AvbenchError, UsageError
 
     try:

@@ -45,7 +45,9 @@ from avbench.types import (
 )
 
 Factory = Callable[[], SnapshotPredictor]
-Progress = Callable[[int, int, str], None]  # clips done, clips to do, the clip just finished
+Progress = Callable[[int, int, str], None]  # snapshots done (or given up), snapshots to do, the clip at work
+SAVE_EVERY_S = 30.0  # of a clip: a full-size model takes an hour for five minutes of stream
+TELL_EVERY_S = 0.2
 
 
 class Reader(Interface):
@@ -114,7 +116,8 @@ def compute(
     ``open_clip``: replaces reading the manifest's media (tests); picklable if ``workers`` > 1.
 
     A clip or model that fails is reported and the run goes on. ``StoreError`` (disk full, damaged shard) and
-    ``UsageError`` (a model whose output has the wrong shape) end it; what was stored until then stays.
+    ``UsageError`` (a model whose output has the wrong shape) end it; what was stored until then stays, and within a
+    clip snapshots are stored every ``SAVE_EVERY_S``. ``progress`` is called before the first window, too.
     """
     if workers < 1 or batch_size < 1:
         raise UsageError(f"workers is {workers} and batch_size {batch_size}; both must be at least 1")
@@ -139,16 +142,25 @@ def compute(
     report = RunReport(planned, fingerprints, {name: [] for name in predictors})
     report.counters["snapshots_from_store"] = n_stored
     outcomes: dict[str, _Outcome] = {}
+    counted: Counter[str] = Counter()
+    total = sum(task.n_snapshots for task in tasks)
+
+    def tell(task: _Task, n_done: int) -> None:
+        counted[task.clip.id] = n_done
+        if progress:
+            progress(counted.total(), total, task.clip.id)
+
     if min(workers, len(tasks)) > 1:
-        stream: Generator[_Outcome] = _run_workers(setup, tasks, min(workers, len(tasks)))
+        stream: Generator[tuple[_Task, _Outcome]] = _run_workers(setup, tasks, min(workers, len(tasks)), tell)
     else:
         models = {fingerprints[name]: predictor for name, predictor in loaded.items()}
-        stream = _run_here(setup, tasks, models)
+        stream = _run_here(setup, tasks, models, tell)
     with contextlib.closing(stream):
-        for outcome in stream:
+        for task in tasks[:1]:
+            tell(task, 0)
+        for task, outcome in stream:
             outcomes[outcome.clip_id] = outcome
-            if progress:
-                progress(len(outcomes), len(tasks), outcome.clip_id)
+            tell(task, task.n_snapshots)
     # in the order of the plan, not of finishing: the same report whatever the number of workers
     _fill(report, [(task, outcomes[task.clip.id]) for task in tasks])
     return report
@@ -161,11 +173,18 @@ class _Task(NamedTuple):
     clip: ClipRecord
     keys: dict[str, list[SnapshotKey]]  # fingerprint -> what is missing
 
+    @property
+    def n_snapshots(self) -> int:
+        return sum(map(len, self.keys.values()))
+
+
+Tell = Callable[[_Task, int], None]  # a task, and how many of its snapshots are done
+
 
 @dataclass
 class _Outcome:
     clip_id: str
-    error: str = ""  # why nothing that was missing of the clip could be computed
+    error: str = ""  # why not all that was missing of the clip could be computed
     bad: dict[str, dict[SnapshotKey, str]] = field(default_factory=dict)  # fingerprint -> key -> what went wrong
     warnings: list[str] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
@@ -201,9 +220,11 @@ def _fill(report: RunReport, done: Sequence[tuple[_Task, _Outcome]]) -> None:
         for name, model in report.fingerprints.items():
             report.model_s[name] = report.model_s.get(name, 0.0) + outcome.model_s.get(model, 0.0)
             report.model_snapshots[name] = report.model_snapshots.get(name, 0) + outcome.model_snapshots.get(model, 0)
-            lost = set(task.keys.get(model, ())) if outcome.error else set(outcome.bad.get(model, ()))
+            # a clip that breaks off loses all of its segments, however much of it an earlier run had stored: which
+            # part that is depends on when that run was killed
+            broke_off, bad = bool(outcome.error) and model in task.keys, outcome.bad.get(model, {})
             for segment_id, pairs in held.get(outcome.clip_id, {}).items():
-                first = next(((i, key) for i, key in pairs if key in lost), None)
+                first = next(((i, key) for i, key in pairs if broke_off or key in bad), None)
                 if first:
                     i, key = first
                     reason = outcome.error or (
@@ -261,41 +282,57 @@ class _Setup:
         }
 
 
-def _run_clip(task: _Task, setup: _Setup, models: Mapping[str, _Model], store: SnapshotStore) -> _Outcome:
+def _run_clip(task: _Task, setup: _Setup, models: Mapping[str, _Model], store: SnapshotStore, tell: Tell) -> _Outcome:
     outcome = _Outcome(task.clip.id)
+    passes: dict[str, _ClipPass] = {}
+    saved_s = told_s = time.monotonic()
     try:
-        passes = _decode_and_compute(task, setup, models, outcome)
+        for _ in _windows_computed(task, setup, models, outcome, passes):
+            now_s = time.monotonic()
+            if now_s - saved_s > SAVE_EVERY_S:
+                _save(task, passes, store)
+                saved_s = time.monotonic()
+            if now_s - told_s > TELL_EVERY_S:
+                tell(task, sum(len(work.results) for work in passes.values()))
+                told_s = now_s
     except MediaError as error:
         outcome.error = error.reason
-        return outcome
     except AvbenchError:
         raise
     except Exception as error:  # a reader that breaks costs its clip, not the run
         outcome.error = f"reading broke off with {_first_line(error)}"
-        return outcome
+    finally:
+        _save(task, passes, store)
     for fingerprint, work in passes.items():
-        keys = sorted(work.results)
-        if keys:
-            logits = np.stack([work.results[key][0] for key in keys])
-            tokens = [token for key in keys if (token := work.results[key][1]) is not None]
-            store.put(fingerprint, task.clip.sha256, keys, logits, np.stack(tokens) if tokens else None)
         if work.bad:
             outcome.bad[fingerprint] = work.bad
-        outcome.counters["snapshots_computed"] += len(keys)
-        outcome.model_snapshots[fingerprint] = len(keys)
+        outcome.counters["snapshots_computed"] += len(work.results)
+        outcome.model_snapshots[fingerprint] = len(work.results)
         outcome.model_s[fingerprint] = work.model_s
         outcome.counters.update(work.counters)
     return outcome
 
 
-def _decode_and_compute(
-    task: _Task, setup: _Setup, models: Mapping[str, _Model], outcome: _Outcome
-) -> dict[str, _ClipPass]:
+def _save(task: _Task, passes: Mapping[str, _ClipPass], store: SnapshotStore) -> None:
+    """Stores what is new."""
+    for fingerprint, work in passes.items():
+        keys = sorted(work.results.keys() - work.saved)
+        if keys:
+            logits = np.stack([work.results[key][0] for key in keys])
+            tokens = [token for key in keys if (token := work.results[key][1]) is not None]
+            store.put(fingerprint, task.clip.sha256, keys, logits, np.stack(tokens) if tokens else None)
+            work.saved.update(keys)
+
+
+def _windows_computed(
+    task: _Task, setup: _Setup, models: Mapping[str, _Model], outcome: _Outcome, passes: dict[str, _ClipPass]
+) -> Iterator[None]:
+    """One pass over the clip; ``passes`` (by fingerprint) fill up from one picture window to the next."""
     reader = setup.open_clip(task.clip)
     sound = reader.audio()
     if not sound.any():
         outcome.warnings.append(f"clip {task.clip.id}: the sound is silent from end to end")
-    passes = {fingerprint: _ClipPass(models[fingerprint], keys, sound) for fingerprint, keys in task.keys.items()}
+    passes |= {fingerprint: _ClipPass(models[fingerprint], keys, sound) for fingerprint, keys in task.keys.items()}
     frontends = list(dict.fromkeys(models[fingerprint].predictor.frontend for fingerprint in task.keys))
     windows = {Window(key.picture, key.window) for keys in task.keys.values() for key in keys}
     grid = iter(reader.frames(*frontends))
@@ -308,13 +345,13 @@ def _decode_and_compute(
                     if which not in cut:
                         cut[which] = np.stack([arrays[which] for arrays in held])
                     work.add(window, cut[which])
+            yield
     finally:
         if hasattr(grid, "close"):
             grid.close()
     for work in passes.values():
         work.finish()
     outcome.counters["clips_decoded"] += 1
-    return passes
 
 
 def _cut(
@@ -400,11 +437,13 @@ class _Model:
 
 
 class _ClipPass:
-    """One model's way through one clip. ``results``: key -> (logits, token); ``bad``: key -> what went wrong."""
+    """One model's way through one clip. ``results``: key -> (logits, token); ``saved``: those that are in the store;
+    ``bad``: key -> what went wrong."""
 
     def __init__(self, model: _Model, keys: Iterable[SnapshotKey], sound: np.ndarray) -> None:
         self.model, self.sound = model, sound
         self.results: dict[SnapshotKey, tuple[np.ndarray, np.ndarray | None]] = {}
+        self.saved: set[SnapshotKey] = set()
         self.bad: dict[SnapshotKey, str] = {}
         self.counters: Counter[str] = Counter()
         self.model_s = 0.0
@@ -596,11 +635,13 @@ def _inference(uses_torch: bool) -> Iterator[None]:
 # ----------------------------------------------------------------------------------------------------------- processes
 
 
-def _run_here(setup: _Setup, tasks: Sequence[_Task], loaded: Mapping[str, SnapshotPredictor]) -> Generator[_Outcome]:
+def _run_here(
+    setup: _Setup, tasks: Sequence[_Task], loaded: Mapping[str, SnapshotPredictor], tell: Tell
+) -> Generator[tuple[_Task, _Outcome]]:
     models, store = setup.models(loaded), SnapshotStore(setup.store_root)
     with _same_everywhere(models.values()):
         for task in tasks:
-            yield _run_clip(task, setup, models, store)
+            yield task, _run_clip(task, setup, models, store, tell)
 
 
 @contextlib.contextmanager
@@ -620,7 +661,7 @@ def _same_everywhere(models: Iterable[_Model]) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run_workers(setup: _Setup, tasks: Sequence[_Task], workers: int) -> Generator[_Outcome]:
+def _run_workers(setup: _Setup, tasks: Sequence[_Task], workers: int, tell: Tell) -> Generator[tuple[_Task, _Outcome]]:
     """Outcomes as they come from ``workers`` processes; a process that dies is replaced while there is work."""
     context = get_context("spawn")  # fork would copy torch's and FFmpeg's threads in whatever state they are
     waiting = deque(tasks)
@@ -646,16 +687,21 @@ def _run_workers(setup: _Setup, tasks: Sequence[_Task], workers: int) -> Generat
                     died = f"process died, exit code {process.exitcode}"
                     if task is None:
                         raise AvbenchError(f"a worker {died}, before it took a clip; try --workers 1") from None
-                    yield _Outcome(task.clip.id, error=f"the worker {died}")
+                    yield task, _Outcome(task.clip.id, error=f"the worker {died}")
                     continue
                 if isinstance(message, AvbenchError):
                     raise message
+                if isinstance(message, int):
+                    assert task
+                    tell(task, message)
+                    continue
                 running[pipe] = process, waiting.popleft() if waiting else None
                 if running[pipe][1]:
                     with contextlib.suppress(OSError):  # it died this moment: noticed on the next round
                         pipe.send(running[pipe][1])
                 if isinstance(message, _Outcome):
-                    yield message
+                    assert task
+                    yield task, message
                 if running[pipe][1] is None:
                     _end(pipe, process)
                     del running[pipe]
@@ -674,7 +720,8 @@ def _end(pipe: connection.Connection, process: Any, wait_s: float = 0) -> None:
 
 
 def _worker(pipe: connection.Connection, setup: _Setup) -> None:
-    """A worker process: says "ready", then answers each task with its outcome; an AvbenchError ends the run."""
+    """A worker process: says "ready", then answers each task with the snapshots it has done, now and then, and its
+    outcome; an AvbenchError ends the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     sys.stdout = sys.stderr  # stdout is the parent's result; a user's model may print
     inbox: queue.SimpleQueue[_Task] = queue.SimpleQueue()
@@ -690,7 +737,7 @@ def _worker(pipe: connection.Connection, setup: _Setup) -> None:
         with _same_everywhere(models.values()):
             pipe.send("ready")
             while True:
-                pipe.send(_run_clip(inbox.get(), setup, models, store))
+                pipe.send(_run_clip(inbox.get(), setup, models, store, lambda _, n_done: pipe.send(n_done)))
     except AvbenchError as error:
         pipe.send(AvbenchError(str(error)) if isinstance(error, MediaError) else error)  # it pickles badly
     except Exception as error:

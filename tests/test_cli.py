@@ -207,10 +207,18 @@ def test_wrong_requests_are_one_line_and_exit_2(
 
 
 def test_unknown_options_and_commands_exit_2(avbench_process: Avbench) -> None:
-    for args in (("run",), ("fly",), (), ("run", "--model", "xcorr", "--wings")):
+    """The line says whose help to read."""
+    requests = {
+        ("run",): "run ",
+        ("fly",): "",
+        (): "",
+        ("run", "--model", "xcorr", "--wings"): "run ",
+        ("data", "ls", "--wings", "2"): "data ls ",
+    }
+    for args, command in requests.items():
         done = avbench_process(*args)
         assert done.returncode == 2
-        assert "--help`" in one_line(done.stderr)
+        assert one_line(done.stderr).endswith(f"; see `avbench {command}--help`")
         assert len(done.stderr.splitlines()) == 1
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent / "crash"))  # worker processes mus
 
 from toy_run import PROTOCOL, Misshapen, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
 
+from avbench import runner
 from avbench.fingerprint import model_fingerprint
 from avbench.manifest import Manifest
 from avbench.plan import keys_of, plan
@@ -28,7 +30,7 @@ from avbench.replay import gather
 from avbench.runner import _ClipPass, _cut, _is_out_of_memory, _Model, compute
 from avbench.store import SnapshotStore
 from avbench.ticks import frames, ticks
-from avbench.types import FrontEnd, Snapshot, SnapshotPredictor, StoreError, UsageError, Window
+from avbench.types import FrontEnd, MediaError, Snapshot, SnapshotPredictor, StoreError, UsageError, Window
 
 
 def by_hand(manifest: Manifest, protocol: Protocol, model: ToyModel) -> np.ndarray:
@@ -49,7 +51,10 @@ def logits_of(store: SnapshotStore, manifest: Manifest, model: SnapshotPredictor
     return gather(store, manifest.clips, manifest.segments, PROTOCOL, model_fingerprint(model))[0]
 
 
-def test_snapshots_are_those_of_the_bare_model_and_each_clip_is_decoded_once(tmp_path: Path) -> None:
+def test_snapshots_are_those_of_the_bare_model_and_each_clip_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "TELL_EVERY_S", 60.0)
     manifest, store = toy_manifest(), SnapshotStore(tmp_path)
     plain, towers = ToyModel(0), ToyModel(1, 16, two_tower=True)  # two front ends, one decoding
     readers: list[ToyReader] = []
@@ -82,7 +87,7 @@ def test_snapshots_are_those_of_the_bare_model_and_each_clip_is_decoded_once(tmp
         snapshots_from_store=0,
     )
     assert sum(r.n_read for r in readers) == report.counters["frames_decoded"]
-    assert seen == [(i + 1, 4, f"clip{i}") for i in range(4)]
+    assert seen == [(0, 96, "clip0"), *((24 * (i + 1), 96, f"clip{i}") for i in range(4))]
     assert (report.ms_per_snapshot("plain") or 0) > 0
 
 
@@ -184,6 +189,72 @@ def test_a_clip_that_cannot_be_read_any_more_is_no_failure_where_the_store_has_a
     assert {f.clip_id for f in report.failures_of["new"]} == {"clip1"}
 
 
+class CutShort(ToyReader):
+    """Ends with ``error`` after ``n`` frames."""
+
+    def __init__(self, clip: Any, n: int, error: BaseException) -> None:
+        super().__init__(clip)
+        self.n, self.error = n, error
+
+    def frames(self, *frontends: Any) -> Iterator[tuple[np.ndarray, ...]]:
+        yield from islice(super().frames(*frontends), self.n)
+        raise self.error
+
+
+@pytest.mark.parametrize("save_every_s", [0.0, 30.0])
+def test_interrupted_within_a_clip_what_was_computed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every_s: float
+) -> None:
+    monkeypatch.setattr(runner, "SAVE_EVERY_S", save_every_s)
+    manifest, models = toy_manifest(2), {"plain": ToyModel(0), "towers": ToyModel(1, 16, two_tower=True)}
+    whole, store = SnapshotStore(tmp_path / "whole"), SnapshotStore(tmp_path / "cut")
+    compute(manifest, [PROTOCOL], models, whole, open_clip=ToyReader)
+    puts: list[int] = []
+    put = SnapshotStore.put
+    monkeypatch.setattr(SnapshotStore, "put", lambda *a: puts.append(len(a[3])) or put(*a))
+    with pytest.raises(KeyboardInterrupt):  # windows at 1, 2 and 3 s (to 8 s) are done, the one at 4 s is not
+        compute(manifest, [PROTOCOL], models, store, open_clip=partial(CutShort, n=210, error=KeyboardInterrupt()))
+    assert puts == ([1, 1, 2, 2, 3, 3] if save_every_s == 0 else [6, 6])
+    rest = compute(manifest, [PROTOCOL], models, store, open_clip=ToyReader)
+    assert rest.counters["snapshots_from_store"] == 2 * 6
+    assert rest.counters["snapshots_computed"] == 2 * (2 * 12 - 6)
+    files = [sorted(p for p in s.root.rglob("*.safetensors")) for s in (whole, store)]
+    assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]]
+
+
+def test_a_clip_that_breaks_off_fails_whole_every_time(tmp_path: Path) -> None:
+    """Its first segment is in the store from the first run on, and is not scored in the second one either."""
+    manifest, store, model = toy_manifest(2), SnapshotStore(tmp_path), ToyModel()
+    damaged = partial(CutShort, n=260, error=MediaError("clip", "the picture is damaged"))
+    for from_store in (0, 2 * (1 + 2 + 3 + 3 + 2)):  # the windows at 1 ... 5 s, which end by 10 s
+        report = compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=damaged)
+        assert report.counters["snapshots_from_store"] == from_store
+        assert {f.segment_id for f in report.failures} == {s.id for s in manifest.segments}
+        assert {f.reason for f in report.failures} == {"the picture is damaged"}
+
+
+def test_progress_tells_of_windows_before_a_clip_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "TELL_EVERY_S", 0.0)
+    for workers in (1, 2):
+        seen: list[tuple[int, int, str]] = []
+        compute(
+            toy_manifest(2),
+            [PROTOCOL],
+            {"m": partial(ToyModel, 0)},
+            SnapshotStore(tmp_path / str(workers)),
+            workers=workers,
+            open_clip=ToyReader,
+            progress=lambda *a: seen.append(a),  # noqa: B023
+        )
+        done = [s[0] for s in seen]
+        assert done == sorted(done)
+        assert done[0] == 0
+        assert done[-1] == 24
+        assert {s[1] for s in seen} == {24}
+        if workers == 1:
+            assert done == [0, 1, 3, 6, 9, 11, 12, 12, 13, 15, 18, 21, 23, 24, 24]
+
+
 class Sick(ToyModel):
     """Gives NaN, breaks, or gives another shape when the window's first frame is number ``at``."""
 
@@ -241,6 +312,8 @@ def test_errors_of_the_store_end_the_run_with_one_line_and_keep_what_is_stored(t
     manifest, store, maker = toy_manifest(3), SnapshotStore(tmp_path), partial(ToyModel, 0)
 
     def spoil(done: int, total: int, clip_id: str) -> None:
+        if not done:
+            return
         target = tmp_path / model_fingerprint(maker())[:32] / f"{manifest.clips['clip2'].sha256[:32]}.safetensors"
         target.write_bytes(b"rubbish")
 

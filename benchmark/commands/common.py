@@ -34,6 +34,9 @@ def say_each(kind: str, lines: Sequence[str]) -> None:
         say(f"{kind}: ... and {len(lines) - MAX_LINES} more")
 
 
+UNITS = {"decoding and snapshots": "snapshot"}  # of stages that are not counted in their command's unit
+
+
 class Progress:
     """One bar with ETA per stage, on stderr; in a log file (no terminal) it is renewed rarely. ``unit`` "B": bytes."""
 
@@ -52,7 +55,7 @@ class Progress:
             self.bar = tqdm(
                 total=total,
                 desc=stage,
-                unit=self.unit,
+                unit=UNITS.get(stage, self.unit),
                 unit_scale=self.unit == "B",
                 file=sys.stderr,
                 mininterval=patience_s,
@@ -136,5 +139,5 @@ def add_command(
         epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=function)
+    parser.set_defaults(command=function, prog=parser.prog)
     return parser

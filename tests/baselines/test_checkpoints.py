@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from published_files import build_small, config_class, forget_config, publish
+from safetensors.torch import save_file
 
 from avbench.baselines import checkpoints
 from avbench.baselines.checkpoints import (
@@ -166,12 +167,21 @@ def test_weights_of_nothing_known(small: Any) -> None:
         load_full_size("sparsesync", {"weight": torch.zeros(1)})
 
 
-def test_changed_and_non_finite_conversions_are_noticed(tmp_path: Path, small: Any, omegaconf: Any) -> None:
+def test_changed_and_non_finite_weights_are_noticed(tmp_path: Path, small: Any, omegaconf: Any) -> None:
     weights = drawn_weights(small("sparsesync").state_dict(), 1)
+    torch.save({"model": weights}, tmp_path / "good.pt")
     weights["transformer.off_head.weight"][0, 0] = float("nan")
-    convert(publish(tmp_path / "a.pt", weights, omegaconf), tmp_path / "a.safetensors")
+    bad = publish(tmp_path / "bad.pt", weights, omegaconf)
+    with pytest.raises(NonFiniteError, match=r"bad\.pt: transformer\.off_head\.weight"):
+        convert(bad, tmp_path / "bad.safetensors")
+    convert(tmp_path / "good.pt", tmp_path / "a.safetensors")
+    assert not (tmp_path / "bad.safetensors").exists()
+    card = json.loads((tmp_path / "a.json").read_text())
+    save_file(weights, tmp_path / "b.safetensors")  # by another tool
+    card["sha256"] = hashlib.sha256((tmp_path / "b.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "b.json").write_text(json.dumps(card))
     with pytest.raises(NonFiniteError, match=r"transformer\.off_head\.weight"):
-        verify(tmp_path / "a.safetensors")
+        verify(tmp_path / "b.safetensors")
     data = bytearray((tmp_path / "a.safetensors").read_bytes())
     data[-1] ^= 1
     (tmp_path / "a.safetensors").write_bytes(data)

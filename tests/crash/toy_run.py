@@ -1,6 +1,7 @@
 """A toy run for tests, importable by worker processes: procedural clips without media, models without torch.
 
-As a script: ``python toy_run.py STORE PREDICTIONS WORKERS SLEEP_S`` makes all snapshots and then the predictions.
+As a script: ``python toy_run.py STORE PREDICTIONS WORKERS SLEEP_S SAVE_EVERY_S`` makes all snapshots, then the
+predictions.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avbench import runner
 from avbench.baselines.apa import Apa
 from avbench.manifest import Manifest
 from avbench.protocol import streaming
@@ -120,7 +122,8 @@ def unseeded() -> ToyModel:
     return ToyModel(seed=int.from_bytes(os.urandom(4), "big"))
 
 
-def main(store_root: str, predictions: str, workers: str, sleep_s: str) -> None:
+def main(store_root: str, predictions: str, workers: str, sleep_s: str, save_every_s: str) -> None:
+    runner.SAVE_EVERY_S = float(save_every_s)
     manifest, store = toy_manifest(), SnapshotStore(store_root)
     makers = {"plain": partial(ToyModel, 0), "towers": partial(ToyModel, 1, 16, True)}
     opener = partial(open_toy, sleep_s=float(sleep_s))
