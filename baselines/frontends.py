@@ -3,12 +3,15 @@
 Cuts are taken with the published arithmetic (seconds as doubles, truncated), so that windows begin at the very frame
 and sample of the published evaluation. Sound may carry ``audio_lead_trim_samples``: 0 is physically right; 1024 drops
 the first 1024 samples, which is what the published checkpoints were trained on (old decoders lost them after a seek).
+
+Frames and samples may be numpy arrays, as decoders give them.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +22,7 @@ WINDOW_S, CROP = 5, 224
 N_COLUMNS = 625  # of a window sliced from a longer spectrogram; a window by itself has 626
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MEL_MEAN, MEL_STD = -4.2677393, 4.5689974
+Array = Tensor | np.ndarray
 N_SEGMENTS, SEGMENT_FRAMES, SEGMENT_STEP_FRAMES = 14, 16, 8
 SEGMENT_SAMPLES, SEGMENT_STEP_SAMPLES = 10_240, 5_120
 
@@ -63,8 +67,9 @@ def cut_window(
     return frames[first_frame : first_frame + n_frames], wave[first_sample : first_sample + n_samples]
 
 
-def centre_crop(frames: Tensor, size: int = CROP) -> Tensor:
+def centre_crop(frames: Array, size: int = CROP) -> Tensor:
     """(T, H, W, 3) uint8 -> (T, 3, size, size) uint8, without resizing; ``UsageError`` if the picture is smaller."""
+    frames = torch.as_tensor(frames)
     height, width = frames.shape[1:3]
     if height < size or width < size:
         raise UsageError(f"the picture is {width}x{height}, the crop needs {size}x{size}")
@@ -81,7 +86,7 @@ def normalise_video(video: Tensor) -> Tensor:
     return video.float().div_(255).sub_(mean).div_(std)
 
 
-def sparsesync_video(frames: Tensor) -> Tensor:
+def sparsesync_video(frames: Array) -> Tensor:
     """(T, H, W, 3) uint8 RGB at 25 fps -> (T, 3, 224, 224) float32."""
     return normalise_video(centre_crop(frames))
 
@@ -93,6 +98,8 @@ def _hann(length: int, device: torch.device) -> Tensor:
 
 def _power(wave: Tensor, n_fft: int, window: int, hop: int) -> Tensor:
     """(..., N) -> (..., n_fft / 2 + 1, 1 + N // hop): centred frames, reflect padding, magnitude squared."""
+    if wave.shape[-1] <= n_fft // 2:
+        raise UsageError(f"{wave.shape[-1]} samples are too short for a spectrum: {n_fft // 2 + 1} are the least")
     wave = wave.float()
     spectrum = torch.stft(
         wave, n_fft, hop, window, _hann(window, wave.device), center=True, pad_mode="reflect", return_complex=True
@@ -100,9 +107,9 @@ def _power(wave: Tensor, n_fft: int, window: int, hop: int) -> Tensor:
     return spectrum.abs().pow(2)
 
 
-def log_spectrogram(wave: Tensor) -> Tensor:
+def log_spectrogram(wave: Array) -> Tensor:
     """(..., N) samples at 16 kHz in [-1, 1] -> (..., 257, 1 + N // 128) float32, before standardisation."""
-    return torch.log(_power(wave, 512, 512, 128) + 1e-6)
+    return torch.log(_power(torch.as_tensor(wave), 512, 512, 128) + 1e-6)
 
 
 def spectrogram_statistics(log_spectrum: Tensor) -> Tensor:
@@ -116,7 +123,7 @@ def standardise(log_spectrum: Tensor, statistics: Tensor | None = None) -> Tenso
     return (log_spectrum - statistics[..., :1]) / (statistics[..., 1:] + 1e-6)
 
 
-def sparsesync_audio(wave: Tensor) -> Tensor:
+def sparsesync_audio(wave: Array) -> Tensor:
     """(N,) samples -> (1, 257, 1 + N // 128): a 5 s window has 626 columns. Each window is standardised by itself."""
     return standardise(log_spectrogram(wave))[None]
 
@@ -134,7 +141,7 @@ def window_spectrogram(audio: Tensor, statistics: Tensor | None = None) -> Tenso
 
 
 def streamsync_windows(
-    frames: Tensor, wave: Tensor, n_windows: int, hop_s: float, half_cast: bool = False
+    frames: Array, wave: Array, n_windows: int, hop_s: float, half_cast: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The published streaming input of one stretch, standardised as a whole (which lets the future leak in).
 
@@ -184,8 +191,9 @@ def segment_mel(waves: Tensor) -> Tensor:
     return ((columns - MEL_MEAN) / (2 * MEL_STD)).reshape(*waves.shape[:-1], 1, 128, 66)
 
 
-def segment_audio(audio: Tensor) -> Tensor:
+def segment_audio(audio: Array) -> Tensor:
     """(..., 80000) samples -> (..., 14, 10240): segments half overlapping, centred in the window."""
+    audio = torch.as_tensor(audio)
     n = audio.shape[-1]
     span_frames = (N_SEGMENTS - 1) * SEGMENT_STEP_FRAMES + SEGMENT_FRAMES
     first = int((n * FPS // RATE_HZ - span_frames) // 2 / FPS * RATE_HZ)
@@ -209,11 +217,11 @@ def half_normalise(video: Tensor) -> Tensor:
     return video.half().div_(255).sub_(0.5).div_(0.5)
 
 
-def synchformer_video(frames: Tensor) -> Tensor:
+def synchformer_video(frames: Array) -> Tensor:
     """(T, H, W, 3) uint8 RGB of one 5 s window at 25 fps -> (14, 16, 3, 224, 224) float16."""
     return segment_video(half_normalise(centre_crop(frames)))
 
 
-def synchformer_audio(wave: Tensor) -> Tensor:
+def synchformer_audio(wave: Array) -> Tensor:
     """(N,) samples of one 5 s window -> (14, 1, 128, 66) float32."""
     return segment_mel(segment_audio(wave))

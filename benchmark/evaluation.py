@@ -22,7 +22,7 @@ import numpy as np
 from avbench import __version__
 from avbench.baselines.trivial import TRIVIAL
 from avbench.protocol import Protocol, streaming
-from avbench.registry import ModelOptions, StreamingModel, load, load_plain_head, load_xcorr, resolve
+from avbench.registry import ModelOptions, StreamingModel, check_device, load, load_plain_head, load_xcorr, resolve
 from avbench.ticks import seconds
 from avbench.types import AvbenchError, SegmentRecord, SnapshotPredictor, UsageError
 
@@ -414,19 +414,6 @@ def _reference_rows(
         if name != model.name:
             add(name, label, function(segments, manifest, protocol.iterations, seed), "final")
     return rows
-
-
-def check_device(device: str) -> str:
-    """``device`` if torch can compute there; ``UsageError`` otherwise. The CPU is there without asking torch."""
-    if device == "cpu":
-        return device
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown word, no such number, no driver, built without
-        raise UsageError(f"device {device!r} cannot be used here: {str(error).strip().splitlines()[0]}") from error
-    return device
 
 
 # -- facts about a run -------------------------------------------------------------------------------------------------

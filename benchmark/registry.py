@@ -83,16 +83,16 @@ class StreamingModel:
     kind: str  # "learned", "classical" or "trivial"
     backbone_name: str
     head_name: str
-    load_backbone: Callable[[], SnapshotPredictor] | None
-    load_head: Callable[[], StreamingHead] | None
+    load_backbone: Callable[[], SnapshotPredictor] | None = field(repr=False)
+    load_head: Callable[[], StreamingHead] | None = field(repr=False)
     description: str
     trained_on: str
     full_size: bool = False
-    options: ModelOptions = ModelOptions()
+    options: ModelOptions = field(default=ModelOptions(), repr=False)  # may hold a whole state dict
     random_seed: int | None = None  # of the weights, or of a part of them: the scores then mean nothing
     token: str = ""  # where the head's streaming token comes from, in words; "" if the head needs none
-    backbone: SnapshotPredictor | None = None
-    head: StreamingHead | None = None
+    backbone: SnapshotPredictor | None = field(default=None, repr=False)
+    head: StreamingHead | None = field(default=None, repr=False)
 
     @property
     def embedded(self) -> bool:
@@ -253,8 +253,8 @@ def load_model(
 
     ``weights`` in place of the embedded ones: a file that ``avbench train`` wrote, or, for the full-size model of the
     family, a converted safetensors file, a published ``.pt`` file or a state dict in published keys. The other
-    arguments are those of :class:`ModelOptions`. ``UsageError`` for an unknown name or options that do not go with it;
-    ``AvbenchError`` if weights are missing, of another model, or damaged.
+    arguments are those of :class:`ModelOptions`. ``UsageError`` for an unknown name, options that do not go with it or
+    a device that is not there; ``AvbenchError`` if weights are missing, of another model, or damaged.
     """
     options = ModelOptions(
         weights=Path(weights) if isinstance(weights, str) else weights,
@@ -263,7 +263,7 @@ def load_model(
         autocast=autocast,
         compiled=compile,
     )
-    return load(resolve(name, options), device, dtype)
+    return load(resolve(name, options), check_device(device), dtype)
 
 
 def load(model: StreamingModel, device: str = "cpu", dtype: Any | None = None) -> StreamingModel:
@@ -470,6 +470,20 @@ def _computed(factory: Callable[[], SnapshotPredictor], options: ModelOptions) -
 
 def _has_quick(factory: Callable[[], SnapshotPredictor], options: ModelOptions) -> bool:
     return options.quick and isinstance(factory, partial) and factory.func is load_full
+
+
+def check_device(device: str) -> str:
+    """``device`` if torch can compute there; ``UsageError`` otherwise. The CPU is there without asking torch."""
+    if device == "cpu":
+        return device
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown word, no such number, no driver, built without
+        reason = str(error).strip().splitlines()[0].partition(". ")[0]  # of some, pages follow
+        raise UsageError(f"device {device!r} cannot be used here: {reason}") from None
+    return device
 
 
 def _moved(module: Any, device: str, dtype: Any | None) -> Any:

@@ -239,9 +239,9 @@ def measure(
     ``AvbenchError`` where the outcome would not be accepted. ``clock``: another one for tests. ``UsageError``: an
     impossible request, such as a device that is not there.
     """
-    from avbench.evaluation import check_device, model_facts, whole_fingerprint
+    from avbench.evaluation import model_facts, whole_fingerprint
     from avbench.fingerprint import model_fingerprint
-    from avbench.registry import ModelOptions, load, resolve
+    from avbench.registry import ModelOptions, check_device, load, resolve
     from avbench.store import SnapshotStore
 
     if samples is None:

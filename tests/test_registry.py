@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published_files import build_small
 
 from avbench import evaluation, registry
+from avbench.baselines import checkpoints
 from avbench.registry import ModelOptions, list_models, load_model, resolve
 from avbench.types import AvbenchError, SnapshotPredictor, UsageError
 
@@ -223,3 +225,16 @@ def test_names_and_lists_load_no_torch() -> None:
         "list_models(); load_model('xcorr'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_loaded_model_says_what_it_is_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "build", build_small)
+    weights = checkpoints.drawn_weights(build_small("sparsesync").state_dict(), 0)
+    shown = repr(load_model("sparsesync", weights))
+    assert "sparsesync.state-dict" in shown
+    assert len(shown) < 500
+
+
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match="device 'warp' cannot be used here"):
+        load_model("sparsesync", device="warp")

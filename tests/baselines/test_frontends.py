@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -230,3 +231,18 @@ def test_mel_filters_are_triangles_of_height_below_one() -> None:
     assert filters.max() <= 1
     centres = filters.argmax(0)[30:]  # the lowest filters are narrower than a bin
     assert torch.all(centres[1:] > centres[:-1])
+
+
+def test_numpy_arrays_are_taken_as_tensors_are() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (125, 230, 260, 3), np.uint8)
+    wave = np.random.default_rng(1).standard_normal(80_000).astype(np.float32)
+    for frontend in (fe.sparsesync_video, fe.synchformer_video):
+        assert torch.equal(frontend(frames), frontend(torch.from_numpy(frames)))
+    for frontend in (fe.sparsesync_audio, fe.synchformer_audio):
+        assert torch.equal(frontend(wave), frontend(torch.from_numpy(wave)))
+
+
+def test_sound_too_short_for_a_spectrum_is_refused() -> None:
+    assert fe.sparsesync_audio(torch.ones(257)).shape == (1, 257, 3)
+    with pytest.raises(UsageError, match="256 samples are too short for a spectrum: 257 are the least"):
+        fe.sparsesync_audio(torch.ones(256))
