@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import add_command
+from avbench.commands.common import add_command, say
 
 
 def add(verbs: Any) -> None:
@@ -67,6 +68,12 @@ def _fullsize(args: argparse.Namespace) -> int:
         raise UsageError("--data (a manifest folder) and --init (SparseSync weights) are needed")
     whole = read_manifest(Path(args.data))
     manifest = whole.split("train") if "train" in whole.splits else whole
+    if manifest is whole and args.valid:
+        raise UsageError(
+            f"{whole.name} has no split 'train': it would be trained on what --valid {args.valid} looks at"
+        )
+    if manifest is whole and os.environ.get("RANK", "0") == "0":  # one of torchrun's processes speaks
+        say(f"note: {whole.name} has no split 'train': all of it ({', '.join(whole.splits)}) is trained on")
     torch.set_num_threads(max(args.threads, 1))
     path = train(
         recipe,

@@ -103,6 +103,10 @@ def test_the_command_trains_and_a_run_under_torchrun_gives_the_same(
     assert alone.returncode == 0, alone.stderr
     assert alone.stdout.strip() == str(tmp_path / "one" / "streamsync-trf.safetensors")
     assert "4 streams of 3 windows; 1 steps of phase 1, 2 of phase 2; 1 process" in alone.stderr
+    assert "note: clicks has no split 'train': all of it (test) is trained on" in alone.stderr
+    looked_at = avbench(*arguments, "--valid", "test", "--out", tmp_path / "three")
+    assert looked_at.returncode == 2
+    assert "it would be trained on what --valid test looks at" in looked_at.stderr
     card = json.loads((tmp_path / "one" / "streamsync-trf.json").read_text())
     assert card["family"] == "streamsync-trf"
     assert card["about"]["training"]["recipe"]["gradient_windows"] == 2
@@ -130,7 +134,7 @@ def test_the_command_trains_and_a_run_under_torchrun_gives_the_same(
         (("--recipe", "mine"), "unknown recipe 'mine'"),
         (("--set", "lr"), "must be NAME=VALUE"),
         (("--set", "speed=3"), "has no 'speed'"),
-        (("--set", "batch=many"), "batch=many cannot be read: it must be int"),
+        (("--set", "batch=many"), "batch=many cannot be read: it must be a whole number"),
         (("--set", "augment=perhaps"), "it must be true or false"),
         (("--set", "schedule=steep"), "it must be 'linear' or 'published'"),
         (("--set", "gradient_windows=13"), "it must be 1 ... 12"),

@@ -118,7 +118,8 @@ class FullSizeRecipe:
                 else:
                     values[name] = type(old)(text)
             except (ValueError, KeyError):
-                kind = "true or false" if isinstance(old, bool) else type(old).__name__
+                kinds = {bool: "true or false", dict: "a JSON object", int: "a whole number", float: "a number"}
+                kind = kinds.get(type(old), "text")
                 raise UsageError(f"{name}={text} cannot be read: it must be {kind}") from None
         return replace(self, **values).checked()
 
