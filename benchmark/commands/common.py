@@ -34,7 +34,13 @@ def say_each(kind: str, lines: Sequence[str]) -> None:
         say(f"{kind}: ... and {len(lines) - MAX_LINES} more")
 
 
-UNITS = {"decoding and snapshots": "snapshot"}  # of stages that are not counted in their command's unit
+UNITS = {  # what is counted, where it is not clips
+    **dict.fromkeys(("decoding and snapshots", "train snapshots", "valid snapshots"), "snapshot"),
+    "timing": "sample",
+    "timing models": "model",
+    "entries": "entry",
+    **dict.fromkeys(("reading", "fetching data", "fetching and verifying", "uploading", "hashing media"), "file"),
+}
 
 
 class Progress:

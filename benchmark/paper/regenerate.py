@@ -188,7 +188,7 @@ def _latencies(samples: int, progress: Progress | None) -> Latencies:
     found = {}
     for done, model in enumerate(models):
         if progress:
-            progress("timing", done, len(models), model)
+            progress("timing models", done, len(models), model)
         record = measure(model, "step", samples)
         found[model] = {
             key: getattr(record, key)
