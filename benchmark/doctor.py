@@ -35,6 +35,7 @@ from avbench.types import (
     SegmentRecord,
     Snapshot,
     UsageError,
+    in_one_line,
     offset_in_words,
 )
 
@@ -239,7 +240,9 @@ def _model(name: str, options: ModelOptions) -> Iterator[Finding]:
     try:
         first = _predict(model.backbone, video, audio)
     except Exception as error:  # whatever a model does wrong is a finding about the model
-        yield Finding(False, f"predict(video {video.shape} uint8, audio {audio.shape} float32) fails: {_line(error)}")
+        yield Finding(
+            False, f"predict(video {video.shape} uint8, audio {audio.shape} float32) fails: {in_one_line(error)}"
+        )
         return
     shape = _shape_problem(first, len(video), model.backbone.token_dim)  # type: ignore[union-attr]
     token = "no streaming token" if first.token is None else f"streaming token of {first.token.shape[-1]}"
@@ -256,7 +259,7 @@ def _model(name: str, options: ModelOptions) -> Iterator[Finding]:
             fused = _fuse(model.backbone, video, audio)
             yield _equal("two towers: fuse(encode_video, encode_audio) and predict", first, fused, 1e-3)
         except Exception as error:
-            yield Finding(False, f"two towers: {_line(error)}")
+            yield Finding(False, f"two towers: {in_one_line(error)}")
     yield from _sign(model.backbone)
     yield _causality(model)
     yield _fingerprint(name, model.backbone, options)
@@ -433,7 +436,3 @@ def _fingerprint(name: str, backbone: Any, options: ModelOptions) -> Finding:
     ok = there[0] == here
     why = "" if ok else ": its weights or settings are not the same every time it is made"
     return Finding(ok, f"fingerprint {here[:12]} is {'the same' if ok else 'ANOTHER'} in a new process{why}")
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

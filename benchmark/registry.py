@@ -22,7 +22,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError
+from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, in_one_line
 
 ENTRY_POINT_GROUP = "avbench.models"
 DEFAULT_TAG = "synthsync"
@@ -505,7 +505,7 @@ def load_embedded(part: str, file: str, path: Path | None = None) -> Any:
         what = f"weight file {path} does not exist" if path else f"this installation lacks the embedded weights {file}"
         raise AvbenchError(f"{what}; `avbench train {file}` makes them") from error
     except Exception as error:  # safetensors and torch have no exception of their own in common
-        raise AvbenchError(f"weights {path or file} cannot be used: {_first_line(error)}") from error
+        raise AvbenchError(f"weights {path or file} cannot be used: {in_one_line(error)}") from error
 
 
 def load_full(family: str, source: Any) -> SnapshotPredictor:
@@ -563,7 +563,7 @@ def load_from_file(path: str, class_name: str) -> SnapshotPredictor:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a script that parses arguments or leaves at its end is no model file
         del sys.modules[module_name]
-        raise UsageError(f"model file {path} does not run: {_first_line(error)}") from error
+        raise UsageError(f"model file {path} does not run: {in_one_line(error)}") from error
     return _instance(getattr(module, class_name, None), f"{path}:{class_name}", _classes(module))
 
 
@@ -573,7 +573,7 @@ def load_entry_point(name: str) -> SnapshotPredictor:
         factory = entry.load()
     except Exception as error:
         where = f"model {name} (entry point {entry.value})"
-        raise UsageError(f"{where} cannot be imported: {_first_line(error)}") from error
+        raise UsageError(f"{where} cannot be imported: {in_one_line(error)}") from error
     return _instance(factory, f"{name} (entry point {entry.value})", [])
 
 
@@ -584,7 +584,7 @@ def _instance(factory: Any, where: str, others: list[str]) -> SnapshotPredictor:
     try:
         predictor = factory()
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{where} cannot be constructed without arguments: {_first_line(error)}") from error
+        raise UsageError(f"{where} cannot be constructed without arguments: {in_one_line(error)}") from error
     if not isinstance(predictor, SnapshotPredictor):
         raise UsageError(f"{where} is not a SnapshotPredictor; subclass avbench.SnapshotPredictor")
     return _moved(predictor, "cpu", None)
@@ -618,8 +618,3 @@ def _did_you_mean(name: str) -> str:
     base = name.partition("+")[0]
     close = difflib.get_close_matches(base, known, n=2, cutoff=0.55)
     return f"; did you mean {' or '.join(close)}?" if close else "; `avbench models` lists those there are"
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -42,6 +42,12 @@ class NonFiniteError(AvbenchError):
     """A model produced NaN or infinity; the message names the segment or window."""
 
 
+def in_one_line(error: BaseException) -> str:
+    """Somebody else's error as a part of one of ours: its kind and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class OffsetGrid:
     """21 offset classes, -2.0 ... +2.0 s in steps of 0.2 s; class 10 is in sync (paper sec. 3).

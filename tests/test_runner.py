@@ -22,12 +22,13 @@ sys.path.insert(0, str(Path(__file__).parent / "crash"))  # worker processes mus
 from toy_run import PROTOCOL, Misshapen, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
 
 from avbench import runner
+from avbench.clip_pass import CalledModel, ClipPass, cut_windows, is_out_of_memory
 from avbench.fingerprint import model_fingerprint
 from avbench.manifest import Manifest
 from avbench.plan import keys_of, plan
 from avbench.protocol import Protocol, paper, streaming
 from avbench.replay import gather
-from avbench.runner import _ClipPass, _cut, _is_out_of_memory, _Model, compute
+from avbench.runner import compute
 from avbench.store import SnapshotStore
 from avbench.ticks import frames, ticks
 from avbench.types import FrontEnd, MediaError, Snapshot, SnapshotPredictor, StoreError, UsageError, Window
@@ -381,7 +382,7 @@ class Numbered:
 def test_windows_are_cut_right_and_memory_is_bounded(starts: set[tuple[int, int]]) -> None:
     windows = sorted((Window(s * 640, n * 640) for s, n in starts), key=lambda w: (w.end, w.start))
     grid, counters, order = Numbered(600), Counter[str](), []
-    for window, held in _cut(iter(grid), windows, toy_manifest(1).clips["clip0"], counters):
+    for window, held in cut_windows(iter(grid), windows, toy_manifest(1).clips["clip0"], counters):
         assert [int(f[0, 0, 0]) for (f,) in held] == list(range(frames(window.start), frames(window.end)))
         order.append(window)
         del held
@@ -419,7 +420,7 @@ def test_batches_give_what_single_windows_give_and_are_halved_when_memory_runs_o
     video = np.stack([f for (f,) in reader.frames(FrontEnd(size=8))])
     results = []
     for model, size in ((ToyModel(0), 1), (Big(0, two_tower=two_tower), batch_size)):
-        work = _ClipPass(_Model(model, "m", size, "cpu", 21), keys, reader.audio())
+        work = ClipPass(CalledModel(model, "m", size, "cpu", 21), keys, reader.audio())
         for start in sorted({k.picture for k in keys}):
             window = Window(start, ticks(5))
             assert work.wants(window)
@@ -445,7 +446,7 @@ def test_batches_give_what_single_windows_give_and_are_halved_when_memory_runs_o
 )
 def test_libraries_report_full_memory_in_their_own_words(error: str, expected: bool) -> None:
     pytest.importorskip("torch")
-    assert _is_out_of_memory(RuntimeError(error)) is expected
+    assert is_out_of_memory(RuntimeError(error)) is expected
 
 
 def test_out_of_memory_with_one_window_is_a_failure() -> None:
@@ -456,7 +457,7 @@ def test_out_of_memory_with_one_window_is_a_failure() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     key = keys_of(PROTOCOL, toy_manifest(1).segments[0])[0]
-    work = _ClipPass(_Model(Huge(), "m", 1, "cpu", 21), [key], np.zeros(200_000, np.float32))
+    work = ClipPass(CalledModel(Huge(), "m", 1, "cpu", 21), [key], np.zeros(200_000, np.float32))
     work.add(Window(key.picture, key.window), np.zeros((125, 3, 8, 8), np.uint8))
     work.finish()
     assert work.bad == {key: "broke off with OutOfMemoryError: CUDA out of memory"}
