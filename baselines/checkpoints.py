@@ -100,9 +100,12 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-_PLAIN = {c.__name__: c for c in (dict, list, tuple, set, frozenset, int, float, complex, str, bool, bytes, bytearray)}
+_CONTAINERS = {c.__name__: c for c in (dict, list, tuple, set, frozenset)}
 # values that are harmless in themselves but that a pickle makes by a call: they become stand-ins
 _INERT_CALLS = {
+    # called, these could ask for any amount of memory or time (bytearray(10**12), str of nested lists)
+    *(f"builtins.{name}" for name in ("int", "float", "complex", "str", "bool", "bytes", "bytearray")),
+    *("builtins.range", "builtins.slice", "builtins.type", "_operator.getitem"),  # the last two: types like int | None
     *(f"pathlib.{name}" for name in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath")),
     *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "PurePosixPath")),
     *("collections.defaultdict", "collections.Counter", "argparse.Namespace", "datetime.datetime", "datetime.date"),
@@ -185,10 +188,13 @@ class _Reader(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)  # protocols below 3
+        # torch writes protocol 2, which has the names of old
+        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+        if module == "builtins":
+            name = {"unicode": "str", "long": "int", "xrange": "range"}.get(name, name)
         full = f"{module}.{name}"
-        if module == "builtins" and name in _PLAIN:
-            return _PLAIN[name]
+        if module == "builtins" and name in _CONTAINERS:
+            return _CONTAINERS[name]
         if full == "collections.OrderedDict":
             return OrderedDict
         if module == "torch" and name in _STORAGES:
@@ -246,8 +252,10 @@ def _read_archive(archive: zipfile.ZipFile) -> Container:
     folder = pickles[0].filename.removesuffix("data.pkl")
     if pickles[0].file_size > _MAX_PICKLE_BYTES:
         raise _Refused(f"its pickle is {pickles[0].file_size} bytes long")
-    if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
-        raise _Refused("its numbers are big-endian")
+    if f"{folder}byteorder" in archive.namelist():
+        with archive.open(f"{folder}byteorder") as file:
+            if file.read(7) != b"little":
+                raise _Refused("its numbers are big-endian")
     content = _Reader(io.BytesIO(archive.read(pickles[0]))).load()
     if not isinstance(content, dict):
         raise _Refused("it holds no dictionary")
@@ -263,6 +271,8 @@ def _read_archive(archive: zipfile.ZipFile) -> Container:
 
 def _tensor(archive: zipfile.ZipFile, folder: str, where: _Tensor, storages: dict[str, Tensor]) -> Tensor:
     storage = where.storage
+    if math.prod(where.size) > storage.numel:  # strides of 0 could make terabytes of a few bytes
+        raise _Refused(f"a tensor of {math.prod(where.size)} numbers lies in a storage of {storage.numel}")
     if storage.member not in storages:
         info = archive.getinfo(f"{folder}data/{storage.member}")
         size = storage.numel * torch.empty((), dtype=storage.dtype).element_size()

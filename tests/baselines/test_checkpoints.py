@@ -11,7 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 import torch
@@ -280,8 +280,43 @@ def test_views_outside_their_storage_are_refused(tmp_path: Path) -> None:
         return data.replace(b"K\x03K\x02\x86", b"K\x7fK\x7f\x86") if name.endswith("data.pkl") else data
 
     rewritten(good, tmp_path / "bad.pt", larger)
+    with pytest.raises(AvbenchError, match="a tensor of 16129 numbers lies in a storage of 6"):
+        read_container(tmp_path / "bad.pt")
+    torch.save({"model": {"w": torch.arange(6)[3:]}}, good)
+
+    def later(name: str, data: bytes) -> bytes:
+        return data.replace(b"K\x03K\x03\x85", b"K\x04K\x03\x85") if name.endswith("data.pkl") else data
+
+    rewritten(good, tmp_path / "bad.pt", later)
     with pytest.raises(AvbenchError, match="damaged"):
         read_container(tmp_path / "bad.pt")
+
+
+def test_a_small_file_cannot_ask_for_much_memory_or_time(tmp_path: Path) -> None:
+    nested: list[Any] = ["x"] * 10
+    for _ in range(12):
+        nested = [nested] * 10
+    content = {
+        "model": {"w": torch.zeros(2)},
+        "args": [_Calls(bytearray, 10**13), _Calls(bytes, 10**13), _Calls(str, nested)],
+    }
+    torch.save(content, tmp_path / "a.pt")
+    assert read_container(tmp_path / "a.pt").about == {}
+    torch.save({"model": {"w": torch.zeros(1).expand(10**7, 10**7)}}, tmp_path / "b.pt")
+    with pytest.raises(AvbenchError, match="refused and was not executed: a tensor of 100000000000000 numbers"):
+        read_container(tmp_path / "b.pt")
+
+
+def test_types_and_simple_values_of_a_configuration_are_no_obstacle(tmp_path: Path) -> None:
+    kinds = [int, str, float, bool, bytes, bytearray, complex, dict, list, tuple, set, frozenset, range, slice]
+    kinds += [Any, Optional[int], type(None)]  # noqa: UP045 (as configurations write it)
+    values = [1, 2**70, "x", 0.5, True, b"x", bytearray(b"x"), 1j, {1: 2}, [3], (4,), {5}, frozenset({6}), range(7)]
+    content = {"model": {"w": torch.ones(2)}, "args": {"ref_type": kinds, "values": [*values, slice(8)]}, "epoch": 3}
+    for protocol in (2, 3, 4):
+        torch.save(content, tmp_path / "a.pt", pickle_protocol=protocol)
+        container = read_container(tmp_path / "a.pt")
+        assert container.about == {"epoch": 3}
+        assert container.tensors["w"].tolist() == [1, 1]
 
 
 def test_shared_and_half_precision_tensors(tmp_path: Path) -> None:
