@@ -258,7 +258,7 @@ def _read_archive(archive: zipfile.ZipFile) -> Container:
                 raise _Refused("its numbers are big-endian")
     content = _Reader(io.BytesIO(archive.read(pickles[0]))).load()
     if not isinstance(content, dict):
-        raise _Refused("it holds no dictionary")
+        raise _Refused("it holds no dictionary (of a model, save the state dict)")
     weights = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), dict)), content)
     found = {key: value for key, value in weights.items() if isinstance(value, _Tensor)}
     if not found or not all(isinstance(key, str) for key in found):
