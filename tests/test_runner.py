@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,24 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent / "crash"))  # worker processes must find it too
 
 from toy_run import PROTOCOL, Misshapen, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
 
 from avbench import runner
-from avbench.clip_pass import CalledModel, ClipPass, cut_windows, is_out_of_memory
 from avbench.fingerprint import model_fingerprint
 from avbench.manifest import Manifest
-from avbench.plan import keys_of, plan
+from avbench.plan import keys_of
 from avbench.protocol import Protocol, paper, streaming
 from avbench.replay import gather
 from avbench.runner import compute
 from avbench.store import SnapshotStore
 from avbench.ticks import frames, ticks
-from avbench.types import FrontEnd, MediaError, Snapshot, SnapshotPredictor, StoreError, UsageError, Window
+from avbench.types import FrontEnd, MediaError, Snapshot, SnapshotPredictor, StoreError, UsageError
 
 
 def by_hand(manifest: Manifest, protocol: Protocol, model: ToyModel) -> np.ndarray:
@@ -357,110 +353,6 @@ def test_a_silent_clip_is_scored_with_a_warning(tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------------------- cutting and batching
-
-
-class Numbered:
-    """One-pixel frames that carry their number; knows how many are alive."""
-
-    def __init__(self, n: int) -> None:
-        self.n, self.alive, self.most = n, 0, 0
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
-        for k in range(self.n):
-            frame = np.full((3, 1, 1), k)
-            self.alive += 1
-            self.most = max(self.most, self.alive)
-            weakref.finalize(frame, self.gone)
-            yield (frame,)
-
-    def gone(self) -> None:
-        self.alive -= 1
-
-
-@settings(deadline=None)
-@given(st.sets(st.tuples(st.integers(0, 400), st.sampled_from([5, 25, 125])), min_size=1, max_size=12))
-def test_windows_are_cut_right_and_memory_is_bounded(starts: set[tuple[int, int]]) -> None:
-    windows = sorted((Window(s * 640, n * 640) for s, n in starts), key=lambda w: (w.end, w.start))
-    grid, counters, order = Numbered(600), Counter[str](), []
-    for window, held in cut_windows(iter(grid), windows, toy_manifest(1).clips["clip0"], counters):
-        assert [int(f[0, 0, 0]) for (f,) in held] == list(range(frames(window.start), frames(window.end)))
-        order.append(window)
-        del held
-    assert order == windows
-    assert counters["frames_decoded"] == frames(windows[-1].end)
-    assert grid.most <= max(w.length for w in windows) // 640 + 2
-
-
-@pytest.mark.parametrize("two_tower", [False, True])
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
-def test_batches_give_what_single_windows_give_and_are_halved_when_memory_runs_out(
-    two_tower: bool, batch_size: int
-) -> None:
-    torch = pytest.importorskip("torch")
-    sizes: list[int] = []
-
-    class Big(ToyModel):
-        uses_torch = True
-
-        def encode_video(self, video: Any) -> Any:
-            sizes.append(len(video))
-            if len(video) > 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return torch.from_numpy(super().encode_video(video.numpy()))
-
-        def encode_audio(self, audio: Any) -> Any:
-            return torch.from_numpy(super().encode_audio(audio.numpy()))
-
-        def fuse(self, video: Any, audio: Any) -> Snapshot:
-            return Snapshot(*map(torch.from_numpy, super().fuse(video.numpy(), audio.numpy())))
-
-    manifest = toy_manifest(1)
-    keys = plan(manifest.segments, manifest.clips, [PROTOCOL]).keys["clip0"]
-    reader = ToyReader(manifest.clips["clip0"])
-    video = np.stack([f for (f,) in reader.frames(FrontEnd(size=8))])
-    results = []
-    for model, size in ((ToyModel(0), 1), (Big(0, two_tower=two_tower), batch_size)):
-        work = ClipPass(CalledModel(model, "m", size, "cpu", 21), keys, reader.audio())
-        for start in sorted({k.picture for k in keys}):
-            window = Window(start, ticks(5))
-            assert work.wants(window)
-            work.add(window, video[frames(start) : frames(start) + 125])
-        work.finish()
-        assert not work.bad
-        results.append(work.results)
-    assert results[0].keys() == results[1].keys()
-    for key in keys:
-        for one, other in zip(results[0][key], results[1][key], strict=True):
-            np.testing.assert_array_equal(one, other)
-    if batch_size > 2:
-        assert max(sizes) > 2 >= sizes[-1]
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        ("CUDA error: out of memory", True),
-        ("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", True),
-        ("mat1 and mat2 shapes cannot be multiplied", False),
-    ],
-)
-def test_libraries_report_full_memory_in_their_own_words(error: str, expected: bool) -> None:
-    pytest.importorskip("torch")
-    assert is_out_of_memory(RuntimeError(error)) is expected
-
-
-def test_out_of_memory_with_one_window_is_a_failure() -> None:
-    torch = pytest.importorskip("torch")
-
-    class Huge(ToyModel):
-        def predict(self, video: Any, audio: Any) -> Snapshot:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    key = keys_of(PROTOCOL, toy_manifest(1).segments[0])[0]
-    work = ClipPass(CalledModel(Huge(), "m", 1, "cpu", 21), [key], np.zeros(200_000, np.float32))
-    work.add(Window(key.picture, key.window), np.zeros((125, 3, 8, 8), np.uint8))
-    work.finish()
-    assert work.bad == {key: "broke off with OutOfMemoryError: CUDA out of memory"}
 
 
 class Standardising(ToyModel):
