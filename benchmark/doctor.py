@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from avbench import machine
 from avbench.protocol import streaming
 from avbench.registry import ModelOptions, load, resolve
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
@@ -85,7 +86,7 @@ def examine(
 def _environment() -> Iterator[Finding]:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "av", "pyarrow"))
     python = f"Python {platform.python_version()}"
-    yield Finding(sys.version_info >= (3, 11), f"{python}, {versions}; {os.cpu_count()} cores")
+    yield Finding(sys.version_info >= (3, 11), f"{python}, {versions}; {machine.cores()} cores")
     present = [name for name in BANNED if util.find_spec(name)]
     yield Finding(
         not present,

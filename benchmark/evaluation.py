@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avbench import __version__
+from avbench import __version__, machine
 from avbench.baselines.trivial import TRIVIAL
 from avbench.protocol import Protocol, streaming
 from avbench.registry import ModelOptions, StreamingModel, check_device, load, load_plain_head, load_xcorr, resolve
@@ -110,7 +110,7 @@ def evaluate(
         raise UsageError(f"model {model} says the labels, and those of {manifest.name} are hidden")
     loaded = load(resolved, device)
     # an accelerator is one process's: several would each hold the model in its memory
-    workers = workers or (os.cpu_count() or 1 if on_cpu else 1)
+    workers = workers or (default_workers([loaded]) if on_cpu else 1)
     snapshots = _Snapshots(manifest, supported, protocol, workers, device)
     if loaded.backbone is not None:
         snapshots.need(loaded.backbone_name, loaded.backbone, loaded.load_backbone)
@@ -416,6 +416,15 @@ def _reference_rows(
     return rows
 
 
+def default_workers(models: Iterable[StreamingModel]) -> int:
+    """As many worker processes as there are cores and as memory holds: each has every model, a clip's sound and frames,
+    and, of a full-size model, the activations of a window (2.7 GB in all were measured for Synchformer)."""
+    models = [model for model in models if model.backbone is not None]
+    weights = [p for model in models for p in getattr(model.backbone, "parameters", list)()]
+    each = machine.GIB + sum(p.numel() * p.element_size() for p in weights)
+    return machine.worker_count(each + (machine.GIB if any(model.full_size for model in models) else 0))
+
+
 # -- facts about a run -------------------------------------------------------------------------------------------------
 
 
@@ -512,7 +521,7 @@ def _environment(device: str, workers: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
-        "cores": os.cpu_count() or 1,
+        "cores": machine.cores(),
         "device": device,
         "workers": workers,
         **{name: metadata.version(name) for name in packages},

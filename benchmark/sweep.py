@@ -6,7 +6,6 @@ Settings are compared on the segments that all of them can hold, so a longer str
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from avbench.baselines.trivial import TRIVIAL
-from avbench.evaluation import Progress, default_store, read_data
+from avbench.evaluation import Progress, default_store, default_workers, read_data
 from avbench.protocol import SUPPORTS, Protocol
 from avbench.registry import ModelOptions
 from avbench.ticks import seconds, ticks
@@ -120,7 +119,7 @@ def sweep(
         protocols,
         backbones,
         opened,
-        workers=workers or os.cpu_count() or 1,
+        workers=workers or default_workers(loaded.values()),
         progress=tell,
     )
     if report.failures:

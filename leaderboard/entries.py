@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import multiprocessing as mp
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +22,7 @@ import numpy as np
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
+from avbench import machine
 from avbench.atomic import atomic_write_bytes
 from avbench.latency import LatencyRecord
 from avbench.metrics import METRICS
@@ -150,7 +150,7 @@ def _compute(
     """(path, None, or why it is refused) for each path, computed and put into the cache. An entry that brings its
     process down is refused; the others are not touched by it."""
     work = partial(_check_and_score, store=store, labels=labels)
-    n = min(workers or os.cpu_count() or 1, len(paths))
+    n = min(workers or machine.cores(), len(paths))
     if n <= 1 or len(paths) <= FEW_ENTRIES:
         yield from ((path, work(path)) for path in paths)
         return

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing as mp
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from avbench import machine
 from avbench.atomic import atomic_write_bytes
 from avbench.data import synthsync
 from avbench.data.offsets import draw_offset
@@ -191,7 +191,7 @@ def _make(cuts: list[Cut], media: Path, workers: int | None, progress: Progress 
         scenes.setdefault((cut.scene_seed, cut.scene_s), []).append(cut)
     groups = list(scenes.values())
     done = 0
-    for made in _mapped(partial(_make_scene, media=media), groups, min(workers or os.cpu_count() or 1, len(groups))):
+    for made in _mapped(partial(_make_scene, media=media), groups, min(workers or machine.cores(), len(groups))):
         done += len(made)
         if progress:
             progress(done, len(cuts), made[-1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,15 +105,14 @@ def _push(args: argparse.Namespace) -> int:
 
 def _import_realsync(args: argparse.Namespace) -> int:
     from avbench.data.realsync import import_lists
+    from avbench.machine import cores
     from avbench.types import UsageError
 
     if args.workers is not None and args.workers < 1:
         raise UsageError(f"workers is {args.workers}; it must be at least 1")
     media = None if args.media == "none" else Path(args.media)
     with Progress() as progress:
-        report = import_lists(
-            args.lists, media, args.out, args.workers or os.cpu_count() or 1, progress.of("hashing media")
-        )
+        report = import_lists(args.lists, media, args.out, args.workers or cores(), progress.of("hashing media"))
     if args.json:
         print(json.dumps(report, indent=2))
     else:

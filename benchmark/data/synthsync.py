@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avbench import machine
 from avbench.data.offsets import draw_offset
 from avbench.data.scenes import N_CHANNELS, SIZE, Scene, parameters
 from avbench.manifest import Manifest, read_manifest, write_manifest
@@ -150,7 +151,7 @@ def _make_clips(
 ) -> None:
     media.mkdir(parents=True, exist_ok=True)
     todo = [s for s in specs if not (media / f"{s.id}.mp4").exists()]
-    workers = min(workers or os.cpu_count() or 1, len(todo))
+    workers = min(workers or machine.cores(), len(todo))
     make = partial(make_clip, media=media)
     if workers <= 1:
         for done, spec in enumerate(todo, 1):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from avbench import machine
 from avbench.data.inspect import info
 from avbench.evaluation import Progress, default_store, read_data, writable
 from avbench.manifest import Manifest
@@ -93,7 +93,7 @@ def regenerate(
     replays = None
     if any(held.values()):
         needed = [NEEDS[name] for name in wanted if held.get(name)]
-        replays = Replays(manifest, needed, store or default_store(), workers or os.cpu_count() or 1, seed, progress)
+        replays = Replays(manifest, needed, store or default_store(), workers or machine.cores(), seed, progress)
     latencies = _latencies(latency_samples, progress) if "table3" in wanted and replays and held["table3"] else {}
     facts = info(manifest) if any(name in STATISTICS for name in wanted) else {}
     exhibits = []

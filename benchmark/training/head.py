@@ -8,7 +8,6 @@ of ``baselines.adapter``, whose map is then learnt along with the head.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avbench import machine
 from avbench.baselines.adapter import AdaptedHead, features, fixed_map
 from avbench.baselines.heads import export_head
 from avbench.data.offsets import draw_offset
@@ -112,7 +112,7 @@ def train_head(
     out.mkdir(parents=True, exist_ok=True)
     keep = SnapshotStore(store or default_store())
     train, valid = (
-        snapshots_of_streams(recipe, split, model, keep, workers or os.cpu_count() or 1, progress) for split in SPLITS
+        snapshots_of_streams(recipe, split, model, keep, workers or machine.cores(), progress) for split in SPLITS
     )
     fingerprint = model_fingerprint(model.backbone)
     dim = model.backbone.token_dim or ADAPTED_DIM

@@ -7,7 +7,6 @@ choices are made. ``avbench paper table5`` shows the record.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from avbench import __version__
+from avbench import __version__, machine
 from avbench.baselines.mini import load_backbone, load_head
 from avbench.evaluation import Progress, default_store, read_data
 from avbench.paper import records
@@ -48,7 +47,7 @@ def train(
     opened = SnapshotStore(store or default_store())
     backbones = {recipe: partial(load_backbone, "streamsync-trf", path) for recipe, path in weights.items()}
     tell = (lambda done, total, item: progress("decoding and snapshots", done, total, item)) if progress else None
-    report = compute(manifest, [protocol], backbones, opened, workers=os.cpu_count() or 1, progress=tell)
+    report = compute(manifest, [protocol], backbones, opened, workers=machine.cores(), progress=tell)
     if report.failures:
         first = report.failures[0]
         raise AvbenchError(f"{len(report.failures)} segments failed, first clip {first.clip_id}: {first.reason}")

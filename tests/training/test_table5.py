@@ -53,7 +53,7 @@ def record(tmp_path: Path, make_clicks: Callable[..., Path], monkeypatch: pytest
         return out / f"{name}.safetensors"
 
     monkeypatch.setattr(table5, "run", untrained)
-    monkeypatch.setattr(table5.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(table5.machine, "cores", lambda: 1)
     data = make_clicks(duration_s=46, offsets_s=(0.4,))
     return table5.train(tmp_path / "train", lambda line: None, data=str(data), store=tmp_path / "store")
 

@@ -1,0 +1,47 @@
+"""What this machine gives to worker processes: cores and memory, as far as this process may use them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+GIB = 2**30
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+
+
+def cores() -> int:
+    """Cores this process may use: containers and batch systems often allow fewer than the machine has."""
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        allowed = os.cpu_count() or 1
+    quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
+    if quota.isdigit() and period.isdigit():
+        allowed = min(allowed, -(-int(quota) // int(period)))
+    return max(allowed, 1)
+
+
+def free_memory_bytes() -> int | None:
+    """Memory that further processes can have before the system begins to kill; None where it does not say."""
+    rooms = []
+    for line in _read(_MEMINFO).splitlines():
+        if line.startswith("MemAvailable:"):
+            rooms.append(int(line.split()[1]) * 1024)
+    limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
+    if limit.isdigit() and used.isdigit():
+        rooms.append(int(limit) - int(used))
+    return min(rooms, default=None)
+
+
+def worker_count(bytes_each: int) -> int:
+    """Worker processes to start where nobody says how many: one a core, fewer if memory does not hold them."""
+    free = free_memory_bytes()
+    return cores() if free is None else max(1, min(cores(), free // bytes_each))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,66 @@
+"""How many worker processes a machine is given by default: what it allows, not what it has."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from avbench import machine
+from avbench.evaluation import default_workers
+from avbench.registry import load_model
+
+GIB = machine.GIB
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands in for the system's files: eight cores, nothing else known."""
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("1000 100000", 1), ("junk", 8)]
+)
+def test_cores_are_those_that_the_container_is_allowed(files: Path, text: str, cores: int) -> None:
+    (files / "cpu.max").write_text(text + "\n")
+    assert machine.cores() == cores
+
+
+def test_without_affinity_all_cores_count(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert machine.cores() == 3
+
+
+def test_memory_is_the_least_of_what_is_said(files: Path) -> None:
+    assert machine.free_memory_bytes() is None
+    assert machine.worker_count(GIB) == 8
+    (files / "meminfo").write_text("MemTotal: 99 kB\nMemAvailable:   20971520 kB\n")  # 20 GiB
+    assert machine.free_memory_bytes() == 20 * GIB
+    assert machine.worker_count(3 * GIB) == 6
+    (files / "memory.max").write_text(f"{7 * GIB}\n")
+    (files / "memory.current").write_text(f"{GIB}\n")
+    assert machine.free_memory_bytes() == 6 * GIB
+    assert machine.worker_count(3 * GIB) == 2
+    assert machine.worker_count(100 * GIB) == 1
+    (files / "memory.max").write_text("max\n")
+    assert machine.free_memory_bytes() == 20 * GIB
+
+
+def test_of_this_machine() -> None:
+    assert 1 <= machine.cores() <= (os.cpu_count() or 1)
+    assert machine.worker_count(1) == machine.cores()
+
+
+def test_every_worker_holds_the_model(files: Path) -> None:
+    (files / "meminfo").write_text(f"MemAvailable: {8 * 1024**2} kB\n")
+    small = load_model("sparsesync")
+    assert default_workers([small]) == 7  # a GiB and some weights each
+    assert default_workers([replace(small, full_size=True)]) == 3
+    assert default_workers([load_model("constant")]) == 8
