@@ -1,13 +1,14 @@
-"""What this machine gives to worker processes: cores and memory, as far as this process may use them."""
+"""Cores and memory: what this process and its workers may use, and what it has used."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 GIB = 2**30
 _CGROUP = Path("/sys/fs/cgroup")
-_MEMINFO = Path("/proc/meminfo")
+_MEMINFO, _STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 
 
 def cores() -> int:
@@ -38,6 +39,18 @@ def worker_count(bytes_each: int) -> int:
     """Worker processes to start where nobody says how many: one a core, fewer if memory does not hold them."""
     free = free_memory_bytes()
     return cores() if free is None else max(1, min(cores(), free // bytes_each))
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has had resident so far."""
+    for line in _read(_STATUS).splitlines():
+        # of this program alone; getrusage() remembers the process that started it, if that was the larger one
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _read(path: Path) -> str:

@@ -45,6 +45,7 @@ from avbench.latency import (
     percentile_ms,
     summary,
 )
+from avbench.machine import peak_memory_bytes
 from avbench.precision import exact_float32
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, Snapshot, UsageError
@@ -677,6 +678,4 @@ def _peak_memory_mb(device: str) -> float:
         import torch
 
         return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return peak_memory_bytes() / 2**20

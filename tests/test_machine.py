@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from avbench import machine
@@ -51,6 +54,14 @@ def test_memory_is_the_least_of_what_is_said(files: Path) -> None:
     assert machine.worker_count(100 * GIB) == 1
     (files / "memory.max").write_text("max\n")
     assert machine.free_memory_bytes() == 20 * GIB
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell programs apart")
+def test_peak_memory_is_that_of_the_program_not_of_the_one_that_started_it() -> None:
+    ballast = np.ones(40 * 2**20)  # 320 MiB
+    code = "from avbench.machine import peak_memory_bytes; print(peak_memory_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100 * 2**20 < ballast.nbytes < machine.peak_memory_bytes()
 
 
 def test_of_this_machine() -> None:

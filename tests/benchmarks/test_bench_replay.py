@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 
 from avbench.baselines.apa import Apa, NoHead
+from avbench.machine import peak_memory_bytes
 from avbench.metrics import METRICS
 from avbench.plan import plan
 from avbench.protocol import Protocol, streaming
@@ -114,7 +114,7 @@ def work(root: Path, n_segments: int, n_resamples: int) -> dict[str, float]:
     return {
         "wall_s": round(time.perf_counter() - began, 1),
         "cpu_s": round(time.process_time() - cpu, 1),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_memory_mb": round(peak_memory_bytes() / 2**20),
     }
 
 
