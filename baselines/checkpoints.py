@@ -12,6 +12,7 @@ import io
 import json
 import math
 import pickle
+import pickletools
 import re
 import sys
 import zipfile
@@ -23,6 +24,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -100,11 +102,11 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-_CONTAINERS = {c.__name__: c for c in (dict, list, tuple, set, frozenset)}
 # values that are harmless in themselves but that a pickle makes by a call: they become stand-ins
 _INERT_CALLS = {
-    # called, these could ask for any amount of memory or time (bytearray(10**12), str of nested lists)
+    # called, these could ask for any amount of memory or time (bytearray(10**12), str of nested lists, list of a str)
     *(f"builtins.{name}" for name in ("int", "float", "complex", "str", "bool", "bytes", "bytearray")),
+    *(f"builtins.{name}" for name in ("dict", "list", "tuple", "set", "frozenset")),  # (plain ones have opcodes)
     *("builtins.range", "builtins.slice", "builtins.type", "_operator.getitem"),  # the last two: types like int | None
     *(f"pathlib.{name}" for name in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath")),
     *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "PurePosixPath")),
@@ -114,7 +116,7 @@ _INERT_CALLS = {
     *("omegaconf.base.Box", "_codecs.encode"),
 }
 _INERT_STANDARD = ("typing", "types.SimpleNamespace", "enum")  # of the standard library, named but never called
-_MAX_PICKLE_BYTES = 256 * 2**20
+_MAX_PICKLE_BYTES = 64 * 2**20
 
 
 class _Refused(Exception):
@@ -163,21 +165,56 @@ class _Tensor:
     stride: tuple[int, ...]
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, *_: object) -> _Tensor:
-    if not isinstance(storage, _Storage):
-        raise _Refused("it builds a tensor from something that is no storage")
-    return _Tensor(storage, offset, tuple(size), tuple(stride))
+class _Call:
+    """What a pickle may call: without attributes, so that it cannot be changed by one (a function could)."""
+
+    __slots__ = ()
 
 
-def _rebuild_parameter(data: _Tensor, *_: object) -> _Tensor:
-    return data
+class _OrderedDict(_Call):
+    __slots__ = ()
+
+    def __call__(self, *args: object) -> OrderedDict:
+        if args:
+            raise _Refused("it calls collections.OrderedDict with a value")
+        return OrderedDict()
 
 
-def _reconstruct(cls: type, base: type, state: object) -> object:
+class _RebuildTensor(_Call):
+    __slots__ = ()
+
+    def __call__(self, storage: object, offset: object, size: object, stride: object, *_: object) -> _Tensor:
+        if not isinstance(storage, _Storage):
+            raise _Refused("it builds a tensor from something that is no storage")
+        if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride) or len(size) > 8:
+            raise _Refused("it builds a tensor of no shape")
+        if not all(_is_count(x) for x in (offset, *size, *stride)):
+            raise _Refused("it builds a tensor whose shape is not made of whole numbers")
+        if any(step == 0 and n > 1 for n, step in zip(size, stride, strict=True)):
+            raise _Refused("it builds a tensor of repeated numbers")  # terabytes of a few bytes
+        return _Tensor(storage, cast(int, offset), size, stride)
+
+
+class _RebuildParameter(_Call):
+    __slots__ = ()
+
+    def __call__(self, data: object, *_: object) -> object:
+        return data
+
+
+class _Reconstruct(_Call):
     """``copyreg._reconstructor``: how protocols 0 and 1 make an object."""
-    if not issubclass(cls, _Standin):
-        raise _Refused(f"it calls copyreg._reconstructor on {getattr(cls, '__name__', cls)}")
-    return cls.__new__(cls)
+
+    __slots__ = ()
+
+    def __call__(self, cls: object, *_: object) -> object:
+        if not (isinstance(cls, type) and issubclass(cls, _Standin)):
+            raise _Refused("it calls copyreg._reconstructor on what is no class of its own")
+        return cls.__new__(cls)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**40
 
 
 class _Reader(pickle.Unpickler):
@@ -193,18 +230,16 @@ class _Reader(pickle.Unpickler):
         if module == "builtins":
             name = {"unicode": "str", "long": "int", "xrange": "range"}.get(name, name)
         full = f"{module}.{name}"
-        if module == "builtins" and name in _CONTAINERS:
-            return _CONTAINERS[name]
         if full == "collections.OrderedDict":
-            return OrderedDict
+            return _OrderedDict()
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         if full == "torch._utils._rebuild_tensor_v2":
-            return _rebuild_tensor
+            return _RebuildTensor()
         if full == "torch._utils._rebuild_parameter":
-            return _rebuild_parameter
+            return _RebuildParameter()
         if full == "copyreg._reconstructor":
-            return _reconstruct
+            return _Reconstruct()
         if full in _INERT_CALLS:
             return type(full, (_Standin,), {})
         root = module.partition(".")[0]
@@ -214,9 +249,17 @@ class _Reader(pickle.Unpickler):
         return _Uncallable(full, (_Standin,), {})
 
     def persistent_load(self, pid: Any) -> _Storage:
-        if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage" and isinstance(pid[1], torch.dtype)):
-            raise _Refused(f"it refers to {str(pid)[:60]}, which is no tensor storage")
-        return _Storage(pid[1], str(pid[2]), int(pid[4]))
+        if not (
+            isinstance(pid, tuple)
+            and len(pid) == 5
+            and isinstance(pid[0], str)
+            and pid[0] == "storage"
+            and isinstance(pid[1], torch.dtype)
+            and isinstance(pid[2], str)
+            and _is_count(pid[4])
+        ):  # (not shown: to write it out could take for ever)
+            raise _Refused("it refers to something that is no tensor storage")
+        return _Storage(pid[1], pid[2], pid[4])
 
 
 def read_container(path: Path) -> Container:
@@ -250,39 +293,64 @@ def _read_archive(archive: zipfile.ZipFile) -> Container:
     if len(pickles) != 1:
         raise _Refused(f"it holds {len(pickles)} files named data.pkl, not one")
     folder = pickles[0].filename.removesuffix("data.pkl")
-    if pickles[0].file_size > _MAX_PICKLE_BYTES:
-        raise _Refused(f"its pickle is {pickles[0].file_size} bytes long")
+    if pickles[0].file_size > _MAX_PICKLE_BYTES or pickles[0].compress_type != zipfile.ZIP_STORED:
+        raise _Refused(f"its pickle is {pickles[0].file_size} bytes long, or compressed")
     if f"{folder}byteorder" in archive.namelist():
         with archive.open(f"{folder}byteorder") as file:
             if file.read(7) != b"little":
                 raise _Refused("its numbers are big-endian")
-    content = _Reader(io.BytesIO(archive.read(pickles[0]))).load()
+    data = archive.read(pickles[0])
+    _check_memo(data)
+    content = _Reader(io.BytesIO(data)).load()
     if not isinstance(content, dict):
         raise _Refused("it holds no dictionary (of a model, save the state dict)")
     weights = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), dict)), content)
     found = {key: value for key, value in weights.items() if isinstance(value, _Tensor)}
     if not found or not all(isinstance(key, str) for key in found):
         raise _Refused("it holds no weights under 'model' or 'state_dict'")
-    storages: dict[str, Tensor] = {}
-    plain = (int, float, str, bool, type(None))
-    about = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, plain)}
+    lengths = [math.prod(t.size) * t.storage.dtype.itemsize for t in found.values()]
+    room = sum(info.file_size for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED)
+    if sum(lengths) > 4 * room:  # entries may share a storage (tied weights), but not by the thousand
+        raise _Refused(f"its tensors take {sum(lengths)} bytes, the file holds {room}")
+    storages: dict[_Storage, Tensor] = {}
+    about = {k: v for k, v in content.items() if isinstance(k, str) and _is_plain(v)}
     return Container({key: _tensor(archive, folder, value, storages) for key, value in found.items()}, about)
 
 
-def _tensor(archive: zipfile.ZipFile, folder: str, where: _Tensor, storages: dict[str, Tensor]) -> Tensor:
+def _is_plain(value: object) -> bool:
+    """Worth telling of, and short enough for it."""
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return value is None or isinstance(value, float) or (isinstance(value, str) and len(value) <= 1000)
+
+
+def _check_memo(data: bytes) -> None:
+    """Places in the pickle's memo are taken one after the other; a single far one would have gigabytes made for it."""
+    n_taken = 0
+    for opcode, value, _ in pickletools.genops(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            n_taken += 1
+            if value is not None and value > 2 * n_taken + 1000:
+                raise _Refused(f"it remembers something at place {value}")
+
+
+def _tensor(archive: zipfile.ZipFile, folder: str, where: _Tensor, storages: dict[_Storage, Tensor]) -> Tensor:
     storage = where.storage
     if math.prod(where.size) > storage.numel:  # strides of 0 could make terabytes of a few bytes
         raise _Refused(f"a tensor of {math.prod(where.size)} numbers lies in a storage of {storage.numel}")
-    if storage.member not in storages:
+    if storage not in storages:
         info = archive.getinfo(f"{folder}data/{storage.member}")
-        size = storage.numel * torch.empty((), dtype=storage.dtype).element_size()
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != size:
+        size = storage.numel * storage.dtype.itemsize
+        if info.compress_type != zipfile.ZIP_STORED or not size == info.file_size == info.compress_size:
             raise _Refused(f"storage {storage.member} is {info.file_size} bytes long, its tensor says {size}")
         data = bytearray(archive.read(info))  # zipfile checks the CRC
-        storages[storage.member] = (
-            torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
-        )
-    return storages[storage.member].as_strided(where.size, where.stride, where.offset).contiguous()
+        storages[storage] = torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+    # a copy: tied weights would otherwise be one tensor under two names
+    return (
+        storages[storage]
+        .as_strided(where.size, where.stride, where.offset)
+        .clone(memory_format=torch.contiguous_format)
+    )
 
 
 def md5(path: Path) -> str:
@@ -475,12 +543,14 @@ def convert(
     if trim < 0:
         raise UsageError(f"audio_lead_trim_samples is {trim}; it must be 0 or more")
     tensors, notes = renamed(container.tensors)
-    wanted, family = entry.family if entry else family, family_of(container.tensors)
-    if wanted and family != wanted:
-        raise AvbenchError(f"{source.name} holds {family} weights, not {wanted} ones")
+    wanted, family = [entry.family if entry else None, family], family_of(container.tensors)
+    for other in wanted:
+        if other and family != other:
+            raise AvbenchError(f"{source.name} holds {family} weights, not {other} ones")
     tensors, more = fit(tensors, template_of(family, n_classes_of(tensors)), family)
     refuse_non_finite(tensors, source.name)
-    data = save({key: tensor.contiguous() for key, tensor in tensors.items()}, {"family": family})
+    about = {"family": family, "audio_lead_trim_samples": str(trim)}
+    data = save({key: tensor.contiguous() for key, tensor in tensors.items()}, about)
     card = {
         "schema": 1,
         "family": family,
@@ -535,7 +605,8 @@ def sidecar_of(path: Path) -> dict[str, Any] | None:
         raise AvbenchError(f"{path.name} is not the file that {sidecar.name} describes: convert it again")
     wanted = {"family": str, "n_classes": int, "audio_lead_trim_samples": int, "trained_on": str}
     for key, kind in wanted.items():
-        if not isinstance(card.get(key), kind):
+        value = card.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
             raise AvbenchError(f"{sidecar.name} does not say {key}: convert {path.name} again")
     return card
 
@@ -605,11 +676,24 @@ def load_full_size(family: str, weights: Weights) -> SparseSync | Synchformer:
     if path:
         card = sidecar_of(path)
         entry = with_md5(md5(path)) if path.suffix != ".safetensors" else None
-        trim = card["audio_lead_trim_samples"] if card else entry.audio_lead_trim_samples if entry else 0
+        trim = (
+            card["audio_lead_trim_samples"] if card else entry.audio_lead_trim_samples if entry else _trim_inside(path)
+        )
         model.frontend = replace(model.frontend, audio_lead_trim_samples=trim)
         trained_on = card["trained_on"] if card else entry.trained_on if entry else "undeclared"
         model.trained_on = trained_on if trained_on != "undeclared" else f"undeclared ({path.name})"
     return model.eval()
+
+
+def _trim_inside(path: Path) -> int:
+    """The lead trim that a converted file itself holds: it may have been moved without its sidecar."""
+    if path.suffix != ".safetensors":
+        return 0
+    with safe_open(str(path), framework="pt") as file:
+        text = (file.metadata() or {}).get("audio_lead_trim_samples", "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 8):
+        raise AvbenchError(f"{path.name} gives its audio_lead_trim_samples as {text[:20]!r}: convert it again")
+    return int(text)
 
 
 def load_full_head(family: str, weights: Weights) -> Any:

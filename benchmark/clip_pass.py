@@ -75,8 +75,8 @@ class CalledModel:
         self.device = device if hasattr(predictor, "parameters") else "cpu"
 
     def give(self, arrays: Sequence[np.ndarray]) -> Any:
-        """A batch, as the predictor wants it."""
-        batch = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+        """A batch, as the predictor wants it: copied, since it may work in place."""
+        batch = np.stack(arrays)
         if not self.uses_torch:
             return batch
         import torch

@@ -416,6 +416,23 @@ def test_results_of_a_reused_output_buffer_are_copied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(logits_of(store, manifest, Reusing()), by_hand(manifest, PROTOCOL, ToyModel()))
 
 
+def test_a_model_that_works_in_place_spoils_nothing(tmp_path: Path) -> None:
+    class InPlace(ToyModel):
+        def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+            out = super().predict(video, audio)
+            video[:] = 0
+            audio *= 2
+            return out
+
+    manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
+    models = {"in place": InPlace(), "other": ToyModel(1)}
+    compute(manifest, [PROTOCOL], models, store, open_clip=ToyReader)
+    np.testing.assert_array_equal(
+        logits_of(store, manifest, models["in place"]), by_hand(manifest, PROTOCOL, ToyModel())
+    )
+    np.testing.assert_array_equal(logits_of(store, manifest, models["other"]), by_hand(manifest, PROTOCOL, ToyModel(1)))
+
+
 # ------------------------------------------------------------------------------------------------------- real media
 
 

@@ -19,7 +19,8 @@ MAX_LINES = 10  # of one kind on the screen; run.json has them all
 
 
 def complain(problem: object, code: int) -> int:
-    say(f"error: {' '.join(str(problem).split())}")
+    text = " ".join(str(problem).split())
+    say(f"error: {''.join(c if c.isprintable() else '?' for c in text)}")  # it may quote a stranger's file
     return code
 
 

@@ -5,8 +5,12 @@ with the base's gradient through K of the H windows. Where the published code do
 the recipe has a named option; ``RECIPES`` holds both readings.
 
 Everything drawn (order, offsets, augmentation, dropout) is a function of the seed, the step and the place in the
-batch. A training that was killed therefore continues to the same weights, and several processes (``torchrun``) compute
-what one would, to rounding.
+batch. On a CPU a training that was killed therefore continues to the same weights (a GPU's sums need not be the same
+twice), and several processes (``torchrun``) compute what one would, to rounding. Where BatchNorm's statistics move
+(``published-trf``) they do not: each process updates its own, and the mean is taken after every step.
+
+``published-trf`` has the named deviations of the published code and is not its run: that one cuts the gradient at
+different windows in the two iterations of a step, and ends by patience on validation mAP.
 
 ``recipe``     the typed configuration and the named ones
 ``plan``       what happens when

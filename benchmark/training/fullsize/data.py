@@ -60,7 +60,7 @@ class _Streams:
                 raise MediaError(clip.id, f"{path} is not the file that the manifest pins (other sha256)")
             self._checked.add(clip.id)
         reader = ClipReader(path, clip)
-        wave = torch.from_numpy(reader.audio()[start + offset : start + offset + recipe.stretch].copy())
+        wave = torch.from_numpy(reader.audio()[start + offset : start + offset + recipe.heard].copy())
         first, n = start // TICKS_PER_FRAME, recipe.stretch // TICKS_PER_FRAME
         grid = reader.frames(FrontEnd(size=recipe.short_side, fit="short"))
         try:
@@ -75,7 +75,7 @@ class _Streams:
         else:
             video = augment.picture(video, recipe.crop, rng)
             wave = augment.sound(wave, rng)
-            blank = augment.masks(rng, 257, recipe.stretch // 128 + 1)
+            blank = augment.masks(rng, 257, recipe.heard // 128 + 1)
         return Example(video.contiguous(), spectrograms(wave, recipe, *blank), label)
 
 
@@ -89,17 +89,17 @@ class TrainingStreams(_Streams):
         super().__init__(manifest, recipe)
         self.items: list[Item] = []
         self.left_out: list[str] = []
-        length = seconds(recipe.stretch)
+        length = seconds(recipe.heard)
         if recipe.starts == "free":
             for clip in manifest.clips.values():
-                if clip.duration >= recipe.stretch + MAX_OFFSET:
+                if clip.duration >= recipe.heard + MAX_OFFSET:
                     self.items.append(Item(clip, None))
                 else:
                     self.left_out.append(f"clip {clip.id}: {seconds(clip.duration):g} s hold no {length:g} s +- 2 s")
         else:
             for segment in manifest.segments:
                 clip = manifest.clips[segment.clip_id]
-                if segment.start >= MAX_OFFSET and segment.start + recipe.stretch + MAX_OFFSET <= clip.duration:
+                if segment.start >= MAX_OFFSET and segment.start + recipe.heard + MAX_OFFSET <= clip.duration:
                     self.items.append(Item(clip, segment.start))
                 else:
                     self.left_out.append(
@@ -117,7 +117,7 @@ class TrainingStreams(_Streams):
         offset, start = ticks(offset_s), item.start
         if start is None:
             first = -(-max(0, -offset) // TICKS_PER_FRAME)
-            last = (item.clip.duration - recipe.stretch - max(0, offset)) // TICKS_PER_FRAME
+            last = (item.clip.duration - recipe.heard - max(0, offset)) // TICKS_PER_FRAME
             start = int(rng.integers(first, last + 1)) * TICKS_PER_FRAME
         stream = Pinned(item.clip, start, offset, GRID.class_of(offset_s))
         return self.example(stream, rng if recipe.augment else None)
@@ -130,7 +130,7 @@ class ValidationStreams(_Streams):
         super().__init__(manifest, recipe)
         self.items: list[Pinned] = []
         for segment in manifest.segments:
-            clip, end = manifest.clips[segment.clip_id], segment.start + recipe.stretch
+            clip, end = manifest.clips[segment.clip_id], segment.start + recipe.heard
             if segment.start + segment.offset >= 0 and max(end, end + segment.offset) <= clip.duration:
                 self.items.append(Pinned(clip, segment.start, segment.offset, segment.offset_class))
         if not self.items:

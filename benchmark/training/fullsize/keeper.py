@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from avbench import __version__
 from avbench.atomic import atomic_write_bytes
+from avbench.baselines.checkpoints import refuse_non_finite
 from avbench.baselines.sparsesync import SparseSync
 from avbench.manifest import Manifest
 from avbench.training.fullsize.recipe import FullSizeRecipe
@@ -23,13 +24,27 @@ from avbench.types import AvbenchError, UsageError
 
 
 def identity_of(
-    recipe: FullSizeRecipe, manifest: Manifest, start: Mapping[str, Tensor], autocast: torch.dtype | None
+    recipe: FullSizeRecipe,
+    manifest: Manifest,
+    start: Mapping[str, Tensor],
+    autocast: torch.dtype | None,
+    n_processes: int,
 ) -> str:
-    """What a checkpoint must have been made of to be continued. How many processes compute it may change."""
+    """What a checkpoint must have been made of to be continued. How many processes compute it may change, unless
+    BatchNorm's statistics move: those depend on it."""
     digest = hashlib.sha256()
     for key in sorted(start):
-        digest.update(key.encode() + start[key].detach().cpu().contiguous().numpy().tobytes())
-    parts = {"recipe": asdict(recipe), "data": manifest.sha256, "start": digest.hexdigest(), "autocast": str(autocast)}
+        digest.update(
+            key.encode() + start[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    parts: dict[str, Any] = {
+        "recipe": asdict(recipe),
+        "data": manifest.sha256,
+        "start": digest.hexdigest(),
+        "autocast": str(autocast),
+    }
+    if recipe.phase1_norm == "drifting" or recipe.phase2_norm == "batch":
+        parts["processes"] = n_processes
     return json.dumps(parts, sort_keys=True)
 
 
@@ -91,6 +106,7 @@ class Keeper:
 def export(path: Path, model: SparseSync, recipe: FullSizeRecipe, identity: str, keeper: Keeper) -> None:
     """The weights under the published names, float32, and a card that ``avbench weights verify`` understands."""
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    refuse_non_finite(tensors, path.name)
     family = "sparsesync" if recipe.head == "none" else f"streamsync-{recipe.head}"
     data = save(tensors, {"family": family})
     told = json.loads(identity)

@@ -25,7 +25,7 @@ from avbench.training.fullsize.model import Eyes, new_model, set_mode, start_fro
 from avbench.training.fullsize.plan import Plan
 from avbench.training.fullsize.processes import Workers
 from avbench.training.fullsize.recipe import FullSizeRecipe
-from avbench.types import NonFiniteError
+from avbench.types import NonFiniteError, UsageError
 
 Say = Callable[[str], None]
 
@@ -75,9 +75,11 @@ def train(
         model.to(workers.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=(0.9, 0.999), eps=1e-7)
         out.mkdir(parents=True, exist_ok=True)
-        identity = identity_of(recipe, manifest, start, autocast)
+        identity = identity_of(recipe, manifest, start, autocast, workers.n)
         keeper = Keeper(out, name, identity, workers.rank)
         step = keeper.resume(model, optimizer)
+        if len(set(workers.gathered([step]))) > 1:
+            raise UsageError(f"the processes see different checkpoints in {out}: it must be one folder for all")
         if step:
             tell(f"continuing at step {step} of {plan.total}")
         with Ahead(data, plan, workers, step, readers) as ahead:
@@ -112,7 +114,8 @@ def train(
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    # no cache: older torch keeps weights that were cast where no gradient flows, and the base then gets none
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype, cache_enabled=False)
 
 
 def _step(
@@ -147,6 +150,8 @@ def _step(
     trained = [p for p in model.parameters() if p.requires_grad]
     workers.add_gradients(trained)
     norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip_norm))
+    if not math.isfinite(norm):  # the step would spoil every weight
+        raise NonFiniteError(f"the gradient of step {step + 1} is {norm}: lower lr, or start from other weights")
     rate = plan.rate(step)
     for group in optimizer.param_groups:
         group["lr"] = rate

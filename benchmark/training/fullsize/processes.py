@@ -13,7 +13,8 @@ from avbench.types import UsageError
 
 
 class Workers:
-    """This process among those of ``torchrun``, or alone. Gradients, losses and statistics are summed over all."""
+    """This process among those of ``torchrun``, or alone. Gradients and losses are summed over all, moving
+    statistics averaged."""
 
     def __init__(self, device: str) -> None:
         self.rank, self.n = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -60,6 +60,11 @@ class FullSizeRecipe:
     def stretch(self) -> Tick:
         return self.window + (self.windows - 1) * self.hop
 
+    @property
+    def heard(self) -> Tick:
+        """The sound that is cut: one hop more than the windows need where it is standardised as a whole (published)."""
+        return self.stretch + (self.hop if self.spectrogram == "stretch" else 0)
+
     def checked(self) -> FullSizeRecipe:
         """Itself; ``UsageError`` for a value that means nothing."""
         choices = {
@@ -85,7 +90,7 @@ class FullSizeRecipe:
             if not math.isfinite(value) or value <= 0:
                 raise UsageError(f"{name} is {value}; it must be positive")
         for name in ("hop_s", "window_s"):
-            if ticks(getattr(self, name)) % TICKS_PER_FRAME:
+            if ticks(getattr(self, name)) % TICKS_PER_FRAME or not ticks(getattr(self, name)):
                 raise UsageError(f"{name} is {getattr(self, name)} s; it must be a multiple of 0.04 s (one frame)")
         if not 1 <= self.gradient_windows <= self.windows:
             raise UsageError(f"gradient_windows is {self.gradient_windows}; it must be 1 ... {self.windows} (windows)")
@@ -93,8 +98,11 @@ class FullSizeRecipe:
             raise UsageError("gradient_place 'cycle' needs more than 2 x gradient_windows windows")
         if not 0 <= self.smoothing < 0.5:
             raise UsageError(f"smoothing is {self.smoothing}; it must be at least 0 and below 0.5")
-        if self.snapshot_weight < 0 or self.streaming_weight < 0 or not self.snapshot_weight + self.streaming_weight:
-            raise UsageError("snapshot_weight and streaming_weight must not be negative, nor both zero")
+        weights = self.snapshot_weight, self.streaming_weight
+        if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights):
+            raise UsageError("snapshot_weight and streaming_weight must be numbers, not negative, nor both zero")
+        if not 0 <= self.seed < 2**31:
+            raise UsageError(f"seed is {self.seed}; it must be 0 ... 2147483647")
         if self.head == "none" and self.phase1_steps:
             raise UsageError("head 'none' has no new parts: phase1_steps must be 0")
         if self.phase1_norm == "drifting" and self.microbatch == 1 and self.windows == 1:
@@ -133,6 +141,7 @@ PUBLISHED = {
     "schedule": "published",
     "spectrogram": "stretch",
     "half_inputs": True,
+    "phase1_steps": 250,  # 500 iterations, two to a step
     "batch": 32,  # 2 on each of 8 devices, and two steps accumulated
     "microbatch": 2,
 }
