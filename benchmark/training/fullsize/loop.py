@@ -51,7 +51,8 @@ def train(
     threads that decode ahead. Under ``torchrun`` every process calls this with the same arguments.
 
     ``UsageError``: a recipe or data that do not fit, a checkpoint of another training; ``MediaError``: a clip that
-    cannot be read (nothing is left out or replaced on the way); ``NonFiniteError``: the loss is no longer a number.
+    cannot be read (nothing is left out or replaced on the way); ``NonFiniteError``: the loss or the gradient is no
+    longer a number.
     """
     recipe = recipe.checked()
     data = TrainingStreams(manifest, recipe)
