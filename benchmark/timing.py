@@ -46,7 +46,7 @@ from avbench.latency import (
     summary,
 )
 from avbench.machine import peak_memory_bytes
-from avbench.precision import exact_float32
+from avbench.precision import exact_float32, gpu_rounds_float32
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, Snapshot, UsageError
 
@@ -649,7 +649,7 @@ def _gpu_facts(torch: Any, device: str) -> dict[str, Any]:
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "tf32": bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
+        "tf32": gpu_rounds_float32(),
     }
     query = {
         "driver_version": "gpu_driver",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from avbench.baselines.sparsesync import SparseSync
 from avbench.manifest import Manifest
 from avbench.metrics import score
+from avbench.precision import exact_float32
 from avbench.training.fullsize.data import Example, TrainingStreams, ValidationStreams
 from avbench.training.fullsize.keeper import Keeper, export, identity_of
 from avbench.training.fullsize.model import Eyes, new_model, set_mode, start_from, stream_loss, streams, targets
@@ -48,7 +49,8 @@ def train(
     ``start``: a SparseSync state dict. ``out`` receives NAME.checkpoint.safetensors (weights, optimiser, step),
     NAME.log.jsonl (a line per step, and one per validation) and, at the end, NAME.safetensors under the published names
     with its card NAME.json. ``valid``: validated on after each phase and epoch, on its own offsets. ``readers``:
-    threads that decode ahead. Under ``torchrun`` every process calls this with the same arguments.
+    threads that decode ahead. Under ``torchrun`` every process calls this with the same arguments. float32 is float32
+    on a GPU too (no TF32): ``autocast`` is the way to more speed, and is on record.
 
     ``UsageError``: a recipe or data that do not fit, a checkpoint of another training; ``MediaError``: a clip that
     cannot be read (nothing is left out or replaced on the way); ``NonFiniteError``: the loss or the gradient is no
@@ -59,7 +61,7 @@ def train(
     watched = ValidationStreams(valid, recipe) if valid else None
     plan = Plan(recipe, len(data.items))
     name = name or ("sparsesync" if recipe.head == "none" else f"streamsync-{recipe.head}")
-    with Workers(device) as workers:
+    with Workers(device) as workers, exact_float32():
         tell: Say = say if workers.rank == 0 else lambda text: None
         for line in data.left_out[:10]:
             tell(f"left out: {line}")
