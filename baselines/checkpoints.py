@@ -190,15 +190,15 @@ class _RebuildTensor(_Call):
             raise _Refused("it builds a tensor of no shape")
         if not all(_is_count(x) for x in (offset, *size, *stride)):
             raise _Refused("it builds a tensor whose shape is not made of whole numbers")
-        if any(step == 0 and n > 1 for n, step in zip(size, stride, strict=True)):
-            raise _Refused("it builds a tensor of repeated numbers")  # terabytes of a few bytes
         return _Tensor(storage, cast(int, offset), size, stride)
 
 
 class _RebuildParameter(_Call):
     __slots__ = ()
 
-    def __call__(self, data: object, *_: object) -> object:
+    def __call__(self, data: object, *_: object) -> _Tensor | _Standin:
+        if not isinstance(data, (_Tensor, _Standin)):
+            raise _Refused("it makes a parameter of something that is no tensor")
         return data
 
 
@@ -300,7 +300,7 @@ def _read_archive(archive: zipfile.ZipFile) -> Container:
             if file.read(7) != b"little":
                 raise _Refused("its numbers are big-endian")
     data = archive.read(pickles[0])
-    _check_memo(data)
+    _check_opcodes(data)
     content = _Reader(io.BytesIO(data)).load()
     if not isinstance(content, dict):
         raise _Refused("it holds no dictionary (of a model, save the state dict)")
@@ -324,19 +324,48 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, float) or (isinstance(value, str) and len(value) <= 1000)
 
 
-def _check_memo(data: bytes) -> None:
-    """Places in the pickle's memo are taken one after the other; a single far one would have gigabytes made for it."""
-    n_taken = 0
+_MAX_KEY = 100  # values in a key: a tuple of a tuple ... is hashed in the time its value takes written out
+_MARK = -1
+
+
+def _check_opcodes(data: bytes) -> None:
+    """What a few bytes of pickle could ask gigabytes or years for: a far place in its memo (they are taken one after
+    the other), and tuples of tuples as keys.
+
+    Runs through the opcodes with a stack of sizes in place of values: the values of a tuple written out, 1 for others.
+    """
+    stack: list[int] = []
+    memo: dict[Any, int] = {}
     for opcode, value, _ in pickletools.genops(data):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            n_taken += 1
-            if value is not None and value > 2 * n_taken + 1000:
-                raise _Refused(f"it remembers something at place {value}")
+        name = opcode.name
+        if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            place = len(memo) if value is None else value
+            if place > 2 * len(memo) + 1000:
+                raise _Refused(f"it remembers something at place {place}")
+            memo[place] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[value])
+        elif name == "DUP":
+            stack.append(stack[-1])
+        else:
+            before, taken = opcode.stack_before, []
+            if pickletools.markobject in before:
+                before = before[: before.index(pickletools.markobject)]
+                while (size := stack.pop()) != _MARK:
+                    taken.append(size)
+            taken = taken[::-1]
+            below = [stack.pop() for _ in before]  # the last one first
+            keys = {"SETITEM": below[1:2], "SETITEMS": taken[::2], "DICT": taken[::2]}
+            keys |= {"ADDITEMS": taken, "FROZENSET": taken}
+            if max(keys.get(name, ()), default=0) > _MAX_KEY:
+                raise _Refused("it has a tuple of tuples for a key")
+            size = min(1 + sum(taken + below), _MAX_KEY + 1) if name.startswith("TUPLE") else 1
+            stack += [_MARK if kind is pickletools.markobject else size for kind in opcode.stack_after]
 
 
 def _tensor(archive: zipfile.ZipFile, folder: str, where: _Tensor, storages: dict[_Storage, Tensor]) -> Tensor:
     storage = where.storage
-    if math.prod(where.size) > storage.numel:  # strides of 0 could make terabytes of a few bytes
+    if math.prod(where.size) > storage.numel:  # strides that overlap could make terabytes of a few bytes
         raise _Refused(f"a tensor of {math.prod(where.size)} numbers lies in a storage of {storage.numel}")
     if storage not in storages:
         info = archive.getinfo(f"{folder}data/{storage.member}")

@@ -303,7 +303,7 @@ def test_a_small_file_cannot_ask_for_much_memory_or_time(tmp_path: Path) -> None
     torch.save(content, tmp_path / "a.pt")
     assert read_container(tmp_path / "a.pt").about == {}
     torch.save({"model": {"w": torch.zeros(1).expand(10**7, 10**7)}}, tmp_path / "b.pt")
-    with pytest.raises(AvbenchError, match="refused and was not executed: it builds a tensor of repeated numbers"):
+    with pytest.raises(AvbenchError, match=r"refused and was not executed: its tensors take 4\d{14} bytes"):
         read_container(tmp_path / "b.pt")
 
 
@@ -344,11 +344,18 @@ def test_pickles_that_ask_for_room_or_change_the_reader(tmp_path: Path) -> None:
     nested = b"\x80\x02)" + b"2\x86" * 60  # a tuple of a tuple ... : 2**60 when written out
     far, compressed = b"\x80\x02}r\x00\xa3\xe1\x11.", tensor_pickle(("FloatStorage", 2))
     changed = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x07\0\0\0__doc__X\x01\0\0\0xs\x86b."
+    parameter = b"ctorch._utils\n_rebuild_parameter\n"
+    hidden = b"\x80\x02}" + parameter + nested.removeprefix(b"\x80\x02") + b"\x85RNs."
     for data, options, said in (
         (nested + b"Q.", {}, "it refers to something that is no tensor storage"),
         (far, {}, "it remembers something at place 300000000"),
         (compressed, {"compression": zipfile.ZIP_DEFLATED}, "or compressed"),
         (changed, {}, "damaged: AttributeError"),
+        (b"\x80\x02}" + nested.removeprefix(b"\x80\x02") + b"Ns.", {}, "a tuple of tuples for a key"),
+        (b"\x80\x02}(" + nested.removeprefix(b"\x80\x02") + b"Nu.", {}, "a tuple of tuples for a key"),
+        (b"\x80\x04\x8f(" + nested.removeprefix(b"\x80\x02") + b"\x90.", {}, "a tuple of tuples for a key"),
+        (hidden, {}, "it makes a parameter of something that is no tensor"),
+        (b"\x80\x02s.", {}, "damaged: IndexError"),
     ):
         with pytest.raises(AvbenchError, match=said):
             read_container(with_pickle(tmp_path / "a.pt", data, bytes(8), **options))
@@ -424,4 +431,3 @@ def test_drawn_weights_depend_on_seed_and_key_alone() -> None:
     assert drawn["a.weight"].double().sum().item() == pytest.approx(13.1092874964119, abs=1e-3)
     assert drawn["n"].dtype == torch.int64
     assert not torch.equal(drawn["a.weight"], drawn_weights(template, 1)["a.weight"])
-    json.dumps([e.name for e in published()])
