@@ -33,6 +33,7 @@ class Tuned(nn.Module, SnapshotPredictor):
         names = ["predict", *(("encode_video", "encode_audio", "fuse") if inner.two_tower else ())]
         calls = {name: getattr(inner, name) for name in names}
         self._calls = {name: torch.compile(call) if compiled else call for name, call in calls.items()}
+        self._tried: set[str] = set()  # devices for which a trifle was compiled
 
     def fingerprint_parts(self) -> dict[str, Any]:
         return {"inner": self.inner, "dtype": str(self.dtype), "compiled": self.compiled}
@@ -40,6 +41,9 @@ class Tuned(nn.Module, SnapshotPredictor):
     def _call(self, name: str, *inputs: Tensor, **more: Any) -> Any:
         weight = next(self.parameters(), None)
         device = "cpu" if weight is None else weight.device.type
+        if self.compiled and device not in self._tried:
+            _try_to_compile(device)
+            self._tried.add(device)
         with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
             return self._calls[name](*inputs, **more)
 
@@ -62,8 +66,8 @@ class Tuned(nn.Module, SnapshotPredictor):
 
 def tuned(model: Any, quick: bool = False, dtype: str = "float32", compiled: bool = False) -> Any:
     """``model`` as it is to be computed. ``quick``: the fast copy for CPUs where the family has one (equal logits to
-    rounding; with bfloat16 its picture encoder computes in that). ``UsageError`` for a model without torch;
-    ``AvbenchError`` if this machine cannot compile.
+    rounding; with bfloat16 its picture encoder computes in that). ``UsageError`` for a model without torch; a compiled
+    one raises ``AvbenchError`` when it is first called if this machine cannot compile for its device.
     """
     if quick and isinstance(model, SparseSync):
         model = fast(model.eval(), torch.bfloat16 if dtype == "bfloat16" else None)
@@ -71,15 +75,15 @@ def tuned(model: Any, quick: bool = False, dtype: str = "float32", compiled: boo
         return model
     if not isinstance(model, nn.Module):
         raise UsageError(f"--dtype and --compile are for torch models; {type(model).__name__} is none")
-    if compiled:
-        _try_to_compile()
     return Tuned(model, dtype, compiled)
 
 
-def _try_to_compile() -> None:
-    """A compiler that is missing is said at once and in one line, not for every clip."""
+def _try_to_compile(device: str) -> None:
+    """A compiler that is missing is said in one line, not as a failure of every clip."""
     try:
-        torch.compile(lambda x: x + 1)(torch.zeros(2))
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AvbenchError(f"torch.compile does not work here ({reason[:200]}); leave out --compile") from error
+        raise AvbenchError(
+            f"torch.compile does not work here, for {device} ({reason[:200]}); leave out --compile"
+        ) from error

@@ -90,10 +90,13 @@ class CalledModel:
             some = list(items[len(out) : len(out) + self.batch_size])
             try:
                 out += call(some)
+                continue
             except Exception as error:
                 if len(some) == 1 or not is_out_of_memory(error):
                     raise
-                self.batch_size = len(some) // 2
+            # the error, whose traceback holds what the failed batch had made, is gone now
+            free_gpu_memory()
+            self.batch_size = len(some) // 2
         return out
 
     def rows(self, snapshot: Snapshot, n: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
@@ -243,16 +246,19 @@ def _by_stretch(items: list[Any], key_of: Callable[[Any], SnapshotKey]) -> Itera
 
 def _split(features: Any, n: int) -> list[Any]:
     """The features of each of ``n`` windows, still with a batch axis of one."""
-    if n == 1:
-        return [features]
-    if isinstance(features, tuple):
+    if isinstance(features, tuple) and features:
         return [tuple(parts) for parts in zip(*(_split(f, n) for f in features), strict=True)]
+    if not hasattr(features, "shape") or tuple(features.shape[:1]) != (n,):
+        what = tuple(features.shape) if hasattr(features, "shape") else type(features).__name__
+        raise UsageError(
+            f"encoded features of {n} window(s) are {what}; they must be a tensor, an array or a tuple of these, "
+            "their first axis the windows"
+        )
     return [features[i : i + 1] for i in range(n)]
 
 
 def _join(features: list[Any]) -> Any:
-    if len(features) == 1:
-        return features[0]
+    """One batch, copied: a model may work in place, and other windows need the same features."""
     if isinstance(features[0], tuple):
         return tuple(_join(list(parts)) for parts in zip(*features, strict=True))
     if isinstance(features[0], np.ndarray):
@@ -276,16 +282,20 @@ _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_A
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may help; what the failed one holds on the GPU is then given back."""
+    """Whether a smaller batch may help."""
     import torch
 
     # libraries inside torch report it in words of their own
     said = isinstance(error, RuntimeError) and any(word in str(error) for word in _OUT_OF_MEMORY)
-    if isinstance(error, torch.OutOfMemoryError) or said:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return True
-    return False
+    return said or isinstance(error, torch.OutOfMemoryError)
+
+
+def free_gpu_memory() -> None:
+    """Gives back what torch keeps of memory that nothing uses any more."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

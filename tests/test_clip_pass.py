@@ -18,10 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent / "crash"))
 
 from toy_run import PROTOCOL, ToyModel, ToyReader, toy_manifest
 
+from avbench import clip_pass
 from avbench.clip_pass import CalledModel, ClipPass, cut_windows, is_out_of_memory
 from avbench.plan import keys_of, plan
 from avbench.ticks import frames, ticks
-from avbench.types import FrontEnd, Snapshot, Window
+from avbench.types import FrontEnd, Snapshot, UsageError, Window
 
 
 class Numbered:
@@ -112,6 +113,39 @@ def test_batches_give_what_single_windows_give_and_are_halved_when_memory_runs_o
 def test_libraries_report_full_memory_in_their_own_words(error: str, expected: bool) -> None:
     pytest.importorskip("torch")
     assert is_out_of_memory(RuntimeError(error)) is expected
+
+
+def test_a_batch_that_failed_is_gone_before_its_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model had made lives on in the traceback of the error: nothing could be given back before that is gone."""
+    torch = pytest.importorskip("torch")
+    made: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+
+    def full(some: list[int]) -> list[int]:
+        activations = torch.zeros(1000)
+        made.append(weakref.ref(activations))
+        if len(some) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return some
+
+    monkeypatch.setattr(clip_pass, "free_gpu_memory", lambda: alive.append(made[-1]() is not None))
+    model = CalledModel(ToyModel(), "m", 4, "cpu", 21)
+    assert model.in_batches(full, [1, 2, 3, 4]) == [1, 2, 3, 4]
+    assert alive == [False, False]
+    assert model.batch_size == 1
+
+
+@pytest.mark.parametrize("features", [{"a": 1}, np.zeros((14, 1, 3)), np.zeros(()), (np.zeros((1, 2)), [1.0]), ()])
+@pytest.mark.parametrize("tower", ["encode_video", "encode_audio"])
+def test_features_that_are_not_one_per_window(tower: str, features: Any) -> None:
+    class Odd(ToyModel):
+        pass
+
+    setattr(Odd, tower, lambda self, window: features)
+    key = keys_of(PROTOCOL, toy_manifest(1).segments[0])[0]
+    work = ClipPass(CalledModel(Odd(two_tower=True), "m", 1, "cpu", 21), [key], np.zeros(200_000, np.float32))
+    with pytest.raises(UsageError, match=r"encoded features of 1 window\(s\) are .*; they must be a tensor"):
+        work.add(Window(key.picture, key.window), np.zeros((125, 3, 8, 8), np.uint8))
 
 
 def test_out_of_memory_with_one_window_is_a_failure() -> None:

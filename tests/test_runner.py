@@ -416,7 +416,9 @@ def test_results_of_a_reused_output_buffer_are_copied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(logits_of(store, manifest, Reusing()), by_hand(manifest, PROTOCOL, ToyModel()))
 
 
-def test_a_model_that_works_in_place_spoils_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("two_tower", [False, True])
+def test_a_model_that_works_in_place_spoils_nothing(two_tower: bool, batch_size: int, tmp_path: Path) -> None:
     class InPlace(ToyModel):
         def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
             out = super().predict(video, audio)
@@ -424,9 +426,15 @@ def test_a_model_that_works_in_place_spoils_nothing(tmp_path: Path) -> None:
             audio *= 2
             return out
 
+        def fuse(self, video_features: np.ndarray, audio_features: np.ndarray) -> Snapshot:
+            out = super().fuse(video_features, audio_features)
+            video_features *= 0
+            audio_features += 1
+            return out
+
     manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
-    models = {"in place": InPlace(), "other": ToyModel(1)}
-    compute(manifest, [PROTOCOL], models, store, open_clip=ToyReader)
+    models = {"in place": InPlace(two_tower=two_tower), "other": ToyModel(1)}
+    compute(manifest, [PROTOCOL], models, store, open_clip=ToyReader, batch_size=batch_size)
     np.testing.assert_array_equal(
         logits_of(store, manifest, models["in place"]), by_hand(manifest, PROTOCOL, ToyModel())
     )

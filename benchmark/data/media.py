@@ -286,6 +286,10 @@ def _check_frontend(frontend: FrontEnd) -> None:
         )
     if frontend.size < 1:
         raise UsageError(f"front end size is {frontend.size}; it must be positive")
+    if frontend.audio_lead_trim_samples < 0:
+        raise UsageError(
+            f"front end audio_lead_trim_samples is {frontend.audio_lead_trim_samples}; it must be 0 or more"
+        )
 
 
 def rgb_converter() -> Any:

@@ -283,12 +283,18 @@ def test_compiling_is_part_of_the_fingerprint_and_a_missing_compiler_is_said(mon
     assert model_fingerprint(compiled) != model_fingerprint(Towers())
     assert model_fingerprint(compiled) != model_fingerprint(tuned(Towers(), dtype="bfloat16"))
 
-    def fails(call: Any) -> Any:
+    def fails(x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("no C++ compiler\nlong story")
 
-    monkeypatch.setattr(torch, "compile", fails)
-    with pytest.raises(AvbenchError, match=r"torch\.compile does not work here \(no C\+\+ compiler\); leave out"):
-        tuned(Towers().eval(), compiled=True)
+    monkeypatch.setattr(torch, "compile", lambda call: fails)
+    model = tuned(Towers().eval(), compiled=True)
+    said = r"torch\.compile does not work here, for cpu \(no C\+\+ compiler\); leave out"
+    for call in (
+        lambda: model.predict(torch.zeros(1, 1, 3, 2, 2), torch.zeros(1, 8)),
+        lambda: model.encode_audio(None),
+    ):
+        with pytest.raises(AvbenchError, match=said):
+            call()
 
 
 @pytest.mark.slow
