@@ -21,7 +21,7 @@ def add(verbs: Any) -> None:
         "where it was, to the same weights. Several GPUs: put `torchrun --nproc-per-node N -m` before `avbench`.",
         "avbench train fullsize --list",
         "avbench train fullsize --data train-manifest --init sparsesync.safetensors --out trained",
-        "avbench train fullsize --recipe published-trf --data DIR --init FILE --set epochs=1 --device cuda",
+        "avbench train fullsize --recipe published-trf --data DIR --valid valid --init FILE --device cuda",
     )
     fullsize.add_argument("--recipe", default="paper-trf", metavar="NAME", help="see --list (default: paper-trf)")
     fullsize.add_argument("--data", metavar="DIR", help="manifest folder; its split 'train' if it has one")

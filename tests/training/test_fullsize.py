@@ -128,6 +128,43 @@ def test_the_command_trains_and_a_run_under_torchrun_gives_the_same(
         assert a["acc_last"] == b["acc_last"]
 
 
+def test_moving_statistics_of_two_processes_are_averaged(
+    clicks: Path, start: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """One step, two streams in each process: BatchNorm's statistics are the mean of what each stream pair moved."""
+    recipe = replace(TINY, phase1_steps=0, phase2_norm="batch", batch=4, microbatch=2)
+    save_file(start, tmp_path / "sparsesync.safetensors")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "avbench"]
+    arguments = ["train", "fullsize", "--data", str(clicks), "--init", str(tmp_path / "sparsesync.safetensors")]
+    for key in recipe.__dataclass_fields__:
+        if getattr(recipe, key) != getattr(RECIPES["paper-trf"], key):
+            value = getattr(recipe, key)
+            arguments += ["--set", f"{key}={json.dumps(value) if isinstance(value, dict) else value}"]
+    done = subprocess.run(
+        [*launcher, *arguments, "--out", str(tmp_path / "two")], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    found = load_file(tmp_path / "two" / "streamsync-trf.safetensors")
+
+    data = TrainingStreams(read_manifest(clicks), recipe)
+    plan = Plan(recipe, len(data.items))
+    assert plan.total == 1
+    drawn = [data.draw(item, plan.rng(0, place)) for place, item in enumerate(plan.batch(0))]
+    moved = []
+    for pair in (drawn[:2], drawn[2:]):
+        model = new_model(recipe)
+        set_mode(model, recipe, 2, start_from(model, recipe, start))
+        with torch.no_grad():
+            streams(model, Eyes(model, fast=False), pair, recipe, range(0), 2)
+        moved.append(dict(model.named_buffers()))
+    names = [key for key in found if key.rsplit(".", 1)[-1] in ("running_mean", "running_var")]
+    assert len(names) > 100
+    apart = sum(not torch.allclose(moved[0][key], moved[1][key], rtol=1e-5, atol=1e-6) for key in names)
+    assert apart > 0.9 * len(names)
+    for key in names:
+        assert torch.allclose(found[key], (moved[0][key] + moved[1][key]) / 2, rtol=1e-5, atol=1e-6), key
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -142,6 +179,8 @@ def test_the_command_trains_and_a_run_under_torchrun_gives_the_same(
         (("--set", "lr=nan"), "it must be positive"),
         (("--set", "hop_s=0.33"), "multiple of 0.04 s"),
         (("--set", "windows=6", "--set", "gradient_place=cycle"), "needs more than 2 x gradient_windows"),
+        (("--set", "accumulation=3"), "batch is 16; it must be a multiple of accumulation x microbatch (3 x 1)"),
+        (("--set", "short_side=200"), "short_side is 200; it must be at least crop (224)"),
     ],
 )
 def test_wrong_requests_are_one_line(
@@ -240,6 +279,48 @@ def test_a_gradient_that_is_no_number_ends_the_training_before_the_step(
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+@pytest.mark.parametrize(("microbatch", "advice"), [(1, "try --autocast"), (2, "try --set microbatch=1, or --auto")])
+def test_memory_that_runs_out_is_one_line(
+    microbatch: int,
+    advice: str,
+    manifest: Manifest,
+    start: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*args: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+
+    monkeypatch.setattr(loop, "streams", full)
+    with pytest.raises(AvbenchError, match=rf"memory ran out on cpu with {microbatch} stream.* of 3 windows.*{advice}"):
+        train(replace(TINY, microbatch=microbatch), manifest, start, tmp_path, say=quiet)
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UsageError, match="process 3 has no GPU: this machine has 2"):
+        loop.Workers("cuda")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"size": SIZE | {"foo": 1}}, "unexpected keyword argument 'foo'"),
+        ({"size": SIZE | {"heads": 3}}, "no model fits size="),
+        ({"size": SIZE | {"n_classes": 5}}, "makes 5 classes; there are 21"),
+        ({"window_s": 2.0}, "and window_s=2: "),
+    ],
+)
+def test_a_size_that_makes_no_model(
+    wrong: dict[str, Any], said: str, manifest: Manifest, start: dict[str, Tensor], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        train(replace(TINY, **wrong), manifest, start, tmp_path, say=quiet)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_processes_that_see_different_checkpoints_are_refused(
     manifest: Manifest, start: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +356,41 @@ def test_validation_counts_every_segment_once(manifest: Manifest, start: dict[st
     assert step["step"] == validation["step"] == 1
     assert validation["validation"]["n"] == 3
     assert 0 <= validation["validation"]["acc"] <= validation["validation"]["acc_tol1"] <= 1
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_best_weights_are_kept_also_over_a_kill(
+    keep: str, manifest: Manifest, start: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validated after phase 1 and each of three epochs; the second of the four is the best by decree."""
+    recipe, seen = replace(TINY, epochs=3, batch=4, keep=keep), []
+
+    def decreed(model: SparseSync, *_: object) -> dict[str, float]:
+        seen.append({key: tensor.clone() for key, tensor in model.state_dict().items()})
+        return {"map": 0.5 if len(seen) == 2 else 0.1}
+
+    def kill(line: str) -> None:
+        if line.startswith("step 4/5"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "validate", decreed)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, manifest, start, tmp_path, valid=manifest, say=kill)
+    assert len(seen) == 2
+    path = train(recipe, manifest, start, tmp_path, valid=manifest, say=quiet)
+    kept, card = load_file(path), json.loads(path.with_suffix(".json").read_text())
+    assert len(seen) == 4
+    wanted = seen[1 if keep == "best" else 3]
+    assert all(torch.equal(kept[key], wanted[key]) for key in kept)
+    assert not all(torch.equal(kept[key], seen[3 if keep == "best" else 1][key]) for key in kept)
+    assert card["log"][0]["step"] == (3 if keep == "best" else 5)
+
+
+def test_the_best_weights_need_something_to_be_the_best_at(
+    manifest: Manifest, start: dict[str, Tensor], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"keep is 'best': there must be something to validate on \(--valid SPLIT\)"):
+        train(replace(TINY, keep="best"), manifest, start, tmp_path, say=quiet)
 
 
 def test_validation_says_what_is_too_short(manifest: Manifest, start: dict[str, Tensor], tmp_path: Path) -> None:
@@ -426,7 +542,10 @@ def test_gradient_windows() -> None:
     assert {r.start for r in drawn} == set(range(10))  # every place, the ends included
     assert all(len(r) == 3 for r in drawn)
     published = Plan(replace(RECIPES["published-trf"], phase1_steps=0), 100)
-    assert [published.gradient_windows(s).start for s in range(7)] == [3, 4, 5, 6, 7, 8, 3]
+    starts = [published.gradient_windows(step, part).start for step in range(4) for part in range(2)]
+    assert starts == [3, 4, 5, 6, 7, 8, 3, 4]  # two iterations to a step, each with its own
+    assert [published.part(0, chunk) for chunk in range(16)] == [0] * 8 + [1] * 8
+    assert [published.part(3, chunk) for chunk in range(2)] == [0, 1]  # the last batch has four streams
 
 
 def test_losses_as_written_in_the_paper_and_as_published() -> None:

@@ -9,8 +9,9 @@ batch. On a CPU a training that was killed therefore continues to the same weigh
 twice), and several processes (``torchrun``) compute what one would, to rounding. Where BatchNorm's statistics move
 (``published-trf``) they do not: each process updates its own, and the mean is taken after every step.
 
-``published-trf`` has the named deviations of the published code and is not its run: that one cuts the gradient at
-different windows in the two iterations of a step, and ends by patience on validation mAP.
+``published-trf`` has the named deviations of the published code. It is not its run to the letter: that one computes in
+float16 with a scaled loss, validates every 250 steps and runs until it is stopped (``epochs`` says here when); here it
+is validated after each phase and epoch. A training in mixed precision uses bfloat16.
 
 ``recipe``     the typed configuration and the named ones
 ``plan``       what happens when

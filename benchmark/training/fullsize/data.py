@@ -67,8 +67,6 @@ class _Streams:
             video = torch.from_numpy(np.stack([arrays[0] for arrays in islice(grid, first, first + n)]))
         finally:
             grid.close()
-        if min(video.shape[2:]) < recipe.crop:
-            raise UsageError(f"short_side {recipe.short_side} is below the crop of {recipe.crop}")
         blank = slice(0, 0), slice(0, 0)
         if rng is None:
             video = augment.centre(video, recipe.crop)

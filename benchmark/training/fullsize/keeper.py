@@ -55,6 +55,7 @@ class Keeper:
         self.path, self.log_path = out / f"{name}.checkpoint.safetensors", out / f"{name}.log.jsonl"
         self.identity, self.rank = identity, rank
         self.log: list[dict[str, Any]] = []
+        self.best: dict[str, Tensor] = {}  # weights, if the best are to be kept
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Puts the checkpoint into both and returns its step; 0 if there is none."""
@@ -71,7 +72,8 @@ class Keeper:
                 f"{self.path} belongs to a training with another recipe, data or start: "
                 "choose another folder, or delete it to start again"
             )
-        model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
+        model.load_state_dict(_under("model.", tensors))
+        self.best = _under("best.", tensors)
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             if key.startswith("optimizer."):
@@ -87,10 +89,23 @@ class Keeper:
     def note(self, line: dict[str, Any]) -> None:
         self.log.append(line)
 
+    def note_validation(self, step: int, scores: Mapping[str, float], model: nn.Module | None) -> None:
+        """Notes the scores; ``model`` is copied if it is better (in mAP) than at every validation before."""
+        before = [line["validation"]["map"] for line in self.log if "validation" in line]
+        self.note({"step": step, "validation": scores})
+        if model and not self.rank and scores["map"] > max(before, default=-1.0):
+            self.best = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
+
+    @property
+    def best_validation(self) -> dict[str, Any]:
+        """The log's line on the first of the best validations."""
+        return max((line for line in self.log if "validation" in line), key=lambda line: line["validation"]["map"])
+
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         if self.rank:
             return
         tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()}
+        tensors |= {f"best.{key}": tensor for key, tensor in self.best.items()}
         for index, entries in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
@@ -103,9 +118,15 @@ class Keeper:
             raise AvbenchError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
 def export(path: Path, model: SparseSync, recipe: FullSizeRecipe, identity: str, keeper: Keeper) -> None:
-    """The weights under the published names, float32, and a card that ``avbench weights verify`` understands."""
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    """The weights (the best, where those were kept) under the published names, float32, and a card that ``avbench
+    weights verify`` understands."""
+    kept = keeper.best or model.state_dict()
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in kept.items()}
     refuse_non_finite(tensors, path.name)
     family = "sparsesync" if recipe.head == "none" else f"streamsync-{recipe.head}"
     data = save(tensors, {"family": family})
@@ -123,7 +144,7 @@ def export(path: Path, model: SparseSync, recipe: FullSizeRecipe, identity: str,
         "n_tensors": len(tensors),
         "n_parameters": sum(t.numel() for t in tensors.values() if t.is_floating_point()),
         "about": {"training": told, "avbench": __version__, "torch": torch.__version__},
-        "log": keeper.log[-1:],
+        "log": [keeper.best_validation] if keeper.best else keeper.log[-1:],
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     try:

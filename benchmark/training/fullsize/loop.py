@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,26 @@ import torch
 from torch import Tensor, nn
 
 from avbench.baselines.sparsesync import SparseSync
+from avbench.clip_pass import is_out_of_memory
 from avbench.manifest import Manifest
 from avbench.metrics import score
 from avbench.precision import exact_float32
 from avbench.training.fullsize.data import Example, TrainingStreams, ValidationStreams
 from avbench.training.fullsize.keeper import Keeper, export, identity_of
-from avbench.training.fullsize.model import Eyes, new_model, set_mode, start_from, stream_loss, streams, targets
+from avbench.training.fullsize.model import (
+    Eyes,
+    check_size,
+    new_model,
+    set_mode,
+    start_from,
+    stream_loss,
+    streams,
+    targets,
+)
 from avbench.training.fullsize.plan import Plan
 from avbench.training.fullsize.processes import Workers
 from avbench.training.fullsize.recipe import FullSizeRecipe
-from avbench.types import NonFiniteError, UsageError
+from avbench.types import AvbenchError, NonFiniteError, UsageError
 
 Say = Callable[[str], None]
 
@@ -48,20 +58,24 @@ def train(
 
     ``start``: a SparseSync state dict. ``out`` receives NAME.checkpoint.safetensors (weights, optimiser, step),
     NAME.log.jsonl (a line per step, and one per validation) and, at the end, NAME.safetensors under the published names
-    with its card NAME.json. ``valid``: validated on after each phase and epoch, on its own offsets. ``readers``:
-    threads that decode ahead. Under ``torchrun`` every process calls this with the same arguments. float32 is float32
-    on a GPU too (no TF32): ``autocast`` is the way to more speed, and is on record.
+    with its card NAME.json. ``valid``: validated on after each phase and epoch, on its own offsets; the recipe may keep
+    the weights that did best there. ``readers``: threads that decode ahead. Under ``torchrun`` every process calls this
+    with the same arguments. float32 is float32 on a GPU too (no TF32): ``autocast`` is the way to more speed, and is on
+    record.
 
     ``UsageError``: a recipe or data that do not fit, a checkpoint of another training; ``MediaError``: a clip that
     cannot be read (nothing is left out or replaced on the way); ``NonFiniteError``: the loss or the gradient is no
-    longer a number.
+    longer a number; ``AvbenchError``: memory that runs out.
     """
     recipe = recipe.checked()
+    if recipe.keep == "best" and not valid:
+        raise UsageError("keep is 'best': there must be something to validate on (--valid SPLIT), or set keep=last")
+    check_size(recipe)
     data = TrainingStreams(manifest, recipe)
     watched = ValidationStreams(valid, recipe) if valid else None
     plan = Plan(recipe, len(data.items))
     name = name or ("sparsesync" if recipe.head == "none" else f"streamsync-{recipe.head}")
-    with Workers(device) as workers, exact_float32():
+    with Workers(device) as workers, exact_float32(), _room(recipe, workers.device):
         tell: Say = say if workers.rank == 0 else lambda text: None
         for line in data.left_out[:10]:
             tell(f"left out: {line}")
@@ -106,7 +120,7 @@ def train(
                 if boundary and watched:
                     scores = validate(model, watched, workers, autocast)
                     set_mode(model, recipe, phase, new)
-                    keeper.note({"step": step, "validation": scores})
+                    keeper.note_validation(step, scores, model if recipe.keep == "best" else None)
                     tell(f"step {step}/{plan.total} validation {scores}")
                 if step % recipe.checkpoint_every == 0 or boundary or step == plan.total:
                     keeper.save(model, optimizer, step)
@@ -119,6 +133,21 @@ def train(
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
     # no cache: older torch keeps weights that were cast where no gradient flows, and the base then gets none
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype, cache_enabled=False)
+
+
+@contextmanager
+def _room(recipe: FullSizeRecipe, device: torch.device) -> Iterator[None]:
+    """Memory that runs out is said in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        less = "--set microbatch=1, or " if recipe.microbatch > 1 else ""
+        raise AvbenchError(
+            f"memory ran out on {device} with {recipe.microbatch} stream(s) of {recipe.windows} windows at once: try "
+            f"{less}--autocast bfloat16, or a device with more"
+        ) from error
 
 
 def _step(
@@ -134,12 +163,13 @@ def _step(
     """One step of the optimiser; the mean loss and the accuracy at the last window, over the whole batch."""
     recipe, phase = plan.recipe, plan.phase(step)
     optimizer.zero_grad(set_to_none=True)
-    size, windows = len(plan.batch(step)), plan.gradient_windows(step)
+    size = len(plan.batch(step))
     loss_sum, hits = 0.0, 0.0
     for chunk, examples in ahead.of(step):
         # dropout: the same whoever computes this chunk, and after a restart
         torch.manual_seed((recipe.seed * 1_000_003 + step) * 65_537 + chunk)
         labels = torch.tensor([e.label for e in examples], device=workers.device)
+        windows = plan.gradient_windows(step, plan.part(step, chunk))
         with _autocast(workers.device, autocast):
             snapshot, streaming = streams(model, eyes, examples, recipe, windows, phase)
         loss = stream_loss(snapshot, streaming, targets(labels, recipe, snapshot.shape[-1]), recipe).sum() / size

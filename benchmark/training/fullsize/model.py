@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import torch
@@ -17,15 +18,33 @@ from avbench.baselines.s3d import S3D, FastS3D
 from avbench.baselines.sparsesync import SparseSync
 from avbench.baselines.streamsync import StreamingLSTM, StreamSync
 from avbench.ticks import TICKS_PER_FRAME
-from avbench.training.fullsize.data import Example
+from avbench.training.fullsize.data import GRID, Example
 from avbench.training.fullsize.recipe import FullSizeRecipe
-from avbench.types import AvbenchError
+from avbench.types import AvbenchError, UsageError, in_one_line
 
 
 def new_model(recipe: FullSizeRecipe) -> SparseSync:
     """A StreamSync (or, with head "none", a SparseSync) with random weights, drawn from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     return SparseSync(**recipe.size) if recipe.head == "none" else StreamSync(recipe.head, **recipe.size)
+
+
+def check_size(recipe: FullSizeRecipe) -> None:
+    """``UsageError`` if ``size`` makes no model with 21 classes that the recipe's windows fit; costs no memory."""
+    frames = recipe.window // TICKS_PER_FRAME
+    columns = recipe.window // 128 + (recipe.spectrogram == "window")
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model = new_model(recipe).eval()
+            video, audio = torch.empty(1, frames, 3, recipe.crop, recipe.crop), torch.empty(1, 1, 257, columns)
+            n_classes = model.fuse(model.encode_video(video), model.encode_audio(audio)).logits.shape[-1]
+    except Exception as error:  # whatever torch says of values of any type
+        raise UsageError(
+            f"no model fits size={json.dumps(recipe.size)}, crop={recipe.crop} and window_s={recipe.window_s:g}: "
+            f"{in_one_line(error)}"
+        ) from error
+    if n_classes != GRID.n_classes:
+        raise UsageError(f"size={json.dumps(recipe.size)} makes {n_classes} classes; there are {GRID.n_classes}")
 
 
 def new_parts(recipe: FullSizeRecipe) -> list[str]:

@@ -44,16 +44,22 @@ class Plan:
         done = step - recipe.phase1_steps
         return recipe.lr if done < 0 else recipe.lr * (1 - done / (self.total - recipe.phase1_steps))
 
-    def gradient_windows(self, step: int) -> range:
-        """Windows through which the base gets a gradient; none in phase 1."""
+    def part(self, step: int, chunk: int) -> int:
+        """Which of the batch's ``accumulation`` parts its chunk of ``microbatch`` streams belongs to."""
+        n_chunks = -(-len(self.batch(step)) // self.recipe.microbatch)
+        return chunk * self.recipe.accumulation // n_chunks
+
+    def gradient_windows(self, step: int, part: int = 0) -> range:
+        """Windows through which the base gets a gradient from one part of the batch; none in phase 1."""
         recipe = self.recipe
         k, h = recipe.gradient_windows, recipe.windows
         if self.phase(step) == 1:
             return range(0)
+        iteration = step * recipe.accumulation + part
         if recipe.gradient_place == "cycle":
-            first = step % (h - 2 * k) + k
+            first = iteration % (h - 2 * k) + k
         else:
-            first = int(np.random.default_rng([recipe.seed, step, 2]).integers(h - k + 1))
+            first = int(np.random.default_rng([recipe.seed, iteration, 2]).integers(h - k + 1))
         return range(first, first + k)
 
     def rng(self, step: int, place: int) -> np.random.Generator:

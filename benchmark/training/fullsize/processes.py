@@ -23,6 +23,8 @@ class Workers:
         if self.device.type == "cuda":
             if not torch.cuda.is_available():
                 raise UsageError("device is cuda, but this machine has none that torch can use")
+            if local >= (n_gpus := torch.cuda.device_count()):
+                raise UsageError(f"process {local + 1} has no GPU: this machine has {n_gpus}; start as many processes")
             torch.cuda.set_device(self.device)
         self.mine = self.n > 1 and not dist.is_initialized()
         if self.mine:

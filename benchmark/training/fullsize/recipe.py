@@ -37,10 +37,12 @@ class FullSizeRecipe:
     smoothing_over: str = "all"  # "all" classes | "neighbours" (0.1 / 0.8 / 0.1)
     early_windows: str = "both"  # losses of the first K - 1 windows: "both" | "snapshot" alone
     gradient_place: str = "random"  # where the K windows lie: "random" | "cycle" (never the first K, never the last)
+    accumulation: int = 1  # parts of a batch, each with gradient windows of its own
     phase1_norm: str = "frozen"  # BatchNorm of the frozen base: "frozen" | "drifting" statistics
     phase2_norm: str = "frozen"  # BatchNorm in phase 2: "frozen" statistics | "batch" statistics
     schedule: str = "linear"  # "linear": constant, then linear over phase 2 | "published": warm-up, constant, linear
     spectrogram: str = "window"  # standardised over each "window" | over the whole "stretch" (the future leaks in)
+    keep: str = "last"  # the weights that are left at the end: "last" | "best" in validation mAP at the last window
     half_inputs: bool = False  # pictures and spectrograms rounded to float16
     # ---- sizes; other ones serve the tests
     window_s: float = 5.0
@@ -77,11 +79,13 @@ class FullSizeRecipe:
             "phase2_norm": ("frozen", "batch"),
             "schedule": ("linear", "published"),
             "spectrogram": ("window", "stretch"),
+            "keep": ("last", "best"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it must be {' or '.join(map(repr, allowed))}")
         least = {"windows": 1, "batch": 1, "microbatch": 1, "phase1_steps": 0, "epochs": 0, "checkpoint_every": 1}
+        least |= {"accumulation": 1, "crop": 1}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {low}")
@@ -96,6 +100,13 @@ class FullSizeRecipe:
             raise UsageError(f"gradient_windows is {self.gradient_windows}; it must be 1 ... {self.windows} (windows)")
         if self.gradient_place == "cycle" and self.windows <= 2 * self.gradient_windows:
             raise UsageError("gradient_place 'cycle' needs more than 2 x gradient_windows windows")
+        if self.accumulation > 1 and self.batch % (self.accumulation * self.microbatch):
+            raise UsageError(
+                f"batch is {self.batch}; it must be a multiple of accumulation x microbatch "
+                f"({self.accumulation} x {self.microbatch})"
+            )
+        if self.short_side < self.crop:
+            raise UsageError(f"short_side is {self.short_side}; it must be at least crop ({self.crop})")
         if not 0 <= self.smoothing < 0.5:
             raise UsageError(f"smoothing is {self.smoothing}; it must be at least 0 and below 0.5")
         weights = self.snapshot_weight, self.streaming_weight
@@ -142,8 +153,10 @@ PUBLISHED = {
     "spectrogram": "stretch",
     "half_inputs": True,
     "phase1_steps": 250,  # 500 iterations, two to a step
-    "batch": 32,  # 2 on each of 8 devices, and two steps accumulated
+    "batch": 32,  # two iterations of 2 on each of 8 devices
     "microbatch": 2,
+    "accumulation": 2,
+    "keep": "best",
 }
 RECIPES = {
     "paper-trf": FullSizeRecipe(),
