@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from avbench.baselines.sparsesync import SparseSync, fast
-from avbench.types import AvbenchError, Snapshot, SnapshotPredictor, UsageError
+from avbench.types import AvbenchError, Snapshot, SnapshotPredictor, UsageError, first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -83,7 +83,6 @@ def _try_to_compile(device: str) -> None:
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AvbenchError(
-            f"torch.compile does not work here, for {device} ({reason[:200]}); leave out --compile"
+            f"torch.compile does not work here, for {device} ({first_line(error)[:200]}); leave out --compile"
         ) from error

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avbench.ticks import TICKS_PER_FRAME, seconds
-from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
+from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -347,7 +347,7 @@ def _read_table(directory: Path, name: str, columns: Mapping[str, tuple[str, str
     try:
         table = pq.ParquetFile(io.BytesIO(data)).read()  # read_table would load pandas
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UsageError(f"{path} is not a readable parquet table: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{path} is not a readable parquet table: {first_line(error)}") from error
     for column, (kind, _) in columns.items():
         if column not in table.column_names:
             raise UsageError(f"{path}: column {column} is missing")

@@ -22,7 +22,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, in_one_line
+from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, first_line, in_one_line
 
 ENTRY_POINT_GROUP = "avbench.models"
 DEFAULT_TAG = "synthsync"
@@ -481,7 +481,7 @@ def check_device(device: str) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # unknown word, no such number, no driver, built without
-        reason = str(error).strip().splitlines()[0].partition(". ")[0]  # of some, pages follow
+        reason = first_line(error).partition(". ")[0]  # of some, pages follow
         raise UsageError(f"device {device!r} cannot be used here: {reason}") from None
     return device
 

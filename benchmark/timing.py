@@ -48,7 +48,7 @@ from avbench.latency import (
 from avbench.machine import peak_memory_bytes
 from avbench.precision import exact_float32, gpu_rounds_float32
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
-from avbench.types import AvbenchError, ClipRecord, FrontEnd, Snapshot, UsageError
+from avbench.types import AvbenchError, ClipRecord, FrontEnd, Snapshot, UsageError, in_one_line
 
 if TYPE_CHECKING:
     from avbench.registry import ModelOptions, StreamingModel
@@ -276,8 +276,7 @@ def measure(
         except AvbenchError:
             raise
         except Exception as error:  # whatever a model does wrong ends its measurement in one line
-            text = str(error).strip().splitlines() or [""]
-            raise AvbenchError(f"model {model} broke off with {type(error).__name__}: {text[0]}") from error
+            raise AvbenchError(f"model {model} broke off with {in_one_line(error)}") from error
         after = _environment(device)
     timing, snapshot = summary(run.times_ms), summary(run.reference_ms)
     if timing.p90_ms is None:

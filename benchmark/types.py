@@ -42,10 +42,15 @@ class NonFiniteError(AvbenchError):
     """A model produced NaN or infinity; the message names the segment or window."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what somebody else's error says; its kind if it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def in_one_line(error: BaseException) -> str:
     """Somebody else's error as a part of one of ours: its kind and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    kind, text = type(error).__name__, first_line(error)
+    return kind if text == kind else f"{kind}: {text}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from avbench.clip_pass import CalledModel
 from avbench.precision import exact_float32
 from avbench.protocol import streaming
 from avbench.registry import load_model
@@ -122,13 +123,24 @@ class _Clip:
         return ((picture,) * len(frontends) for picture in self.pictures)
 
 
-def test_memory_that_runs_out_halves_the_batch(clicks: Path, tmp_path: Path) -> None:
+def test_memory_that_runs_out_halves_the_batch(clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from avbench.manifest import read_manifest
 
+    batches: list[int] = []
+    in_batches = CalledModel.in_batches
+
+    def noted(self: CalledModel, call: Any, items: Any) -> Any:
+        out = in_batches(self, call, items)
+        batches.append(self.batch_size)
+        return out
+
+    monkeypatch.setattr(CalledModel, "in_batches", noted)
     manifest = read_manifest(clicks)
     found = []
-    for batch_size, share in ((1, 1.0), (64, 0.1)):
+    share = 1.0
+    for batch_size in (1, 64):
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
         torch.cuda.set_per_process_memory_fraction(share)
         store = SnapshotStore(tmp_path / str(batch_size))
         models = {"sparsesync": partial(_backbone, "sparsesync")}
@@ -137,7 +149,11 @@ def test_memory_that_runs_out_halves_the_batch(clicks: Path, tmp_path: Path) -> 
             report = compute(manifest, [streaming(iterations=3)], models, store, **how)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
+        # next time: enough for one window, not for two
+        share = 1.3 * torch.cuda.max_memory_reserved() / torch.cuda.get_device_properties(0).total_memory
         assert not report.failures
+        last, batches[:] = batches[-1], []
+        assert last == 1 if batch_size == 1 else 1 <= last < 64, "the memory was enough for the whole batch"
         (fingerprint,) = report.fingerprints.values()
         keys = report.plan.keys
         found.append(

@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
-from avbench.types import CATEGORIES, SegmentRecord, UsageError
+from avbench.types import CATEGORIES, SegmentRecord, UsageError, first_line, in_one_line
 
 CHUNK_S = 4.0
 CHUNK_HOP_S = 2.0
@@ -181,7 +181,7 @@ class AudioSetEvents:
             kind = transformers.AutoModelForAudioClassification
             self._model = kind.from_pretrained(folder, use_safetensors=True, **local).eval()
         except Exception as error:  # transformers has no exception of its own
-            raise UsageError(f"audioset: {folder} cannot be loaded ({str(error).splitlines()[0][:160]})") from error
+            raise UsageError(f"audioset: {folder} cannot be loaded ({first_line(error)[:160]})") from error
 
     def events(self, audio: np.ndarray) -> list[str]:
         import torch
@@ -249,8 +249,7 @@ def _from_file(path: Path, class_name: str) -> Any:
         spec.loader.exec_module(module)
         return getattr(module, class_name)()
     except Exception as error:
-        text = str(error).splitlines()[0] if str(error) else ""
-        raise UsageError(f"annotator {path}:{class_name} cannot be used ({type(error).__name__}: {text})") from error
+        raise UsageError(f"annotator {path}:{class_name} cannot be used ({in_one_line(error)})") from error
 
 
 def _need(module: str, package: str) -> Any:

@@ -27,7 +27,7 @@ from avbench.atomic import atomic_write_bytes
 from avbench.data.inspect import by_channel, media_problems, overview
 from avbench.data.media import media_sha256
 from avbench.manifest import CLIP_COLUMNS, SCHEMA_VERSION, SEGMENT_COLUMNS, Manifest, read_manifest
-from avbench.types import AvbenchError, ClipRecord, UsageError
+from avbench.types import AvbenchError, ClipRecord, UsageError, first_line
 
 TABLES = ("clips.parquet", "segments.parquet")
 MEDIA = "media"
@@ -533,33 +533,27 @@ def _hub_errors(
     except errors.EntryNotFoundError as error:
         raise AvbenchError(f"{repo} has no {path} at revision {(revision or '')[:12]}") from error
     except errors.HFValidationError as error:
-        raise UsageError(f"{repo}: {_first_line(error)}") from error
+        raise UsageError(f"{repo}: {first_line(error)}") from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status == 401:
             raise AvbenchError(f"{where} does not know the token given (HF_TOKEN, `hf auth login`)") from error
         if status == 403:
             raise AvbenchError(f"the token given may not do that to {repo} on {where}") from error
-        raise AvbenchError(f"{where} answered {status} for {repo}: {_first_line(error)}") from error
+        raise AvbenchError(f"{where} answered {status} for {repo}: {first_line(error)}") from error
     except OSError as error:
         if error.strerror:  # a full disk, a cache that cannot be written
             raise AvbenchError(f"{error.filename or repo}: {error.strerror}") from error
-        raise AvbenchError(f"{where} cannot be reached: {_first_line(error)}") from error
+        raise AvbenchError(f"{where} cannot be reached: {first_line(error)}") from error
     except Exception as error:  # the client's own kinds of a broken connection differ between its versions
         if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"):
-            raise AvbenchError(f"{where} cannot be reached: {_first_line(error) or type(error).__name__}") from error
+            raise AvbenchError(f"{where} cannot be reached: {first_line(error)}") from error
         if isinstance(error, (LookupError, TypeError, AttributeError, AssertionError)):
             raise AvbenchError(f"{where} does not answer as the Hugging Face hub does; is it one?") from error
         if isinstance(error, (RuntimeError, ValueError)):
             cause = error.__cause__
-            raise AvbenchError(
-                f"{where}, {repo}: {_first_line(error)} {_first_line(cause) if cause else ''}"
-            ) from error
+            raise AvbenchError(f"{where}, {repo}: {first_line(error)} {first_line(cause) if cause else ''}") from error
         raise
     finally:
         if not bars:
             utils.enable_progress_bars()
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

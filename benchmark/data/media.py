@@ -21,7 +21,7 @@ import numpy as np
 
 from avbench.data.sound import SoundStream
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from avbench.types import ClipRecord, FrontEnd, MediaError, UsageError
+from avbench.types import ClipRecord, FrontEnd, MediaError, UsageError, first_line
 
 if TYPE_CHECKING:
     import av
@@ -252,7 +252,7 @@ def stream_of(container: av.container.InputContainer, kind: str) -> Any:
 
 def reason_of(error: Exception) -> str:
     """An FFmpeg or system error in one line."""
-    return str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
+    return str(getattr(error, "strerror", None) or first_line(error))
 
 
 def _grid_frames_before(instant: int, base: Fraction) -> int:

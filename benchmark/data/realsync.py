@@ -34,7 +34,16 @@ import numpy as np
 from avbench.data.inspect import SUPPORT_WINDOWS
 from avbench.manifest import SPLITS, Manifest, write_manifest
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, Tick, ticks
-from avbench.types import UNSEEN_SHA256, AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
+from avbench.types import (
+    UNSEEN_SHA256,
+    AvbenchError,
+    ClipRecord,
+    MediaError,
+    OffsetGrid,
+    SegmentRecord,
+    UsageError,
+    first_line,
+)
 
 MEDIA_SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".avi", ".ts")
 SUPPORT_HOPS_S = (1, 2, 3, 4)
@@ -508,7 +517,7 @@ def measure(path: Path, clip_id: str) -> tuple[str, int, int] | str:
     except MediaError as error:
         return error.reason
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        return f"{path} is not a readable media file ({str(error).splitlines()[0] if str(error) else 'damaged'})"
+        return f"{path} is not a readable media file ({first_line(error)})"
     if not {"video", "audio"} <= set(ends):
         return f"{path} holds no packets of {'picture' if 'video' not in ends else 'sound'}"
     origin = starts["video"]

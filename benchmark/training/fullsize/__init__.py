@@ -16,6 +16,7 @@ is validated after each phase and epoch. A training in mixed precision uses bflo
 ``recipe``     the typed configuration and the named ones
 ``plan``       what happens when
 ``data``       streams drawn from a manifest
+``ahead``      decoded before they are needed
 ``model``      what is frozen, the pass over a batch, the loss
 ``processes``  one process, or those of torchrun
 ``keeper``     checkpoint, log, weights

@@ -1,14 +1,11 @@
-"""The loop: batches decoded ahead, steps, validation, checkpoints."""
+"""The loop: steps, validation, checkpoints."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,8 @@ from avbench.clip_pass import is_out_of_memory
 from avbench.manifest import Manifest
 from avbench.metrics import score
 from avbench.precision import exact_float32
-from avbench.training.fullsize.data import Example, TrainingStreams, ValidationStreams
+from avbench.training.fullsize.ahead import Ahead
+from avbench.training.fullsize.data import TrainingStreams, ValidationStreams
 from avbench.training.fullsize.keeper import Keeper, export, identity_of
 from avbench.training.fullsize.model import (
     Eyes,
@@ -192,42 +190,6 @@ def _step(
     if model.vfeat_extractor.training:
         workers.average_statistics(model)
     return {"loss": round(loss_sum, 6), "acc_last": round(hits, 4), "lr": rate, "gradient_norm": round(norm, 4)}
-
-
-class Ahead:
-    """This process's examples, decoded ahead by threads, in the order they are needed.
-
-    A step's batch is cut into chunks of ``microbatch`` streams; chunk c belongs to process c modulo their number.
-    """
-
-    def __init__(self, data: TrainingStreams, plan: Plan, workers: Workers, first_step: int, readers: int) -> None:
-        self.data, self.plan, self.workers = data, plan, workers
-        self.pool = ThreadPoolExecutor(max_workers=max(readers, 1))
-        self.lookahead = 2 * max(readers, 1) * plan.recipe.microbatch
-        self.queue: deque[Future[Example]] = deque()
-        self.todo = (job for step in range(first_step, plan.total) for _, jobs in self._chunks(step) for job in jobs)
-
-    def __enter__(self) -> Ahead:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
-
-    def _chunks(self, step: int) -> Iterator[tuple[int, list[tuple[int, int, int]]]]:
-        """(chunk, [(item, step, place in the batch)]) of this process."""
-        size = self.plan.recipe.microbatch
-        jobs = [(item, step, place) for place, item in enumerate(self.plan.batch(step))]
-        chunks = [jobs[i : i + size] for i in range(0, len(jobs), size)]
-        return ((c, chunks[c]) for c in range(self.workers.rank, len(chunks), self.workers.n))
-
-    def of(self, step: int) -> Iterator[tuple[int, list[Example]]]:
-        for chunk, jobs in self._chunks(step):
-            yield chunk, [self._next() for _ in jobs]
-
-    def _next(self) -> Example:
-        for item, step, place in islice(self.todo, 1 + self.lookahead - len(self.queue)):
-            self.queue.append(self.pool.submit(self.data.draw, item, self.plan.rng(step, place)))
-        return self.queue.popleft().result()
 
 
 @torch.no_grad()
