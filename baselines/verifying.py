@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from avbench.baselines import checkpoints
+from avbench.baselines.containers import read_container
 from avbench.baselines.frontends import cut_window
 from avbench.baselines.published import Published, published, with_md5
 from avbench.baselines.sparsesync import SparseSync, fast
@@ -48,7 +49,7 @@ def examine(path: Path, media: Path | None = None) -> Iterator[Finding]:
             )
             yield from (Finding(True, f"changed when converted: {change}") for change in card.get("changes", []))
     else:
-        container = checkpoints.read_container(path)
+        container = read_container(path)
         family = checkpoints.family_of(container.tensors)
         tensors, changes = checkpoints.renamed(container.tensors)
         n_classes, digest = checkpoints.n_classes_of(tensors), checkpoints.md5(path)
