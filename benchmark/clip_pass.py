@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from avbench.machine import free_gpu_memory, is_out_of_memory
 from avbench.plan import NO_STRETCH, SnapshotKey
 from avbench.ticks import frames, seconds
 from avbench.types import (
@@ -276,26 +277,6 @@ def _array(values: Any) -> np.ndarray | None:
 
 def _shape(array: np.ndarray | None) -> tuple[int, ...] | None:
     return None if array is None else array.shape
-
-
-_OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory")
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may help."""
-    import torch
-
-    # libraries inside torch report it in words of their own
-    said = isinstance(error, RuntimeError) and any(word in str(error) for word in _OUT_OF_MEMORY)
-    return said or isinstance(error, torch.OutOfMemoryError)
-
-
-def free_gpu_memory() -> None:
-    """Gives back what torch keeps of memory that nothing uses any more."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Cores and memory: what this process and its workers may use, and what it has used."""
+"""Cores and memory: what this process and its workers may use, what it has used, and when it had not enough."""
 
 from __future__ import annotations
 
@@ -51,6 +51,26 @@ def peak_memory_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+_OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may help."""
+    import torch
+
+    # libraries inside torch report it in words of their own
+    said = isinstance(error, RuntimeError) and any(word in str(error) for word in _OUT_OF_MEMORY)
+    return said or isinstance(error, torch.OutOfMemoryError)
+
+
+def free_gpu_memory() -> None:
+    """Gives back what torch keeps of memory that nothing uses any more."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _read(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""How many worker processes a machine is given by default: what it allows, not what it has."""
+"""What a machine allows (not what it has) decides how many workers there are; memory that ran out is known as such."""
 
 from __future__ import annotations
 
@@ -75,3 +75,15 @@ def test_every_worker_holds_the_model(files: Path) -> None:
     assert default_workers([small]) == 7  # a GiB and some weights each
     assert default_workers([replace(small, full_size=True)]) == 3
     assert default_workers([load_model("constant")]) == 8
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("CUDA error: out of memory", True),
+        ("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_libraries_report_full_memory_in_their_own_words(error: str, expected: bool) -> None:
+    assert machine.is_out_of_memory(RuntimeError(error)) is expected

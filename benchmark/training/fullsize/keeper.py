@@ -91,9 +91,8 @@ class Keeper:
 
     def note_validation(self, step: int, scores: Mapping[str, float], model: nn.Module | None) -> None:
         """Notes the scores; ``model`` is copied if it is better (in mAP) than at every validation before."""
-        before = [line["validation"]["map"] for line in self.log if "validation" in line]
         self.note({"step": step, "validation": scores})
-        if model and not self.rank and scores["map"] > max(before, default=-1.0):
+        if model and not self.rank and self.best_validation["step"] == step:
             self.best = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
 
     @property

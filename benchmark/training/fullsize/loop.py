@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from avbench.baselines.sparsesync import SparseSync
-from avbench.clip_pass import is_out_of_memory
+from avbench.machine import is_out_of_memory
 from avbench.manifest import Manifest
 from avbench.metrics import score
 from avbench.precision import exact_float32

@@ -18,7 +18,7 @@ from avbench.baselines.s3d import S3D, FastS3D
 from avbench.baselines.sparsesync import SparseSync
 from avbench.baselines.streamsync import StreamingLSTM, StreamSync
 from avbench.ticks import TICKS_PER_FRAME
-from avbench.training.fullsize.data import GRID, Example
+from avbench.training.fullsize.data import GRID, Example, spectrograms
 from avbench.training.fullsize.recipe import FullSizeRecipe
 from avbench.types import AvbenchError, UsageError, in_one_line
 
@@ -32,11 +32,10 @@ def new_model(recipe: FullSizeRecipe) -> SparseSync:
 def check_size(recipe: FullSizeRecipe) -> None:
     """``UsageError`` if ``size`` makes no model with 21 classes that the recipe's windows fit; costs no memory."""
     frames = recipe.window // TICKS_PER_FRAME
-    columns = recipe.window // 128 + (recipe.spectrogram == "window")
     try:
+        audio = spectrograms(torch.zeros(recipe.heard), recipe)[:1].to("meta")
         with torch.device("meta"), torch.no_grad():
-            model = new_model(recipe).eval()
-            video, audio = torch.empty(1, frames, 3, recipe.crop, recipe.crop), torch.empty(1, 1, 257, columns)
+            model, video = new_model(recipe).eval(), torch.empty(1, frames, 3, recipe.crop, recipe.crop)
             n_classes = model.fuse(model.encode_video(video), model.encode_audio(audio)).logits.shape[-1]
     except Exception as error:  # whatever torch says of values of any type
         raise UsageError(
