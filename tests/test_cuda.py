@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from avbench.clip_pass import CalledModel
 from avbench.precision import exact_float32
@@ -20,7 +21,6 @@ from avbench.runner import compute
 from avbench.store import SnapshotStore
 from avbench.types import ClipRecord, FrontEnd
 
-torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 FULL_SIZE = ("sparsesync", "streamsync-trf", "streamsync-lstm", "synchformer")

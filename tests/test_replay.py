@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -98,7 +99,6 @@ def test_a_state_can_be_stepped_twice() -> None:
 
 
 def learned_heads() -> list[Any]:
-    torch = pytest.importorskip("torch")
     from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer
 
     torch.manual_seed(0)
@@ -124,7 +124,6 @@ def test_a_head_that_looks_ahead_is_caught() -> None:
 
 
 def test_torch_heads_are_stepped_in_order_with_their_times() -> None:
-    torch = pytest.importorskip("torch")
 
     class Clock(StreamingHead):
         """Logits: [time of the window, number of windows before, first token value, grad mode, ...]."""

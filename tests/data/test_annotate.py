@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from avbench.data.annotate import (
     DEFAULT_ANNOTATORS,
@@ -66,7 +67,6 @@ def test_mouths_that_follow_the_sound_score_high_and_others_do_not() -> None:
 
 
 def test_the_face_cascade_finds_faces_and_not_everything() -> None:
-    pytest.importorskip("cv2")
     detector = HaarFaces()
     scene = Scene("talking head", 0, 2_700_000, 20)
     shown = list(scene.frames())
@@ -84,7 +84,6 @@ def test_the_face_cascade_finds_faces_and_not_everything() -> None:
 
 
 def test_speech_is_told_from_noise() -> None:
-    pytest.importorskip("silero_vad")
     detector = SileroSpeech()
     # (one of the synthetic voices that Silero takes for speech; it does not take all of them)
     talk = detector.speech(Scene("voice-over", 0, 2_700_001, 40).audio()[: 12 * 16_000])
@@ -141,8 +140,6 @@ def test_agreement_counts_per_category() -> None:
 
 
 def test_a_clip_is_looked_at_in_overlapping_chunks(tmp_path: Path) -> None:
-    pytest.importorskip("cv2")
-    pytest.importorskip("silero_vad")
     scene = Scene("talking head", 0, 2_700_000, 11)
     encode_clip(tmp_path / "c.mp4", scene.frames(), scene.audio())
     annotators = Annotators.load({})
@@ -157,8 +154,6 @@ def test_a_clip_is_looked_at_in_overlapping_chunks(tmp_path: Path) -> None:
 def test_real_clips(tmp_path: Path) -> None:
     """What the built-in annotators make of one real speaker (whom Haar finds and the correlation does not follow: see
     its note) and of one real clip without speech."""
-    pytest.importorskip("cv2")
-    pytest.importorskip("silero_vad")
     media = Path(__file__).resolve().parents[3] / "shared" / "media"
     if not media.is_dir():
         pytest.skip("the real clips in ../shared/media are not here")
@@ -202,7 +197,6 @@ def test_an_audioset_classifier_is_only_read_from_a_local_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against a stand-in for transformers: which calls are made, and that nothing remote or pickled is allowed."""
-    torch = pytest.importorskip("torch")
     calls: list[dict[str, Any]] = []
 
     class Model:

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stamps import HEIGHT, RAW, WIDTH, index_of, indices, lag_of, noise, stamp, write_media
@@ -93,7 +94,6 @@ def test_square_of_the_right_size_is_untouched(tmp_path: Path) -> None:
 
 
 def test_square_resizes_the_short_side_as_antialiased_bilinear(clip_path: Path) -> None:
-    torch = pytest.importorskip("torch")
     with av.open(str(clip_path)) as container:
         rgb = next(container.decode(video=0)).to_ndarray(format="rgb24")
     planes = torch.from_numpy(rgb).permute(2, 0, 1)[None]

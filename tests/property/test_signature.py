@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -144,7 +145,6 @@ def test_what_cannot_change_a_snapshot_does_not_change_the_fingerprint() -> None
 
 
 def test_torch_models() -> None:
-    torch = pytest.importorskip("torch")
 
     class Net(torch.nn.Module, SnapshotPredictor):  # type: ignore[misc, name-defined]
         def __init__(self, seed: int = 0, p: float = 0.1) -> None:

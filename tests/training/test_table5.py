@@ -97,7 +97,6 @@ def test_no_record_a_part_of_one_and_a_damaged_one(record: Path, tmp_path: Path)
         records.read(record.parent)
 
 
-@pytest.mark.skipif(records.read() is None, reason="no record ships yet")
 def test_the_record_that_ships_is_of_todays_recipes() -> None:
     read = records.read()
     assert read is not None
