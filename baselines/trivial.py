@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from avbench.manifest import Manifest
+from avbench.protocol.manifest import Manifest
 from avbench.types import SegmentRecord
 
 SURE = 10.0  # logit of a class that is simply asserted; the others have 0

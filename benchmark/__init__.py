@@ -20,25 +20,24 @@ _HOME = {
     "SnapshotPredictor": "types",
     "StreamingHead": "types",
     "Window": "types",
-    "Protocol": "protocol",
-    "SnapshotStore": "store",
-    "RunResult": "results",
-    "ModelOptions": "registry",
-    "StreamingModel": "registry",
-    "load_model": "registry",
-    "list_models": "registry",
-    "evaluate": "evaluation",
+    "Protocol": "protocol.rules",
+    "SnapshotStore": "engine.store",
+    "RunResult": "results.run",
+    "ModelOptions": "registry.options",
+    "StreamingModel": "registry.options",
+    "load_model": "registry.names",
+    "list_models": "registry.names",
+    "evaluate": "runs.evaluate",
 }
-_MODULES: tuple[str, ...] = ("data", "manifest", "metrics", "plan", "protocol", "registry", "replay", "results")
-_MODULES += ("runner", "stats", "store", "sweep", "ticks", "types")
+_ROOMS = ("data", "engine", "protocol", "registry", "results", "scoring", "ticks", "types")
 
-__all__ = ["__version__", *_HOME, *_MODULES]
+__all__ = ["__version__", *_HOME, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"avbench.{_HOME[name]}"), name)
-    if name in _MODULES:
+    if name in _ROOMS:
         return import_module(f"avbench.{name}")
     raise AttributeError(f"module 'avbench' has no attribute {name!r}")
 

@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from avbench.metrics import METRICS
-from avbench.results import PREDICTIONS_FILE, RUN_FILE, parse_predictions, read_bytes, read_run
-from avbench.stats import Difference, paired_difference
+from avbench.protocol.tracks import Track
+from avbench.results.predictions import parse_predictions
+from avbench.results.run import PREDICTIONS_FILE, RUN_FILE, read_run
+from avbench.scoring.metrics import METRICS
+from avbench.scoring.stats import Difference, paired_difference
 from avbench.submissions.check import read_entry
 from avbench.submissions.format import MAX_BYTES, SUBMISSION_FILE
-from avbench.submissions.tracks import Track, Truth, find, read_labels, truth
+from avbench.submissions.tracks import Truth, find, read_labels, truth
+from avbench.system.strict import read_bytes
 from avbench.types import UsageError
 
 DECIDING = ("acc", "map")
@@ -73,7 +76,7 @@ class Predictions:
 
 def audit(official: Predictions, redrawn: Predictions, n_resamples: int = 2000, seed: int = 0) -> Audit:
     """Compares the two on the segments they share. ``UsageError``: another model, or no segment in common."""
-    from avbench.metrics import score
+    from avbench.scoring.metrics import score
 
     if official.fingerprint != redrawn.fingerprint:
         whose = f"{official.fingerprint[:12]} and {redrawn.fingerprint[:12]}"

@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from avbench.atomic import atomic_write_bytes
 from avbench.baselines.trivial import TRIVIAL
 from avbench.leaderboard.entries import (
     FEW_RESAMPLES,
@@ -28,11 +27,16 @@ from avbench.leaderboard.entries import (
     save,
     score,
 )
-from avbench.manifest import Manifest
-from avbench.results import Scores, StrictPart, as_scores, parse_json, read_bytes
-from avbench.stats import Ranked, bootstrap_scores, rank_groups
+from avbench.protocol.manifest import Manifest
+from avbench.protocol.tracks import TRACKS, Track
+from avbench.results.run import Scores
+from avbench.scoring.ranking import Ranked, rank_groups
+from avbench.scoring.scorer import as_scores
+from avbench.scoring.stats import bootstrap_scores
 from avbench.submissions.format import Line, Paragraph, validated
-from avbench.submissions.tracks import TRACKS, Track, Truth, truth
+from avbench.submissions.tracks import Truth, truth
+from avbench.system.atomic import atomic_write_bytes
+from avbench.system.strict import StrictPart, parse_json, read_bytes
 from avbench.ticks import seconds
 from avbench.types import SegmentRecord, UsageError
 

@@ -22,15 +22,17 @@ import numpy as np
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
-from avbench import machine
-from avbench.atomic import atomic_write_bytes
-from avbench.latency import LatencyRecord
-from avbench.metrics import METRICS
+from avbench.latency.record import LatencyRecord
 from avbench.pages import fragment
 from avbench.pages.charts import count_ticks
 from avbench.pages.sections import curve_charts, errors, in_order, slice_tables
-from avbench.results import Answers, Scores, Slice, as_scores
-from avbench.stats import bootstrap_scores, rank_groups
+from avbench.protocol.tracks import Track
+from avbench.results.answers import Answers
+from avbench.results.run import Scores, Slice
+from avbench.scoring.metrics import METRICS
+from avbench.scoring.ranking import rank_groups
+from avbench.scoring.scorer import as_scores
+from avbench.scoring.stats import bootstrap_scores
 from avbench.submissions.check import claim_problems, entry_of, values
 from avbench.submissions.format import (
     LATENCY_FILE,
@@ -41,7 +43,9 @@ from avbench.submissions.format import (
     read_folder,
     shown,
 )
-from avbench.submissions.tracks import Track, Truth, known
+from avbench.submissions.tracks import Truth, known
+from avbench.system import machine
+from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError
 
 RANKED_BY = "map"
@@ -49,7 +53,10 @@ SHOWN_ALONG = ("acc", "map", "mae_s")  # metrics shown per window and per catego
 N_RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
 FEW_RESAMPLES = 100  # along the windows and by category: intervals for looking at
 FEW_ENTRIES = 8  # computed in this process; more are worth the start of others
-PARTS_OF_THE_KEY = ("avbench", "avbench.pages", "avbench.pages.templates", "avbench.leaderboard")
+PARTS_OF_THE_KEY = (
+    *(f"avbench{room}" for room in ("", ".system", ".protocol", ".results", ".scoring", ".baselines", ".submissions")),
+    *("avbench.pages", "avbench.pages.templates", "avbench.leaderboard"),
+)
 
 
 class Refused(tuple[str, str]):

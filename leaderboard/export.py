@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from avbench.atomic import atomic_write_bytes
 from avbench.leaderboard.board import Board
 from avbench.leaderboard.entries import RANKED_BY
 from avbench.leaderboard.site import data_csv
-from avbench.metrics import METRICS
+from avbench.scoring.metrics import METRICS
+from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError, UsageError
 
 EVAL_FILE = ".eval_results/avbench-{track}.yaml"

@@ -24,13 +24,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avbench import machine
-from avbench.atomic import atomic_write_bytes
 from avbench.data import synthsync
-from avbench.data.offsets import draw_offset
 from avbench.data.scenes import Scene
-from avbench.manifest import Manifest, write_manifest
-from avbench.submissions.tracks import BLIND, LabelRow, Labels, Track, find, truth
+from avbench.protocol.manifest import Manifest, write_manifest
+from avbench.protocol.offsets import draw_offset
+from avbench.protocol.tracks import BLIND, Track
+from avbench.submissions.tracks import LabelRow, Labels, find, truth
+from avbench.system import machine
+from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, frames, seconds, ticks
 from avbench.types import AvbenchError, ClipRecord, SegmentRecord, UsageError
 

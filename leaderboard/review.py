@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from avbench.metrics import METRICS
+from avbench.protocol.tracks import BLIND
+from avbench.scoring.metrics import METRICS
 from avbench.submissions.check import Report, check
 from avbench.submissions.format import MAX_BYTES, Problem, find_entries, shown
-from avbench.submissions.tracks import BLIND
 
 MAX_CHANGED = 50  # entries looked at in one go
 

@@ -14,15 +14,15 @@ from typing import Any
 from markupsafe import Markup
 
 from avbench import __version__
-from avbench.atomic import atomic_write_bytes
-from avbench.latency import LEADERBOARD_SAMPLES
+from avbench.latency.record import LEADERBOARD_SAMPLES
 from avbench.leaderboard.board import Board, Row, TrackBoard
 from avbench.leaderboard.entries import LEVEL, N_RESAMPLES, RANKED_BY, SEED
-from avbench.metrics import METRICS
 from avbench.pages import charts, render
 from avbench.pages.charts import Line, Point
 from avbench.paper.reported import of_table
-from avbench.results import Scores
+from avbench.results.run import Scores
+from avbench.scoring.metrics import METRICS
+from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError, UsageError
 
 INDEX, DATA, TABLE, DECISIONS = "index.html", "data.json", "data.csv", "decisions.jsonl"

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avbench.metrics import METRICS, score
-from avbench.results import Scores, as_scores, parse_json, parse_predictions
-from avbench.stats import bootstrap_scores
+from avbench.protocol.signature import signature_problem
+from avbench.protocol.tracks import Track
+from avbench.results.predictions import parse_predictions
+from avbench.results.run import Scores
+from avbench.scoring.metrics import METRICS, score
+from avbench.scoring.scorer import as_scores
+from avbench.scoring.stats import bootstrap_scores
 from avbench.submissions.format import (
     LATENCY_FILE,
     PREDICTIONS_FILE,
@@ -27,13 +31,13 @@ from avbench.submissions.format import (
     plain_texts,
     read_folder,
     refuse,
-    signature_problem,
 )
-from avbench.submissions.tracks import Track, Truth, known
+from avbench.submissions.tracks import Truth, known
+from avbench.system.strict import parse_json
 from avbench.types import AvbenchError, UsageError
 
 if TYPE_CHECKING:
-    from avbench.latency import LatencyRecord
+    from avbench.latency.record import LatencyRecord
 
 CLAIM_TOLERANCE = 1e-6  # the same float32 predictions give the same float64 score to far better than this
 V1_METRICS = ("acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s")  # every v1 submission claims these
@@ -179,7 +183,7 @@ def _check_run(submission: Submission, track: Track, truth: Truth) -> None:
 def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
     """The latency record of a submission, of the same model, as the leaderboard wants it (662 steps, audits passed),
     its figures borne out by its own times. ``ValidationError`` if not."""
-    from avbench.latency import LEADERBOARD_SAMPLES, REFUSED, UNSTABLE, parse_latency, summary
+    from avbench.latency.record import LEADERBOARD_SAMPLES, REFUSED, UNSTABLE, parse_latency, summary
 
     try:
         plain_texts(parse_json(data, LATENCY_FILE), "latency")

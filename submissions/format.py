@@ -15,17 +15,14 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import pydantic
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from avbench.results import Number, Sha256, StrictPart, parse_json
+from avbench.system.strict import Number, Sha256, StrictPart, parse_json
 from avbench.types import AvbenchError, UsageError
-
-if TYPE_CHECKING:
-    from avbench.submissions.tracks import Track
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
@@ -381,7 +378,7 @@ def write_folder(root: Path, submission: Submission, content: dict[str, bytes]) 
 
     ``UsageError`` if there is one already; ``AvbenchError`` if it cannot be written.
     """
-    from avbench.atomic import atomic_write_bytes
+    from avbench.system.atomic import atomic_write_bytes
 
     folder = Path(root) / submission.entry
     if (folder / SUBMISSION_FILE).exists():
@@ -393,21 +390,6 @@ def write_folder(root: Path, submission: Submission, content: dict[str, bytes]) 
     except OSError as error:
         raise AvbenchError(f"cannot write {folder}: {error.strerror or error}") from error
     return folder
-
-
-def signature_problem(signature: str, track: Track, fingerprint: str, version: str) -> str:
-    """Why this is not the signature of a run of such a model on such a track; empty if it is."""
-    before = f"{track.protocol.signature()}|m:{fingerprint[:12]}"
-    after = f"|d:{track.manifest_sha256[:12]}|v{version}"
-    # between them stands how the logits were computed: lead trim, precision, compiling (registry.StreamingModel)
-    how = signature.removeprefix(before).removesuffix(after)
-    if not signature.startswith(before) or not signature.endswith(after) or len(before) + len(after) > len(signature):
-        return f"is {signature}; track {track.name} needs {before}{after}"
-    if re.fullmatch(r"\|?[a-z0-9|]*random[0-9]+", how):
-        return "is that of random weights: such scores mean nothing"
-    if not re.fullmatch(r"(\|lead[0-9]{1,6})?(\|b?float16)?(\|compiled)?", how):
-        return f"has {how!r} between model and data; only lead, precision and compiled may stand there"
-    return ""
 
 
 if __name__ == "__main__":

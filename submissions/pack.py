@@ -8,14 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from avbench.results import (
-    MAX_PREDICTIONS_BYTES,
-    PREDICTIONS_FILE,
-    RunResult,
-    parse_json,
-    read_bytes,
-    read_run,
-)
+from avbench.protocol.tracks import BLIND, TRACKS
+from avbench.results.predictions import MAX_PREDICTIONS_BYTES
+from avbench.results.run import PREDICTIONS_FILE, RunResult, read_run
 from avbench.submissions.check import check_latency, claim_problems, entry_of, values
 from avbench.submissions.format import (
     LATENCY_FILE,
@@ -31,7 +26,8 @@ from avbench.submissions.format import (
     validated,
     write_folder,
 )
-from avbench.submissions.tracks import BLIND, TRACKS, find, track_of_run
+from avbench.submissions.tracks import find, track_of_run
+from avbench.system.strict import parse_json, read_bytes
 from avbench.types import UsageError
 
 MAX_CARD_BYTES = 2**18

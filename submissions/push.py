@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avbench.protocol.tracks import BLIND
 from avbench.submissions.check import check
 from avbench.submissions.format import SUBMISSION_FILE, ValidationError, read_folder, shown
-from avbench.submissions.tracks import BLIND, find
+from avbench.submissions.tracks import find
 from avbench.types import AvbenchError, UsageError
 
 if TYPE_CHECKING:

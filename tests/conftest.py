@@ -16,10 +16,10 @@ import pytest
 from hypothesis import settings
 
 from avbench.cli import main
+from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
-from avbench.doctor import click_and_flash
-from avbench.manifest import Manifest, write_manifest
+from avbench.protocol.manifest import Manifest, write_manifest
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, ticks
 from avbench.types import ClipRecord, OffsetGrid, SegmentRecord
 

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from avbench.cli import main
+from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
-from avbench.doctor import click_and_flash
-from avbench.manifest import Manifest, read_manifest, write_manifest
-from avbench.metrics import METRICS, score
-from avbench.results import read_predictions, read_run
+from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
+from avbench.results.predictions import read_predictions
+from avbench.results.run import read_run
+from avbench.scoring.metrics import METRICS, score
 from avbench.ticks import SAMPLE_RATE_HZ, ticks
 from avbench.types import ClipRecord, SegmentRecord, UsageError
 
@@ -489,12 +490,12 @@ def test_a_store_of_another_schema(avbench: Avbench, clicks: Path, tmp_path: Pat
 
 
 def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import avbench.evaluation
+    import avbench.runs.evaluate
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(avbench.evaluation, "evaluate", interrupt)
+    monkeypatch.setattr(avbench.runs.evaluate, "evaluate", interrupt)
     assert main(["run", "--model", "xcorr"]) == 130
     assert "interrupted" in one_line(capsys.readouterr().err)
 
@@ -574,8 +575,8 @@ def test_the_command_knows_every_recipe() -> None:
 
 
 def test_embedded_weights_on_other_data_say_so(clicks: Path) -> None:
-    from avbench.evaluation import _weights_note
-    from avbench.registry import resolve
+    from avbench.registry.names import resolve
+    from avbench.runs.evaluate import _weights_note
 
     files = read_manifest(clicks)
     synthetic = Manifest(files.name, "synthetic", "", files.offset_law, files.clips, files.segments, files.media_root)
@@ -585,7 +586,7 @@ def test_embedded_weights_on_other_data_say_so(clicks: Path) -> None:
 
 
 def test_a_protocol_by_name_is_refused_from_python(clicks: Path, tmp_path: Path) -> None:
-    from avbench.evaluation import evaluate
+    from avbench.runs.evaluate import evaluate
 
     with pytest.raises(UsageError, match=r"pass avbench\.protocol\.streaming"):
         evaluate("constant", str(clicks), protocol="streaming", out=tmp_path / "out")  # type: ignore[arg-type]

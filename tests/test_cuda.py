@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from avbench.clip_pass import CalledModel
-from avbench.precision import exact_float32
-from avbench.protocol import streaming
-from avbench.registry import load_model
-from avbench.results import read_predictions
-from avbench.runner import compute
-from avbench.store import SnapshotStore
+from avbench.engine.clip_pass import CalledModel
+from avbench.engine.runner import compute
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.rules import streaming
+from avbench.registry.names import load_model
+from avbench.results.predictions import read_predictions
+from avbench.system.precision import exact_float32
 from avbench.types import ClipRecord, FrontEnd
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -124,7 +124,7 @@ class _Clip:
 
 
 def test_memory_that_runs_out_halves_the_batch(clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from avbench.manifest import read_manifest
+    from avbench.protocol.manifest import read_manifest
 
     batches: list[int] = []
     in_batches = CalledModel.in_batches

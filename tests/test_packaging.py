@@ -73,7 +73,7 @@ def test_every_public_name_is_there() -> None:
         "import avbench",
         "import avbench.cli; avbench.cli._parser().format_help()",
         "import avbench; [getattr(avbench, name) for name in avbench.__all__]",
-        "import avbench.report, avbench.data.from_files, avbench.data.inspect, avbench.baselines.apa",
+        "import avbench.pages.run_text, avbench.data.from_files, avbench.data.inspect, avbench.baselines.apa",
         "from avbench.cli import main; main(['models'])",
         "import avbench.submissions.check, avbench.submissions.pack, avbench.submissions.push",
         "import avbench.leaderboard.audit, avbench.leaderboard.redraw",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from avbench.commands.common import SIGN, Progress, add_command, count, manifest_of, say_each
 
 if TYPE_CHECKING:
-    from avbench.manifest import Manifest
+    from avbench.protocol.manifest import Manifest
 
 ROLES = ("faces", "speech", "lips", "events")
 
@@ -107,7 +107,7 @@ def _annotate(args: argparse.Namespace) -> int:
 
     from avbench.data.annotate import agreement
     from avbench.data.building.stages import annotate
-    from avbench.manifest import write_manifest
+    from avbench.protocol.manifest import write_manifest
     from avbench.types import UsageError
 
     if not args.score and args.out is None:

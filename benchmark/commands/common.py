@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from avbench.manifest import Manifest
-    from avbench.protocol import Protocol
-    from avbench.registry import ModelOptions
+    from avbench.protocol.manifest import Manifest
+    from avbench.protocol.rules import Protocol
+    from avbench.registry.options import ModelOptions
 
 SIGN = "A positive offset means that the sound comes early (it leads the picture), a negative one that it is late."
 MAX_LINES = 10  # of one kind on the screen; run.json has them all
@@ -87,7 +87,7 @@ class Progress:
 
 
 def protocol_of(args: argparse.Namespace) -> Protocol:
-    from avbench.protocol import PROTOCOLS
+    from avbench.protocol.rules import PROTOCOLS
 
     return PROTOCOLS[args.protocol](hop_s=hop_s(args), iterations=args.iterations)
 
@@ -118,13 +118,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def model_options(args: argparse.Namespace) -> ModelOptions:
-    from avbench.registry import ModelOptions
+    from avbench.registry.options import ModelOptions
 
     return ModelOptions(args.weights, args.head_weights, args.random_weights, args.dtype, args.compile)
 
 
 def manifest_of(args: argparse.Namespace) -> Manifest:
-    from avbench.evaluation import read_data
+    from avbench.data.opening import read_data
 
     with Progress() as progress:
         return read_data(args.data, args.split, progress=progress)

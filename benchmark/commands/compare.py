@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from avbench.compare import compare, render
+    from avbench.runs.compare import compare, render
 
     with Progress() as progress:
         found = compare(

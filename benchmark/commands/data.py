@@ -119,7 +119,7 @@ def _data_ls(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from avbench.data import synthsync
-    from avbench.manifest import read_manifest
+    from avbench.protocol.manifest import read_manifest
     from avbench.types import UsageError
 
     if not args.folders:
@@ -136,8 +136,9 @@ def _data_ls(args: argparse.Namespace) -> int:
 
 
 def _data_info(args: argparse.Namespace) -> int:
-    from avbench.data.inspect import info, plot_offsets
-    from avbench.plots import check_format
+    from avbench.data.inspect import info
+    from avbench.pages.drawing import check_format
+    from avbench.pages.offsets_plot import plot_offsets
 
     if args.plot:
         check_format(args.plot)
@@ -149,7 +150,7 @@ def _data_info(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts, indent=2))
     else:
-        from avbench.report import render_info
+        from avbench.pages.info_text import render_info
 
         print(render_info(facts))
     return 0

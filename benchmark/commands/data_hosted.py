@@ -105,7 +105,7 @@ def _push(args: argparse.Namespace) -> int:
 
 def _import_realsync(args: argparse.Namespace) -> int:
     from avbench.data.realsync import import_lists
-    from avbench.machine import cores
+    from avbench.system.machine import cores
     from avbench.types import UsageError
 
     if args.workers is not None and args.workers < 1:

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from avbench.doctor import examine
+    from avbench.doctor.machine import examine
 
     ok, warned = True, False
     for finding in examine(args.model, store=args.store, options=model_options(args)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from avbench.commands.common import Progress, add_command, add_model_options, hop_s, model_options, say, say_each
 
 if TYPE_CHECKING:
-    from avbench.latency import LatencyRecord
+    from avbench.latency.record import LatencyRecord
 
 
 def add(commands: Any) -> None:
@@ -47,8 +47,8 @@ def add(commands: Any) -> None:
 
 
 def _latency(args: argparse.Namespace) -> int:
-    from avbench.latency import write_latency
-    from avbench.timing import measure
+    from avbench.latency.measure import measure
+    from avbench.latency.record import write_latency
 
     # what a user's model prints must not get between the lines of --json
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):

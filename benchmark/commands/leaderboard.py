@@ -166,7 +166,7 @@ def _export(args: argparse.Namespace) -> int:
 
 def _review(args: argparse.Namespace) -> int:
     from avbench.leaderboard.review import review, to_markdown
-    from avbench.results import write_whole
+    from avbench.system.strict import write_whole
 
     found = review(args.base, args.entries)
     text = to_markdown(found)
@@ -176,7 +176,7 @@ def _review(args: argparse.Namespace) -> int:
 
 
 def _cache(args: argparse.Namespace) -> Path:
-    from avbench.data.synthsync import cache_root
+    from avbench.system.cache import cache_root
     from avbench.types import UsageError
 
     if args.workers is not None and args.workers < 1:
@@ -225,7 +225,7 @@ def _table(found: Audit) -> str:
     from tabulate import tabulate
 
     from avbench.leaderboard.audit import DECIDING, LEVEL
-    from avbench.metrics import METRICS
+    from avbench.scoring.metrics import METRICS
 
     rows = []
     for name, difference in found.differences.items():

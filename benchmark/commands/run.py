@@ -22,7 +22,7 @@ from avbench.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from avbench.results import RunResult
+    from avbench.results.run import RunResult
 
 
 def add(commands: Any) -> None:
@@ -119,7 +119,7 @@ def _batch_size(text: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from avbench.evaluation import default_out, evaluate
+    from avbench.runs.evaluate import default_out, evaluate
 
     out = args.out or default_out(args.model)
     # what a user's model prints must not get between the lines of --json
@@ -145,7 +145,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print(result.to_json(), end="")
     else:
-        from avbench.report import render
+        from avbench.pages.run_text import render
 
         print(render(result, out))
     return 1 if result.incomplete else 0
@@ -161,7 +161,7 @@ def _report_problems(result: RunResult) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from avbench.sweep import render, sweep
+    from avbench.runs.sweep import render, sweep
 
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         rows = sweep(
@@ -181,7 +181,7 @@ def _sweep(args: argparse.Namespace) -> int:
             options=model_options(args),
         )
     if args.plot:
-        from avbench.plots import plot_sweep
+        from avbench.runs.sweep_plot import plot_sweep
 
         fewest, most = min(row.n_scored for row in rows), max(row.n_scored for row in rows)
         n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
@@ -193,7 +193,7 @@ def _sweep(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from avbench.registry import list_models
+    from avbench.registry.names import list_models
     from avbench.types import UsageError
 
     models = list_models(args.pattern)

@@ -115,7 +115,7 @@ def _check(args: argparse.Namespace) -> int:
 def _table(report: Report) -> str:
     from tabulate import tabulate
 
-    from avbench.metrics import METRICS
+    from avbench.scoring.metrics import METRICS
 
     def cell(value: float | None) -> str:
         return "–" if value is None else f"{value:.4f}"

@@ -45,11 +45,11 @@ def _fullsize(args: argparse.Namespace) -> int:
 
     import torch
 
-    from avbench.baselines.checkpoints import load_weights
-    from avbench.manifest import read_manifest
+    from avbench.protocol.manifest import read_manifest
     from avbench.training.fullsize.loop import train
     from avbench.training.fullsize.recipe import RECIPES
     from avbench.types import UsageError
+    from avbench.weights.checkpoints import load_weights
 
     if args.list:
         for name, recipe in RECIPES.items():

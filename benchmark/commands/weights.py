@@ -83,8 +83,8 @@ def _list(args: argparse.Namespace) -> int:
 
     from tabulate import tabulate
 
-    from avbench.baselines.published import find_published, published
-    from avbench.weights import converted, downloaded
+    from avbench.weights.cache import converted, downloaded
+    from avbench.weights.published import find_published, published
 
     def here(name: str) -> str:
         there = ("converted", converted(name)), ("downloaded", downloaded(name))
@@ -126,7 +126,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from avbench.weights import fetch, published_entry
+    from avbench.weights.cache import fetch, published_entry
 
     with Progress(unit="B") as progress:
         path = fetch(args.name, args.url, args.md5, lambda done, total, name: progress(name, done, total))
@@ -140,10 +140,10 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from avbench.baselines.checkpoints import FAMILIES, convert
-    from avbench.baselines.published import with_md5
     from avbench.types import UsageError
-    from avbench.weights import check_name, converted, published_entry
+    from avbench.weights.cache import check_name, converted, published_entry
+    from avbench.weights.checkpoints import FAMILIES, convert
+    from avbench.weights.published import with_md5
 
     source, named = _weight_file(args.source, prefer_converted=False)
     name = args.name or named
@@ -151,7 +151,7 @@ def _convert(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.out} must end in .safetensors")
     entry = published_entry(check_name(name)) if name else None
     if not name and args.out is None:
-        from avbench.baselines.checkpoints import md5
+        from avbench.weights.checkpoints import md5
 
         found = with_md5(md5(source)) if source.is_file() else None
         if source.is_file() and found is None:
@@ -179,7 +179,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from avbench.baselines.verifying import examine
+    from avbench.weights.verifying import examine
 
     ok = True
     for finding in examine(_weight_file(args.source, prefer_converted=True)[0], args.media):
@@ -196,7 +196,7 @@ def _printable(text: str) -> str:
 def _weight_file(source: str, prefer_converted: bool) -> tuple[Path, str]:
     """The file that a path or a name means, and the name ("" for a path)."""
     from avbench.types import AvbenchError
-    from avbench.weights import converted, downloaded, published_entry
+    from avbench.weights.cache import converted, downloaded, published_entry
 
     entry = published_entry(source)
     looks_like_a_path = "/" in source or source.endswith((".pt", ".pth", ".safetensors")) or Path(source).exists()

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from avbench.data.media import media_sha256
-from avbench.data.offsets import draw_offset, nominal_starts, parse_offset_law
 from avbench.data.probing import MediaInfo, probe
-from avbench.manifest import Manifest, write_manifest
+from avbench.protocol.manifest import Manifest, write_manifest
+from avbench.protocol.offsets import draw_offset, nominal_starts, parse_offset_law
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, seconds
 from avbench.types import ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
 

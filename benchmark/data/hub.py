@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avbench.atomic import atomic_write_bytes
 from avbench.data.inspect import by_channel, media_problems, overview
 from avbench.data.media import media_sha256
-from avbench.manifest import CLIP_COLUMNS, SCHEMA_VERSION, SEGMENT_COLUMNS, Manifest, read_manifest
+from avbench.protocol.manifest import CLIP_COLUMNS, SCHEMA_VERSION, SEGMENT_COLUMNS, Manifest, read_manifest
+from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError, ClipRecord, UsageError, first_line
 
 TABLES = ("clips.parquet", "segments.parquet")
@@ -307,7 +307,7 @@ def open_address(address: str, progress: Progress | None = None) -> Manifest:
 
 def default_folder(repo: str, revision: str) -> Path:
     """Where a pulled data set lies if nobody says otherwise: ``hub/ORG--NAME/COMMIT`` in avbench's cache."""
-    from avbench.data.synthsync import cache_root
+    from avbench.system.cache import cache_root
 
     return cache_root() / "hub" / repo.replace("/", "--") / revision
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from avbench.data.media import media_sha256
 from avbench.data.probing import probe
-from avbench.manifest import Manifest, check
+from avbench.protocol.manifest import Manifest, check
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
 from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words
 
@@ -48,9 +48,9 @@ def info(manifest: Manifest) -> dict[str, Any]:
             }
             for name in manifest.splits
         },
-        "categories": _counts(s.category for s in segments),
-        "channels": _counts(s.channel for s in segments),
-        "events": _counts(event for s in segments for event in s.events),
+        "categories": counts_of(s.category for s in segments),
+        "channels": counts_of(s.channel for s in segments),
+        "events": counts_of(event for s in segments for event in s.events),
         "class_histogram": [classes[c] for c in range(manifest.grid.n_classes)],
         "support": {
             hop: {n: int((rooms >= (5 + (n - 1) * hop) * TICKS_PER_S).sum()) for n in SUPPORT_WINDOWS}
@@ -129,30 +129,6 @@ def offsets(manifest: Manifest) -> list[dict[str, Any]]:
     ]
 
 
-def plot_offsets(manifest: Manifest, path: Path) -> None:
-    """Figure 1: how often each offset occurs, the classes in seconds; a second panel with the most frequent audio
-    events if the manifest has any. ``UsageError``: neither SVG nor PNG; ``AvbenchError``: cannot be written."""
-    from avbench.plots import COLOURS, check_format, drawing, write_figure
-
-    check_format(path)
-    rows = offsets(manifest)
-    events = list(_counts(event for s in manifest.segments for event in s.events).items())[:12]
-    with drawing(4.6 * (2 if events else 1), 3.2) as figure:
-        axes = figure.subplots(1, 2 if events else 1, squeeze=False)[0]
-        width = 0.8 * (rows[1]["offset_s"] - rows[0]["offset_s"])
-        axes[0].bar([r["offset_s"] for r in rows], [r["segments"] for r in rows], width, color=COLOURS[2])
-        axes[0].set_xlabel("offset (s): audio late  <  0 in sync  <  audio early")
-        axes[0].set_ylabel("segments")
-        axes[0].set_title(f"{manifest.name}, {len(manifest.segments)} segments", fontsize=9)
-        if events:
-            names, counts = [name for name, _ in reversed(events)], [n for _, n in reversed(events)]
-            axes[1].barh(names, counts, color=COLOURS[1])
-            axes[1].set_xlabel("segments with the audio event")
-        for axis in axes:
-            axis.grid(alpha=0.25, lw=0.5, axis="x" if axis is not axes[0] else "y")
-        write_figure(figure, path)
-
-
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
@@ -174,7 +150,7 @@ def _range(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
 
 
-def _counts(values: Any) -> dict[str, int]:
+def counts_of(values: Any) -> dict[str, int]:
     """Counts, most frequent first, names breaking ties."""
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from avbench.data.inspect import SUPPORT_WINDOWS
-from avbench.manifest import SPLITS, Manifest, write_manifest
+from avbench.protocol.manifest import SPLITS, Manifest, write_manifest
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, Tick, ticks
 from avbench.types import (
     UNSEEN_SHA256,

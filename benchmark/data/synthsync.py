@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from avbench import machine
-from avbench.data.offsets import draw_offset
 from avbench.data.scenes import N_CHANNELS, SIZE, Scene, parameters
-from avbench.manifest import Manifest, read_manifest, write_manifest
+from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
+from avbench.protocol.offsets import draw_offset
+from avbench.system import machine
+from avbench.system.cache import cache_root
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_S, ticks
 from avbench.types import CATEGORIES, AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, UsageError
 
@@ -75,13 +76,6 @@ def specification() -> dict[str, object]:
 
 def specification_sha256() -> str:
     return hashlib.sha256(json.dumps(specification(), sort_keys=True).encode()).hexdigest()
-
-
-def cache_root() -> Path:
-    """$AVBENCH_CACHE, or avbench in the platform's cache folder."""
-    if os.environ.get("AVBENCH_CACHE"):
-        return Path(os.environ["AVBENCH_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avbench"
 
 
 def ensure(

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from avbench.metrics import METRICS
+from avbench.scoring.metrics import METRICS
 from avbench.types import OffsetGrid, offset_in_words
 
 UNDEFINED = "–"

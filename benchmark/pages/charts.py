@@ -1,8 +1,8 @@
 """Charts as inline SVG for pages, drawn from the numbers alone: the same bytes for the same numbers.
 
 Not matplotlib, because a page's charts take their colours, light or dark, from the page's stylesheet, obey a content
-security policy without style attributes, weigh a few kilobytes and cost no import. Figures as files: ``avbench.plots``.
-Every label is escaped. An undefined value (None) leaves a gap.
+security policy without style attributes, weigh a few kilobytes and cost no import. Figures as files:
+``avbench.pages.drawing``. Every label is escaped. An undefined value (None) leaves a gap.
 """
 
 from __future__ import annotations

@@ -9,20 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avbench.atomic import atomic_write_bytes
-from avbench.metrics import METRICS
 from avbench.pages import class_in_words, render
 from avbench.pages.sections import curve_charts, errors, slice_tables
-from avbench.results import (
-    N_CLASSES,
-    REPORT_FILE,
-    Answers,
-    RunResult,
-    Scores,
-    read_predictions,
-    read_run,
-    read_segments,
-)
+from avbench.results.answers import Answers, read_segments
+from avbench.results.predictions import N_CLASSES, read_predictions
+from avbench.results.run import REPORT_FILE, RunResult, Scores, read_run
+from avbench.scoring.metrics import METRICS
+from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import seconds
 from avbench.types import AvbenchError, UsageError
 
@@ -52,7 +45,7 @@ def write_report(result: RunResult, folder: Path, answers: Answers | None, logit
 
 def report_again(run: Path) -> Path:
     """``run.html`` from a run's other files; ``UsageError`` if they are not there, changed, or do not fit together."""
-    from avbench.compare import run_file
+    from avbench.results.run import run_file
 
     run = Path(run)
     result = read_run(run)
@@ -97,7 +90,7 @@ def run_page(result: RunResult, answers: Answers | None, logits: np.ndarray) -> 
 def scored_iteration(result: RunResult) -> int:
     """Index of the iteration that the page looks into: the last one, or under ``best_iter`` the one of the best
     accuracy."""
-    from avbench.replay import selected_iteration
+    from avbench.scoring.selection import selected_iteration
 
     values = [scores["acc"].value for scores in result.curve]
     if not values:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from avbench.metrics import METRICS, checked_logits
 from avbench.pages import charts
-from avbench.results import Answers, Score, Scores, Slice
+from avbench.results.answers import Answers
+from avbench.results.run import Score, Scores, Slice
+from avbench.scoring.metrics import METRICS, checked_logits
 from avbench.types import CATEGORIES, OffsetGrid
 
 GRID = OffsetGrid()

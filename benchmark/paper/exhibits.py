@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from avbench.manifest import Manifest
-from avbench.metrics import METRICS
 from avbench.paper import reported
 from avbench.paper.replays import Need, Part, Replays
-from avbench.replay import selected_logits
-from avbench.stats import Difference, Estimate, bootstrap_scores, group_difference, paired_difference, shares
+from avbench.protocol.manifest import Manifest
+from avbench.scoring.metrics import METRICS
+from avbench.scoring.selection import selected_logits
+from avbench.scoring.stats import Difference, Estimate, bootstrap_scores, group_difference, paired_difference, shares
 from avbench.types import CATEGORIES, OffsetGrid, offset_in_words
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not separable"

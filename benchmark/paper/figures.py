@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avbench.pages.drawing import COLOURS, drawing, write_figure
 from avbench.paper.exhibits import FIG4_HOPS_S, FIG4_METRICS, ISOLATED_ROW, SD_ROW, Cell, Exhibit, title_of
-from avbench.plots import COLOURS, MARKERS, drawing, write_figure
+from avbench.runs.sweep_plot import MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from avbench.atomic import atomic_write_bytes
 from avbench.paper.exhibits import SCORES, Bootstrap, Exhibit, Part, cell, claim, claims, paired, title_of
 from avbench.paper.reported import of_table
-from avbench.stats import bootstrap_scores
+from avbench.scoring.stats import bootstrap_scores
+from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError
 
 SCHEMA_VERSION = 1

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from avbench import machine
 from avbench.data.inspect import info
-from avbench.evaluation import Progress, default_store, read_data, writable
-from avbench.manifest import Manifest
+from avbench.data.opening import read_data
 from avbench.paper import records
 from avbench.paper.exhibits import (
     NAMES,
@@ -29,6 +27,10 @@ from avbench.paper.exhibits import (
 from avbench.paper.replays import Replays, summary
 from avbench.paper.reported import of_table
 from avbench.paper.write import markdown, write, write_text
+from avbench.protocol.manifest import Manifest
+from avbench.system import machine
+from avbench.system.cache import default_store, writable
+from avbench.system.progress import Progress
 from avbench.types import UsageError
 
 ALL = "all"
@@ -181,8 +183,8 @@ def _latencies(samples: int, progress: Progress | None) -> Latencies:
     """One step of every model of Table 3 that looks at media, measured in this process, outside the store."""
     if not samples:
         return {}
-    from avbench.registry import resolve
-    from avbench.timing import measure
+    from avbench.latency.measure import measure
+    from avbench.registry.names import resolve
 
     models = [model for model, _ in TABLE3_ROWS.values() if resolve(model).load_backbone is not None]
     found = {}

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from avbench.evaluation import Progress
-from avbench.manifest import Manifest
-from avbench.protocol import Protocol
+from avbench.protocol.manifest import Manifest
+from avbench.protocol.rules import Protocol
+from avbench.system.progress import Progress
 from avbench.ticks import ticks
 from avbench.types import SegmentRecord
 
 if TYPE_CHECKING:
-    from avbench.registry import StreamingModel
-    from avbench.runner import Failure
+    from avbench.engine.runner import Failure
+    from avbench.registry.options import StreamingModel
 
 FORWARDS = "snapshots_computed"  # the counter of backbone forwards: one a window and backbone
 
@@ -73,8 +73,8 @@ class Replays:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        from avbench.registry import load_model
-        from avbench.store import SnapshotStore
+        from avbench.engine.store import SnapshotStore
+        from avbench.registry.names import load_model
 
         self.manifest, self.seed = manifest, seed
         self.counters: Counter[str] = Counter()
@@ -115,7 +115,7 @@ class Replays:
         stage: str,
         progress: Progress | None,
     ) -> None:
-        from avbench.runner import compute
+        from avbench.engine.runner import compute
 
         factories = {m.backbone_name: m.load_backbone for m in self.models.values() if m.backbone_name in backbones}
         tell = (lambda done, total, item: progress(stage, done, total, item)) if progress else None
@@ -149,7 +149,7 @@ class Replays:
     def streams(self, need: Need, model: str, hop_s: float) -> np.ndarray:
         """(N, W, 21) float32: what ``model`` says after each window, W being the largest count at this hop."""
         from avbench.baselines.trivial import TRIVIAL
-        from avbench.replay import gather, replay
+        from avbench.engine.replay import gather, replay
 
         protocol, loaded, segments = need.protocol(hop_s), self.models[model], self.part(need).segments
         if (model, protocol) in self._streams:

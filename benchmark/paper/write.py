@@ -11,9 +11,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from avbench.atomic import atomic_write_bytes
 from avbench.paper.exhibits import MS, Cell, Claim, Exhibit
 from avbench.paper.figures import draw
+from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError
 
 SCHEMA_VERSION = 1

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from avbench.atomic import atomic_write_bytes
 from avbench.baselines.blocks import neighbour_smoothed
 from avbench.baselines.mini import LogMel, MiniBackbone, MiniSparseSync, MiniSynchformer
+from avbench.system.atomic import atomic_write_bytes
 from avbench.training.pool import Batch, Pool, draw_batch, render_material
 from avbench.types import CATEGORIES, OffsetGrid, UsageError
 

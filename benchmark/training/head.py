@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avbench import machine
 from avbench.baselines.adapter import AdaptedHead, features, fixed_map
-from avbench.baselines.heads import export_head
-from avbench.data.offsets import draw_offset
-from avbench.manifest import Manifest
-from avbench.protocol import Protocol, streaming
+from avbench.protocol.manifest import Manifest
+from avbench.protocol.offsets import draw_offset
+from avbench.protocol.rules import Protocol, streaming
+from avbench.system import machine
 from avbench.ticks import TICKS_PER_S, seconds, ticks
 from avbench.training.streaming import StreamRecipe, Streams, StreamSync, train_phase1
 from avbench.types import SegmentRecord, UsageError
+from avbench.weights.heads import export_head
 
 ADAPTED_DIM = 96  # width of the token where the backbone has none
 FIRST_S = 2  # room for the largest negative offset
@@ -100,10 +100,10 @@ def train_head(
     ``store``: of the snapshots (None: the user's). ``UsageError``: no such backbone, or data without training splits;
     ``AvbenchError`` if a clip cannot be read or the folder not be written.
     """
-    from avbench.evaluation import default_store
-    from avbench.fingerprint import model_fingerprint
-    from avbench.registry import load_model, resolve
-    from avbench.store import SnapshotStore
+    from avbench.engine.fingerprint import model_fingerprint
+    from avbench.engine.store import SnapshotStore
+    from avbench.registry.names import load_model, resolve
+    from avbench.system.cache import default_store
 
     if resolve(recipe.backbone).load_backbone is None:
         raise UsageError(f"{recipe.backbone} looks at no media: no head can be trained on it")
@@ -161,10 +161,10 @@ def snapshots_of_streams(
 
     Streams start at ``FIRST_S`` of each clip, W is what all of them can hold.
     """
-    from avbench.evaluation import read_data
-    from avbench.fingerprint import model_fingerprint
-    from avbench.replay import gather
-    from avbench.runner import compute
+    from avbench.data.opening import read_data
+    from avbench.engine.fingerprint import model_fingerprint
+    from avbench.engine.replay import gather
+    from avbench.engine.runner import compute
 
     manifest, protocol = training_streams(read_data(recipe.data, split, progress), recipe)
     tell = (lambda done, total, item: progress(f"{split} snapshots", done, total, item)) if progress else None

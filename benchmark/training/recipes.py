@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save
 
 from avbench import __version__
-from avbench.atomic import atomic_write_bytes
 from avbench.baselines.mini import MiniBackbone, MiniSparseSync, MiniSynchformer, load_backbone
 from avbench.data.scenes import TALKING_HEAD
+from avbench.system.atomic import atomic_write_bytes
 from avbench.training.backbone import BackboneRecipe, train_backbone
 from avbench.training.pool import keep_freed_memory
 from avbench.training.streaming import (

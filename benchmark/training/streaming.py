@@ -24,11 +24,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avbench.atomic import atomic_write_bytes
 from avbench.baselines.blocks import neighbour_smoothed
 from avbench.baselines.mini import LogMel, MiniBackbone
 from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, TokenMaker
-from avbench.metrics import score
+from avbench.scoring.metrics import score
+from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
 from avbench.training.backbone import classes_of, read_checkpoint, save_checkpoint, to_luma
 from avbench.training.pool import (

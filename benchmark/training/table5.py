@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from avbench import __version__, machine
+from avbench import __version__
 from avbench.baselines.mini import load_backbone, load_head
-from avbench.evaluation import Progress, default_store, read_data
+from avbench.data.opening import read_data
+from avbench.engine.replay import gather, replay
+from avbench.engine.runner import compute
+from avbench.engine.store import SnapshotStore
 from avbench.paper import records
-from avbench.protocol import streaming
-from avbench.replay import gather, replay
-from avbench.runner import compute
-from avbench.store import SnapshotStore
+from avbench.protocol.rules import streaming
+from avbench.system import machine
+from avbench.system.cache import default_store
+from avbench.system.progress import Progress
 from avbench.training.recipes import Say, run
 from avbench.types import AvbenchError
 

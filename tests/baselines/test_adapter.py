@@ -13,17 +13,18 @@ import pytest
 import torch
 from published_files import build_small
 
-from avbench.baselines import checkpoints, weights
+from avbench.baselines import weights
 from avbench.baselines.adapter import DESCRIPTION, TRAINED, AdaptedHead, features, fixed_map
-from avbench.baselines.checkpoints import drawn_weights
-from avbench.baselines.heads import export_head, load_head
 from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer
 from avbench.baselines.tuned import Tuned, tuned
-from avbench.evaluation import whole_fingerprint
-from avbench.fingerprint import model_fingerprint
-from avbench.registry import load_model
-from avbench.replay import leaks, replay
+from avbench.engine.fingerprint import model_fingerprint
+from avbench.engine.replay import leaks, replay
+from avbench.registry.facts import whole_fingerprint
+from avbench.registry.names import load_model
 from avbench.types import AvbenchError, Snapshot, SnapshotPredictor, UsageError
+from avbench.weights import checkpoints
+from avbench.weights.checkpoints import drawn_weights
+from avbench.weights.heads import export_head, load_head
 
 NET = """
 import torch

@@ -14,11 +14,11 @@ import torch
 
 import avbench
 import avbench.baselines.frontends as frontends
-from avbench.baselines.checkpoints import build, drawn_weights
 from avbench.baselines.sparsesync import SparseSync
 from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, StreamSync
 from avbench.baselines.synchformer import Synchformer
 from avbench.types import AvbenchError
+from avbench.weights.checkpoints import build, drawn_weights
 
 KEYS = Path(__file__).resolve().parents[2].parent / "shared" / "golden" / "public"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from avbench.baselines.trivial import TRIVIAL
-from avbench.manifest import Manifest
+from avbench.protocol.manifest import Manifest
 from avbench.ticks import ticks
 from avbench.types import ClipRecord, OffsetGrid, SegmentRecord
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avbench.baselines.xcorr import Xcorr, class_correlation, motion_energy, onset_strength
-from avbench.doctor import click_and_flash
+from avbench.data.clicks import click_and_flash
 from avbench.ticks import TICKS_PER_FRAME, ticks
 from avbench.types import OffsetGrid
 

@@ -23,7 +23,8 @@ from entries import make_entry, make_logits
 
 from avbench.leaderboard.entries import score
 from avbench.leaderboard.site import INDEX
-from avbench.submissions.tracks import TRACKS, LabelRow, Labels, Truth, read_labels
+from avbench.protocol.tracks import TRACKS
+from avbench.submissions.tracks import LabelRow, Labels, Truth, read_labels
 
 N_ENTRIES, N_SEGMENTS, PER_VIDEO = 200, 2000, 7
 CATEGORIES = ("talking head", "voice-over", "other")

@@ -17,18 +17,18 @@ import numpy as np
 import pytest
 import torch
 
-from avbench.baselines.checkpoints import drawn_weights
 from avbench.baselines.mini import MiniSparseSync, MiniSynchformer
 from avbench.baselines.sparsesync import SparseSync, fast
 from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, StreamSync
 from avbench.baselines.synchformer import Synchformer
-from avbench.manifest import Manifest
-from avbench.precision import exact_float32
-from avbench.protocol import streaming
-from avbench.runner import compute
-from avbench.store import SnapshotStore
+from avbench.engine.runner import compute
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.manifest import Manifest
+from avbench.protocol.rules import streaming
+from avbench.system.precision import exact_float32
 from avbench.ticks import ticks
 from avbench.types import ClipRecord, FrontEnd, OffsetGrid, SegmentRecord, Snapshot
+from avbench.weights.checkpoints import drawn_weights
 
 ITERATIONS = 18
 cpu_time = pytest.mark.benchmark(timer=time.process_time)

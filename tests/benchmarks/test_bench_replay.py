@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 
 from avbench.baselines.apa import Apa, NoHead
-from avbench.machine import peak_memory_bytes
-from avbench.metrics import METRICS
-from avbench.plan import plan
-from avbench.protocol import Protocol, streaming
-from avbench.replay import gather, replay, selected_logits
-from avbench.stats import bootstrap_scores, paired_difference
-from avbench.store import SnapshotStore
+from avbench.engine.replay import gather, replay
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.plan import plan
+from avbench.protocol.rules import Protocol, streaming
+from avbench.scoring.metrics import METRICS
+from avbench.scoring.selection import selected_logits
+from avbench.scoring.stats import bootstrap_scores, paired_difference
+from avbench.system.machine import peak_memory_bytes
 from avbench.ticks import ticks
 from avbench.types import CATEGORIES, ClipRecord, OffsetGrid, SegmentRecord
 

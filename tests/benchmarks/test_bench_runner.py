@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))
 
 from toy_run import ToyReader, toy_manifest
 
-from avbench.protocol import streaming
-from avbench.runner import compute
-from avbench.store import SnapshotStore
+from avbench.engine.runner import compute
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.rules import streaming
 from avbench.types import ClipRecord, FrontEnd, Snapshot, SnapshotPredictor
 
 MODEL_S = 0.020

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avbench.metrics import METRICS, score
-from avbench.stats import bootstrap_scores, cluster_bootstrap
+from avbench.scoring.metrics import METRICS, score
+from avbench.scoring.stats import bootstrap_scores, cluster_bootstrap
 
 
 def segments(n: int, n_videos: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

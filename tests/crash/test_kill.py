@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avbench.plan import SnapshotKey
-from avbench.store import SnapshotStore
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.plan import SnapshotKey
 
 TOY = Path(__file__).parent / "toy_run.py"
 SLEEP_S = 0.002  # a second or so for the whole run, so that kills fall everywhere
@@ -102,7 +102,7 @@ def test_killed_exactly_while_a_shard_is_written(tmp_path: Path) -> None:
         SnapshotStore(root).put(model, media, keys[:1], logits[:1])
         code = (
             "import os, signal, sys, tempfile, numpy as np\n"
-            "from avbench.store import SnapshotStore; from avbench.plan import SnapshotKey\n"
+            "from avbench.engine.store import SnapshotStore; from avbench.protocol.plan import SnapshotKey\n"
             "stage, store = sys.argv[2], SnapshotStore(sys.argv[1])\n"
             "die = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
             "calls = []\n"
@@ -142,7 +142,8 @@ def test_two_runs_on_one_store_at_once(tmp_path: Path, undisturbed: tuple[bytes,
 
 def test_two_processes_on_one_shard_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np; from avbench.store import SnapshotStore; from avbench.plan import SnapshotKey\n"
+        "import sys, numpy as np\n"
+        "from avbench.engine.store import SnapshotStore; from avbench.protocol.plan import SnapshotKey\n"
         "store, first = SnapshotStore(sys.argv[1]), int(sys.argv[2])\n"
         "for i in range(first, 40, 2):\n"
         "    store.put('a' * 64, 'b' * 64, [SnapshotKey(i, i)], np.full((1, 21), i))"

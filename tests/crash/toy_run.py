@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from avbench import runner
 from avbench.baselines.apa import Apa
-from avbench.manifest import Manifest
-from avbench.protocol import streaming
-from avbench.replay import gather, replay
-from avbench.runner import compute
-from avbench.store import SnapshotStore
+from avbench.engine import job
+from avbench.engine.replay import gather, replay
+from avbench.engine.runner import compute
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.manifest import Manifest
+from avbench.protocol.rules import streaming
 from avbench.ticks import ticks
 from avbench.types import ClipRecord, FrontEnd, MediaError, OffsetGrid, SegmentRecord, Snapshot, SnapshotPredictor
 
@@ -123,7 +123,7 @@ def unseeded() -> ToyModel:
 
 
 def main(store_root: str, predictions: str, workers: str, sleep_s: str, save_every_s: str) -> None:
-    runner.SAVE_EVERY_S = float(save_every_s)
+    job.SAVE_EVERY_S = float(save_every_s)
     manifest, store = toy_manifest(), SnapshotStore(store_root)
     makers = {"plain": partial(ToyModel, 0), "towers": partial(ToyModel, 1, 16, True)}
     opener = partial(open_toy, sleep_s=float(sleep_s))

@@ -242,7 +242,7 @@ def test_the_command_scores_and_writes(avbench: Avbench, clicks: Path, tmp_path:
     # the fixture's segments are half "talking head", half "voice-over"; without faces all speech is a voice-over
     assert lines["talking head"] == ["2", "0", "-", "0.000"]
     assert lines["voice-over"] == ["2", "4", "0.500", "1.000"]
-    from avbench.manifest import read_manifest
+    from avbench.protocol.manifest import read_manifest
 
     assert {s.category for s in read_manifest(tmp_path / "m").segments} == {"voice-over"}
     assert avbench("data", "annotate", "--data", clicks).returncode == 2

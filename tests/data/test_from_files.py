@@ -13,8 +13,8 @@ from avbench.data.encode import encode_clip
 from avbench.data.from_files import find_media, manifest_from_files
 from avbench.data.inspect import SUPPORT_HOPS_S, SUPPORT_WINDOWS, info, verify
 from avbench.data.media import ClipReader
-from avbench.manifest import Manifest, read_manifest
-from avbench.protocol import streaming
+from avbench.protocol.manifest import Manifest, read_manifest
+from avbench.protocol.rules import streaming
 from avbench.ticks import ticks
 from avbench.types import FrontEnd, UsageError
 

@@ -21,7 +21,7 @@ from loopback_hub import LoopbackHub
 
 from avbench.data import hub as hosted
 from avbench.data.media import media_sha256
-from avbench.manifest import read_manifest
+from avbench.protocol.manifest import read_manifest
 from avbench.types import AvbenchError, UsageError
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from avbench.data.inspect import by_channel, info, offsets, overview
-from avbench.manifest import Manifest, read_manifest, write_manifest
+from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
 from avbench.ticks import ticks
 from avbench.types import ClipRecord, SegmentRecord
 

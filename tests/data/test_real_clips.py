@@ -11,8 +11,8 @@ from avbench.data.from_files import manifest_from_files
 from avbench.data.inspect import verify
 from avbench.data.media import ClipReader
 from avbench.data.probing import probe
-from avbench.manifest import read_manifest
-from avbench.protocol import streaming
+from avbench.protocol.manifest import read_manifest
+from avbench.protocol.rules import streaming
 from avbench.types import FrontEnd
 
 MEDIA = Path(__file__).resolve().parents[2].parent / "shared" / "media"

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
 from avbench.data.probing import probe
 from avbench.data.realsync import _realsync_entry, measure, read_lists, support
-from avbench.doctor import click_and_flash
-from avbench.manifest import read_manifest
-from avbench.protocol import Protocol, streaming
+from avbench.protocol.manifest import read_manifest
+from avbench.protocol.rules import Protocol, streaming
 from avbench.ticks import seconds, ticks
 from avbench.types import OffsetGrid, UsageError
 

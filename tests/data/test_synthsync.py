@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from avbench.data import scenes, synthsync
-from avbench.manifest import Manifest
+from avbench.protocol.manifest import Manifest
 from avbench.ticks import ticks
 from avbench.types import CATEGORIES, AvbenchError, UsageError
 

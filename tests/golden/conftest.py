@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avbench.baselines.checkpoints import drawn_weights
+from avbench.weights.checkpoints import drawn_weights
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 PUBLIC = SHARED / "golden" / "public"

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avbench.baselines.checkpoints import drawn_weights
 from avbench.baselines.s3d import S3D, FastS3D
 from avbench.baselines.sparsesync import SparseSync, fast
 from avbench.baselines.streamsync import StreamSync
 from avbench.baselines.synchformer import Synchformer
 from avbench.types import Snapshot, UsageError
+from avbench.weights.checkpoints import drawn_weights
 
 DATA = Path(__file__).parent / "data" / "reduced.json"
 SIZE: dict[str, Any] = {"width": 1 / 8, "dim": 64, "heads": 2, "layers": 1}

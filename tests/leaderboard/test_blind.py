@@ -16,13 +16,14 @@ from avbench.data.media import ClipReader
 from avbench.leaderboard import redraw as blind
 from avbench.leaderboard.audit import audit, read_official, read_redrawn
 from avbench.leaderboard.redraw import Redrawn, fresh_cuts, redraw, same_cuts
-from avbench.manifest import read_manifest
-from avbench.protocol import streaming
-from avbench.results import read_run
-from avbench.submissions import tracks
+from avbench.protocol import tracks
+from avbench.protocol.manifest import read_manifest
+from avbench.protocol.rules import streaming
+from avbench.protocol.tracks import TRACKS, Track
+from avbench.results.run import read_run
 from avbench.submissions.check import check
 from avbench.submissions.pack import pack
-from avbench.submissions.tracks import TRACKS, Track, Truth, read_labels, truth
+from avbench.submissions.tracks import Truth, read_labels, truth
 from avbench.ticks import ticks
 from avbench.types import UsageError
 

@@ -12,8 +12,9 @@ import pytest
 from entries import make_entry, make_logits
 
 from avbench.leaderboard.review import review, to_markdown
-from avbench.metrics import METRICS
-from avbench.submissions.tracks import TRACKS, truth
+from avbench.protocol.tracks import TRACKS
+from avbench.scoring.metrics import METRICS
+from avbench.submissions.tracks import truth
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
 TRACK = TRACKS["synthsync-test"]

@@ -23,11 +23,12 @@ from avbench.cli import main
 from avbench.leaderboard.board import Decision, assemble
 from avbench.leaderboard.entries import read_entries
 from avbench.leaderboard.site import write_site
-from avbench.metrics import METRICS, score
-from avbench.results import as_scores
-from avbench.stats import bootstrap_scores, paired_difference
+from avbench.protocol.tracks import TRACKS
+from avbench.scoring.metrics import METRICS, score
+from avbench.scoring.scorer import as_scores
+from avbench.scoring.stats import bootstrap_scores, paired_difference
 from avbench.submissions.format import TrainingData
-from avbench.submissions.tracks import TRACKS, truth
+from avbench.submissions.tracks import truth
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
 TRACK = TRACKS["synthsync-test"]
@@ -354,7 +355,7 @@ def test_building_loads_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from avbench.cli import main\n"
         "code = main(['leaderboard', 'build', '--entries', 'entries', '--out', 'site', '--cache', 'cache'])\n"
-        "bad = {'torch', 'matplotlib', 'av', 'avbench.data.media', 'avbench.runner'} & set(sys.modules)\n"
+        "bad = {'torch', 'matplotlib', 'av', 'avbench.data.media', 'avbench.engine.runner'} & set(sys.modules)\n"
         "sys.exit(code or (f'loaded {bad}' if bad else 0))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

@@ -16,12 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import assert_stands_alone, read
 
-from avbench.evaluation import _Scorer
-from avbench.metrics import METRICS
 from avbench.pages.run_report import command, run_page, write_report
 from avbench.pages.sections import confusion, worst_segments
-from avbench.results import Answers, FileRef, RunResult, read_run, write_predictions, write_run, write_segments
-from avbench.submissions.tracks import TRACKS, truth
+from avbench.protocol.tracks import TRACKS
+from avbench.results.answers import Answers, write_segments
+from avbench.results.predictions import write_predictions
+from avbench.results.run import FileRef, RunResult, read_run, write_run
+from avbench.scoring.metrics import METRICS
+from avbench.scoring.scorer import Scorer
+from avbench.submissions.tracks import truth
 from avbench.types import SegmentRecord
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
@@ -45,7 +48,7 @@ def made_up(windows: int = 18, skill: float = 0.35, n: int | None = None) -> tup
             strict=True,
         )
     ]
-    score = _Scorer(segments, 40, 0)
+    score = Scorer(segments, 40, 0)
     scores = score(logits)
     result = RunResult(
         avbench_version="0.1.0",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from avbench.paper.exhibits import FAILS, HOLDS, OPEN, Bootstrap, Part, claim, isolated_errors, paired, verdict
-from avbench.stats import paired_difference
+from avbench.scoring.stats import paired_difference
 
 
 @pytest.mark.parametrize(

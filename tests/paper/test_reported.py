@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from avbench.metrics import METRICS
 from avbench.paper import reported
 from avbench.paper.exhibits import NAMES, STREAMING_ROWS, TABLE3_ROWS, TABLE4_WINDOWS
 from avbench.paper.records import TABLE5_ROWS
+from avbench.scoring.metrics import METRICS
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "protocol.md"
 SCORES = ("Acc", "Acc±1", "ROC-AUC", "mAP")

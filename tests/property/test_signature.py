@@ -15,10 +15,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avbench.fingerprint import model_fingerprint
-from avbench.plan import SnapshotKey
-from avbench.protocol import FRONTEND_SCOPES, SELECTIONS, SUPPORTS, Protocol
-from avbench.store import SnapshotStore
+from avbench.engine.fingerprint import model_fingerprint
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.plan import SnapshotKey
+from avbench.protocol.rules import FRONTEND_SCOPES, SELECTIONS, SUPPORTS, Protocol
 from avbench.types import FrontEnd, OffsetGrid, Snapshot, SnapshotPredictor, UsageError
 
 PROTOCOL_FIELDS = tuple(field.name for field in dataclasses.fields(Protocol))
@@ -177,7 +177,7 @@ def test_the_fingerprint_is_the_same_in_every_process(tmp_path: Path) -> None:
         "    def __init__(self):\n"
         "        self.names = {'a', 'b', 'c', 'd'}; self.w = np.arange(5.0); self.f = len; self.g = FrontEnd\n"
     )
-    code = "import nets; from avbench.fingerprint import model_fingerprint; print(model_fingerprint(nets.Net()))"
+    code = "import nets; from avbench.engine.fingerprint import model_fingerprint; print(model_fingerprint(nets.Net()))"
     said = []
     for seed in ("0", "1"):
         env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(tmp_path)}

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from runs import logits_for, make_run
 
-from avbench.results import write_predictions
+from avbench.protocol.tracks import TRACKS
+from avbench.results.predictions import write_predictions
 from avbench.submissions import format as form
 from avbench.submissions.check import Report, check, read_entry
 from avbench.submissions.format import ValidationError, find_entries
 from avbench.submissions.pack import pack
-from avbench.submissions.tracks import TRACKS, common_segments, truth
+from avbench.submissions.tracks import common_segments, truth
 from avbench.types import UsageError
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -409,7 +410,7 @@ def test_a_latency_file_needs_its_hash(folder: Path) -> None:
 
 def latency_record(folder: Path, n: int = 662, **changes: Any) -> dict[str, Any]:
     """A latency record of the submitted model whose figures its times bear out."""
-    from avbench.latency import LatencyRecord, Warmup, summary
+    from avbench.latency.record import LatencyRecord, Warmup, summary
 
     rng = np.random.default_rng(0)
     times, reference = 10 + 0.1 * rng.random(n), 5 + 0.05 * rng.random(n)

@@ -8,19 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from avbench.latency import LatencyRecord, Warmup, summary
-from avbench.metrics import score
-from avbench.results import ModelInfo, write_predictions
-from avbench.submissions.format import (
-    Card,
-    FileInfo,
-    Files,
-    Provenance,
-    Submission,
-    TrainingData,
-    write_folder,
-)
-from avbench.submissions.tracks import Track, Truth
+from avbench.latency.record import LatencyRecord, Warmup, summary
+from avbench.protocol.tracks import Track
+from avbench.results.predictions import write_predictions
+from avbench.results.run import ModelInfo
+from avbench.scoring.metrics import score
+from avbench.submissions.format import Card, FileInfo, Files, Provenance, Submission, TrainingData, write_folder
+from avbench.submissions.tracks import Truth
 
 
 def make_logits(truth: Truth, windows: int, skill: float, seed: int = 0) -> np.ndarray:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from avbench import __version__
-from avbench.metrics import score
-from avbench.results import RunResult, Score, write_predictions, write_run
-from avbench.submissions.tracks import TRACKS, Track, Truth, truth
+from avbench.protocol.tracks import TRACKS, Track
+from avbench.results.predictions import write_predictions
+from avbench.results.run import RunResult, Score, write_run
+from avbench.scoring.metrics import score
+from avbench.submissions.tracks import Truth, truth
 
 
 def logits_for(labels: np.ndarray, iterations: int, skill: float = 2.0, seed: int = 0) -> np.ndarray:

@@ -19,13 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from avbench.baselines import frontends
-from avbench.baselines.checkpoints import drawn_weights, verify
 from avbench.baselines.sparsesync import SparseSync
 from avbench.baselines.streamsync import StreamSync
+from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.from_files import manifest_from_files
-from avbench.doctor import click_and_flash
-from avbench.manifest import Manifest, read_manifest
+from avbench.protocol.manifest import Manifest, read_manifest
 from avbench.training.fullsize import loop
 from avbench.training.fullsize.data import Example, TrainingStreams, ValidationStreams, spectrograms
 from avbench.training.fullsize.keeper import identity_of
@@ -43,6 +42,7 @@ from avbench.training.fullsize.model import (
 from avbench.training.fullsize.plan import Plan
 from avbench.training.fullsize.recipe import RECIPES, FullSizeRecipe
 from avbench.types import AvbenchError, MediaError, NonFiniteError, UsageError
+from avbench.weights.checkpoints import drawn_weights, verify
 
 SIZE: dict[str, Any] = {"width": 1 / 8, "dim": 64, "heads": 2, "layers": 1}
 SIZE |= {"visual_grid": [4, 2, 2], "audio_grid": [9, 6]}  # of 32 frames of 64 x 64 and 1.28 s of sound

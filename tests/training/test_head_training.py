@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from avbench.baselines.heads import card_of, load_head
+from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
-from avbench.doctor import click_and_flash
-from avbench.manifest import Manifest, read_manifest, write_manifest
-from avbench.results import read_run
+from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
+from avbench.results.run import read_run
 from avbench.training.head import HeadRecipe, MadeToken, OwnToken, train_head, training_streams
 from avbench.training.streaming import StreamRecipe, Streams, train_phase1
 from avbench.types import ClipRecord, SegmentRecord, UsageError
+from avbench.weights.heads import card_of, load_head
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 TEMPLATE = Path(__file__).parents[2] / "submissions" / "template" / "my_net.py"

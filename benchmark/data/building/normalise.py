@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from avbench.atomic import atomic_write_bytes
 from avbench.data.encode import encode_clip
 from avbench.data.media import ClipReader, media_sha256, rgb_converter
 from avbench.data.probing import Header, clock_warnings, read_header, upright_size
+from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
 from avbench.types import MediaError
 

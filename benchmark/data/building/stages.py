@@ -16,15 +16,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from avbench.atomic import atomic_write_bytes
 from avbench.data.annotate import DEFAULT_ANNOTATORS, Annotators, label
 from avbench.data.building.jobs import Engine, Job, LocalEngine
 from avbench.data.building.normalise import Encoding
 from avbench.data.building.split import parse_shares, split_videos
 from avbench.data.from_files import find_media, name_clips, segments_of
 from avbench.data.inspect import info
-from avbench.data.offsets import nominal_starts, parse_offset_law
-from avbench.manifest import Manifest, check, write_manifest
+from avbench.protocol.manifest import Manifest, check, write_manifest
+from avbench.protocol.offsets import nominal_starts, parse_offset_law
+from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import TICKS_PER_FRAME, seconds, ticks
 from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avbench.baselines import frontends
 from avbench.data.media import ClipReader, media_sha256
-from avbench.manifest import Manifest
+from avbench.protocol.manifest import Manifest
 from avbench.ticks import TICKS_PER_FRAME, Tick, seconds, ticks
 from avbench.training import augment
 from avbench.training.fullsize.recipe import FullSizeRecipe

@@ -15,12 +15,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from avbench import __version__
-from avbench.atomic import atomic_write_bytes
-from avbench.baselines.checkpoints import refuse_non_finite
 from avbench.baselines.sparsesync import SparseSync
-from avbench.manifest import Manifest
+from avbench.protocol.manifest import Manifest
+from avbench.system.atomic import atomic_write_bytes
 from avbench.training.fullsize.recipe import FullSizeRecipe
 from avbench.types import AvbenchError, UsageError
+from avbench.weights.checkpoints import refuse_non_finite
 
 
 def identity_of(

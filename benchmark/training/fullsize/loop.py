@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from avbench.baselines.sparsesync import SparseSync
-from avbench.machine import is_out_of_memory
-from avbench.manifest import Manifest
-from avbench.metrics import score
-from avbench.precision import exact_float32
+from avbench.protocol.manifest import Manifest
+from avbench.scoring.metrics import score
+from avbench.system.machine import is_out_of_memory
+from avbench.system.precision import exact_float32
 from avbench.training.fullsize.ahead import Ahead
 from avbench.training.fullsize.data import TrainingStreams, ValidationStreams
 from avbench.training.fullsize.keeper import Keeper, export, identity_of

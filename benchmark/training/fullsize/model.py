@@ -12,7 +12,6 @@ from torch.utils.checkpoint import checkpoint
 
 from avbench.baselines import frontends
 from avbench.baselines.blocks import neighbour_smoothed
-from avbench.baselines.checkpoints import fit, renamed
 from avbench.baselines.resnet import ResNet18, fast_resnet
 from avbench.baselines.s3d import S3D, FastS3D
 from avbench.baselines.sparsesync import SparseSync
@@ -21,6 +20,7 @@ from avbench.ticks import TICKS_PER_FRAME
 from avbench.training.fullsize.data import GRID, Example, spectrograms
 from avbench.training.fullsize.recipe import FullSizeRecipe
 from avbench.types import AvbenchError, UsageError, in_one_line
+from avbench.weights.checkpoints import fit, renamed
 
 
 def new_model(recipe: FullSizeRecipe) -> SparseSync:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from stamps import noise, write_media
 
 from avbench.data.building.split import NAMES, parse_shares, split_videos
-from avbench.manifest import read_manifest
+from avbench.protocol.manifest import read_manifest
 from avbench.types import UsageError
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -19,7 +19,7 @@ from stamps import indices, lag_of, noise, write_media
 
 from avbench.data.media import ClipReader
 from avbench.data.probing import probe
-from avbench.manifest import Manifest, read_manifest
+from avbench.protocol.manifest import Manifest, read_manifest
 
 LENGTH_S = 8
 BUILD = ("--min-duration-s", 4, "--min-height", 60, "--clip-s", 6, "--min-clip-s", 1, "--short-side", 64)

@@ -1,0 +1,48 @@
+"""Open any ``--data``: an embedded split, a track's name, a manifest folder, or a hub address."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avbench.system.progress import Progress
+from avbench.types import UsageError
+
+if TYPE_CHECKING:
+    from avbench.protocol.manifest import Manifest
+
+
+def read_data(
+    data: str, split: str | None = "test", progress: Progress | None = None, limit: int | None = None
+) -> Manifest:
+    """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there), a track's name, a
+    folder, or ``hub:ORG/NAME@COMMIT`` (pulled if it is not there).
+
+    ``split`` None: all of a folder, the test split of SynthSync. ``UsageError`` for an unknown name or split.
+    """
+    from avbench.data import synthsync
+    from avbench.protocol.manifest import read_manifest
+    from avbench.protocol.tracks import DATA_OF_TRACK
+
+    if data in DATA_OF_TRACK:
+        data, split = DATA_OF_TRACK[data]
+    if data in synthsync.NAMES:
+        tell = (lambda done, total, item: progress("making clips", done, total, item)) if progress else None
+        manifest = synthsync.ensure(data, "test" if split is None else split, progress=tell)
+    elif not data.startswith("hub:") and os.sep not in data and not Path(data).exists():
+        raise UsageError(f"unknown data {data!r}: it is neither {', '.join(synthsync.NAMES)} nor a manifest folder")
+    else:
+        if data.startswith("hub:"):
+            from avbench.data.hub import open_address
+
+            fetching = (lambda done, total, item: progress("fetching data", done, total, item)) if progress else None
+            manifest = open_address(data, fetching)
+        else:
+            folder = Path(data)
+            inputs = folder / "inputs"  # of a redrawn set: its labels lie beside them
+            manifest = read_manifest(folder if (folder / "manifest.json").exists() or not inputs.is_dir() else inputs)
+        manifest = manifest if split is None else manifest.split(split)
+    if not manifest.segments:
+        raise UsageError(f"{data} has no segments in split {split!r}")
+    return manifest if limit is None else manifest.limit(limit)

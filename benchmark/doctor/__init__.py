@@ -1,0 +1,1 @@
+"""Check this machine, or a model."""

@@ -1,0 +1,241 @@
+"""Check one model: shapes, determinism, batch invariance, causality, and the sign of its offsets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from avbench.data.clicks import click_and_flash
+from avbench.doctor.finding import Finding
+from avbench.registry.loading import load
+from avbench.registry.names import resolve
+from avbench.registry.options import ModelOptions
+from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
+from avbench.types import FrontEnd, OffsetGrid, Snapshot, UsageError, in_one_line, offset_in_words
+
+SIGN_SHIFTS_S = (-1.6, -0.8, 0.8, 1.6)  # known shifts of the windows on which a model's sign is checked
+SIGN_CLIP_S = 11
+SIGN_SOURCES = 4  # stretches of each kind of material
+SURE = 3.0  # standard errors of a correlation (Fisher's z) from which it is more than chance
+
+
+def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
+    """Shape, determinism, batch invariance, two-tower equality, sign, causality of the head, fingerprint stability."""
+    resolved = resolve(name, options)
+    if resolved.load_backbone is None:
+        raise UsageError(f"{name} looks at no media: there is nothing to check")
+    model = load(resolved)
+    video, audio = _windows(model.backbone.frontend)  # type: ignore[union-attr]
+    yield Finding(True, f"{name} loads: {model.description or 'no description'}")
+    if model.random_seed is not None:
+        yield Finding(True, f"RANDOM WEIGHTS (seed {model.random_seed}): its scores will mean nothing")
+    declared = model.trained_on not in ("", "undeclared")
+    trained_on = model.trained_on if declared else "undeclared (set trained_on)"
+    yield Finding(True, f"trained on: {trained_on}", warning=not declared)
+    try:
+        first = _predict(model.backbone, video, audio)
+    except Exception as error:  # whatever a model does wrong is a finding about the model
+        yield Finding(
+            False, f"predict(video {video.shape} uint8, audio {audio.shape} float32) fails: {in_one_line(error)}"
+        )
+        return
+    shape = _shape_problem(first, len(video), model.backbone.token_dim)  # type: ignore[union-attr]
+    token = "no streaming token" if first.token is None else f"streaming token of {first.token.shape[-1]}"
+    yield Finding(not shape, f"shape: {shape or f'logits {first.logits.shape}, finite; {token}'}")
+    if shape:
+        return
+
+    again = _predict(model.backbone, video, audio)
+    yield _equal("determinism: the same windows twice", first, again, 0.0)
+    alone = [_predict(model.backbone, video[i : i + 1], audio[i : i + 1]) for i in range(len(video))]
+    yield _equal("batch invariance: windows alone and together", first, _stack(alone), 1e-3)
+    if model.backbone.two_tower:  # type: ignore[union-attr]
+        try:
+            fused = _fuse(model.backbone, video, audio)
+            yield _equal("two towers: fuse(encode_video, encode_audio) and predict", first, fused, 1e-3)
+        except Exception as error:
+            yield Finding(False, f"two towers: {in_one_line(error)}")
+    yield from _sign(model.backbone)
+    yield _causality(model)
+    yield _fingerprint(name, model.backbone, options)
+
+
+def _windows(frontend: FrontEnd, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """(count, 125, 3, size, size) uint8 and (count, 80000) float32: click-and-flash windows with some noise."""
+    frames, sound = click_and_flash()
+    rng = np.random.default_rng(1)
+    video = np.empty((count, 125, 3, frontend.size, frontend.size), np.uint8)
+    audio = np.empty((count, 5 * SAMPLE_RATE_HZ), np.float32)
+    for i in range(count):
+        level = frames[50 * i : 50 * i + 125, 0, 0].astype(np.int16)
+        video[i] = level[:, :, None, None] + rng.integers(-16, 16, (125, 3, frontend.size, frontend.size), np.int16)
+        start = 50 * i * TICKS_PER_FRAME
+        audio[i] = sound[start : start + audio.shape[1]] + 0.01 * rng.standard_normal(audio.shape[1])
+    return video, audio
+
+
+def _sign(backbone: Any) -> Iterator[Finding]:
+    """Does it say "early" where the sound is early? On windows with known shifts, of clicks and of SynthSync scenes.
+
+    A model too weak to tell gets a warning; one that is reversed more than chance allows has failed, unless the other
+    material shows that it knows better.
+    """
+    said = {}
+    for kind, windows in (("click and flash", _shifted_clicks), ("SynthSync scenes", _shifted_scenes)):
+        true_s, found_s = [], []
+        for video, audio, shift_s in windows(backbone.frontend.size):
+            logits = _predict(backbone, video[None], audio[None]).logits
+            true_s.append(shift_s)
+            found_s.append(OffsetGrid().offset_of(int(logits[0].argmax())))
+        said[kind] = _follows(np.array(true_s), np.array(found_s))
+    right = any(sure > SURE for sure, _ in said.values())
+    for kind, (sure, text) in said.items():
+        yield Finding(sure > -SURE or right, f"sign: on {kind} {text}", warning=sure <= SURE)
+
+
+def _follows(true_s: np.ndarray, found_s: np.ndarray) -> tuple[float, str]:
+    """How surely the said offsets follow the known ones, in standard errors (negative: reversed), and in words."""
+    n = len(true_s)
+    moves = bool(np.ptp(found_s))
+    r = float(np.corrcoef(true_s, found_s)[0, 1]) if moves else 0.0
+    sure = float(np.arctanh(np.clip(r, -0.999999, 0.999999)) * np.sqrt(n - 3))
+    facts = f"(correlation {r:+.2f} over {n} windows)"
+    if not moves:
+        return 0.0, f"it always says {offset_in_words(float(found_s[0]))}: too weak to tell"
+    if sure < -SURE:
+        return sure, f"it is REVERSED: it says late where the sound is early {facts}; mirror the classes"
+    if sure <= SURE:
+        return sure, f"it is too weak to tell early from late {facts}"
+    slope = float(np.polyfit(true_s, found_s, 1)[0])
+    size = "" if 0.5 < slope < 1.5 else f"; but of the wrong SIZE: it says {0.8 * slope:.1f} s where it is 0.8 s"
+    return sure, f"it says early where the sound is early {facts}{size}"
+
+
+def _shifted_clicks(size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Windows (125, 3, size, size) uint8 and (80000,) float32 whose sound is early by a known number of seconds."""
+    for seed in range(SIGN_SOURCES):
+        yield from _shifted(*click_and_flash(SIGN_CLIP_S, seed=100 + seed), size)
+
+
+def _shifted_scenes(size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """The same of scenes that no split shows, with a speaker or with impacts."""
+    for seed in range(SIGN_SOURCES):
+        yield from _shifted(*_scene(seed), size)
+
+
+@lru_cache
+def _scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from avbench.data.scenes import OTHER, TALKING_HEAD, Scene
+
+    scene = Scene((TALKING_HEAD, OTHER)[seed % 2], seed, 1_900_000 + seed, SIGN_CLIP_S)
+    return np.stack(list(scene.frames())), scene.audio()
+
+
+def _shifted(frames: np.ndarray, sound: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    rows, columns = (np.arange(size) * n // size for n in frames.shape[1:3])
+    first = 4 * FRAME_RATE_HZ
+    video = frames[first : first + 125][:, rows][:, :, columns].transpose(0, 3, 1, 2)
+    for shift_s in SIGN_SHIFTS_S:
+        start = 4 * TICKS_PER_S + ticks(shift_s)
+        yield np.ascontiguousarray(video), sound[start : start + 5 * SAMPLE_RATE_HZ].astype(np.float32), shift_s
+
+
+def _predict(backbone: Any, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+    with _inference(backbone) as give:
+        return _arrays(backbone.predict(give(video), give(audio)))
+
+
+def _fuse(backbone: Any, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+    with _inference(backbone) as give:
+        return _arrays(backbone.fuse(backbone.encode_video(give(video)), backbone.encode_audio(give(audio))))
+
+
+@contextlib.contextmanager
+def _inference(backbone: Any) -> Iterator[Callable[[np.ndarray], Any]]:
+    """What turns an array into what the backbone takes, as in the runner: a tensor, unless it uses no torch."""
+    if not getattr(backbone, "uses_torch", True):
+        yield lambda array: array
+        return
+    import torch
+
+    with torch.inference_mode():
+        yield torch.from_numpy
+
+
+def _arrays(snapshot: Any) -> Snapshot:
+    logits, token = snapshot
+    return Snapshot(np.asarray(logits), None if token is None else np.asarray(token))
+
+
+def _stack(snapshots: list[Snapshot]) -> Snapshot:
+    tokens = None if snapshots[0].token is None else np.concatenate([s.token for s in snapshots])
+    return Snapshot(np.concatenate([s.logits for s in snapshots]), tokens)
+
+
+def _shape_problem(snapshot: Snapshot, batch: int, token_dim: int | None) -> str:
+    if snapshot.logits.shape != (batch, 21):
+        return f"logits are {snapshot.logits.shape}, they must be ({batch}, 21)"
+    if not np.isfinite(snapshot.logits).all():
+        return "logits are not finite (NaN or infinity)"
+    if (snapshot.token is None) != (token_dim is None):
+        return f"token_dim is {token_dim}, but predict returns {'no' if snapshot.token is None else 'a'} token"
+    if snapshot.token is not None and snapshot.token.shape != (batch, token_dim):
+        return f"the token is {snapshot.token.shape}, it must be ({batch}, {token_dim})"
+    if snapshot.token is not None and not np.isfinite(snapshot.token).all():
+        return "the token is not finite (NaN or infinity)"
+    return ""
+
+
+def _equal(what: str, a: Snapshot, b: Snapshot, tolerance: float) -> Finding:
+    gap = float(np.abs(a.logits - b.logits).max())
+    if a.token is not None:
+        gap = max(gap, float(np.abs(a.token - b.token).max()))
+    ok = gap <= tolerance  # a NaN is not
+    return Finding(ok, f"{what} {'agree' if ok else 'DIFFER'} (largest difference {gap:.2g}, allowed {tolerance:g})")
+
+
+def _causality(model: Any) -> Finding:
+    """Noise in place of everything after window i must leave all predictions up to i bit-identical."""
+    from avbench.engine.replay import replay
+
+    rng = np.random.default_rng(2)
+    n, iterations, kept = 4, 12, 5
+    logits = rng.standard_normal((n, iterations, 21)).astype(np.float32)
+    dim = model.backbone.token_dim
+    tokens = None if dim is None else rng.standard_normal((n, iterations, dim)).astype(np.float32)
+    before = replay(model.head, logits, tokens, 2.0)
+    later = [x.copy() for x in (logits, tokens) if x is not None]
+    for array in later:
+        array[:, kept:] = rng.standard_normal(array[:, kept:].shape)
+    after = replay(model.head, later[0], later[1] if tokens is not None else None, 2.0)
+    ok = bool((before[:, :kept] == after[:, :kept]).all())
+    said = "leaves what was said before untouched" if ok else "CHANGES what was said before"
+    return Finding(ok, f"causality: noise in the future of head {model.head_name} {said}")
+
+
+def _fingerprint(name: str, backbone: Any, options: ModelOptions) -> Finding:
+    """The fingerprint in a process of its own, with another hash seed, must be the same."""
+    from avbench.engine.fingerprint import model_fingerprint
+
+    here = model_fingerprint(backbone)
+    code = (
+        "import json, sys; from avbench.registry import load_model; "
+        "from avbench.engine.fingerprint import model_fingerprint; "
+        "print(model_fingerprint(load_model(sys.argv[1], **json.loads(sys.argv[2])).backbone))"
+    )
+    environment, arguments = os.environ | {"PYTHONHASHSEED": "17"}, json.dumps(options.arguments())
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, arguments], capture_output=True, text=True, env=environment
+    )
+    there = done.stdout.strip().splitlines()[-1:] or ["nothing"]
+    ok = there[0] == here
+    why = "" if ok else ": its weights or settings are not the same every time it is made"
+    return Finding(ok, f"fingerprint {here[:12]} is {'the same' if ok else 'ANOTHER'} in a new process{why}")

@@ -1,0 +1,1 @@
+"""Snapshots: computed once, stored, replayed."""

@@ -1,0 +1,290 @@
+"""One model's way through one clip: windows cut from the passing frames, both towers, batches, memory running out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from avbench.protocol.plan import NO_STRETCH, SnapshotKey
+from avbench.system.machine import free_gpu_memory, is_out_of_memory
+from avbench.ticks import frames, seconds
+from avbench.types import (
+    AvbenchError,
+    ClipRecord,
+    MediaError,
+    Snapshot,
+    SnapshotPredictor,
+    UsageError,
+    Window,
+    in_one_line,
+)
+
+
+def cut_windows(
+    grid: Iterator[tuple[np.ndarray, ...]], windows: Sequence[Window], clip: ClipRecord, counters: Counter[str]
+) -> Iterator[tuple[Window, list[tuple[np.ndarray, ...]]]]:
+    """Each window (they come in the order of their ends) with its frames; no frame is held longer than needed."""
+    oldest = [w.start for w in windows]
+    for i in range(len(windows) - 2, -1, -1):
+        oldest[i] = min(oldest[i], oldest[i + 1])
+    held: deque[tuple[np.ndarray, ...]] = deque()
+    first = 0  # grid index of held[0]
+    for window, needed in zip(windows, map(frames, oldest), strict=True):
+        begin, end = frames(window.start), frames(window.end)
+        while first + len(held) < end:
+            while held and first < needed:
+                held.popleft()
+                first += 1
+            arrays = next(grid, None)
+            if arrays is None:
+                raise MediaError(clip.id, f"picture ends before the window at {seconds(window.start):g} s does")
+            counters["frames_decoded"] += 1
+            held.append(arrays)
+        yield window, list(islice(held, begin - first, end - first))
+
+
+# ----------------------------------------------------------------------------------------------------------- one model
+
+
+class _SoundId(NamedTuple):
+    """One sound window as one model hears it."""
+
+    start: int
+    length: int
+    stretch: Window
+
+
+def _sound_id(key: SnapshotKey) -> _SoundId:
+    return _SoundId(key.sound, key.window, Window(key.stretch_start, key.stretch_length))
+
+
+class CalledModel:
+    """A predictor and how to call it: tensors on its device (arrays if ``uses_torch`` is False), in batches."""
+
+    def __init__(self, predictor: SnapshotPredictor, name: str, batch_size: int, device: str, n_classes: int) -> None:
+        self.predictor: Any = predictor
+        self.name = name
+        self.batch_size = batch_size
+        self.n_classes = n_classes
+        self.uses_torch = getattr(predictor, "uses_torch", True)
+        self.device = device if hasattr(predictor, "parameters") else "cpu"
+
+    def give(self, arrays: Sequence[np.ndarray]) -> Any:
+        """A batch, as the predictor wants it: copied, since it may work in place."""
+        batch = np.stack(arrays)
+        if not self.uses_torch:
+            return batch
+        import torch
+
+        return torch.from_numpy(batch).to(self.device)
+
+    def in_batches(self, call: Callable[[list[Any]], list[Any]], items: Sequence[Any]) -> list[Any]:
+        """``call`` on at most ``batch_size`` items at a time, half as many from the moment memory runs out."""
+        out: list[Any] = []
+        while len(out) < len(items):
+            some = list(items[len(out) : len(out) + self.batch_size])
+            try:
+                out += call(some)
+                continue
+            except Exception as error:
+                if len(some) == 1 or not is_out_of_memory(error):
+                    raise
+            # the error, whose traceback holds what the failed batch had made, is gone now
+            free_gpu_memory()
+            self.batch_size = len(some) // 2
+        return out
+
+    def rows(self, snapshot: Snapshot, n: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """(logits (21,), token (D,) or None) of each of ``n`` windows; ``UsageError`` for another shape."""
+        logits, token = _array(snapshot.logits), _array(snapshot.token)
+        if logits is None or logits.shape != (n, self.n_classes):
+            raise UsageError(f"model {self.name}: logits are {_shape(logits)}, they must be {(n, self.n_classes)}")
+        width = self.predictor.token_dim
+        if _shape(token) != (None if width is None else (n, width)):
+            raise UsageError(f"model {self.name}: the token is {_shape(token)}, but token_dim is {width}")
+        return [(logits[i], None if token is None else token[i]) for i in range(n)]
+
+
+class ClipPass:
+    """One model's way through one clip. ``results``: key -> (logits, token); ``saved``: those that are in the store;
+    ``bad``: key -> what went wrong."""
+
+    def __init__(self, model: CalledModel, keys: Iterable[SnapshotKey], sound: np.ndarray) -> None:
+        self.model, self.sound = model, sound
+        self.results: dict[SnapshotKey, tuple[np.ndarray, np.ndarray | None]] = {}
+        self.saved: set[SnapshotKey] = set()
+        self.bad: dict[SnapshotKey, str] = {}
+        self.counters: Counter[str] = Counter()
+        self.model_s = 0.0
+        self._keys_at: dict[Window, list[SnapshotKey]] = {}
+        self._pending: list[tuple[np.ndarray, list[SnapshotKey]]] = []
+        self._sounds: dict[_SoundId, Any] = {}  # encoded sound windows that a later picture window still needs
+        self._uses: Counter[_SoundId] = Counter()
+        self._statistics: dict[Window, Any] = {}
+        self._broken = ""
+        for key in keys:
+            self._uses[_sound_id(key)] += 1
+            if self._sound_end(key) > len(sound):
+                self.bad[key] = f"needs sound up to {seconds(self._sound_end(key)):g} s, past the clip's end"
+            else:
+                self._keys_at.setdefault(Window(key.picture, key.window), []).append(key)
+
+    def wants(self, window: Window) -> bool:
+        return not self._broken and window in self._keys_at
+
+    def add(self, window: Window, video: np.ndarray) -> None:
+        """``video`` (T, 3, size, size) uint8: the picture window; computed at once or when the batch is full."""
+        self._pending.append((video, self._keys_at[window]))
+        items = len(self._pending) if self.model.predictor.two_tower else sum(len(keys) for _, keys in self._pending)
+        if items >= self.model.batch_size:
+            self._flush()
+
+    def finish(self) -> None:
+        self._flush()
+        for keys in self._keys_at.values():
+            for key in keys:
+                if key not in self.results and key not in self.bad:
+                    self.bad[key] = self._broken
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        if self._broken or not pending:
+            return
+        began = time.perf_counter()
+        try:
+            with _inference(self.model.uses_torch):
+                (self._two_tower if self.model.predictor.two_tower else self._plain)(pending)
+        except AvbenchError:
+            raise
+        except (Exception, SystemExit) as error:  # a model that breaks costs the rest of this clip, for this model
+            self._broken = f"broke off with {in_one_line(error)}"
+        self.model_s += time.perf_counter() - began
+
+    def _plain(self, pending: list[tuple[np.ndarray, list[SnapshotKey]]]) -> None:
+        def predict(some: list[tuple[SnapshotKey, np.ndarray]]) -> list[Any]:
+            video = self.model.give([video for _, video in some])
+            audio = self.model.give([self._samples(key) for key, _ in some])
+            out = self.model.predictor.predict(video, audio, **self._extra(_sound_id(some[0][0]).stretch))
+            self._keep([key for key, _ in some], out)
+            return some
+
+        jobs = [(key, video) for video, keys in pending for key in keys]
+        for group in _by_stretch(jobs, lambda job: job[0]):
+            self.model.in_batches(predict, group)
+        self.counters["picture_windows_encoded"] += len(jobs)
+        self.counters["sound_windows_encoded"] += len(jobs)
+
+    def _two_tower(self, pending: list[tuple[np.ndarray, list[SnapshotKey]]]) -> None:
+        predictor = self.model.predictor
+
+        def encode_audio(some: list[SnapshotKey]) -> list[Any]:
+            audio = self.model.give([self._samples(key) for key in some])
+            return _split(predictor.encode_audio(audio, **self._extra(_sound_id(some[0]).stretch)), len(some))
+
+        def fuse(some: list[tuple[Any, SnapshotKey]]) -> list[Any]:
+            video = _join([features for features, _ in some])
+            self._keep(
+                [key for _, key in some], predictor.fuse(video, _join([self._sounds[_sound_id(k)] for _, k in some]))
+            )
+            return some
+
+        videos = [video for video, _ in pending]
+        features = self.model.in_batches(
+            lambda some: _split(predictor.encode_video(self.model.give(some)), len(some)), videos
+        )
+        keys = [key for _, some in pending for key in some]
+        fresh = {_sound_id(key): key for key in keys if _sound_id(key) not in self._sounds}
+        for group in _by_stretch(list(fresh.values()), lambda key: key):
+            encoded = self.model.in_batches(encode_audio, group)
+            self._sounds.update(zip(map(_sound_id, group), encoded, strict=True))
+        pairs = [(video, key) for video, (_, some) in zip(features, pending, strict=True) for key in some]
+        self.model.in_batches(fuse, pairs)
+        for sound in map(_sound_id, keys):
+            self._uses[sound] -= 1
+            if not self._uses[sound]:
+                del self._sounds[sound]
+        self.counters["picture_windows_encoded"] += len(videos)
+        self.counters["sound_windows_encoded"] += len(fresh)
+
+    def _keep(self, keys: Sequence[SnapshotKey], snapshot: Snapshot) -> None:
+        for key, (logits, token) in zip(keys, self.model.rows(snapshot, len(keys)), strict=True):
+            if np.isfinite(logits).all() and (token is None or np.isfinite(token).all()):
+                self.results[key] = logits, token
+            else:
+                self.bad[key] = "gave NaN or infinity"
+
+    def _sound_end(self, key: SnapshotKey) -> int:
+        return key.sound + key.window + self.model.predictor.frontend.audio_lead_trim_samples
+
+    def _samples(self, key: SnapshotKey) -> np.ndarray:
+        """(N,) float32. Dropping the clip's first samples moves every sound window later by as many."""
+        end = self._sound_end(key)
+        return self.sound[end - key.window : end]
+
+    def _extra(self, stretch: Window) -> dict[str, Any]:
+        """The keyword ``statistics`` under a protocol whose front end sees the whole stretch."""
+        if stretch.start == NO_STRETCH or not hasattr(self.model.predictor, "audio_statistics"):
+            return {}
+        if stretch not in self._statistics:
+            begin = stretch.start + self.model.predictor.frontend.audio_lead_trim_samples
+            audio = self.model.give([self.sound[begin : begin + stretch.length]])[0]
+            self._statistics[stretch] = self.model.predictor.audio_statistics(audio)
+        return {"statistics": self._statistics[stretch]}
+
+
+def _by_stretch(items: list[Any], key_of: Callable[[Any], SnapshotKey]) -> Iterator[list[Any]]:
+    """Groups that share one stretch, because a call takes one ``statistics``."""
+    stretch: Callable[[Any], Window] = lambda item: _sound_id(key_of(item)).stretch  # noqa: E731
+    for _, group in groupby(sorted(items, key=stretch), stretch):
+        yield list(group)
+
+
+def _split(features: Any, n: int) -> list[Any]:
+    """The features of each of ``n`` windows, still with a batch axis of one."""
+    if isinstance(features, tuple) and features:
+        return [tuple(parts) for parts in zip(*(_split(f, n) for f in features), strict=True)]
+    if not hasattr(features, "shape") or tuple(features.shape[:1]) != (n,):
+        what = tuple(features.shape) if hasattr(features, "shape") else type(features).__name__
+        raise UsageError(
+            f"encoded features of {n} window(s) are {what}; they must be a tensor, an array or a tuple of these, "
+            "their first axis the windows"
+        )
+    return [features[i : i + 1] for i in range(n)]
+
+
+def _join(features: list[Any]) -> Any:
+    """One batch, copied: a model may work in place, and other windows need the same features."""
+    if isinstance(features[0], tuple):
+        return tuple(_join(list(parts)) for parts in zip(*features, strict=True))
+    if isinstance(features[0], np.ndarray):
+        return np.concatenate(features)
+    import torch
+
+    return torch.cat(features)
+
+
+def _array(values: Any) -> np.ndarray | None:
+    if hasattr(values, "detach"):
+        values = values.detach().float().cpu().numpy()
+    return None if values is None else np.array(values, np.float32)  # a copy: the model may use its buffer again
+
+
+def _shape(array: np.ndarray | None) -> tuple[int, ...] | None:
+    return None if array is None else array.shape
+
+
+@contextlib.contextmanager
+def _inference(uses_torch: bool) -> Iterator[None]:
+    if not uses_torch:
+        yield
+        return
+    import torch
+
+    with torch.inference_mode():
+        yield

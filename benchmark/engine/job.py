@@ -1,0 +1,174 @@
+"""One clip's job: run the models over it, store what they say, and report what went wrong."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from typing import Protocol as Interface
+
+import numpy as np
+
+from avbench.engine.clip_pass import CalledModel, ClipPass, cut_windows
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.manifest import Manifest
+from avbench.protocol.plan import SnapshotKey
+from avbench.types import AvbenchError, ClipRecord, FrontEnd, MediaError, SnapshotPredictor, Window, in_one_line
+
+Factory = Callable[[], SnapshotPredictor]
+SAVE_EVERY_S = 30.0  # of a clip: a full-size model takes an hour for five minutes of stream
+TELL_EVERY_S = 0.2
+
+
+class Reader(Interface):
+    """What the runner needs of a clip; :class:`avbench.data.media.ClipReader` is the real one."""
+
+    def audio(self) -> np.ndarray:
+        """(n_samples,) float32, the whole clip's sound."""
+
+    def frames(self, *frontends: FrontEnd) -> Iterator[tuple[np.ndarray, ...]]:
+        """Grid frames 0, 1, ... in order: one (3, size, size) uint8 array per front end."""
+
+
+# ---------------------------------------------------------------------------------------------------- tasks, outcomes
+
+
+class Task(NamedTuple):
+    clip: ClipRecord
+    keys: dict[str, list[SnapshotKey]]  # fingerprint -> what is missing
+
+    @property
+    def n_snapshots(self) -> int:
+        return sum(map(len, self.keys.values()))
+
+
+Tell = Callable[[Task, int], None]  # a task, and how many of its snapshots are done
+
+
+@dataclass
+class Outcome:
+    clip_id: str
+    error: str = ""  # why not all that was missing of the clip could be computed
+    bad: dict[str, dict[SnapshotKey, str]] = field(default_factory=dict)  # fingerprint -> key -> what went wrong
+    warnings: list[str] = field(default_factory=list)
+    counters: Counter[str] = field(default_factory=Counter)
+    model_s: dict[str, float] = field(default_factory=dict)  # by fingerprint, as the next one
+    model_snapshots: dict[str, int] = field(default_factory=dict)
+
+
+def load_predictor(maker: SnapshotPredictor | Factory, device: str) -> SnapshotPredictor:
+    """The predictor, in eval mode on ``device`` if it is a torch module."""
+    predictor: Any = maker if isinstance(maker, SnapshotPredictor) else maker()
+    if hasattr(predictor, "eval") and hasattr(predictor, "to"):
+        predictor.eval().to(device)
+    return predictor
+
+
+def open_media(manifest: Manifest, clip: ClipRecord) -> Reader:
+    from avbench.data.media import ClipReader, media_sha256
+
+    path = manifest.clip_path(clip)
+    if not path.exists():
+        raise MediaError(clip.id, f"{path} does not exist")
+    # snapshots are filed under this hash: another file's must never get there
+    if media_sha256(path) != clip.sha256:
+        raise MediaError(clip.id, f"{path} is not the file that the manifest pins (other sha256)")
+    return ClipReader(path, clip)
+
+
+# ------------------------------------------------------------------------------------------------------------ one clip
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All a worker needs to begin; by fingerprint, so that two names of one model are computed once."""
+
+    makers: dict[str, SnapshotPredictor | Factory]
+    names: dict[str, str]
+    store_root: Path
+    open_clip: Callable[[ClipRecord], Reader]
+    batch_size: int
+    device: str
+    n_classes: int
+
+    def models(self, loaded: Mapping[str, SnapshotPredictor]) -> dict[str, CalledModel]:
+        return {
+            fingerprint: CalledModel(predictor, self.names[fingerprint], self.batch_size, self.device, self.n_classes)
+            for fingerprint, predictor in loaded.items()
+        }
+
+
+def run_clip(task: Task, setup: Setup, models: Mapping[str, CalledModel], store: SnapshotStore, tell: Tell) -> Outcome:
+    outcome = Outcome(task.clip.id)
+    passes: dict[str, ClipPass] = {}
+    saved_s = told_s = time.monotonic()
+    try:
+        for _ in _windows_computed(task, setup, models, outcome, passes):
+            now_s = time.monotonic()
+            if now_s - saved_s > SAVE_EVERY_S:
+                _save(task, passes, store)
+                saved_s = time.monotonic()
+            if now_s - told_s > TELL_EVERY_S:
+                tell(task, sum(len(work.results) for work in passes.values()))
+                told_s = now_s
+    except MediaError as error:
+        outcome.error = error.reason
+    except AvbenchError:
+        raise
+    except Exception as error:  # a reader that breaks costs its clip, not the run
+        outcome.error = f"reading broke off with {in_one_line(error)}"
+    finally:
+        _save(task, passes, store)
+    for fingerprint, work in passes.items():
+        if work.bad:
+            outcome.bad[fingerprint] = work.bad
+        outcome.counters["snapshots_computed"] += len(work.results)
+        outcome.model_snapshots[fingerprint] = len(work.results)
+        outcome.model_s[fingerprint] = work.model_s
+        outcome.counters.update(work.counters)
+    return outcome
+
+
+def _save(task: Task, passes: Mapping[str, ClipPass], store: SnapshotStore) -> None:
+    """Stores what is new."""
+    for fingerprint, work in passes.items():
+        keys = sorted(work.results.keys() - work.saved)
+        if keys:
+            logits = np.stack([work.results[key][0] for key in keys])
+            tokens = [token for key in keys if (token := work.results[key][1]) is not None]
+            store.put(fingerprint, task.clip.sha256, keys, logits, np.stack(tokens) if tokens else None)
+            work.saved.update(keys)
+
+
+def _windows_computed(
+    task: Task, setup: Setup, models: Mapping[str, CalledModel], outcome: Outcome, passes: dict[str, ClipPass]
+) -> Iterator[None]:
+    """One pass over the clip; ``passes`` (by fingerprint) fill up from one picture window to the next."""
+    reader = setup.open_clip(task.clip)
+    sound = reader.audio()
+    if not sound.any():
+        outcome.warnings.append(f"clip {task.clip.id}: the sound is silent from end to end")
+    passes |= {fingerprint: ClipPass(models[fingerprint], keys, sound) for fingerprint, keys in task.keys.items()}
+    frontends = list(dict.fromkeys(models[fingerprint].predictor.frontend for fingerprint in task.keys))
+    windows = {Window(key.picture, key.window) for keys in task.keys.values() for key in keys}
+    grid = iter(reader.frames(*frontends))
+    try:
+        in_order = sorted(windows, key=lambda w: (w.end, w.start))
+        for window, held in cut_windows(grid, in_order, task.clip, outcome.counters):
+            cut: dict[int, np.ndarray] = {}  # one array per front end, made when first needed
+            for work in passes.values():
+                which = frontends.index(work.model.predictor.frontend)
+                if work.wants(window):
+                    if which not in cut:
+                        cut[which] = np.stack([arrays[which] for arrays in held])
+                    work.add(window, cut[which])
+            yield
+    finally:
+        if hasattr(grid, "close"):
+            grid.close()
+    for work in passes.values():
+        work.finish()
+    outcome.counters["clips_decoded"] += 1

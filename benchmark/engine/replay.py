@@ -1,0 +1,117 @@
+"""Replay: stored snapshots -> streaming predictions, on the CPU, in seconds. Loads torch only for heads that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.plan import SnapshotKey, key_rows
+from avbench.protocol.rules import Protocol
+from avbench.system.precision import exact_float32
+from avbench.types import ClipRecord, NonFiniteError, SegmentRecord, Snapshot, StreamingHead, UsageError
+
+SEGMENTS_AT_ONCE = 256  # bounds a transformer head's memory; fixed, so that results do not depend on the machine
+
+
+def gather(
+    store: SnapshotStore,
+    clips: Mapping[str, ClipRecord],
+    segments: Sequence[SegmentRecord],
+    protocol: Protocol,
+    fingerprint: str,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The stored snapshots of ``segments`` (in their order) under ``protocol``.
+
+    Returns logits (N, W, 21) float32 and tokens (N, W, D) float32, or None if the model has no token.
+    ``StoreError`` if one is not stored: leave out the segments that the runner reported as failures.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, segment in enumerate(segments):
+        rows_of.setdefault(segment.clip_id, []).append(row)
+    logits = np.empty((len(segments), protocol.iterations, protocol.grid.n_classes), np.float32)
+    tokens = None
+    for clip_id, rows in rows_of.items():
+        keys = key_rows(protocol, [segments[row] for row in rows]).reshape(-1, len(SnapshotKey._fields))
+        some_logits, some_tokens = store.get(fingerprint, clips[clip_id].sha256, keys)
+        logits[rows] = some_logits.reshape(len(rows), *logits.shape[1:])
+        if some_tokens is not None:
+            if tokens is None:
+                tokens = np.empty((*logits.shape[:2], some_tokens.shape[1]), np.float32)
+            tokens[rows] = some_tokens.reshape(len(rows), *tokens.shape[1:])
+    return logits, tokens
+
+
+def replay(head: StreamingHead, logits: np.ndarray, tokens: np.ndarray | None, hop_s: float) -> np.ndarray:
+    """Streaming predictions (N, W, 21) float32 of ``head`` from ``logits`` (N, W, 21) and ``tokens`` (N, W, D).
+
+    ``head.replay(logits, tokens, times_s (W,))`` is used where the head has one (all steps at once), ``init`` and
+    ``step`` otherwise. A head with ``uses_torch = False`` is given arrays, any other tensors on its own device.
+    ``UsageError`` for a head that needs tokens when there are none; ``NonFiniteError`` naming row and iteration.
+    """
+    if head.needs_token and tokens is None:
+        raise UsageError(f"head {type(head).__name__} needs a streaming token and the backbone gives none")
+    times_s = np.arange(logits.shape[1]) * hop_s
+    out = np.empty(logits.shape, np.float32)
+    run = _replay_torch if getattr(head, "uses_torch", True) else _replay_numpy
+    for first in range(0, len(logits), SEGMENTS_AT_ONCE):
+        part = slice(first, first + SEGMENTS_AT_ONCE)
+        out[part] = run(head, logits[part], None if tokens is None else tokens[part], times_s)
+    bad = np.argwhere(~np.isfinite(out).all(axis=-1))
+    if len(bad):
+        raise NonFiniteError(
+            f"head {type(head).__name__} gave NaN or infinity for segment row {bad[0, 0]}, "
+            f"iteration {bad[0, 1] + 1} ({len(bad)} in all)"
+        )
+    return out
+
+
+def _steps(head: Any, logits: Any, tokens: Any, times_s: np.ndarray) -> list[Any]:
+    state, steps = head.init(len(logits)), []
+    for i, time_s in enumerate(times_s.tolist()):
+        state, now = head.step(state, Snapshot(logits[:, i], None if tokens is None else tokens[:, i]), time_s)
+        steps.append(now)
+    return steps
+
+
+def _replay_numpy(head: Any, logits: np.ndarray, tokens: np.ndarray | None, times_s: np.ndarray) -> np.ndarray:
+    if hasattr(head, "replay"):
+        return head.replay(logits, tokens, times_s)
+    return np.stack(_steps(head, logits, tokens, times_s), axis=1)
+
+
+def _replay_torch(head: Any, logits: np.ndarray, tokens: np.ndarray | None, times_s: np.ndarray) -> np.ndarray:
+    import torch
+
+    weight = next(iter(head.parameters()), None) if isinstance(head, torch.nn.Module) else None
+    device = weight.device if weight is not None else torch.device("cpu")
+    if isinstance(head, torch.nn.Module):
+        head.eval()
+    with torch.inference_mode(), exact_float32():
+        said, token = (None if a is None else torch.from_numpy(np.array(a)).to(device) for a in (logits, tokens))
+        if hasattr(head, "replay"):
+            return head.replay(said, token, times_s).float().cpu().numpy()
+        return torch.stack(_steps(head, said, token, times_s), dim=1).float().cpu().numpy()
+
+
+# --------------------------------------------------------------------------------------------------------- causality
+
+
+def leaks(head: StreamingHead, logits: np.ndarray, tokens: np.ndarray | None, hop_s: float, seed: int = 0) -> list[int]:
+    """Indices i of the windows after which the future counts: replacing every later snapshot by noise changes a bit of
+    the outputs up to i. Empty for a causal head."""
+    before = replay(head, logits, tokens, hop_s)
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(logits.shape[1] - 1):
+        noisy = [None if a is None else a.copy() for a in (logits, tokens)]
+        for a in noisy:
+            if a is not None:
+                a[:, i + 1 :] = 10 * rng.standard_normal(a[:, i + 1 :].shape)
+        assert noisy[0] is not None
+        after = replay(head, noisy[0], noisy[1], hop_s)
+        if before[:, : i + 1].tobytes() != np.ascontiguousarray(after[:, : i + 1]).tobytes():
+            found.append(i)
+    return found

@@ -1,0 +1,290 @@
+"""The snapshot store: what a backbone said of a window is computed once and read for ever after.
+
+``ROOT/store.json`` names the schema; ``ROOT/<model>/<media>.safetensors`` is one shard: all snapshots of one model on
+one clip, named by the first 32 hex digits of the model's fingerprint and of the media file's sha256. A shard holds
+``keys`` (M, 5) int64 (the fields of SnapshotKey, sorted), ``logits`` (M, 21) float32, ``token`` (M, D) float32 if the
+model has one, and one JSON text under the metadata name ``avbench``: the full hashes and a checksum of the arrays.
+The same snapshots give the same bytes, in whatever order they came. A damaged shard is an error: it is neither used
+nor computed anew behind the user's back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from avbench.protocol.plan import SnapshotKey
+from avbench.system.atomic import atomic_write_bytes
+from avbench.types import NonFiniteError, StoreError
+
+SCHEMA_VERSION = 1
+_NAME_DIGITS = 32
+_forbidden = 0  # depth of SnapshotStore.forbidden() blocks
+
+
+class _Shard(NamedTuple):
+    keys: np.ndarray  # (M, 5) int64, the fields of SnapshotKey
+    logits: np.ndarray
+    token: np.ndarray | None
+
+    @classmethod
+    def empty(cls, logits: np.ndarray, token: np.ndarray | None) -> _Shard:
+        return cls(_rows([]), logits[:0], None if token is None else token[:0])
+
+
+class SnapshotStore:
+    """A folder of snapshots; made if it is not there. Any number of processes may read and write it at once.
+
+    ``model`` is always a fingerprint and ``media`` the sha256 of a media file (64 hex digits each). Every problem with
+    the folder (another schema, a damaged shard, read-only, disk full) is a ``StoreError`` of one line.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        _check_allowed()
+        with _one_line(f"cannot open the snapshot store {self.root}"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._check_schema()
+
+    def missing(self, model: str, media: str, keys: Sequence[SnapshotKey]) -> list[SnapshotKey]:
+        """Those of ``keys`` that are not stored, sorted and without duplicates."""
+        shard = self._read(model, media)
+        return sorted(set(keys) - set(_tuples(shard.keys) if shard else ()))
+
+    def put(
+        self, model: str, media: str, keys: Sequence[SnapshotKey], logits: np.ndarray, tokens: np.ndarray | None = None
+    ) -> None:
+        """Add snapshots: ``logits`` (K, 21) float32, ``tokens`` (K, D) float32 or None. When this returns they are on
+        disk. A snapshot that is already stored stays as it is. ``NonFiniteError`` for NaN or infinity.
+        """
+        logits = np.ascontiguousarray(logits, np.float32)
+        tokens = None if tokens is None else np.ascontiguousarray(tokens, np.float32)
+        _check_put(keys, logits, tokens)
+        if not keys:
+            return
+        path = self._path(model, media)
+        with _one_line(f"cannot write {path}"):
+            path.parent.mkdir(exist_ok=True)
+            with _locked(path):
+                old = self._read(model, media) or _Shard.empty(logits, tokens)
+                merged = _merge(path, old, _Shard(_rows(keys), logits, tokens))
+                if len(merged.keys) > len(old.keys):
+                    atomic_write_bytes(path, _to_bytes(merged, model, media))
+
+    def get(
+        self, model: str, media: str, keys: Sequence[SnapshotKey] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """``logits`` (K, 21) float32 and ``tokens`` (K, D) float32 or None, in the order of ``keys``: a sequence, or
+        their fields (K, 5) int64 (see ``plan.key_rows``).
+
+        ``StoreError`` if one of them is not stored.
+        """
+        shard, wanted = self._read(model, media), _rows(keys)
+        rows = _find(shard.keys, wanted) if shard else np.full(len(wanted), -1)
+        absent = int((rows < 0).sum())
+        if shard is None or absent:
+            raise StoreError(
+                f"{absent} of {len(wanted)} snapshots are not in {self._path(model, media)}; compute them first"
+            )
+        return shard.logits[rows], None if shard.token is None else shard.token[rows]
+
+    def verify(self) -> list[str]:
+        """Read every shard; one line per damaged one, none if all is well."""
+        problems = []
+        for path in self._shards():
+            try:
+                _from_bytes(path, _read_bytes(path))
+            except StoreError as error:
+                problems.append(str(error))
+        return problems
+
+    def size(self) -> tuple[int, int, int]:
+        """(shards, snapshots, bytes on disk)."""
+        shards = snapshots = n_bytes = 0
+        for path in self._shards():
+            data = _read_bytes(path)
+            shards, n_bytes = shards + 1, n_bytes + len(data)
+            snapshots += len(_from_bytes(path, data)[0].keys)
+        return shards, snapshots, n_bytes
+
+    @staticmethod
+    @contextlib.contextmanager
+    def forbidden() -> Iterator[None]:
+        """Inside this block any use of a store in this process raises: latency is measured, not looked up."""
+        global _forbidden
+        _forbidden += 1
+        try:
+            yield
+        finally:
+            _forbidden -= 1
+
+    def _check_schema(self) -> None:
+        path = self.root / "store.json"
+        if not path.exists():
+            # not hidden files: another process may be writing its store.json at this moment
+            foreign = [name for name in os.listdir(self.root) if not name.startswith(".")]
+            if foreign and not path.exists():
+                raise StoreError(f"{self.root} is not a snapshot store: it holds other files and no store.json")
+            atomic_write_bytes(path, json.dumps({"schema_version": SCHEMA_VERSION}).encode() + b"\n")
+        try:
+            version = json.loads(path.read_bytes())["schema_version"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise StoreError(f"{path} is damaged; use another folder (--store) or delete this one") from None
+        if type(version) is not int or version != SCHEMA_VERSION:
+            raise StoreError(
+                f"snapshot store {self.root} has schema {version!r}, this avbench writes {SCHEMA_VERSION}; "
+                "use another folder (--store) or delete this one"
+            )
+
+    def _path(self, model: str, media: str) -> Path:
+        return self.root / model[:_NAME_DIGITS] / f"{media[:_NAME_DIGITS]}.safetensors"
+
+    def _shards(self) -> list[Path]:
+        _check_allowed()
+        return sorted(self.root.glob("*/*.safetensors"))
+
+    def _read(self, model: str, media: str) -> _Shard | None:
+        _check_allowed()
+        for what, name in (("model fingerprint", model), ("media hash", media)):
+            if len(name) != 64 or set(name) - set("0123456789abcdef"):
+                raise StoreError(f"{what} {name!r} is not 64 lower-case hex digits")
+        path = self._path(model, media)
+        if not path.exists():
+            return None
+        shard, found = _from_bytes(path, _read_bytes(path))
+        if found != {"model": model, "media": media}:
+            raise _damaged(path, "it is of another model or clip")
+        return shard
+
+
+def _check_allowed() -> None:
+    if _forbidden:
+        raise StoreError("the snapshot store may not be opened while latency is measured")
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{what}: {error.strerror or error}; free or change the folder (--store) and run again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Exclusive access to one shard among all processes of the machine; a process that dies lets go."""
+    with open(path.with_suffix(".lock"), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for stale in path.parent.glob(f".{path.name}.*.tmp"):  # of a writer that was killed: we are alone here
+            stale.unlink(missing_ok=True)
+        yield
+
+
+def _read_bytes(path: Path) -> bytes:
+    with _one_line(f"cannot read {path}"):
+        return path.read_bytes()
+
+
+def _damaged(path: Path, why: str) -> StoreError:
+    return StoreError(f"damaged snapshot shard {path} ({why}): delete it and run again")
+
+
+def _check_put(keys: Sequence[SnapshotKey], logits: np.ndarray, tokens: np.ndarray | None) -> None:
+    for name, array in (("logits", logits), ("tokens", tokens)):
+        if array is None:
+            continue
+        if array.ndim != 2 or len(array) != len(keys):
+            raise StoreError(f"{name} {array.shape} do not fit {len(keys)} snapshots")
+        bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+        if bad.size:
+            raise NonFiniteError(f"{name} of {keys[bad[0]]} are not finite; nothing is stored")
+    if len(set(keys)) != len(keys):
+        raise StoreError("a snapshot is put twice at once")
+
+
+def _rows(keys: Sequence[SnapshotKey] | np.ndarray) -> np.ndarray:
+    """(K, 5) int64."""
+    return np.asarray(keys, np.int64).reshape(-1, len(SnapshotKey._fields))
+
+
+def _tuples(rows: np.ndarray) -> Iterator[tuple[int, ...]]:
+    """Equal to the keys they are the fields of."""
+    return map(tuple, rows.tolist())
+
+
+def _find(stored: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each of ``wanted`` (K, 5) is in ``stored`` (M, 5), which has none twice; -1 where it is not."""
+    both = np.concatenate([stored, wanted])
+    if not len(both):
+        return np.empty(0, np.int64)
+    order = np.lexsort(both.T[::-1])
+    begins = np.any(both[order][1:] != both[order][:-1], axis=1)
+    same = np.empty(len(both), np.int64)  # equal keys, equal numbers
+    same[order] = np.concatenate([[0], np.cumsum(begins)])
+    place = np.full(same.max() + 1, -1)
+    place[same[: len(stored)]] = np.arange(len(stored))
+    return place[same[len(stored) :]]
+
+
+def _merge(path: Path, old: _Shard, new: _Shard) -> _Shard:
+    """Both, sorted by key; where both have a snapshot the old one stays."""
+    if (old.token is None) != (new.token is None) or old.logits.shape[1:] != new.logits.shape[1:]:
+        raise StoreError(f"{path} holds snapshots of another shape; nothing is stored")
+    if old.token is not None and new.token is not None and old.token.shape[1:] != new.token.shape[1:]:
+        raise StoreError(f"{path} holds tokens of another width; nothing is stored")
+    fresh = _find(old.keys, new.keys) < 0
+    keys = np.concatenate([old.keys, new.keys[fresh]])
+    order = np.lexsort(keys.T[::-1])
+    token = None
+    if old.token is not None and new.token is not None:
+        token = np.concatenate([old.token, new.token[fresh]])[order]
+    return _Shard(keys[order], np.concatenate([old.logits, new.logits[fresh]])[order], token)
+
+
+def _to_bytes(shard: _Shard, model: str, media: str) -> bytes:
+    arrays = {"keys": shard.keys, "logits": shard.logits}
+    if shard.token is not None:
+        arrays["token"] = shard.token
+    meta = {"schema_version": SCHEMA_VERSION, "model": model, "media": media, "sha256": _checksum(arrays, model, media)}
+    # one metadata entry only: safetensors writes several in an order of its own, and the bytes would differ
+    return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"avbench": json.dumps(meta)})
+
+
+def _from_bytes(path: Path, data: bytes) -> tuple[_Shard, dict[str, str]]:
+    """The shard and the full hashes {"model", "media"} it is filed under; ``StoreError`` if anything is not right."""
+    try:
+        arrays = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        meta: dict[str, Any] = json.loads(header["__metadata__"]["avbench"])
+        version, checksum = meta["schema_version"], meta["sha256"]
+        found = {"model": str(meta["model"]), "media": str(meta["media"])}
+        keys, logits, token = arrays["keys"], arrays["logits"], arrays.get("token")
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, "not readable") from error
+    if version != SCHEMA_VERSION:
+        raise _damaged(path, f"schema {version!r}, this avbench reads {SCHEMA_VERSION}")
+    if checksum != _checksum(arrays, **found):
+        raise _damaged(path, "wrong checksum")
+    if [found["model"][:_NAME_DIGITS], found["media"][:_NAME_DIGITS]] != [path.parent.name, path.stem]:
+        raise _damaged(path, "it is of another model or clip")
+    return _Shard(_rows(keys), logits, token), found
+
+
+def _checksum(arrays: dict[str, np.ndarray], model: str, media: str) -> str:
+    digest = hashlib.sha256(f"{model} {media}\n".encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()

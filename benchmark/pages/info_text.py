@@ -1,0 +1,77 @@
+"""Text for the terminal: what a data set contains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from avbench.pages.run_text import UNDEFINED
+from avbench.types import OffsetGrid, offset_in_words
+
+
+def _align(heads: Sequence[str]) -> list[str]:
+    return ["left"] + ["right"] * (len(heads) - 1)
+
+
+# -- avbench data info -------------------------------------------------------------------------------------------------
+
+
+def render_info(facts: Mapping[str, Any]) -> str:
+    """What ``data.inspect.info`` found, for people."""
+    size = f"{facts['n_clips']} clips, {facts['n_videos']} videos, {facts['n_segments']} segments"
+    lines = [
+        f"{facts['name']} ({facts['kind']}): {size}, {facts['hours']:.2f} h",
+        f"note      {facts['note'] or UNDEFINED}",
+        f"offsets   {facts['offset_law']}",
+        f"media     {facts['media_root']}",
+        f"sha256    {facts['sha256']}",
+    ]
+    for name in ("categories", "events"):
+        counts = {key or "(none)": n for key, n in facts[name].items()}
+        if counts:
+            lines.append(f"{name:9} {' · '.join(f'{key} {n}' for key, n in counts.items())}")
+    if facts["unseen_media"]:
+        lines.append(f"unseen    {facts['unseen_media']} clips: no media was there; their length is the promised one")
+    heads = [
+        "split",
+        "channels",
+        "videos",
+        "clips",
+        "segments",
+        "hours",
+        "clip (s)",
+        "per clip",
+        "in sync",
+        "annotated",
+    ]
+    rows: list[list[Any]] = [
+        [
+            *(r[key] for key in ("split", "channels", "videos", "clips", "segments")),
+            f"{r['hours']:.2f}",
+            *(f"{r[key]:.1f}" for key in ("clip_s", "segments_per_clip")),
+            *(f"{100 * r[key]:.1f} %" for key in ("in_sync", "annotated")),
+        ]
+        for r in facts["overview"]
+    ]
+    lines += ["", *tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads)).splitlines()]
+    if len(facts["by_channel"]) > 2:  # more than one channel and the total
+        heads = ["channel", "videos", "clips", "hours", "segments"]
+        rows = [[r[key] if key != "hours" else f"{r[key]:.2f}" for key in heads] for r in facts["by_channel"]]
+        table = tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads))
+        lines += ["", *table.splitlines()]
+    lines += ["", "segments per offset"]
+    grid, histogram = OffsetGrid(), facts["class_histogram"]
+    longest = max(histogram, default=0)
+    for label, n in enumerate(histogram):
+        if n:
+            bar = "▪" * max(1, round(30 * n / longest))
+            lines.append(f"  {offset_in_words(grid.offset_of(label)):16} {n:6d}  {bar}")
+    lines += ["", "segments that hold so many windows (streaming protocol)"]
+    support = facts["support"]
+    windows = list(next(iter(support.values())))
+    rows = [[f"hop {hop} s", *by_count.values()] for hop, by_count in support.items()]
+    lines += tabulate(rows, ["", *map(str, windows)], tablefmt="plain").splitlines()
+    lines += [f"warning: {text}" for text in facts["warnings"]]
+    return "\n".join(lines)

@@ -1,0 +1,149 @@
+"""What is printed at the end of a run, and of ``avbench data info``: plain text, no wider than a terminal can show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from avbench.registry.options import FROM_BACKBONE
+from avbench.scoring.metrics import METRICS
+from avbench.ticks import seconds
+from avbench.types import OffsetGrid
+
+if TYPE_CHECKING:
+    from avbench.results.run import RunResult, Score, Scores
+
+
+UNDEFINED = "–"
+
+
+def render(result: RunResult, folder: Path) -> str:
+    """The header, the table, the slices, where the files are, and what to try next."""
+    from avbench.results.run import REPORT_FILE
+
+    if result.data.labels == "hidden":
+        return _without_scores(result, folder)
+    parts = [_header(result), _table(result), *_slices(result)]
+    if result.incomplete:
+        parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
+    if result.unsupported:
+        parts.append(f"not scored: {len(result.unsupported)} segments too short for this hop and number of windows")
+    if result.absent_classes:
+        n = len(result.absent_classes)
+        parts.append(f"{n} of {OffsetGrid().n_classes} classes have no segment; means over classes leave them out")
+    parts += _model_notes(result)
+    names = " · ".join(["run.json", *(file.path for file in result.files.values())])
+    parts += [
+        f"report  {folder / REPORT_FILE}",
+        f"files   {folder}: {names}",
+        f"signature  {result.signature}",
+        f"next    {_next(result)}",
+    ]
+    return "\n".join(parts)
+
+
+def _without_scores(result: RunResult, folder: Path) -> str:
+    """What there is to say of a run on data whose labels are hidden."""
+    n = f"{result.n_scored}/{result.n_total}"
+    lines = [_header(result), f"{result.model.name}: {n} segments predicted, none scored"]
+    lines += [f"INCOMPLETE: {len(result.failures)} segments failed"] if result.incomplete else []
+    lines += ["the labels of this data are hidden: whoever has them scores what you submit", *_model_notes(result)]
+    names = " · ".join(["run.json", *(file.path for file in result.files.values())])
+    lines += [f"files   {folder}: {names}", f"signature  {result.signature}"]
+    return "\n".join([*lines, f"next    avbench submit pack {folder} --out DIR --org ORG --name NAME"])
+
+
+def _model_notes(result: RunResult) -> list[str]:
+    model = result.model
+    lines = [f"note    {model.weights_note}"] if model.weights_note else []
+    facts = []
+    if model.full_size:
+        heard = (
+            f"{model.audio_lead_trim_samples} samples early, as it was trained"
+            if model.audio_lead_trim_samples
+            else "as it is"
+        )
+        facts += [f"full size, trained on {model.trained_on}", f"sound heard {heard}"]
+    facts += [f"autocast to {model.dtype}"] if model.dtype != "float32" else []
+    facts += ["compiled"] if model.compiled else []
+    facts += [f"streaming token {model.token}"] if model.token not in ("", FROM_BACKBONE) else []
+    return [*lines, *([f"model   {' · '.join(facts)}"] if facts else [])]
+
+
+def _header(result: RunResult) -> str:
+    p, data, where = result.protocol, result.data, result.environment
+    note = f"{data.note}, " if data.note else ""
+    hop_s = seconds(int(p["hop"]))  # type: ignore[arg-type]
+    device, workers = str(where.get("device", "")).upper(), where.get("workers", 1)
+    return (
+        f"{data.name} {data.split} ({note}{_count(data.n_clips, 'clip')}) · {p['name']} protocol: "
+        f"{_count(int(p['iterations']), 'window')}, hop {hop_s:g} s · {device}, "  # type: ignore[arg-type]
+        f"{_count(int(workers), 'process', 'es')}"  # type: ignore[arg-type]
+    )
+
+
+def _table(result: RunResult) -> str:
+    latency = f"{result.latency.ms_per_step:.0f}" if result.latency else UNDEFINED
+    of = result.n_total
+    name = result.model.name + (" (RANDOM WEIGHTS)" if result.model.random_weights is not None else "")
+    rows = [[name, *_cells(result.scores), f"{result.n_scored}/{of}", latency, ""]]
+    for row in result.rows:
+        indent = "  " if row.label.startswith("same") else ""
+        rows.append([indent + row.label, *_cells(row.scores), f"{row.n}/{of}", "", row.note])
+    headers = ["", *(metric.title for metric in METRICS.values()), "n", "ms/step*", ""]
+    table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
+    lines = [line.rstrip() for line in table.splitlines()]
+    if any(score.ci_low is not None for score in result.scores.values()):
+        spread = f"± half the {100 * result.level:g} % interval, bootstrapped over videos; it is exact in run.json"
+    else:
+        spread = "no intervals: they need segments of two videos at least"
+    lines.append(f"{spread}   * {_latency_note(result)}")
+    return "\n".join(lines)
+
+
+def _latency_note(result: RunResult) -> str:
+    if result.latency:
+        return "indicative: model calls only, one thread"
+    if result.n_scored and result.counters:
+        return "all snapshots came from the store"
+    return "nothing was timed"
+
+
+def _cells(scores: Scores) -> list[str]:
+    return [_cell(scores.get(name), bounded=metric.unit == "") for name, metric in METRICS.items()]
+
+
+def _cell(score: Score | None, bounded: bool) -> str:
+    """``.62 ±.05``; seconds keep their leading zero."""
+    if score is None or score.value is None:
+        return UNDEFINED
+    text = _number(score.value, bounded)
+    if score.ci_low is not None and score.ci_high is not None:
+        text += f" ±{_number((score.ci_high - score.ci_low) / 2, bounded)}"
+    return text
+
+
+def _number(value: float, bounded: bool) -> str:
+    text = f"{value:.2f}"
+    return text.removeprefix("0") if bounded and text.startswith("0.") else text
+
+
+def _slices(result: RunResult) -> list[str]:
+    categories = result.slices.get("category", {})
+    if not categories:
+        return []
+    cells = (f"{name} {_cell(part.scores.get('map'), True)} (n {part.n})" for name, part in categories.items())
+    return [f"by category (mAP): {' · '.join(cells)}"]
+
+
+def _next(result: RunResult) -> str:
+    others = [m for m in ("streamsync-trf", "streamsync-lstm", "apa-synchformer") if m != result.model.name]
+    if result.data.note == "procedural stand-in":
+        return f"avbench run --model {others[0]} · avbench data from-files my_videos --out my_manifest · avbench doctor"
+    return f"avbench run --model {others[0]} --data ... · avbench data verify ... · avbench doctor"
+
+
+def _count(n: int, word: str, plural: str = "s") -> str:
+    return f"{n} {word}{'' if n == 1 else plural}"

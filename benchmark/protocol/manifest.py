@@ -1,0 +1,465 @@
+"""The manifest: what is evaluated, pinned. A folder with three small files beside (or apart from) the media.
+
+``manifest.json``: schema_version, name, kind ("synthetic", "files" or "realsync"), note, offset_law, grid,
+spec_sha256, media_root, the canonical sha256 of the content and the sha256 of the two table files.
+``clips.parquet`` and ``segments.parquet``: one row per clip and per segment, the columns of ``CLIP_COLUMNS`` and
+``SEGMENT_COLUMNS``. Reading is strict: what does not fit is named by file, row and column, nothing is repaired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avbench.ticks import TICKS_PER_FRAME, seconds
+from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, first_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+SCHEMA_VERSION = 1
+KINDS = ("synthetic", "files", "realsync")
+SPLITS = ("train", "valid", "test")  # the usual ones, in this order; others follow by name
+
+# column -> (arrow type, unit and meaning); the description is written into the parquet schema too
+CLIP_COLUMNS = {
+    "id": ("string", "unique name of the clip"),
+    "video_id": ("string", "the video the clip was cut from"),
+    "path": ("string", "media file relative to the media root, '/'-separated"),
+    "sha256": ("string", "of the media file's bytes, lower-case hex; the hash of no bytes (e3b0...): not seen"),
+    "n_frames": ("int64", "grid frames at 25 fps; of unseen media: what the name promises, or 0"),
+    "n_samples": ("int64", "sound samples at 16 kHz; of unseen media: as n_frames"),
+    "duration_s": ("float64", "seconds covered by both streams: what n_frames and n_samples say"),
+    "channel": ("string", "programme or style the video comes from"),
+    "split": ("string", "train, valid, test, ..."),
+    "source": ("string", "JSON: what the container said when it was probed; empty if unknown"),
+}
+SEGMENT_COLUMNS = {
+    "id": ("string", "unique name of the segment"),
+    "clip_id": ("string", "the clip it lies in"),
+    "video_id": ("string", "the clip's video: the cluster of the bootstrap"),
+    "start_ticks": ("int64", "start in the clip, 1/16000 s"),
+    "offset_ticks": ("int64", "audio offset, 1/16000 s; positive = the audio is early"),
+    "start_s": ("float64", "start_ticks in seconds"),
+    "offset_s": ("float64", "offset_ticks in seconds; positive = the audio is early"),
+    "offset_class": ("int64", "0 ... 20, class 10 is in sync"),
+    "category": ("string", "talking head, voice-over, other, or empty"),
+    "events": ("list<string>", "audio events heard in the segment"),
+    "channel": ("string", "the clip's channel"),
+    "split": ("string", "train, valid, test, ..."),
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Clips and labelled segments, immutable. ``media_root`` is where the clips' relative paths start."""
+
+    name: str
+    kind: str
+    note: str
+    offset_law: str
+    clips: Mapping[str, ClipRecord]
+    segments: tuple[SegmentRecord, ...]
+    media_root: Path
+    grid: OffsetGrid = field(default_factory=OffsetGrid)
+    spec_sha256: str = ""  # of the generator's specification, for synthetic data
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # clip id -> what its container said
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of everything that says what is evaluated; not of where it lies, nor of how the tables are stored.
+
+        Of synthetic data the specification is hashed, not the files: encoders may differ between machines.
+        """
+        digest = hashlib.sha256()
+        head = [SCHEMA_VERSION, self.name, self.kind, self.offset_law, self.grid.n_classes, self.grid.max_offset_s]
+        rows: list[list[Any]] = [[*head, self.spec_sha256]]
+        for clip in sorted(self.clips.values(), key=lambda c: c.id):
+            pinned = replace(clip, sha256="") if self.kind == "synthetic" else clip
+            rows.append(["clip", *(getattr(pinned, name) for name in ClipRecord.__slots__)])
+        for segment in self.segments:
+            rows.append(["segment", *(getattr(segment, name) for name in SegmentRecord.__slots__)])
+        for row in rows:
+            digest.update(json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n")
+        return digest.hexdigest()
+
+    @property
+    def labels_hidden(self) -> bool:
+        """Whether the offsets lie in the media and are not told: the manifest's are all 0 and mean nothing."""
+        return self.offset_law == "hidden"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, train, valid and test first."""
+        there = {s.split for s in self.segments} | {c.split for c in self.clips.values()}
+        return (*(s for s in SPLITS if s in there), *sorted(there - set(SPLITS)))
+
+    def split(self, name: str) -> Manifest:
+        """The part of one split; ``UsageError`` that lists the splits there are."""
+        if name not in self.splits:
+            raise UsageError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits) or 'none'}")
+        segments = tuple(s for s in self.segments if s.split == name)
+        used = {s.clip_id for s in segments}
+        return self._part(segments, (c.id for c in self.clips.values() if c.split == name or c.id in used))
+
+    def limit(self, n: int) -> Manifest:
+        """The first ``n`` segments and their clips."""
+        if n < 1:
+            raise UsageError(f"limit is {n}; it must be at least 1")
+        if n >= len(self.segments):
+            return self
+        segments = self.segments[:n]
+        return self._part(segments, (s.clip_id for s in segments))
+
+    def clip_path(self, clip: ClipRecord) -> Path:
+        """Where a clip's media lies; ``MediaError`` if it would leave the media root, or if nobody has seen it."""
+        if not clip.seen:
+            raise MediaError(
+                clip.id, "its media was not there when the manifest was made; make it again with the media"
+            )
+        problem = _path_problem(clip.path)
+        if problem:
+            raise MediaError(clip.id, f"path {clip.path!r} {problem}")
+        path = self.media_root / clip.path
+        if not path.resolve().is_relative_to(self.media_root.resolve()):
+            raise MediaError(clip.id, f"path {clip.path!r} leads out of the media root through a link")
+        return path
+
+    def prior(self) -> np.ndarray:
+        """(n_classes,) float64: class prior implied by the declared offset law (equal shares for "list")."""
+        from avbench.protocol.offsets import class_prior
+
+        return class_prior(self.offset_law, self.grid)
+
+    def _part(self, segments: tuple[SegmentRecord, ...], clip_ids: Iterable[str]) -> Manifest:
+        kept = set(clip_ids)
+        clips = {name: clip for name, clip in self.clips.items() if name in kept}
+        sources = {name: source for name, source in self.sources.items() if name in kept}
+        return replace(self, segments=segments, clips=clips, sources=sources)
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+MoreColumns = Mapping[str, tuple[str, str, Sequence[Any]]]  # name -> (type, unit and meaning, a value per segment)
+
+
+def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumns | None = None) -> None:
+    """Write the three files; the same content gives the same bytes. ``manifest.json``, which pins the two tables, is
+    replaced last: a write that was interrupted is noticed on reading. ``more_columns``: further columns of the segment
+    table, for people; they are not read back. ``UsageError`` if the content is not valid, ``AvbenchError`` if the
+    folder cannot be written."""
+    from avbench.system.atomic import atomic_write_bytes
+
+    directory = Path(directory)
+    _raise_first(check(manifest))
+    clips = sorted(manifest.clips.values(), key=lambda c: c.id)
+    tables = {
+        "clips.parquet": _parquet(CLIP_COLUMNS, [_clip_row(c, manifest.sources.get(c.id)) for c in clips]),
+        "segments.parquet": _segment_table(manifest, more_columns or {}),
+    }
+    root, home = manifest.media_root.resolve(), directory.resolve()
+    meta = {
+        "schema_version": SCHEMA_VERSION,
+        "name": manifest.name,
+        "kind": manifest.kind,
+        "note": manifest.note,
+        "offset_law": manifest.offset_law,
+        "grid": {"n_classes": manifest.grid.n_classes, "max_offset_s": manifest.grid.max_offset_s},
+        "spec_sha256": manifest.spec_sha256,
+        # media kept in the folder move with it; media elsewhere stay where they are
+        "media_root": root.relative_to(home).as_posix() if root.is_relative_to(home) else root.as_posix(),
+        "sha256": manifest.sha256,
+        "tables": {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()},
+    }
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {directory}: {error.strerror}") from error
+    text = json.dumps(meta, indent=2, ensure_ascii=False) + "\n"
+    try:
+        for name, data in [*tables.items(), ("manifest.json", text.encode())]:
+            atomic_write_bytes(directory / name, data)
+    except OSError as error:
+        raise AvbenchError(f"cannot write the manifest {directory}: {error.strerror or error}") from error
+
+
+def _segment_table(manifest: Manifest, more: MoreColumns) -> bytes:
+    rows = [_segment_row(s) for s in manifest.segments]
+    for name, (_, _, values) in more.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    return _parquet(SEGMENT_COLUMNS | {name: (kind, text) for name, (kind, text, _) in more.items()}, rows)
+
+
+def _clip_row(clip: ClipRecord, source: Mapping[str, Any] | None) -> dict[str, Any]:
+    row = {name: getattr(clip, name) for name in ClipRecord.__slots__}
+    return row | {
+        "duration_s": seconds(clip.duration),
+        "source": json.dumps(source, sort_keys=True) if source else "",
+    }
+
+
+def _segment_row(segment: SegmentRecord) -> dict[str, Any]:
+    row = {name: getattr(segment, name) for name in SegmentRecord.__slots__ if name in SEGMENT_COLUMNS}
+    return row | {
+        "start_ticks": segment.start,
+        "offset_ticks": segment.offset,
+        "start_s": seconds(segment.start),
+        "offset_s": segment.offset_s,
+        "events": list(segment.events),
+    }
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.list_(pa.string()) if name == "list<string>" else getattr(pa, name)()
+
+
+def _parquet(columns: Mapping[str, tuple[str, str]], rows: list[dict[str, Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fields = [
+        pa.field(name, _arrow_type(kind), nullable=False, metadata={"description": text})
+        for name, (kind, text) in columns.items()
+    ]
+    table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
+    """Read and check a manifest folder. ``media_root`` replaces the recorded one (media that were moved).
+
+    ``UsageError``, one line: no such folder, another schema version, a table that does not match its hash, and every
+    row or column that contradicts another (the first problem, and how many more there are).
+    """
+    directory = Path(directory)
+    meta = _read_meta(directory)
+    clip_rows = _read_table(directory, "clips.parquet", CLIP_COLUMNS, meta)
+    segment_rows = _read_table(directory, "segments.parquet", SEGMENT_COLUMNS, meta)
+    problems = [
+        f"segments.parquet row {row} column {name}_s: {r[f'{name}_s']!r} is not {name}_ticks / 16000"
+        for row, r in enumerate(segment_rows)
+        for name in ("start", "offset")
+        if r[f"{name}_s"] != seconds(r[f"{name}_ticks"])
+    ]
+    names = [r["id"] for r in clip_rows]
+    problems += [
+        f"clips.parquet row {row} column duration_s: {r['duration_s']!r} is not what n_frames and n_samples say"
+        for row, r in enumerate(clip_rows)
+        if r["duration_s"] != seconds(min(r["n_frames"] * TICKS_PER_FRAME, r["n_samples"]))
+    ]
+    problems += _duplicates("clips.parquet", names)
+    clips = {r["id"]: ClipRecord(**{name: r[name] for name in ClipRecord.__slots__}) for r in clip_rows}
+    sources = {r["id"]: _json_object(r["source"]) for r in clip_rows if r["source"]}
+    segments = tuple(
+        SegmentRecord(
+            id=r["id"],
+            clip_id=r["clip_id"],
+            video_id=r["video_id"],
+            start=r["start_ticks"],
+            offset=r["offset_ticks"],
+            offset_class=r["offset_class"],
+            category=r["category"],
+            events=tuple(r["events"]),
+            channel=r["channel"],
+            split=r["split"],
+        )
+        for r in segment_rows
+    )
+    root = Path(media_root) if media_root is not None else directory / meta["media_root"]
+    manifest = Manifest(
+        name=meta["name"],
+        kind=meta["kind"],
+        note=meta["note"],
+        offset_law=meta["offset_law"],
+        clips=clips,
+        segments=segments,
+        media_root=root,
+        grid=OffsetGrid(meta["grid"]["n_classes"], meta["grid"]["max_offset_s"]),
+        spec_sha256=meta["spec_sha256"],
+        sources=sources,
+    )
+    problems += check(manifest, row_of={name: row for row, name in enumerate(names)})
+    if not problems and manifest.sha256 != meta["sha256"]:
+        problems.append("manifest.json: sha256 is not that of the content")
+    _raise_first(problems, directory)
+    return manifest
+
+
+def _read_meta(directory: Path) -> dict[str, Any]:
+    path = directory / "manifest.json"
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is not a manifest folder (no such folder)")
+    if not path.is_file():
+        raise UsageError(f"{directory} is not a manifest folder (no manifest.json in it)")
+    try:
+        meta = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    version = meta.get("schema_version") if isinstance(meta, dict) else None
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise UsageError(f"{path}: schema_version is {version!r}, this avbench reads {SCHEMA_VERSION}; make it anew")
+    shape: dict[str, Callable[[Any], bool]] = dict.fromkeys(
+        ("name", "kind", "note", "offset_law", "spec_sha256", "media_root", "sha256"), lambda v: isinstance(v, str)
+    )
+    shape["grid"] = lambda v: (
+        isinstance(v, dict)
+        and type(v.get("n_classes")) is int
+        and 2 <= v["n_classes"] <= 1000
+        and type(v.get("max_offset_s")) in (int, float)
+        and 0 < v["max_offset_s"] <= 60
+    )
+    shape["tables"] = lambda v: isinstance(v, dict)
+    for key, fits in shape.items():
+        if key not in meta or not fits(meta[key]):
+            raise UsageError(f"{path}: {key} is missing or not what it should be")
+    return meta
+
+
+def _read_table(directory: Path, name: str, columns: Mapping[str, tuple[str, str]], meta: dict[str, Any]) -> list[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = directory / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != meta["tables"].get(name):
+        raise UsageError(f"{path} is not the table manifest.json pins (other sha256); restore it or make it anew")
+    try:
+        table = pq.ParquetFile(io.BytesIO(data)).read()  # read_table would load pandas
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UsageError(f"{path} is not a readable parquet table: {first_line(error)}") from error
+    for column, (kind, _) in columns.items():
+        if column not in table.column_names:
+            raise UsageError(f"{path}: column {column} is missing")
+        found = table.schema.field(column).type
+        if found != _arrow_type(kind) and str(found) not in (f"large_{kind}", f"list<element: {kind[5:-1]}>"):
+            raise UsageError(f"{path}: column {column} is {found}, it must be {kind}")
+        if table[column].null_count:
+            row = table[column].is_null().to_pylist().index(True)
+            raise UsageError(f"{path} row {row} column {column}: empty")
+    return table.select(list(columns)).to_pylist()
+
+
+# ---------------------------------------------------------------------------------------------------------- checking
+
+
+def check(manifest: Manifest, row_of: Mapping[str, int] | None = None) -> list[str]:
+    """Every contradiction within a manifest, one line each, named by file, row and column."""
+    problems: list[str] = []
+    if manifest.kind not in KINDS:
+        problems.append(f"manifest.json: kind {manifest.kind!r} is not one of {', '.join(KINDS)}")
+    if not manifest.name:
+        problems.append("manifest.json: name is empty")
+    try:
+        manifest.prior()
+    except UsageError as error:
+        problems.append(f"manifest.json: {error}")
+    if manifest.labels_hidden and any(s.offset for s in manifest.segments):
+        problems.append("manifest.json: offset_law is hidden, but segments.parquet tells offsets; they must all be 0")
+    order = row_of or {name: row for row, name in enumerate(sorted(manifest.clips))}
+    for key, clip in manifest.clips.items():
+        here = f"clips.parquet row {order.get(key, '?')} column"
+        if key != clip.id:
+            problems.append(f"{here} id: the clip is filed under {key!r} but named {clip.id!r}")
+        if _id_problem(clip.id):
+            problems.append(f"{here} id: {clip.id!r} {_id_problem(clip.id)}")
+        if _path_problem(clip.path):
+            problems.append(f"{here} path: {clip.path!r} {_path_problem(clip.path)}")
+        if not re.fullmatch("[0-9a-f]{64}", clip.sha256):
+            problems.append(f"{here} sha256: {clip.sha256!r} is not 64 lower-case hex digits")
+        for name in ("n_frames", "n_samples"):
+            if getattr(clip, name) < (1 if clip.seen else 0):
+                problems.append(f"{here} {name}: {getattr(clip, name)} is not positive")
+    problems += _duplicates("segments.parquet", [s.id for s in manifest.segments])
+    for row, segment in enumerate(manifest.segments):
+        problems += [f"segments.parquet row {row} column {text}" for text in _segment_problems(segment, manifest)]
+    return problems
+
+
+def _segment_problems(segment: SegmentRecord, manifest: Manifest) -> list[str]:
+    found = []
+    if _id_problem(segment.id):
+        found.append(f"id: {segment.id!r} {_id_problem(segment.id)}")
+    clip = manifest.clips.get(segment.clip_id)
+    if clip is None:
+        found.append(f"clip_id: there is no clip {segment.clip_id!r}")
+    else:
+        if segment.video_id != clip.video_id:
+            found.append(f"video_id: {segment.video_id!r}, but the clip's video is {clip.video_id!r}")
+        if segment.start >= clip.duration and (clip.seen or clip.duration):
+            found.append(f"start_ticks: {seconds(segment.start):g} s, the clip lasts {seconds(clip.duration):g} s")
+    if segment.start < 0 or segment.start % TICKS_PER_FRAME:
+        found.append(f"start_ticks: {segment.start} is not a frame instant (a multiple of {TICKS_PER_FRAME} from 0)")
+    try:
+        expected = manifest.grid.class_of(segment.offset_s)
+    except UsageError as error:
+        return [*found, f"offset_ticks: {error}"]
+    if segment.offset_class != expected:
+        found.append(f"offset_class: {segment.offset_class}, but {segment.offset_s:g} s is class {expected}")
+    return found
+
+
+def _duplicates(file: str, names: list[str]) -> list[str]:
+    first: dict[str, int] = {}
+    found = []
+    for row, name in enumerate(names):
+        if name in first:
+            found.append(f"{file} row {row} column id: {name!r} is already in row {first[name]}")
+        first.setdefault(name, row)
+    return found
+
+
+def _id_problem(name: str) -> str:
+    """Why a name cannot be an id; empty if it can."""
+    if not 0 < len(name) <= 200:
+        return "must have 1 to 200 characters"
+    if not name.isprintable() or any(c in name for c in "/\\"):
+        return "must be printable, without slashes"
+    return ""
+
+
+def _path_problem(path: str) -> str:
+    """Why a clip's path is refused; empty if it stays below the media root."""
+    parts = PurePosixPath(path).parts
+    if not parts or "\0" in path or "\\" in path:
+        return "is not a relative '/'-separated path"
+    if path.startswith("/") or re.match("[A-Za-z]:", path):
+        return "is absolute; it must be relative to the media root"
+    return "climbs out of the media root" if ".." in parts else ""
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(f"clips.parquet column source: {text[:40]!r} is not a JSON object")
+    return value
+
+
+def _raise_first(problems: list[str], directory: Path | None = None) -> None:
+    if problems:
+        more = f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else ""
+        raise UsageError(f"{f'{directory}: ' if directory else ''}{problems[0]}{more}")

@@ -1,0 +1,92 @@
+"""Planning: which snapshots the requested protocols need, before anything is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from avbench.protocol.rules import Protocol
+from avbench.ticks import TICKS_PER_FRAME, Tick, seconds, ticks
+from avbench.types import ClipRecord, SegmentRecord, UsageError, Window
+
+NO_STRETCH: Tick = -1
+
+
+class SnapshotKey(NamedTuple):
+    """What one snapshot of a clip is of; all in ticks on the clip's clock.
+
+    ``picture`` and ``sound``: where the two windows start; ``window``: how long both are. ``stretch_start`` and
+    ``stretch_length``: the sound over which the front end standardises, both -1 when it sees the window only.
+    """
+
+    picture: Tick
+    sound: Tick
+    stretch_start: Tick = NO_STRETCH
+    stretch_length: Tick = NO_STRETCH
+    window: Tick = ticks(5)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``keys``: clip id -> its unique keys, sorted, over all protocols; a clip without a supported segment is absent.
+    ``supported`` and ``unsupported``: protocol -> its segments, in the order given. ``n_naive``: the snapshots that
+    would be computed if every protocol computed its own.
+    """
+
+    keys: Mapping[str, tuple[SnapshotKey, ...]]
+    supported: Mapping[Protocol, tuple[SegmentRecord, ...]]
+    unsupported: Mapping[Protocol, tuple[SegmentRecord, ...]]
+    n_naive: int
+
+    @property
+    def n_unique(self) -> int:
+        return sum(map(len, self.keys.values()))
+
+
+def keys_of(protocol: Protocol, segment: SegmentRecord) -> list[SnapshotKey]:
+    """One key per iteration. ``UsageError`` if the picture windows do not start on frames."""
+    if (segment.start + protocol.start_shift) % TICKS_PER_FRAME:
+        first_s = seconds(segment.start + protocol.start_shift)
+        raise UsageError(f"segment {segment.id}: its first window starts at {first_s:.5f} s, not on a frame (0.04 s)")
+    stretch = protocol.stretch(segment) if protocol.frontend_scope == "stretch" else Window(NO_STRETCH, NO_STRETCH)
+    windows = zip(protocol.picture_windows(segment), protocol.sound_windows(segment), strict=True)
+    return [SnapshotKey(p.start, s.start, stretch.start, stretch.length, p.length) for p, s in windows]
+
+
+def key_rows(protocol: Protocol, segments: Sequence[SegmentRecord]) -> np.ndarray:
+    """The fields of ``keys_of``, for all ``segments`` at once: (N, W, 5) int64."""
+    rows = np.empty((len(segments), protocol.iterations, len(SnapshotKey._fields)), np.int64)
+    steps, single = np.arange(protocol.iterations) * protocol.hop, replace(protocol, iterations=1)
+    for row, segment in zip(rows, segments, strict=True):
+        row[:] = keys_of(single, segment)[0]
+        row[:, 0] += steps
+        row[:, 1] += steps
+        if protocol.frontend_scope == "stretch":
+            row[:, 3] = protocol.stretch(segment).length
+    return rows
+
+
+def plan(segments: Iterable[SegmentRecord], clips: Mapping[str, ClipRecord], protocols: Sequence[Protocol]) -> Plan:
+    """The union of the snapshots that all ``protocols`` need, clip by clip in the order of ``segments``.
+
+    ``UsageError`` for a segment of an unknown clip, or one whose windows do not start on frames.
+    """
+    segments = tuple(segments)
+    for segment in segments:
+        if segment.clip_id not in clips:
+            raise UsageError(f"segment {segment.id}: there is no clip {segment.clip_id!r}")
+    supported = {p: tuple(s for s in segments if p.supports(s, clips[s.clip_id])) for p in protocols}
+    unsupported = {p: tuple(s for s in segments if not p.supports(s, clips[s.clip_id])) for p in protocols}
+    wanted: dict[str, set[SnapshotKey]] = {segment.clip_id: set() for segment in segments}
+    for protocol, held in supported.items():
+        for segment in held:
+            wanted[segment.clip_id].update(keys_of(protocol, segment))
+    return Plan(
+        keys={clip_id: tuple(sorted(keys)) for clip_id, keys in wanted.items() if keys},
+        supported=supported,
+        unsupported=unsupported,
+        n_naive=sum(len(held) * protocol.iterations for protocol, held in supported.items()),
+    )

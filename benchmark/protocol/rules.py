@@ -1,0 +1,114 @@
+"""A protocol: everything about an evaluation that may change a score, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from avbench.ticks import TICKS_PER_FRAME, Tick, seconds, ticks
+from avbench.types import ClipRecord, OffsetGrid, SegmentRecord, UsageError, Window
+
+SELECTIONS = ("final", "best_iter", "any_hit")
+FRONTEND_SCOPES = ("window", "stretch")
+SUPPORTS = ("own", "common")
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """Times in ticks (1/16000 s). Use :func:`streaming` or :func:`paper` rather than the bare constructor.
+
+    ``frontend_scope``: "window" is causal (a window's front end sees that window only); "stretch" standardises the
+    sound over the whole stretch, as the published evaluation code does (it lets the future leak in).
+    ``start_shift``: where the first window starts, relative to the segment's start (published code: -2 s).
+    ``selection``: which iteration is scored; never mixed in one column.
+    ``support``: "own" scores the segments long enough for this protocol; "common" those long enough for all settings
+    of ``common_support`` (pairs of hop in ticks and iterations).
+    """
+
+    name: str = "streaming"
+    version: int = 1
+    window: Tick = ticks(5)  # noqa: RUF009 (pure)
+    hop: Tick = ticks(2)  # noqa: RUF009
+    iterations: int = 18
+    grid: OffsetGrid = OffsetGrid()  # noqa: RUF009 (frozen)
+    frontend_scope: str = "window"
+    start_shift: Tick = 0
+    selection: str = "final"
+    support: str = "own"
+    common_support: tuple[tuple[Tick, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("selection", self.selection, SELECTIONS),
+            ("frontend_scope", self.frontend_scope, FRONTEND_SCOPES),
+            ("support", self.support, SUPPORTS),
+        ):
+            if value not in allowed:
+                raise UsageError(f"protocol {name} is {value!r}; it must be one of {', '.join(allowed)}")
+        if not isinstance(self.iterations, int) or self.iterations < 1:
+            raise UsageError(f"iterations is {self.iterations!r}; it must be a whole number, at least 1")
+        if "|" in self.name or not self.name:
+            raise UsageError(f"protocol name is {self.name!r}; it must be a word without |")
+        if self.start_shift % TICKS_PER_FRAME:
+            raise UsageError(
+                f"start_shift is {seconds(self.start_shift):g} s; it must be a multiple of 0.04 s (one frame)"
+            )
+        for name, tick in (("hop", self.hop), ("window", self.window)):
+            if tick <= 0 or tick % TICKS_PER_FRAME:
+                raise UsageError(f"{name} is {seconds(tick):g} s; it must be a positive multiple of 0.04 s (one frame)")
+
+    def signature(self) -> str:
+        """One short string with every field: equal signatures, comparable scores."""
+        parts = [f"{self.name}:{self.version}", f"w{seconds(self.window):.3f}", f"h{seconds(self.hop):.3f}"]
+        parts += [f"n{self.iterations}", f"g{self.grid.n_classes}@{self.grid.max_offset_s!r}"]
+        parts += [f"fe-{self.frontend_scope}", f"s{seconds(self.start_shift):+.3f}", self.selection]
+        common = ",".join(f"{seconds(h):g}x{n}" for h, n in self.common_support)
+        parts.append(self.support + (f"[{common}]" if common else ""))
+        return "avb|" + "|".join(parts)
+
+    def picture_windows(self, segment: SegmentRecord) -> list[Window]:
+        """The picture windows of a segment, one per iteration."""
+        first = segment.start + self.start_shift
+        return [Window(first + i * self.hop, self.window) for i in range(self.iterations)]
+
+    def sound_windows(self, segment: SegmentRecord) -> list[Window]:
+        """The sound windows: the picture windows shifted by the segment's offset."""
+        return [Window(w.start + segment.offset, w.length) for w in self.picture_windows(segment)]
+
+    def stretch(self, segment: SegmentRecord) -> Window:
+        """The sound stretch over which the "stretch" front end standardises: window + iterations x hop (one hop more
+        than the last window needs, as published), shifted by the offset."""
+        start = segment.start + self.start_shift + segment.offset
+        return Window(start, self.window + self.iterations * self.hop)
+
+    def supports(self, segment: SegmentRecord, clip: ClipRecord) -> bool:
+        """Whether the clip holds every picture and sound window of the segment (and the stretch, if one is used)."""
+        settings = self.common_support if self.support == "common" else ((self.hop, self.iterations),)
+        for hop, iterations in settings:
+            length = self.window + (iterations - (0 if self.frontend_scope == "stretch" else 1)) * hop
+            first = segment.start + self.start_shift
+            sound = first + segment.offset
+            if first < 0 or sound < 0:
+                return False
+            if first + length > clip.n_frames * TICKS_PER_FRAME or sound + length > clip.n_samples:
+                return False
+        return True
+
+
+def streaming(hop_s: float = 2.0, iterations: int = 18, **changes: object) -> Protocol:
+    """The default protocol, the one leaderboards rank: causal."""
+    return Protocol(hop=ticks(hop_s), iterations=iterations, **changes)  # type: ignore[arg-type]
+
+
+def paper(hop_s: float = 2.0, iterations: int = 18, **changes: object) -> Protocol:
+    """Faithful to the published evaluation code: starts 2 s early, standardises over the whole stretch."""
+    return Protocol(
+        name="paper",
+        hop=ticks(hop_s),
+        iterations=iterations,
+        frontend_scope="stretch",
+        start_shift=-ticks(2),
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+PROTOCOLS = {"streaming": streaming, "paper": paper}

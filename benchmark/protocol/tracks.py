@@ -1,0 +1,64 @@
+"""Tracks: a pinned manifest and a protocol that a leaderboard entry answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from avbench.protocol.rules import Protocol, streaming
+
+BLIND = ".blind-"  # in the name of a private track: <public track>.blind-<first digits of the manifest's hash>
+
+_SYNTHSYNC = "8211d7f41ccbea92c1acda4fe0e5017a358c747ed7c88aca32cbf873a229a131"
+_SYNTHSYNC_FULL = "29ee63b74d646bc73f1747dbd155a3e39fa03d9df7db139341322df18cffb878"
+
+
+@dataclass(frozen=True)
+class Track:
+    """``data`` and ``split``: what ``avbench run`` is given. ``labels``: "public", or "private" (read from a file)."""
+
+    name: str
+    title: str
+    data: str
+    split: str
+    manifest_sha256: str
+    protocol: Protocol
+    labels: Literal["public", "private"] = "public"
+
+    @property
+    def signature(self) -> str:
+        """What two scores must have in common to be ranked together."""
+        return f"{self.protocol.signature()}|d:{self.manifest_sha256[:12]}"
+
+    @property
+    def command(self) -> str:
+        """How a submitter makes a run for this track."""
+        hop_s = self.protocol.hop / 16_000
+        hop = "" if hop_s == 2 else f" --hop {hop_s:g}"
+        return f"avbench run --model MODEL --data {self.data} --split {self.split}{hop}"
+
+
+def _hops(name: str, title: str, data: str, sha256: str) -> list[Track]:
+    """A track at the usual hop of 2 s, and its companions for hop curves."""
+    main = Track(name, title, data, "test", sha256, streaming())
+    others = [
+        replace(main, name=f"{name}-hop{hop_s}", title=f"{title}, hop {hop_s} s", protocol=streaming(hop_s=hop_s))
+        for hop_s in (1, 3, 4)
+    ]
+    return [main, *others]
+
+
+TRACKS: dict[str, Track] = {
+    track.name: track
+    for track in (
+        *_hops("synthsync-test", "SynthSync test (procedural stand-in, 24 clips)", "synthsync", _SYNTHSYNC),
+        *_hops(
+            "synthsync-full-test",
+            "SynthSync full test (procedural stand-in, 120 clips)",
+            "synthsync-full",
+            _SYNTHSYNC_FULL,
+        ),
+    )
+}
+# what `avbench run --data TRACK` means, for the tracks of the usual protocol: (data, split)
+DATA_OF_TRACK = {t.name: (t.data, t.split) for t in TRACKS.values() if t.protocol == streaming()}

@@ -1,0 +1,195 @@
+"""Load backbones and heads: embedded, full size, from a user's file, or from an entry point."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from avbench.registry.options import FROM_BACKBONE, StreamingModel
+from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, first_line, in_one_line
+
+ENTRY_POINT_GROUP = "avbench.models"
+# head -> (class in baselines/apa.py, what it does); they work on any backbone, being fed the logits alone
+PLAIN_HEADS = {
+    "none": ("NoHead", "the last window alone"),
+    "apa": ("Apa", "mean probability of all windows up to now"),
+    "apa-sliding": ("SlidingApa", "mean probability of the last windows"),
+    "apa-decay": ("DecayApa", "mean probability, older windows weighing less"),
+}
+LEARNED_HEADS = {"trf": "streaming transformer", "lstm": "streaming LSTM"}
+
+
+def load(model: StreamingModel, device: str = "cpu", dtype: Any | None = None) -> StreamingModel:
+    """A resolved model with backbone and head: see :func:`load_model`."""
+    backbone = _moved(model.load_backbone(), device, dtype) if model.load_backbone else None
+    if backbone is None:
+        return replace(model, head=model.load_head() if model.load_head else None)
+    head = model.load_head() if model.load_head else None
+    token = ""
+    if head is not None and model.head_name in LEARNED_HEADS:
+        head, token = _with_token(head, backbone, model)
+    return replace(
+        model,
+        backbone=backbone,
+        head=_moved(head, device, dtype),
+        token=token,
+        description=model.description or backbone.description,
+        trained_on=model.trained_on or backbone.trained_on,
+    )
+
+
+def _with_token(head: Any, backbone: SnapshotPredictor, model: StreamingModel) -> tuple[Any, str]:
+    """The head as this backbone can feed it, and where its token comes from, in words."""
+    source = getattr(head, "token_source", "")  # it brings an adapter of its own
+    if source:
+        return head, source
+    if backbone.token_dim is None:
+        if getattr(head, "token_from", "") == "backbone":
+            raise UsageError(
+                f"model {model.name!r}: the {model.head_name} head was trained on a backbone's own streaming token and "
+                f"{model.backbone_name} gives none"
+            )
+        adapter = import_module("avbench.baselines.adapter")
+        return adapter.AdaptedHead(head, head.dim, head.logit_head.out_features).eval(), adapter.DESCRIPTION
+    if head.dim != backbone.token_dim:
+        raise UsageError(
+            f"model {model.name!r}: the {model.head_name} head reads tokens of {head.dim} values, "
+            f"{model.backbone_name} gives {backbone.token_dim}"
+        )
+    return head, FROM_BACKBONE
+
+
+def check_device(device: str) -> str:
+    """``device`` if torch can compute there; ``UsageError`` otherwise. The CPU is there without asking torch."""
+    if device == "cpu":
+        return device
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown word, no such number, no driver, built without
+        reason = first_line(error).partition(". ")[0]  # of some, pages follow
+        raise UsageError(f"device {device!r} cannot be used here: {reason}") from None
+    return device
+
+
+def _moved(module: Any, device: str, dtype: Any | None) -> Any:
+    """The module in eval mode where it should be; what is no torch module stays as it is."""
+    if hasattr(module, "eval") and hasattr(module, "to"):
+        return module.eval().to(device=device, dtype=dtype)
+    return module
+
+
+# -- factories: module-level, so that partials of them can be pickled for worker processes -----------------------------
+
+
+def load_embedded(part: str, file: str, path: Path | None = None) -> Any:
+    """The backbone or head of an embedded weight file, or of ``path`` in its place."""
+    mini = import_module("avbench.baselines.mini")
+    try:
+        return getattr(mini, f"load_{part}")(file, path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = f"weight file {path} does not exist" if path else f"this installation lacks the embedded weights {file}"
+        raise AvbenchError(f"{what}; `avbench train {file}` makes them") from error
+    except Exception as error:  # safetensors and torch have no exception of their own in common
+        raise AvbenchError(f"weights {path or file} cannot be used: {in_one_line(error)}") from error
+
+
+def load_full(family: str, source: Any) -> SnapshotPredictor:
+    """The full-size model of a family from a file, a state dict, or a seed (random weights)."""
+    checkpoints = import_module("avbench.weights.checkpoints")
+    model = checkpoints.load_full_size(family, source)
+    n_classes = checkpoints.n_classes_of(model.state_dict())
+    if n_classes != 21:
+        name = source.name if isinstance(source, Path) else "the state dict"
+        raise AvbenchError(f"{name} has {n_classes} classes, the protocols have 21: it cannot be run")
+    return model
+
+
+def load_full_head(family: str, source: Any) -> StreamingHead:
+    return import_module("avbench.weights.checkpoints").load_full_head(family, source)
+
+
+def load_head_file(path: Path, kind: str, with_its_backbone: bool = False) -> StreamingHead:
+    return import_module("avbench.weights.heads").load_head(path, kind, with_its_backbone)
+
+
+def load_random_head(kind: str, seed: int) -> StreamingHead:
+    """At full size: 512 wide."""
+    return import_module("avbench.weights.checkpoints").load_full_head(f"streamsync-{kind}", seed)
+
+
+def load_tuned(
+    factory: Callable[[], SnapshotPredictor], quick: bool, autocast: str, compiled: bool
+) -> SnapshotPredictor:
+    """What ``factory`` makes, computed otherwise: see :mod:`avbench.baselines.tuned`."""
+    return import_module("avbench.baselines.tuned").tuned(factory(), quick, autocast, compiled)
+
+
+def load_xcorr() -> SnapshotPredictor:
+    return import_module("avbench.baselines.xcorr").Xcorr()
+
+
+def load_plain_head(name: str) -> StreamingHead:
+    return getattr(import_module("avbench.baselines.apa"), PLAIN_HEADS[name][0])()
+
+
+def load_from_file(path: str, class_name: str) -> SnapshotPredictor:
+    """An instance of a class in a user's Python file, which is run: only name files you trust."""
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"model file {path} does not exist")
+    # the module's name does not hold the path, so that a model has the same fingerprint wherever it lies
+    module_name = f"avbench_user_{file.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"model file {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a script that parses arguments or leaves at its end is no model file
+        del sys.modules[module_name]
+        raise UsageError(f"model file {path} does not run: {in_one_line(error)}") from error
+    return _instance(getattr(module, class_name, None), f"{path}:{class_name}", _classes(module))
+
+
+def load_entry_point(name: str) -> SnapshotPredictor:
+    entry = registered_models()[name]
+    try:
+        factory = entry.load()
+    except Exception as error:
+        where = f"model {name} (entry point {entry.value})"
+        raise UsageError(f"{where} cannot be imported: {in_one_line(error)}") from error
+    return _instance(factory, f"{name} (entry point {entry.value})", [])
+
+
+def _instance(factory: Any, where: str, others: list[str]) -> SnapshotPredictor:
+    if factory is None:
+        there = f"; the file defines {', '.join(others)}" if others else ""
+        raise UsageError(f"{where}: there is no such class{there}")
+    try:
+        predictor = factory()
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{where} cannot be constructed without arguments: {in_one_line(error)}") from error
+    if not isinstance(predictor, SnapshotPredictor):
+        raise UsageError(f"{where} is not a SnapshotPredictor; subclass avbench.SnapshotPredictor")
+    return _moved(predictor, "cpu", None)
+
+
+def _classes(module: Any) -> list[str]:
+    return [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, SnapshotPredictor) and value.__module__ == module.__name__
+    ]
+
+
+def registered_models() -> dict[str, Any]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}

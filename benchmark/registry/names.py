@@ -1,0 +1,370 @@
+"""Models by name. Entries are lazy: nothing here imports torch, or a user's file, until a model is loaded.
+
+A name is ``backbone+head``; a tag after a dot picks the backbone's weights: embedded ones of the mini models
+(``sparsesync.synthsync-pt+apa``), or converted published ones in the cache (``sparsesync.vggsound``): they belong to
+the full-size model of the family. The paper's names are aliases. A user's model is
+``path/to/file.py:ClassName[+head]``, or an entry point of the group ``avbench.models`` whose value is a class or
+function that returns a ``SnapshotPredictor`` when called. What a request adds to a name (weight files, random weights,
+precision) is a :class:`ModelOptions`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from avbench.registry.loading import (
+    LEARNED_HEADS,
+    PLAIN_HEADS,
+    check_device,
+    load,
+    load_embedded,
+    load_entry_point,
+    load_from_file,
+    load_full,
+    load_full_head,
+    load_head_file,
+    load_plain_head,
+    load_random_head,
+    load_tuned,
+    load_xcorr,
+    registered_models,
+)
+from avbench.registry.options import PROCEDURAL, ModelOptions, StreamingModel
+from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError
+
+DEFAULT_TAG = "synthsync"
+
+
+@dataclass(frozen=True, slots=True)
+class _Backbone:
+    """An entry: ``weights`` maps a tag to the embedded weight file's name; ``head`` is what the bare name means.
+
+    ``heads``: the learned heads that come with it: head -> the embedded file that holds both. ``family``: of the
+    full-size model, "" if there is none.
+    """
+
+    kind: str
+    description: str
+    trained_on: str
+    weights: dict[str, str]
+    head: str = "none"
+    heads: dict[str, str] = field(default_factory=dict)
+    family: str = ""
+
+
+_SYNTHSYNC = f"SynthSync training scenes ({PROCEDURAL})"
+_BACKBONES = {
+    "streamsync-trf": _Backbone(
+        "learned",
+        "mini SparseSync-like backbone trained with a streaming transformer",
+        _SYNTHSYNC,
+        {"synthsync": "streamsync-trf"},
+        "trf",
+        {"trf": "streamsync-trf"},
+        "streamsync-trf",
+    ),
+    "streamsync-lstm": _Backbone(
+        "learned",
+        "mini SparseSync-like backbone trained with a streaming LSTM",
+        _SYNTHSYNC,
+        {"synthsync": "streamsync-lstm"},
+        "lstm",
+        {"lstm": "streamsync-lstm"},
+        "streamsync-lstm",
+    ),
+    "sparsesync": _Backbone(
+        "learned",
+        "mini SparseSync-like backbone: two towers over the whole window",
+        _SYNTHSYNC,
+        {"synthsync": "sparsesync", "synthsync-pt": "sparsesync-pt"},
+        family="sparsesync",
+    ),
+    "synchformer": _Backbone(
+        "learned",
+        "mini Synchformer-like backbone: towers over 0.64 s segments",
+        _SYNTHSYNC,
+        {"synthsync": "synchformer"},
+        heads={"trf": "synchformer-trf"},
+        family="synchformer",
+    ),
+    "xcorr": _Backbone("classical", "motion energy against sound onset strength, no learning", "nothing", {}),
+}
+_ALIASES = {"apa-sparsesync": "sparsesync+apa", "apa-synchformer": "synchformer+apa"}
+_TRIVIAL = {
+    "constant": 'always "in sync"',
+    "prior": "the class prior that the declared offset law implies",
+    "uniform": "a random guess per segment and iteration",
+    "oracle": "the label itself",
+}
+HEAD_NAMES = (*PLAIN_HEADS, *LEARNED_HEADS)
+
+
+def list_models(pattern: str = "*") -> list[StreamingModel]:
+    """The known models whose name matches ``pattern`` (``*`` and ``?``), not loaded; the paper's names first, converted
+    full-size weights that lie in the cache with their family."""
+    from avbench.weights.cache import converted_tags
+
+    names = ["streamsync-trf", "streamsync-lstm", *_ALIASES]
+    for backbone, entry in _BACKBONES.items():
+        tags = [f"{backbone}.{tag}" for tag in entry.weights if tag != DEFAULT_TAG]
+        tags += [f"{backbone}.{tag}" for tag in (converted_tags(entry.family) if entry.family else [])]
+        names += [f"{backbone}+{head}" for head in entry.heads if head != entry.head]
+        for variant in (backbone, *tags):
+            names += [variant, *(f"{variant}+{head}" for head in PLAIN_HEADS if head != entry.head)]
+    names += [*_TRIVIAL, *sorted(registered_models())]
+    known = dict.fromkeys(name for name in names if fnmatch.fnmatchcase(name, pattern))
+    return [model for name in known if (model := _resolved(name)) is not None]
+
+
+def _resolved(name: str) -> StreamingModel | None:
+    """None for a file in the cache that cannot be run (3 classes, encoders alone): it is no model."""
+    try:
+        return resolve(name)
+    except AvbenchError:
+        return None
+
+
+def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
+    """What a name means, without loading anything; ``UsageError`` (with the nearest known names) if nothing, or if the
+    options do not go with it; ``AvbenchError`` for a weight file that is not there or is of another kind."""
+    options = options or ModelOptions()
+    if name in _TRIVIAL:
+        if options.changes_anything:
+            raise UsageError(f"model {name!r} looks at no media: it takes no weight file, no dtype and no compiling")
+        return StreamingModel(name, "trivial", name, "none", None, None, _TRIVIAL[name], "nothing")
+    base, head = _split_head(name)
+    if _is_file(base):
+        return _user_model(name, base, head, partial(load_from_file, *_file_and_class(base)), options)
+    known = base if base in _BACKBONES else ""
+    backbone, dot, tag = base.partition(".")
+    if backbone in _ALIASES:
+        if head:
+            raise UsageError(f"model {name!r}: {backbone} already is {_ALIASES[backbone]}; leave out '+{head}'")
+        backbone, _, head = _ALIASES[backbone].partition("+")
+        known = backbone
+    if not known and dot and backbone in _BACKBONES:
+        known = backbone
+    if known:
+        return _known(name, known, tag if dot else "", head, options)
+    if base in registered_models():
+        return _user_model(name, base, head, partial(load_entry_point, base), options)
+    raise UsageError(f"unknown model {name!r}{_did_you_mean(name)}")
+
+
+def load_model(
+    name: str,
+    weights: str | Path | Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    dtype: Any | None = None,
+    *,
+    head_weights: str | Path | None = None,
+    random_weights: int | None = None,
+    autocast: str = "float32",
+    compile: bool = False,
+) -> StreamingModel:
+    """The model with backbone and head loaded, in eval mode on ``device``, its weights in torch ``dtype`` (None: as
+    they are, float32).
+
+    ``weights`` in place of the embedded ones: a file that ``avbench train`` wrote, or, for the full-size model of the
+    family, a converted safetensors file, a published ``.pt`` file or a state dict in published keys. The other
+    arguments are those of :class:`ModelOptions`. ``UsageError`` for an unknown name, options that do not go with it or
+    a device that is not there; ``AvbenchError`` if weights are missing, of another model, or damaged.
+    """
+    options = ModelOptions(
+        weights=Path(weights) if isinstance(weights, str) else weights,
+        head_weights=Path(head_weights) if head_weights is not None else None,
+        random_seed=random_weights,
+        autocast=autocast,
+        compiled=compile,
+    )
+    return load(resolve(name, options), check_device(device), dtype)
+
+
+def _split_head(name: str) -> tuple[str, str]:
+    """``"a+apa"`` -> ``("a", "apa")``; the head is empty if none is named."""
+    base, plus, head = name.rpartition("+")
+    if not plus or "/" in head or ":" in head:  # a "+" inside a path
+        return name, ""
+    if head not in HEAD_NAMES:
+        close = difflib.get_close_matches(head, HEAD_NAMES, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UsageError(f"unknown head {head!r} in {name!r}: there are {', '.join(HEAD_NAMES)}{hint}")
+    return base, head
+
+
+def _known(name: str, backbone: str, tag: str, head: str, options: ModelOptions) -> StreamingModel:
+    """A model of the table. The backbone's weights come from the options, from the cache (full size) or from the
+    package (mini); a learned head's from its own file, from the backbone's, or from nowhere (random)."""
+    entry = _BACKBONES[backbone]
+    head = head or entry.head
+    if not entry.weights and tag:
+        raise UsageError(f"{backbone} has no weights to choose: leave out '.{tag}'")
+    if not entry.weights and options.weights is not None:
+        raise UsageError(f"model {name!r} takes no weight file")
+    source, kind = _source(name, backbone, tag, options)
+    file = ""  # the package's weight file, if the weights are its own
+    what = f"{entry.description}; {PLAIN_HEADS[head][1] if head in PLAIN_HEADS else LEARNED_HEADS[head]}"
+    model = StreamingModel(name, entry.kind, backbone, head, None, None, what, entry.trained_on, options=options)
+    if kind == "full":
+        factory: Callable[[], SnapshotPredictor] = partial(load_full, entry.family, source)
+        whose = tag or (
+            f"random-{source}" if isinstance(source, int) else getattr(source, "name", "state-dict")  # of a path
+        )
+        # description and trained_on are the loaded model's own
+        model = replace(model, backbone_name=f"{backbone}.{whose}", description="", trained_on="", full_size=True)
+    elif kind == "mini":
+        if options.autocast != "float32":
+            raise UsageError(f"model {name!r} is a mini model, computed in float32; --dtype is for full-size ones")
+        tag = tag or DEFAULT_TAG
+        file = (entry.heads.get(head) if not source and tag == DEFAULT_TAG else None) or entry.weights[tag]
+        factory = partial(load_embedded, "backbone", file, source)
+        whose = source.name if source else tag if file == entry.weights[tag] else file
+        model = replace(model, backbone_name=f"{backbone}.{whose}")
+        if source:
+            model = replace(model, trained_on=f"undeclared ({source.name})")
+    else:
+        factory = load_xcorr
+    load_head, random_head = _head(name, backbone, head, options, kind, file if source is None else source)
+    random = isinstance(source, int) or random_head
+    if options.random_seed is not None and not random:
+        raise UsageError(f"model {name!r}: the files give all weights, --random-weights has nothing to fill")
+    return replace(
+        model,
+        load_backbone=_computed(factory, options),
+        load_head=load_head,
+        random_seed=options.random_seed if random else None,
+    )
+
+
+def _source(name: str, backbone: str, tag: str, options: ModelOptions) -> tuple[Any, str]:
+    """Where the backbone's weights are (a path, a state dict, a seed, or None for the package's) and what they are:
+    "full", "mini", or "" for a backbone that has none."""
+    from avbench.weights.cache import advice, converted, converted_tags, file_kind, published_entry
+
+    entry = _BACKBONES[backbone]
+    if not entry.weights:
+        return None, ""
+    if options.weights is not None:
+        if tag:
+            raise UsageError(f"model {name!r} names its weights (.{tag}): leave that or --weights out")
+        if isinstance(options.weights, Mapping):
+            return options.weights, "full"
+        path = Path(options.weights)
+        kind = file_kind(path)
+        if kind == "head":
+            raise UsageError(f"{path} holds a head alone: name it with --head-weights")
+        return path, kind
+    if tag in entry.weights:
+        return None, "mini"
+    if tag:
+        published = published_entry(f"{entry.family}.{tag}")
+        problem = advice(published) if published else ""
+        if problem:
+            raise UsageError(problem)
+        path = converted(f"{entry.family}.{tag}")
+        if not path.is_file():
+            there = [*entry.weights, *converted_tags(entry.family)]
+            raise UsageError(
+                f"{backbone} has no weights {tag!r}: there are {', '.join(there)}; `avbench weights list` shows the "
+                "published ones"
+            )
+        return path, "full"
+    if options.random_seed is not None and entry.family:
+        return options.random_seed, "full"
+    return None, "mini"
+
+
+def _head(
+    name: str, backbone: str, head: str, options: ModelOptions, kind: str = "", source: Any = None
+) -> tuple[Callable[[], StreamingHead], bool]:
+    """The function that makes a head, and whether its weights are random. ``source``: of the backbone's weights, a
+    path or the name of a file of the package's for a mini model."""
+    if head in PLAIN_HEADS:
+        if options.head_weights is not None:
+            raise UsageError(f"model {name!r}: head {head} has no weights; --head-weights goes with +trf or +lstm")
+        return partial(load_plain_head, head), False
+    if options.head_weights is not None:
+        _check_head_file(options.head_weights)
+        return partial(load_head_file, options.head_weights, head), False
+    entry = _BACKBONES.get(backbone)
+    if kind == "full" and entry and entry.family == f"streamsync-{head}":
+        return partial(load_full_head, entry.family, source), isinstance(source, int)
+    if kind == "mini" and entry and isinstance(source, Path):
+        from avbench.weights.cache import safetensors_keys
+
+        if any(key.startswith("head.") for key in safetensors_keys(source) or []):
+            return partial(load_head_file, source, head, True), False
+    elif kind == "mini" and entry and entry.heads.get(head) == source:
+        return partial(load_embedded, "head", source), False
+    if options.random_seed is not None:
+        return partial(load_random_head, head, options.random_seed), True
+    embedded = f"; streamsync-{head} carries its own backbone" if f"streamsync-{head}" in _BACKBONES else ""
+    raise UsageError(
+        f"no trained {head} head for {backbone}: name one with --head-weights FILE, or choose one of "
+        f"{', '.join(PLAIN_HEADS)}{embedded}"
+    )
+
+
+def _check_head_file(path: Path) -> None:
+    from avbench.weights.cache import file_kind
+
+    file_kind(path)
+
+
+def _user_model(
+    name: str, base: str, head: str, factory: Callable[[], SnapshotPredictor], options: ModelOptions
+) -> StreamingModel:
+    head = head or "none"
+    if options.weights is not None:
+        raise UsageError(f"model {name!r} takes no weight file: its class loads its own weights")
+    load_head, random = _head(name, base, head, options)
+    if options.random_seed is not None and not random:
+        raise UsageError(f"model {name!r} loads its own weights: --random-weights has nothing to fill")
+    # description and trained_on are the class's own: known once it is loaded
+    return StreamingModel(
+        name,
+        "learned",
+        base,
+        head,
+        _computed(factory, options),
+        load_head,
+        "",
+        "",
+        options=options,
+        random_seed=options.random_seed if random else None,
+    )
+
+
+def _computed(factory: Callable[[], SnapshotPredictor], options: ModelOptions) -> Callable[[], SnapshotPredictor]:
+    """The factory, computing as the options say."""
+    if options.autocast == "float32" and not options.compiled and not _has_quick(factory, options):
+        return factory
+    return partial(load_tuned, factory, options.quick, options.autocast, options.compiled)
+
+
+def _has_quick(factory: Callable[[], SnapshotPredictor], options: ModelOptions) -> bool:
+    return options.quick and isinstance(factory, partial) and factory.func is load_full
+
+
+def _is_file(base: str) -> bool:
+    return ".py:" in base or base.endswith(".py")
+
+
+def _file_and_class(base: str) -> tuple[str, str]:
+    path, colon, class_name = base.rpartition(":")
+    if not colon or not class_name.isidentifier():
+        raise UsageError(f"model {base!r}: name the class too, as in path/to/file.py:ClassName")
+    return path, class_name
+
+
+def _did_you_mean(name: str) -> str:
+    known = [*_BACKBONES, *_ALIASES, *_TRIVIAL, *registered_models()]
+    base = name.partition("+")[0]
+    close = difflib.get_close_matches(base, known, n=2, cutoff=0.55)
+    return f"; did you mean {' or '.join(close)}?" if close else "; `avbench models` lists those there are"

@@ -1,0 +1,96 @@
+"""What a request may add to a model's name, and the model that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avbench.types import SnapshotPredictor, StreamingHead, UsageError
+
+PROCEDURAL = "procedural"  # the word by which embedded weights say what they were trained on
+FROM_BACKBONE = "the backbone's own"  # where a head's streaming token comes from, unless an adapter makes it
+AUTOCASTS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What a request adds to a model's name.
+
+    ``weights``: a file, or a state dict in published keys. ``head_weights``: a file with a learned head
+    (:mod:`avbench.weights.heads`). ``random_seed``: whatever no file gives is drawn from this seed, at full size;
+    such a model's scores mean nothing. ``autocast``: "float32" (the reference), "bfloat16" or "float16".
+    ``compiled``: with ``torch.compile``. ``quick``: the fast CPU copy where the family has one (equal logits to
+    rounding).
+    """
+
+    weights: Path | Mapping[str, Any] | None = None
+    head_weights: Path | None = None
+    random_seed: int | None = None
+    autocast: str = "float32"
+    compiled: bool = False
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        if self.autocast not in AUTOCASTS:
+            raise UsageError(f"dtype is {self.autocast!r}; it must be one of {', '.join(AUTOCASTS)}")
+        if self.random_seed is not None and self.random_seed < 0:
+            raise UsageError(f"the seed of random weights is {self.random_seed}; it must be 0 or more")
+
+    @property
+    def changes_anything(self) -> bool:
+        given = (self.weights, self.head_weights, self.random_seed)
+        return any(x is not None for x in given) or self.autocast != "float32" or self.compiled
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of :func:`load_model` that mean the same; plain data if the weights are files."""
+        return {
+            "weights": str(self.weights) if isinstance(self.weights, Path) else self.weights,
+            "head_weights": None if self.head_weights is None else str(self.head_weights),
+            "random_weights": self.random_seed,
+            "autocast": self.autocast,
+            "compile": self.compiled,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingModel:
+    """A backbone and a head under one name. ``backbone`` and ``head`` are None until :func:`load_model` loads them.
+
+    ``load_backbone`` and ``load_head`` are picklable and take no arguments, so that worker processes can call them;
+    a trivial model (which looks at no media) has no ``load_backbone``.
+    """
+
+    name: str
+    kind: str  # "learned", "classical" or "trivial"
+    backbone_name: str
+    head_name: str
+    load_backbone: Callable[[], SnapshotPredictor] | None = field(repr=False)
+    load_head: Callable[[], StreamingHead] | None = field(repr=False)
+    description: str
+    trained_on: str
+    full_size: bool = False
+    options: ModelOptions = field(default=ModelOptions(), repr=False)  # may hold a whole state dict
+    random_seed: int | None = None  # of the weights, or of a part of them: the scores then mean nothing
+    token: str = ""  # where the head's streaming token comes from, in words; "" if the head needs none
+    backbone: SnapshotPredictor | None = field(default=None, repr=False)
+    head: StreamingHead | None = field(default=None, repr=False)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the weights are those shipped with the package."""
+        return PROCEDURAL in self.trained_on
+
+    @property
+    def audio_lead_trim_samples(self) -> int:
+        return self.backbone.frontend.audio_lead_trim_samples if self.backbone else 0
+
+    def computed(self) -> tuple[str, ...]:
+        """What, beside weights and code, decides the logits, in the signature's words; empty for a mini model computed
+        in float32 as written. Full-size models always name their lead trim."""
+        trim = self.audio_lead_trim_samples
+        parts = [f"lead{trim}"] if trim or self.full_size else []
+        parts += [self.options.autocast] if self.options.autocast != "float32" else []
+        parts += ["compiled"] if self.options.compiled else []
+        return (*parts, *([f"random{self.random_seed}"] if self.random_seed is not None else []))

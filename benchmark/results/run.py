@@ -1,0 +1,187 @@
+"""What a run leaves behind: ``run.json`` (a ``RunResult``), ``predictions.parquet`` (every iteration's logits) and
+``segments.parquet`` (what is true of the scored segments, so that two runs can be compared without their media).
+
+All are written whole or not at all and with the same bytes for the same content. JSON is strict: an undefined number
+is null, never NaN; a number that is not finite where one is needed is refused when the result is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from avbench.results.predictions import MAX_PREDICTIONS_BYTES
+from avbench.system.strict import Number, Sha256, StrictPart, parse_record, read_bytes, strict_json, write_whole
+from avbench.types import UsageError
+
+RUN_FILE = "run.json"
+PREDICTIONS_FILE = "predictions.parquet"
+REPORT_FILE = "run.html"
+SEGMENTS_FILE = "segments.parquet"
+SCHEMA_FILE = Path(__file__).parent / "schemas" / "run_result.v1.json"
+MAX_RUN_BYTES = 64 * 2**20
+
+
+class Score(StrictPart):
+    """A metric's value with its interval; null where undefined."""
+
+    value: Number
+    ci_low: Number = None
+    ci_high: Number = None
+
+
+Scores = dict[str, Score]
+
+
+class ModelInfo(StrictPart):
+    name: str
+    backbone: str
+    head: str
+    fingerprint: str
+    description: str = ""
+    trained_on: str = "undeclared"
+    weights_note: str = ""
+    full_size: bool = False
+    random_weights: Annotated[int, Field(ge=0)] | None = None  # the seed; such scores mean nothing
+    audio_lead_trim_samples: Annotated[int, Field(ge=0)] = 0  # how much earlier than true the model hears the sound
+    token: str = ""  # where the head's streaming token comes from; "" if it needs none
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # other than float32: autocast
+    compiled: bool = False
+
+
+class DataInfo(StrictPart):
+    name: str
+    split: str
+    manifest_sha256: Sha256
+    n_clips: Annotated[int, Field(ge=0)]
+    note: str = ""  # for example "procedural stand-in"
+    labels: Literal["public", "hidden"] = "public"  # hidden: no score can be computed, all are null
+
+
+class Slice(StrictPart):
+    n: Annotated[int, Field(ge=0)]
+    scores: Scores
+
+
+class ReferenceRow(StrictPart):
+    """A row shown beside the result: a trivial baseline, or the same backbone with another head or window count."""
+
+    name: str
+    label: str
+    selection: str
+    n: Annotated[int, Field(ge=0)]
+    scores: Scores
+    note: str = ""
+
+
+class Failure(StrictPart):
+    """A segment that could not be scored, and why. Nothing stands in for it."""
+
+    segment_id: str
+    clip_id: str
+    reason: str
+
+
+class Latency(StrictPart):
+    """A by-product of the run, not a measurement to quote: see ``avbench latency``."""
+
+    ms_per_step: Annotated[float, Field(ge=0)]
+    note: Literal["indicative"] = "indicative"
+
+
+class FileRef(StrictPart):
+    path: str  # relative to run.json
+    sha256: Sha256
+
+
+class RunResult(StrictPart):
+    """One evaluation: model, data, scores and everything needed to judge or repeat it.
+
+    ``signature`` is protocol|model|data|version. ``scores`` maps a metric's name to its value and interval; ``slices``
+    holds "category" and "channel"; ``curve`` has one score map per iteration, ``curve[0]`` being iteration 1;
+    ``unsupported`` names the segments too short for the protocol; ``incomplete`` is True if a supported segment is
+    missing from the scores.
+    """
+
+    schema_version: Literal[1] = 1
+    avbench_version: str
+    signature: str
+    protocol: dict[str, JsonValue]
+    model: ModelInfo
+    data: DataInfo
+    n_scored: Annotated[int, Field(ge=0)]
+    n_total: Annotated[int, Field(ge=0)]
+    scores: Scores
+    slices: dict[str, dict[str, Slice]] = {}
+    curve: list[Scores] = []
+    rows: list[ReferenceRow] = []
+    failures: list[Failure] = []
+    unsupported: list[str] = []
+    warnings: list[str] = []
+    absent_classes: list[int] = []
+    incomplete: bool = False
+    latency: Latency | None = None
+    counters: dict[str, int] = {}
+    environment: dict[str, JsonValue] = {}
+    seed: int
+    n_resamples: Annotated[int, Field(ge=0)]
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    files: dict[str, FileRef] = {}
+    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]  # UTC
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> RunResult:
+        if self.n_scored > self.n_total:
+            raise ValueError(f"n_scored is {self.n_scored}, more than n_total, {self.n_total}")
+        return self
+
+    def to_json(self) -> str:
+        """Strict JSON: keys sorted, two spaces, UTF-8, a newline at the end; equal results give equal text."""
+        return strict_json(self)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of ``run.json`` (draft 2020-12), published as ``schemas/run_result.v1.json``."""
+    schema = RunResult.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "avbench/run_result.v1.json", **schema}
+
+
+def json_schema_text() -> str:
+    """The text of the published schema file; ``python -m avbench.results.run`` prints it."""
+    return json.dumps(json_schema(), sort_keys=True, indent=2) + "\n"
+
+
+def write_run(result: RunResult, directory: Path) -> Path:
+    """Writes ``directory/run.json`` atomically, making the directory if needed; ``AvbenchError`` if it cannot be."""
+    path = Path(directory) / RUN_FILE
+    write_whole(path, result.to_json().encode("utf-8"))
+    return path
+
+
+def read_run(path: Path) -> RunResult:
+    """Reads ``run.json``, given as the file or its directory. ``UsageError``: not there, not strict JSON, another
+    schema version, unknown, missing or wrong fields (the first one is named)."""
+    path = Path(path)
+    path = path / RUN_FILE if path.is_dir() else path
+    return parse_record(read_bytes(path, MAX_RUN_BYTES), path, RunResult, "a run result", "run the evaluation again")
+
+
+if __name__ == "__main__":
+    print(json_schema_text(), end="")
+
+
+def run_file(folder: Path, result: RunResult, name: str) -> Path:
+    """A file that run.json names, unchanged since; it must lie beside run.json."""
+    reference = result.files.get(name)
+    if reference is None:
+        raise UsageError(f"{folder}: run.json names no {name} file; run the evaluation again")
+    path = folder / reference.path
+    if Path(reference.path).name != reference.path or not path.is_file() or path.is_symlink():
+        raise UsageError(f"{folder}: {name} file {reference.path[:80]!r} is not there, beside run.json")
+    if hashlib.sha256(read_bytes(path, MAX_PREDICTIONS_BYTES)).hexdigest() != reference.sha256:
+        raise UsageError(f"{path} is not the file that the run wrote (another sha256)")
+    return path

@@ -1,0 +1,63 @@
+"""Draw a sweep: accuracy and mAP over hops and window counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avbench.pages.drawing import COLOURS, check_format, drawing, write_figure
+from avbench.scoring.metrics import METRICS
+
+if TYPE_CHECKING:
+    from avbench.runs.sweep import SweepRow
+
+MARKERS = "osD^vPX"
+STYLES = ("-", "--", ":", "-.")
+MAX_LINES_INSIDE = 4  # of a legend inside a panel
+
+
+def plot_sweep(rows: Sequence[SweepRow], path: Path, title: str = "", metrics: Sequence[str] = ("acc", "map")) -> None:
+    """Metrics against the number of windows and, if hops vary, against the hop, with 95 % bands.
+
+    One column of panels a metric; a row of panels over the windows, one over the hops, or both. A colour is a model, a
+    line style the hop (over windows) or the number of windows (over hops). Errors as in :func:`write_figure`.
+    """
+    check_format(path)
+    kinds = []
+    if len({row.iterations for row in rows}) > 1 or len({row.hop_s for row in rows}) == 1:
+        kinds.append(("iterations", "hop_s", "windows seen", "hop {:g} s"))
+    if len({row.hop_s for row in rows}) > 1:
+        kinds.append(("hop_s", "iterations", "hop (s)", "{:g} windows"))
+    models = list(dict.fromkeys(row.model for row in rows))
+    n_lines = len(models) * max(len({getattr(row, apart) for row in rows}) for _, apart, *_ in kinds)
+    beside_in = 2.2 if n_lines > MAX_LINES_INSIDE else 0.0
+    with drawing(4.2 * len(metrics) + beside_in, 3.4 * len(kinds)) as figure:
+        grid = figure.subplots(len(kinds), len(metrics), squeeze=False)
+        for axes, (along, apart, label, words) in zip(grid, kinds, strict=True):
+            others = sorted({getattr(row, apart) for row in rows})
+            for axis, name in zip(axes, metrics, strict=True):
+                for i, model in enumerate(models):
+                    for j, other in enumerate(others):
+                        points = [row for row in rows if row.model == model and getattr(row, apart) == other]
+                        points.sort(key=lambda row: getattr(row, along))
+                        x = [getattr(p, along) for p in points]
+                        estimates = [p.scores[name] for p in points]
+                        colour, line = COLOURS[i % len(COLOURS)], STYLES[j % len(STYLES)]
+                        mark = MARKERS[i % len(MARKERS)]
+                        text = model if len(others) == 1 else f"{model}, {words.format(other)}"
+                        axis.plot(x, [e.value for e in estimates], ls=line, marker=mark, ms=4, c=colour, label=text)
+                        low, high = [e.ci_low for e in estimates], [e.ci_high for e in estimates]
+                        axis.fill_between(x, low, high, color=colour, alpha=0.12 / len(others), lw=0)
+                axis.set_xlabel(label)
+                axis.set_ylabel(METRICS[name].title)
+                axis.grid(alpha=0.25, lw=0.5)
+            if n_lines > MAX_LINES_INSIDE:  # beside the panels, where it covers nothing
+                axes[-1].legend(
+                    frameon=False, fontsize=8, handlelength=3, loc="center left", bbox_to_anchor=(1.01, 0.5)
+                )
+            else:
+                axes[0].legend(frameon=False, fontsize=8)
+        if title:
+            figure.suptitle(title, fontsize=9)
+        write_figure(figure, path)

@@ -1,0 +1,1 @@
+"""Files, machine, precision, caches, strict JSON, environment facts, progress."""

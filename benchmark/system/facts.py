@@ -1,0 +1,75 @@
+"""Facts about this machine that a result or a measurement records."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from avbench.system.precision import gpu_rounds_float32
+
+CHANGING = ("load_average", "cpu_mhz", "gpu_clocks_mhz", "gpu_temperature_c")  # recorded before and after
+
+
+def latency_environment(device: str) -> dict[str, Any]:
+    """Versions, kind of machine and its state; nothing that names it. What cannot be found out is left out."""
+    import torch
+
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "cpu": _cpu_info("model name") or platform.processor() or platform.machine(),
+        "torch": str(torch.__version__),
+        "numpy": metadata.version("numpy"),
+        "torch_threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+    if mhz := _cpu_info("cpu MHz"):
+        facts["cpu_mhz"] = float(mhz)
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    with contextlib.suppress(OSError):
+        facts["cpu_governor"] = governor.read_text().strip()
+    with contextlib.suppress(OSError, AttributeError):
+        facts["load_average"] = round(os.getloadavg()[0], 2)
+    if device.startswith("cuda"):
+        facts |= _gpu_facts(torch, device)
+    return facts
+
+
+def _cpu_info(field: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")
+
+
+def _gpu_facts(torch: Any, device: str) -> dict[str, Any]:
+    facts = {
+        "gpu": torch.cuda.get_device_name(device),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "tf32": gpu_rounds_float32(),
+    }
+    query = {
+        "driver_version": "gpu_driver",
+        "clocks.sm,clocks.mem": "gpu_clocks_mhz",
+        "power.limit": "gpu_power_limit_w",
+        "temperature.gpu": "gpu_temperature_c",
+    }
+    tool = shutil.which("nvidia-smi")
+    for fields, name in query.items() if tool else ():
+        command = [str(tool), f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+            lines = done.stdout.splitlines()
+            facts[name] = lines[min(torch.device(device).index or 0, len(lines) - 1)].strip()
+    return facts

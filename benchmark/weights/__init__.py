@@ -1,0 +1,1 @@
+"""Published checkpoints: list, fetch, read, convert, verify."""

@@ -1,0 +1,223 @@
+"""The doctor finds what is right and says what is wrong: a scorer of the wrong sign, a model that breaks a rule."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avbench.baselines.xcorr import Xcorr
+from avbench.doctor import finding, model
+from avbench.doctor import machine as doctor
+from avbench.types import Snapshot, UsageError
+
+Avbench = Callable[..., subprocess.CompletedProcess[str]]
+
+MODELS = """
+import numpy as np
+from avbench import FrontEnd, Snapshot, SnapshotPredictor
+from avbench.baselines.xcorr import Xcorr
+
+class Good(SnapshotPredictor):
+    frontend = FrontEnd(size=16)
+    token_dim = 3
+    two_tower = True
+    description = "a good one"
+
+    def encode_video(self, video):
+        return np.asarray(video, np.float32).mean(axis=(1, 2, 3, 4))
+
+    def encode_audio(self, audio):
+        return np.asarray(audio, np.float32).std(axis=1)
+
+    def fuse(self, seen, heard):
+        x = seen[:, None] + heard[:, None]
+        return Snapshot(x * np.ones((1, 21), np.float32), x * np.ones((1, 3), np.float32))
+
+    def predict(self, video, audio):
+        return self.fuse(self.encode_video(video), self.encode_audio(audio))
+
+class Shape(Good):
+    def predict(self, video, audio):
+        return Snapshot(np.zeros((len(video), 20), np.float32), np.zeros((len(video), 3), np.float32))
+
+class Token(Good):
+    def predict(self, video, audio):
+        return Snapshot(np.zeros((len(video), 21), np.float32), None)
+
+class Nan(Good):
+    def predict(self, video, audio):
+        logits, token = super().predict(video, audio)
+        return Snapshot(logits * np.nan, token)
+
+class Dice(Good):
+    def predict(self, video, audio):
+        logits, token = super().predict(video, audio)
+        return Snapshot(logits + np.random.default_rng().random(), token)
+
+class Batch(Good):
+    def predict(self, video, audio):
+        logits, token = super().predict(video, audio)
+        return Snapshot(logits - logits.mean(axis=0), token)
+
+class Towers(Good):
+    def fuse(self, seen, heard):
+        return super().fuse(seen, 2 * heard + 1)
+
+    def predict(self, video, audio):
+        return super().fuse(self.encode_video(video), self.encode_audio(audio))
+
+class Backwards(Xcorr):
+    def fuse(self, motion, onsets):
+        return Snapshot(super().fuse(motion, onsets).logits[:, ::-1].copy())
+
+class Halves(Xcorr):
+    def fuse(self, motion, onsets):
+        said = super().fuse(motion, onsets).logits.argmax(axis=1)
+        return Snapshot(np.eye(21, dtype=np.float32)[10 + (said - 10) // 4])
+
+class Raises(Good):
+    def predict(self, video, audio):
+        raise RuntimeError("shapes do not match\\nat all")
+
+class Moving(Good):
+    def __init__(self):
+        self.weight = float(np.random.default_rng().random())
+"""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    path = tmp_path / "models.py"
+    path.write_text(MODELS)
+    return path
+
+
+def problems(findings: list[finding.Finding]) -> list[str]:
+    return [finding.text for finding in findings if not finding.ok]
+
+
+def test_known_shifts_come_out_with_size_and_sign() -> None:
+    findings = list(doctor._shifts())
+    assert problems(findings) == []
+    said = " | ".join(finding.text for finding in findings)
+    assert "shifted on reading: audio 1.6 s early, found audio 1.6 s early" in said
+    assert "shifted on reading: in sync, found in sync" in said
+    assert "shifted in the file: audio 0.6 s late, found audio 0.6 s late" in said
+    assert len(findings) == len(doctor.IMPOSED_S) + len(doctor.RECORDED_S)
+
+
+def test_a_scorer_with_the_wrong_sign_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    fuse = Xcorr.fuse
+    monkeypatch.setattr(Xcorr, "fuse", lambda self, m, o: Snapshot(fuse(self, m, o).logits[:, ::-1].copy()))
+    wrong = problems(list(doctor._shifts()))
+    assert any("audio 1.6 s early, found audio 1.6 s late" in text for text in wrong)
+    assert not any("in sync, found in sync" in text for text in wrong)
+
+
+def test_a_sound_track_that_lags_by_a_class_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from avbench.data.media import ClipReader
+
+    audio = ClipReader.audio
+    monkeypatch.setattr(ClipReader, "audio", lambda self: np.roll(audio(self), 3200))
+    assert len(problems(list(doctor._shifts()))) >= len(doctor.IMPOSED_S) - 1
+
+
+def test_a_good_model(models: Path) -> None:
+    findings = list(doctor.examine(f"{models}:Good+apa"))
+    assert problems(findings) == []
+    said = " | ".join(finding.text for finding in findings)
+    for word in ("shape", "determinism", "batch invariance", "two towers", "causality", "fingerprint", "undeclared"):
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Shape", "logits are (3, 20), they must be (3, 21)"),
+        ("Token", "token_dim is 3, but predict returns no token"),
+        ("Nan", "not finite"),
+        ("Dice", "determinism"),
+        ("Batch", "batch invariance"),
+        ("Towers", "two towers"),
+        ("Raises", "RuntimeError: shapes do not match"),
+        ("Moving", "fingerprint"),
+    ],
+)
+def test_a_model_that_breaks_a_rule(models: Path, name: str, said: str) -> None:
+    wrong = problems(list(doctor.examine(f"{models}:{name}")))
+    assert any(said in text for text in wrong), wrong
+    assert all("\n" not in text for text in wrong)
+
+
+def test_a_model_of_the_right_sign_and_one_of_the_wrong_one(models: Path) -> None:
+    sign = [f for f in doctor.examine("xcorr") if f.text.startswith("sign")]
+    assert [f.ok for f in sign] == [True, True]
+    assert "early where the sound is early (correlation +1.00 over 16 windows)" in sign[0].text
+    assert sign[1].warning  # one window of a scene is too hard for it: said, not failed
+    wrong = problems(list(doctor.examine(f"{models}:Backwards")))
+    assert len(wrong) == 1
+    assert "REVERSED: it says late where the sound is early" in wrong[0]
+    halves = [f.text for f in doctor.examine(f"{models}:Halves") if f.text.startswith("sign")]
+    assert "wrong SIZE: it says 0.2 s where it is 0.8 s" in halves[0]
+
+
+def test_a_model_that_cannot_tell_is_warned_of(models: Path) -> None:
+    findings = list(doctor.examine(f"{models}:Good"))
+    warnings = [f.text for f in findings if f.warning]
+    assert len([text for text in warnings if "too weak to tell" in text]) == 2
+    assert problems(findings) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ([0.2] * 16, "always says"),
+        ([-1.6, -0.8, 0.8, 1.6] * 4, "early where"),
+        ([1.6, 0.8, -0.8, -1.6] * 4, "REVERSED"),
+    ],
+)
+def test_what_follows(found: list[float], says: str) -> None:
+    _, text = model._follows(np.array([-1.6, -0.8, 0.8, 1.6] * 4), np.array(found))
+    assert says in text
+
+
+def test_a_head_that_looks_ahead(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from avbench.baselines.apa import Apa
+
+    def look_ahead(self: Apa, logits: np.ndarray, tokens: object, times_s: object) -> np.ndarray:
+        return logits - logits.mean(axis=1, keepdims=True)
+
+    monkeypatch.setattr(Apa, "replay", look_ahead)
+    wrong = problems(list(doctor.examine(f"{models}:Good+apa")))
+    assert wrong == ["causality: noise in the future of head apa CHANGES what was said before"]
+
+
+def test_trivial_models_have_nothing_to_check() -> None:
+    with pytest.raises(UsageError, match="looks at no media"):
+        list(doctor.examine("constant"))
+
+
+def test_a_damaged_store_is_named(tmp_path: Path) -> None:
+    from avbench.engine.store import SnapshotStore
+    from avbench.protocol.plan import SnapshotKey
+
+    store = SnapshotStore(tmp_path / "store")
+    store.put("a" * 64, "b" * 64, [SnapshotKey(0, 0)], np.zeros((1, 21), np.float32))
+    assert problems(list(doctor._store(tmp_path / "store"))) == []
+    (shard,) = (tmp_path / "store").rglob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-4])
+    assert str(shard) in problems(list(doctor._store(tmp_path / "store")))[0]
+
+
+def test_the_command_says_it_in_words_and_exits_accordingly(models: Path, avbench: Avbench) -> None:
+    done = avbench("doctor", f"{models}:Dice")
+    assert done.returncode == 1
+    assert "FAIL  determinism" in done.stdout
+    assert "Traceback" not in done.stderr
+    done = avbench("doctor", "no-such-model")
+    assert done.returncode == 2
+    assert done.stderr.startswith("avbench: error: unknown model")

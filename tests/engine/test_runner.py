@@ -1,0 +1,473 @@
+"""The runner: every clip decoded once, every snapshot right, every failure listed."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))  # worker processes must find it too
+
+from toy_run import PROTOCOL, Misshapen, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
+
+from avbench.engine import job
+from avbench.engine.fingerprint import model_fingerprint
+from avbench.engine.replay import gather
+from avbench.engine.runner import compute
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.manifest import Manifest
+from avbench.protocol.plan import keys_of
+from avbench.protocol.rules import Protocol, paper, streaming
+from avbench.ticks import frames, ticks
+from avbench.types import FrontEnd, MediaError, Snapshot, SnapshotPredictor, StoreError, UsageError
+
+
+def by_hand(manifest: Manifest, protocol: Protocol, model: ToyModel) -> np.ndarray:
+    """Logits (N, W, 21) from bare model calls on windows cut out of the whole clip."""
+    out = []
+    for segment in manifest.segments:
+        reader = ToyReader(manifest.clips[segment.clip_id])
+        sound, video = reader.audio(), np.stack([f for (f,) in reader.frames(model.frontend)])
+        for i in range(protocol.iterations):
+            start = segment.start + i * protocol.hop
+            picture = video[frames(start) : frames(start) + 125]
+            heard = sound[start + segment.offset : start + segment.offset + 80_000]
+            out.append(model.predict(picture[None], heard[None]).logits[0])
+    return np.array(out, np.float32).reshape(len(manifest.segments), protocol.iterations, 21)
+
+
+def logits_of(store: SnapshotStore, manifest: Manifest, model: SnapshotPredictor) -> np.ndarray:
+    return gather(store, manifest.clips, manifest.segments, PROTOCOL, model_fingerprint(model))[0]
+
+
+def test_snapshots_are_those_of_the_bare_model_and_each_clip_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "TELL_EVERY_S", 60.0)
+    manifest, store = toy_manifest(), SnapshotStore(tmp_path)
+    plain, towers = ToyModel(0), ToyModel(1, 16, two_tower=True)  # two front ends, one decoding
+    readers: list[ToyReader] = []
+
+    def opened(clip: Any) -> ToyReader:
+        readers.append(ToyReader(clip))
+        return readers[-1]
+
+    seen: list[tuple[int, int, str]] = []
+    report = compute(
+        manifest,
+        [PROTOCOL],
+        {"plain": plain, "towers": towers},
+        store,
+        open_clip=opened,
+        progress=lambda *a: seen.append(a),
+    )
+    assert not report.failures
+    assert not report.warnings
+    for model in (plain, towers):
+        np.testing.assert_array_equal(logits_of(store, manifest, model), by_hand(manifest, PROTOCOL, model))
+    assert [r.clip.id for r in readers] == list(manifest.clips)
+    # segments start at 1, 2, 3 s, windows every second: 6 picture windows a clip, 12 snapshots; the last ends at 11 s
+    assert report.counters == Counter(
+        clips_decoded=4,
+        frames_decoded=4 * 11 * 25,
+        picture_windows_encoded=4 * (12 + 6),
+        sound_windows_encoded=4 * (12 + 11),  # one sound window is heard with two picture windows
+        snapshots_computed=4 * 24,
+        snapshots_from_store=0,
+    )
+    assert sum(r.n_read for r in readers) == report.counters["frames_decoded"]
+    assert seen == [(0, 96, "clip0"), *((24 * (i + 1), 96, f"clip{i}") for i in range(4))]
+    assert (report.ms_per_snapshot("plain") or 0) > 0
+
+
+def test_the_second_run_opens_no_clip(tmp_path: Path) -> None:
+    manifest, store, model = toy_manifest(), SnapshotStore(tmp_path), ToyModel()
+    compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=ToyReader)
+    again = compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=partial(open_toy, bad="clip0", how="bug"))
+    assert not again.failures
+    assert again.counters == Counter(snapshots_from_store=48)
+    assert again.ms_per_snapshot("m") is None
+    more = compute(manifest, [PROTOCOL, streaming(1, 5)], {"m": model}, store, open_clip=ToyReader)
+    assert (more.counters["snapshots_from_store"], more.counters["snapshots_computed"]) == (48, 12)
+
+
+def test_the_two_tower_path_encodes_each_window_once_and_equals_the_plain_one(tmp_path: Path) -> None:
+    manifest = toy_manifest(offsets_s=(0.0, 0.0, -1.0, 1.0))  # the third one hears windows that the first one hears
+    results = []
+    for two_tower in (False, True):
+        store, model = SnapshotStore(tmp_path / str(two_tower)), ToyModel(3, two_tower=two_tower)
+        report = compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=ToyReader)
+        results.append(logits_of(store, manifest, model))
+    keys = [key for some in report.plan.keys.values() for key in some]
+    n_pictures = sum(len({k.picture for k in some}) for some in report.plan.keys.values())
+    n_sounds = sum(len({k.sound for k in some}) for some in report.plan.keys.values())
+    assert n_pictures < n_sounds < len(keys)
+    assert report.counters["picture_windows_encoded"] == n_pictures
+    # an encoded sound window is kept exactly as long as a later picture window needs it
+    assert report.counters["sound_windows_encoded"] == n_sounds
+    np.testing.assert_array_equal(*results)
+
+
+def test_overlapping_segments_share_their_picture_windows(tmp_path: Path) -> None:
+    """A five-minute clip with a segment every 10 s: 18 windows each, on one grid of 2 s."""
+    manifest = toy_manifest(1, 300, (0.0,))
+    offsets = np.random.default_rng(0).uniform(-2, 2, 30)
+    first = manifest.segments[0]
+    segments = [
+        replace(first, id=f"s{k}", start=ticks(10 * k), offset=ticks(round(float(offset), 2)))
+        for k, offset in enumerate(offsets)
+    ]
+    protocol = streaming()
+    clip = manifest.clips["clip0"]
+    manifest = replace(manifest, segments=tuple(s for s in segments if protocol.supports(s, clip)))
+    report = compute(
+        manifest, [protocol], {"m": ToyModel(two_tower=True)}, SnapshotStore(tmp_path), open_clip=ToyReader
+    )
+    n_segments = len(manifest.segments)
+    assert n_segments == 26  # those whose 39 s of picture and shifted sound the clip holds
+    assert report.counters["snapshots_computed"] == 18 * n_segments
+    # each next segment needs five new picture windows; many segments save 18 / 5 = 3.6, these 26 save 3.3
+    assert report.counters["picture_windows_encoded"] == 5 * (n_segments - 1) + 18
+    assert report.counters["clips_decoded"] == 1
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    manifest = toy_manifest(3)
+    makers = {"plain": partial(ToyModel, 0), "towers": partial(ToyModel, 1, 16, True)}
+    opener = partial(open_toy, bad="clip1", how="media")
+    reports = [
+        compute(manifest, [PROTOCOL], makers, SnapshotStore(tmp_path / str(n)), workers=n, open_clip=opener)
+        for n in (1, 2)
+    ]
+    assert reports[0].failures == reports[1].failures != []
+    assert reports[0].counters == reports[1].counters
+    files = [sorted(p for p in (tmp_path / n).rglob("*.safetensors")) for n in ("1", "2")]
+    assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]]
+    assert len(files[0]) == len(files[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("how", "workers", "reason"),
+    [
+        ("media", 1, "picture ends at 4.32 s, the manifest says 14.00 s"),
+        ("bug", 1, "reading broke off with IndexError: list index out of range"),
+        ("crash", 2, "the worker process died, exit code -11"),
+        ("killed", 2, "the worker process died, exit code -9"),
+    ],
+)
+def test_a_clip_that_fails_costs_its_segments_only(tmp_path: Path, how: str, workers: int, reason: str) -> None:
+    manifest, store = toy_manifest(3), SnapshotStore(tmp_path)
+    maker = partial(ToyModel, 0)
+    opener = partial(open_toy, bad="clip1", how=how)
+    report = compute(manifest, [PROTOCOL], {"m": maker}, store, workers=workers, open_clip=opener)
+    assert [tuple(f) for f in report.failures] == [(f"clip1-{i}", "clip1", reason) for i in range(3)]
+    good = replace(manifest, segments=tuple(s for s in manifest.segments if s.clip_id != "clip1"))
+    np.testing.assert_array_equal(logits_of(store, good, maker()), by_hand(good, PROTOCOL, maker()))
+    assert store.verify() == []
+    repaired = compute(manifest, [PROTOCOL], {"m": maker}, store, open_clip=ToyReader)
+    assert not repaired.failures
+    assert repaired.counters["clips_decoded"] == 1
+
+
+def test_a_clip_that_cannot_be_read_any_more_is_no_failure_where_the_store_has_all(tmp_path: Path) -> None:
+    manifest, store, old, new = toy_manifest(2), SnapshotStore(tmp_path), ToyModel(0), ToyModel(1)
+    compute(manifest, [PROTOCOL], {"old": old}, store, open_clip=ToyReader)
+    broken = partial(open_toy, bad="clip1", how="media")
+    report = compute(manifest, [PROTOCOL], {"old": old, "new": new}, store, open_clip=broken)
+    assert report.failures_of["old"] == []
+    assert {f.clip_id for f in report.failures_of["new"]} == {"clip1"}
+
+
+class CutShort(ToyReader):
+    """Ends with ``error`` after ``n`` frames."""
+
+    def __init__(self, clip: Any, n: int, error: BaseException) -> None:
+        super().__init__(clip)
+        self.n, self.error = n, error
+
+    def frames(self, *frontends: Any) -> Iterator[tuple[np.ndarray, ...]]:
+        yield from islice(super().frames(*frontends), self.n)
+        raise self.error
+
+
+@pytest.mark.parametrize("save_every_s", [0.0, 30.0])
+def test_interrupted_within_a_clip_what_was_computed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every_s: float
+) -> None:
+    monkeypatch.setattr(job, "SAVE_EVERY_S", save_every_s)
+    manifest, models = toy_manifest(2), {"plain": ToyModel(0), "towers": ToyModel(1, 16, two_tower=True)}
+    whole, store = SnapshotStore(tmp_path / "whole"), SnapshotStore(tmp_path / "cut")
+    compute(manifest, [PROTOCOL], models, whole, open_clip=ToyReader)
+    puts: list[int] = []
+    put = SnapshotStore.put
+    monkeypatch.setattr(SnapshotStore, "put", lambda *a: puts.append(len(a[3])) or put(*a))
+    with pytest.raises(KeyboardInterrupt):  # windows at 1, 2 and 3 s (to 8 s) are done, the one at 4 s is not
+        compute(manifest, [PROTOCOL], models, store, open_clip=partial(CutShort, n=210, error=KeyboardInterrupt()))
+    assert puts == ([1, 1, 2, 2, 3, 3] if save_every_s == 0 else [6, 6])
+    rest = compute(manifest, [PROTOCOL], models, store, open_clip=ToyReader)
+    assert rest.counters["snapshots_from_store"] == 2 * 6
+    assert rest.counters["snapshots_computed"] == 2 * (2 * 12 - 6)
+    files = [sorted(p for p in s.root.rglob("*.safetensors")) for s in (whole, store)]
+    assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]]
+
+
+def test_a_clip_that_breaks_off_fails_whole_every_time(tmp_path: Path) -> None:
+    """Its first segment is in the store from the first run on, and is not scored in the second one either."""
+    manifest, store, model = toy_manifest(2), SnapshotStore(tmp_path), ToyModel()
+    damaged = partial(CutShort, n=260, error=MediaError("clip", "the picture is damaged"))
+    for from_store in (0, 2 * (1 + 2 + 3 + 3 + 2)):  # the windows at 1 ... 5 s, which end by 10 s
+        report = compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=damaged)
+        assert report.counters["snapshots_from_store"] == from_store
+        assert {f.segment_id for f in report.failures} == {s.id for s in manifest.segments}
+        assert {f.reason for f in report.failures} == {"the picture is damaged"}
+
+
+def test_progress_tells_of_windows_before_a_clip_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "TELL_EVERY_S", 0.0)
+    for workers in (1, 2):
+        seen: list[tuple[int, int, str]] = []
+        compute(
+            toy_manifest(2),
+            [PROTOCOL],
+            {"m": partial(ToyModel, 0)},
+            SnapshotStore(tmp_path / str(workers)),
+            workers=workers,
+            open_clip=ToyReader,
+            progress=lambda *a: seen.append(a),  # noqa: B023
+        )
+        done = [s[0] for s in seen]
+        assert done == sorted(done)
+        assert done[0] == 0
+        assert done[-1] == 24
+        assert {s[1] for s in seen} == {24}
+        if workers == 1:
+            assert done == [0, 1, 3, 6, 9, 11, 12, 12, 13, 15, 18, 21, 23, 24, 24]
+
+
+class Sick(ToyModel):
+    """Gives NaN, breaks, or gives another shape when the window's first frame is number ``at``."""
+
+    def __init__(self, how: str, at: int) -> None:
+        super().__init__()
+        self.how, self.at = how, at
+
+    def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+        logits, token = super().predict(video, audio)
+        if int(video[0, 0, 0, 0, 0]) * 256 + int(video[0, 0, 0, 0, 1]) == self.at:
+            if self.how == "break":
+                raise RuntimeError("mat1 and mat2 shapes cannot be multiplied\nlong story")
+            {"nan": logits, "inf token": token}[self.how][0, 2] = np.nan if self.how == "nan" else np.inf
+        return Snapshot(logits, token)
+
+
+@pytest.mark.parametrize("how", ["nan", "inf token"])
+def test_a_window_with_nan_fails_the_segments_that_need_it(tmp_path: Path, how: str) -> None:
+    manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
+    sick, well = Sick(how, at=6 * 25), ToyModel()  # 6 s: only the third segment (3 ... 6 s) gets there
+    report = compute(manifest, [PROTOCOL], {"sick": sick, "well": well}, store, open_clip=ToyReader)
+    reason = "model sick gave NaN or infinity, iteration 4 (window at 6 s)"
+    assert report.failures == [("clip0-2", "clip0", reason)]
+    assert report.failures_of["well"] == []
+    clip = manifest.clips["clip0"]
+    lost = store.missing(model_fingerprint(sick), clip.sha256, report.plan.keys["clip0"])
+    assert lost == [keys_of(PROTOCOL, manifest.segments[2])[3]]
+
+
+def test_a_model_that_breaks_costs_the_rest_of_the_clip_for_that_model(tmp_path: Path) -> None:
+    manifest, store, model = toy_manifest(1), SnapshotStore(tmp_path), Sick("break", at=4 * 25)
+    report = compute(manifest, [PROTOCOL], {"m": model, "well": ToyModel()}, store, open_clip=ToyReader)
+    story = "model m broke off with RuntimeError: mat1 and mat2 shapes cannot be multiplied"
+    assert [f.reason for f in report.failures] == [
+        f"{story}, iteration {i} (window at 4 s)" for i in (4, 3, 2)
+    ]  # segments start at 1, 2, 3 s
+    assert report.failures_of["well"] == []
+    assert report.model_snapshots["m"] == 1 + 2 + 3  # the windows at 1, 2 and 3 s
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Misshapen(20, 4), r"model m: logits are \(1, 20\), they must be \(1, 21\)"),
+        (Misshapen(21, 5), r"model m: the token is \(1, 4\), but token_dim is 5"),
+        (Misshapen(21, None), "but token_dim is None"),
+    ],
+)
+def test_a_wrong_shape_ends_the_run(tmp_path: Path, model: ToyModel, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        compute(toy_manifest(1), [PROTOCOL], {"m": model}, SnapshotStore(tmp_path), open_clip=ToyReader)
+
+
+def test_errors_of_the_store_end_the_run_with_one_line_and_keep_what_is_stored(tmp_path: Path) -> None:
+    manifest, store, maker = toy_manifest(3), SnapshotStore(tmp_path), partial(ToyModel, 0)
+
+    def spoil(done: int, total: int, clip_id: str) -> None:
+        if not done:
+            return
+        target = tmp_path / model_fingerprint(maker())[:32] / f"{manifest.clips['clip2'].sha256[:32]}.safetensors"
+        target.write_bytes(b"rubbish")
+
+    with pytest.raises(StoreError, match="delete it and run again"):
+        compute(manifest, [PROTOCOL], {"m": maker}, store, open_clip=ToyReader, progress=spoil)
+    assert len(store.verify()) == 1
+    good = manifest.limit(6)
+    np.testing.assert_array_equal(logits_of(store, good, maker()), by_hand(good, PROTOCOL, maker()))
+    with pytest.raises(StoreError, match="delete it"):
+        compute(manifest, [PROTOCOL], {"m": maker}, store, workers=2, open_clip=ToyReader)
+
+
+def test_errors_inside_a_worker_end_the_run(tmp_path: Path) -> None:
+    run = partial(compute, toy_manifest(2), [PROTOCOL], store=SnapshotStore(tmp_path), workers=2)
+    with pytest.raises(UsageError, match="model m is another one each time it is made"):
+        run({"m": unseeded}, open_clip=open_toy)
+    with pytest.raises(UsageError, match="logits are"):
+        run({"m": partial(ToyModel, 0), "bad": partial(Misshapen, 20, 4)}, open_clip=open_toy)
+    with pytest.raises(UsageError, match="pass a function that makes it"):
+        run({"m": ToyModel()}, open_clip=open_toy)
+    with pytest.raises(UsageError, match="must be at least 1"):
+        compute(toy_manifest(1), [PROTOCOL], {}, SnapshotStore(tmp_path), workers=0)
+
+
+def test_two_names_of_one_model_are_computed_once(tmp_path: Path) -> None:
+    both = {"a": ToyModel(0), "b": ToyModel(0)}
+    report = compute(toy_manifest(1), [PROTOCOL], both, SnapshotStore(tmp_path), open_clip=ToyReader)
+    assert report.fingerprints["a"] == report.fingerprints["b"]
+    assert report.counters["snapshots_computed"] == 12
+
+
+def test_a_silent_clip_is_scored_with_a_warning(tmp_path: Path) -> None:
+    class Silent(ToyReader):
+        def audio(self) -> np.ndarray:
+            return np.zeros(self.clip.n_samples, np.float32)
+
+    report = compute(toy_manifest(1), [PROTOCOL], {"m": ToyModel()}, SnapshotStore(tmp_path), open_clip=Silent)
+    assert report.warnings == ["clip clip0: the sound is silent from end to end"]
+    assert not report.failures
+
+
+# ----------------------------------------------------------------------------------------------- cutting and batching
+
+
+class Standardising(ToyModel):
+    """Has a front end that standardises: logits are the statistics it was given."""
+
+    def audio_statistics(self, audio: np.ndarray) -> np.ndarray:
+        return np.array([len(audio), audio[0], audio[-1]])
+
+    def predict(self, video: np.ndarray, audio: np.ndarray, statistics: np.ndarray | None = None) -> Snapshot:
+        logits = np.zeros((len(video), 21))
+        if statistics is not None:
+            logits[:, :3] = statistics
+        return Snapshot(logits, np.zeros((len(video), 4)))
+
+
+def test_only_the_paper_protocol_passes_the_statistics_of_the_whole_stretch(tmp_path: Path) -> None:
+    manifest, store, model = toy_manifest(1, 30), SnapshotStore(tmp_path), Standardising()
+    published = paper(hop_s=1, iterations=2)
+    manifest = replace(manifest, segments=tuple(replace(s, start=s.start + ticks(4)) for s in manifest.segments))
+    report = compute(manifest, [PROTOCOL, published], {"m": model}, store, open_clip=ToyReader)
+    assert not report.failures
+    assert not logits_of(store, manifest, model).any()
+    logits, _ = gather(store, manifest.clips, manifest.segments, published, report.fingerprints["m"])
+    sound = ToyReader(manifest.clips["clip0"]).audio()
+    for row, segment in zip(logits, manifest.segments, strict=True):
+        stretch = published.stretch(segment)
+        assert stretch.length == ticks(7)
+        expected = np.float32([ticks(7), sound[stretch.start], sound[stretch.end - 1]])
+        np.testing.assert_array_equal(row[:, :3], np.stack([expected, expected]))
+
+
+def test_a_leading_trim_moves_the_sound_and_may_run_out_of_it(tmp_path: Path) -> None:
+    class Echo(ToyModel):
+        frontend = FrontEnd(size=8, audio_lead_trim_samples=1024)
+
+        def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+            return Snapshot(audio[:, :21], audio[:, 21:25])
+
+    manifest, store, model = toy_manifest(1, 9, (0.0, 1.0)), SnapshotStore(tmp_path), Echo()
+    model.frontend = Echo.frontend
+    report = compute(manifest, [streaming(1, 2)], {"m": model}, store, open_clip=ToyReader)
+    # 1.0 s early, starting at 2 s: the second window ends with the clip, at 9 s
+    reason = "model m needs sound up to 9.064 s, past the clip's end, iteration 2 (window at 3 s)"
+    assert report.failures == [("clip0-1", "clip0", reason)]
+    logits, _ = gather(store, manifest.clips, manifest.segments[:1], streaming(1, 2), report.fingerprints["m"])
+    begin = manifest.segments[0].start + 1024
+    np.testing.assert_array_equal(logits[0, 0], ToyReader(manifest.clips["clip0"]).audio()[begin : begin + 21])
+
+
+def test_results_of_a_reused_output_buffer_are_copied(tmp_path: Path) -> None:
+    class Reusing(ToyModel):
+        buffer = np.zeros((1, 21), np.float32)
+
+        def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+            logits, token = super().predict(video, audio)
+            self.buffer[:] = logits
+            return Snapshot(self.buffer, token)
+
+    manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
+    compute(manifest, [PROTOCOL], {"m": Reusing()}, store, open_clip=ToyReader)
+    np.testing.assert_array_equal(logits_of(store, manifest, Reusing()), by_hand(manifest, PROTOCOL, ToyModel()))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("two_tower", [False, True])
+def test_a_model_that_works_in_place_spoils_nothing(two_tower: bool, batch_size: int, tmp_path: Path) -> None:
+    class InPlace(ToyModel):
+        def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+            out = super().predict(video, audio)
+            video[:] = 0
+            audio *= 2
+            return out
+
+        def fuse(self, video_features: np.ndarray, audio_features: np.ndarray) -> Snapshot:
+            out = super().fuse(video_features, audio_features)
+            video_features *= 0
+            audio_features += 1
+            return out
+
+    manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
+    models = {"in place": InPlace(two_tower=two_tower), "other": ToyModel(1)}
+    compute(manifest, [PROTOCOL], models, store, open_clip=ToyReader, batch_size=batch_size)
+    np.testing.assert_array_equal(
+        logits_of(store, manifest, models["in place"]), by_hand(manifest, PROTOCOL, ToyModel())
+    )
+    np.testing.assert_array_equal(logits_of(store, manifest, models["other"]), by_hand(manifest, PROTOCOL, ToyModel(1)))
+
+
+# ------------------------------------------------------------------------------------------------------- real media
+
+
+def test_real_media(tmp_path: Path) -> None:
+    from avbench.data.encode import encode_clip
+    from avbench.data.media import media_sha256
+
+    rng = np.random.default_rng(0)
+    clips, segments = {}, []
+    for name in ("good", "swapped", "gone"):
+        path = tmp_path / f"{name}.mp4"
+        sound = rng.uniform(-0.5, 0.5, 16_000 * 8).astype(np.float32)
+        encode_clip(path, rng.integers(0, 256, (200, 16, 16, 3), np.uint8), sound)
+        base = toy_manifest(1, 8, (0.4,))
+        clips[name] = replace(
+            base.clips["clip0"], id=name, path=path.name, sha256=media_sha256(path), video_id="video0"
+        )
+        segments.append(replace(base.segments[0], id=f"{name}-0", clip_id=name))
+    (tmp_path / "gone.mp4").unlink()
+    (tmp_path / "swapped.mp4").write_bytes((tmp_path / "good.mp4").read_bytes())
+    manifest = Manifest("real", "files", "", "list", clips, tuple(segments), tmp_path)
+    protocol = streaming(hop_s=1, iterations=2)
+    for workers in (1, 2):
+        store = SnapshotStore(tmp_path / f"store{workers}")
+        report = compute(manifest, [protocol], {"m": partial(ToyModel, 0, 16)}, store, workers=workers)
+        assert [(f.segment_id, f.reason.rpartition(".mp4 ")[2]) for f in report.failures] == [
+            ("swapped-0", "is not the file that the manifest pins (other sha256)"),
+            ("gone-0", "does not exist"),
+        ]
+        assert report.counters["snapshots_computed"] == 2

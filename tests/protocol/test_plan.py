@@ -1,0 +1,107 @@
+"""Planning: the union of the windows that several protocols need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avbench.protocol.plan import SnapshotKey, key_rows, keys_of, plan
+from avbench.protocol.rules import Protocol, paper, streaming
+from avbench.ticks import ticks
+from avbench.types import ClipRecord, SegmentRecord, UsageError
+
+
+def clip(duration_s: int = 120, name: str = "c") -> ClipRecord:
+    return ClipRecord(name, f"v-{name}", f"{name}.mp4", "0" * 64, duration_s * 25, duration_s * 16_000)
+
+
+def segment(start_s: float = 4, offset_s: float = 0.4, clip_id: str = "c", name: str = "s") -> SegmentRecord:
+    return SegmentRecord(name, clip_id, f"v-{clip_id}", ticks(start_s), ticks(offset_s), 12)
+
+
+def test_the_papers_tables_need_63_snapshots_a_segment() -> None:
+    hops = [streaming(hop_s=h) for h in (1, 2, 3, 4)]
+    counts = [streaming(iterations=n) for n in (2, 4, 12, 24, 32, 40, 48)]
+    planned = plan([segment()], {"c": clip()}, hops + counts)
+    assert planned.n_unique == len(planned.keys["c"]) == 63
+    assert planned.n_naive == 4 * 18 + 162
+    assert not any(planned.unsupported.values())
+
+
+def test_keys_say_where_both_windows_start() -> None:
+    keys = keys_of(streaming(iterations=3), segment(start_s=4, offset_s=-0.4))
+    assert [(k.picture, k.sound) for k in keys] == [(ticks(4 + 2 * i), ticks(3.6 + 2 * i)) for i in range(3)]
+    assert {(k.stretch_start, k.stretch_length, k.window) for k in keys} == {(-1, -1, ticks(5))}
+
+
+def test_a_stretch_is_part_of_the_key() -> None:
+    keys = keys_of(paper(iterations=3), segment(start_s=4, offset_s=0.4))
+    assert keys[0] == SnapshotKey(ticks(2), ticks(2.4), ticks(2.4), ticks(5 + 3 * 2), ticks(5))
+    # hop and count change what window 0 sees, so nothing is shared
+    one, two = plan([segment()], {"c": clip()}, [paper(iterations=3)]), [paper(iterations=3), paper(iterations=4)]
+    assert plan([segment()], {"c": clip()}, two).n_unique == one.n_unique + 4
+
+
+@pytest.mark.parametrize("protocol", [streaming(hop_s=1), streaming(iterations=1), paper(hop_s=3, iterations=4)])
+def test_rows_are_the_fields_of_the_keys(protocol: Protocol) -> None:
+    segments = [segment(start_s=4 + k, offset_s=0.3 * k - 1) for k in range(5)]
+    rows = key_rows(protocol, segments)
+    assert rows.shape == (5, protocol.iterations, 5)
+    assert [[tuple(row) for row in of_segment] for of_segment in rows.tolist()] == [
+        keys_of(protocol, s) for s in segments
+    ]
+    assert key_rows(protocol, []).shape == (0, protocol.iterations, 5)
+    with pytest.raises(UsageError, match="not on a frame"):
+        key_rows(protocol, [segment(start_s=4.01)])
+
+
+def test_windows_of_two_lengths_are_never_shared() -> None:
+    both = [streaming(iterations=2), Protocol(window=ticks(4), iterations=2)]
+    assert plan([segment()], {"c": clip()}, both).n_unique == 4
+
+
+def test_segments_that_do_not_fit_are_told_apart_per_protocol() -> None:
+    short, long = streaming(iterations=2), streaming(iterations=18)
+    segments = [segment(name="a"), segment(start_s=10, name="b"), segment(name="x", clip_id="tiny")]
+    planned = plan(segments, {"c": clip(45), "tiny": clip(6, "tiny")}, [short, long])
+    assert [s.id for s in planned.supported[short]] == ["a", "b"]
+    assert [s.id for s in planned.supported[long]] == ["a"]
+    assert [s.id for s in planned.unsupported[long]] == ["b", "x"]
+    assert set(planned.keys) == {"c"}
+
+
+def test_impossible_requests_are_one_line() -> None:
+    with pytest.raises(UsageError, match="there is no clip 'gone'"):
+        plan([segment(clip_id="gone")], {"c": clip()}, [streaming()])
+    with pytest.raises(UsageError, match=r"segment s: its first window starts at .* s, not on a frame"):
+        keys_of(streaming(), segment(start_s=4.00625))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(2, 60), st.integers(-10, 10)), min_size=1, max_size=5),
+    st.lists(st.tuples(st.sampled_from([1, 2, 3]), st.integers(1, 12), st.booleans()), min_size=1, max_size=4),
+)
+def test_the_union_is_exactly_what_the_protocols_need(
+    starts: list[tuple[int, int]], settings: list[tuple[int, int, bool]]
+) -> None:
+    protocols = [(paper if published else streaming)(hop_s=hop, iterations=n) for hop, n, published in settings]
+    segments = [segment(start, 0.2 * offset, name=f"s{i}") for i, (start, offset) in enumerate(starts)]
+    planned = plan(segments, {"c": clip(60)}, protocols)
+    needed = [key for p, held in planned.supported.items() for s in held for key in keys_of(p, s)]
+    assert planned.keys.get("c", ()) == tuple(sorted(set(needed)))
+    assert planned.n_naive == len(needed)
+    assert planned.n_unique <= planned.n_naive
+
+
+def test_the_left_of_the_store_loads_no_torch() -> None:
+    code = (
+        "import sys, avbench.protocol.plan, avbench.engine.store, avbench.engine.replay\n"
+        "import avbench.engine.fingerprint, avbench.engine.runner\n"
+        "import avbench.baselines.apa; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,276 @@
+"""Comparing two runs: the command on real folders, then what is refused and how it is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from avbench.protocol.rules import streaming
+from avbench.protocol.signature import signature_fields
+from avbench.results.answers import read_segments, write_segments
+from avbench.results.predictions import write_predictions
+from avbench.results.run import read_run
+from avbench.runs.compare import compare
+from avbench.runs.evaluate import evaluate
+from avbench.scoring.metrics import METRICS
+from avbench.scoring.stats import minimum_detectable_difference, paired_difference
+from avbench.types import SegmentRecord, UsageError
+
+Avbench = Callable[..., subprocess.CompletedProcess[str]]
+HOP2 = streaming(iterations=3)
+
+
+def run(clicks: Path, out: Path, model: str = "xcorr", **changes: Any) -> Path:
+    settings = {
+        "protocol": HOP2,
+        "workers": 1,
+        "n_resamples": 20,
+        "reference_rows": False,
+        "store": out.parent / "store",
+    }
+    evaluate(model, data=str(clicks), out=out, **(settings | changes))
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(clicks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs over the click-and-flash manifest, as `avbench run` leaves them; read only."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: run(clicks, folder / name, name) for name in ("xcorr", "xcorr+apa", "constant", "oracle")}
+
+
+@pytest.fixture
+def changed(runs: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the oracle's run with fields of run.json changed."""
+
+    def make(**changes: Any) -> Path:
+        folder = tmp_path / "changed"
+        shutil.copytree(runs["oracle"], folder)
+        document = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(document | changes))
+        return folder
+
+    return make
+
+
+def test_two_runs_as_a_command(avbench: Avbench, runs: dict[str, Path]) -> None:
+    done = avbench("compare", runs["oracle"], runs["constant"])
+    assert done.returncode == 0, done.stderr
+    assert "oracle minus constant on clicks test: 4 segments, paired over 2 videos" in done.stdout
+    assert "detectable" in done.stdout
+    done = avbench("compare", runs["oracle"], runs["constant"] / "run.json", "--json", "--n-resamples", 50)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found) == list(METRICS)
+    for name, metric in found.items():
+        assert {"difference", "ci_low", "ci_high", "p"} <= set(metric)
+        assert metric["difference"] == pytest.approx(metric["a"] - metric["b"])
+        assert metric["n_segments"] == 4
+        assert (metric["difference"] > 0) == METRICS[name].higher_is_better
+    assert found["acc"]["a"] == 1.0
+
+
+def test_a_comparison_is_the_paired_difference(runs: dict[str, Path], clicks: Path, tmp_path: Path) -> None:
+    """More videos than two, made up: written by hand as a run would have written them."""
+    from dataclasses import replace
+
+    from avbench.protocol.manifest import read_manifest
+
+    manifest = read_manifest(clicks)
+    g, n = np.random.default_rng(0), 60
+    segments = [
+        replace(manifest.segments[0], id=f"s{i}", video_id=f"v{i % 12}", offset_class=int(g.integers(0, 21)))
+        for i in range(n)
+    ]
+    labels = np.array([s.offset_class for s in segments])
+    videos = np.array([s.video_id for s in segments])
+    streams = [g.standard_normal((n, 3, 21)).astype(np.float32) + k * np.eye(21)[labels][:, None] for k in (1, 2)]
+    folders = []
+    for name, logits in zip("ab", streams, strict=True):
+        folder = tmp_path / name
+        shutil.copytree(runs["oracle"], folder)
+        order = g.permutation(n) if name == "b" else np.arange(n)  # the files need not be in one order
+        hashes = {
+            "predictions": write_predictions(
+                folder / "predictions.parquet", [segments[i].id for i in order], logits[order].astype(np.float32)
+            ),
+            "segments": write_segments(folder / "segments.parquet", [segments[i] for i in order]),
+        }
+        document = json.loads((folder / "run.json").read_text())
+        for kind, sha256 in hashes.items():
+            document["files"][kind]["sha256"] = sha256
+        (folder / "run.json").write_text(json.dumps(document))
+        folders.append(folder)
+    found = compare(*folders, n_resamples=200, seed=3)
+    last = [logits[:, -1].astype(np.float32) for logits in streams]
+    expected = paired_difference(*last, labels, videos, 200, 3)
+    detectable = minimum_detectable_difference(*last, labels, videos, 200, 3)
+    assert (found.n_segments, found.n_videos, found.left_out) == (n, 12, 0)
+    for name in METRICS:
+        for field, value in expected[name].items():
+            assert getattr(found.metrics[name], field) == pytest.approx(value, abs=1e-12)
+        assert found.metrics[name].detectable == pytest.approx(detectable[name])
+    assert found.metrics["acc"].p < 0.05
+
+
+def test_a_run_writes_what_is_true_of_its_segments(runs: dict[str, Path], clicks: Path) -> None:
+    answers = read_segments(runs["xcorr"] / "segments.parquet")
+    assert sorted(answers.segment_ids) == ["one-0", "one-1", "two-0", "two-1"]
+    assert set(answers.videos) == {"one", "two"}
+    assert sorted(answers.labels.tolist()) == [6, 6, 12, 12]
+    assert read_run(runs["xcorr"]).files["segments"].path == "segments.parquet"
+
+
+def test_the_data_can_be_named_instead(avbench: Avbench, runs: dict[str, Path], clicks: Path, make_clicks: Any) -> None:
+    own = compare(runs["xcorr"], runs["constant"], n_resamples=20)
+    assert repr(compare(runs["xcorr"], runs["constant"], data=str(clicks), n_resamples=20)) == repr(own)
+    done = avbench("compare", runs["xcorr"], runs["constant"], "--data", make_clicks(clips=("three",)))
+    assert done.returncode == 2
+    assert "is not the data of" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"protocol": streaming(hop_s=1, iterations=3)}, "hop (h2.000 and h1.000)"),
+        ({"protocol": streaming(iterations=2)}, "iterations (n3 and n2)"),
+        ({"protocol": streaming(iterations=3, selection="best_iter")}, "selection (final and best_iter)"),
+        ({"limit": 2}, "data (d:"),
+    ],
+)
+def test_runs_that_differ_in_more_than_the_model_are_refused(
+    avbench: Avbench, runs: dict[str, Path], clicks: Path, tmp_path: Path, changes: dict[str, Any], field: str
+) -> None:
+    other = run(clicks, tmp_path / "other", "oracle", **changes)
+    done = avbench("compare", runs["oracle"], other)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"cannot be compared, they differ in {field}" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_another_version_is_refused(changed: Callable[..., Path], runs: dict[str, Path]) -> None:
+    signature = read_run(runs["oracle"]).signature
+    version = signature.rpartition("|")[2]
+    other = changed(signature=signature.replace(f"|{version}", "|v9.9.9"), avbench_version="9.9.9")
+    with pytest.raises(UsageError, match=r"differ in version \(v[\d.]+ and v9\.9\.9\)"):
+        compare(runs["oracle"], other)
+
+
+def test_a_changed_run_is_noticed(changed: Callable[..., Path], runs: dict[str, Path]) -> None:
+    document = json.loads((runs["oracle"] / "run.json").read_text())
+    other = changed(protocol=document["protocol"] | {"hop": 16_000})
+    with pytest.raises(UsageError, match="has been changed: its signature says hop"):
+        compare(runs["oracle"], other)
+
+
+def test_missing_iterations_are_said(changed: Callable[..., Path], runs: dict[str, Path]) -> None:
+    files = json.loads((runs["oracle"] / "run.json").read_text())["files"]
+    folder = changed()
+    sha256 = write_predictions(folder / "predictions.parquet", ["one-0"], np.zeros((1, 2, 21), np.float32))
+    document = json.loads((folder / "run.json").read_text())
+    document["files"]["predictions"]["sha256"] = sha256
+    (folder / "run.json").write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="the predictions hold 2 iterations, the protocol has 3"):
+        compare(folder, runs["oracle"])
+    assert files["predictions"]["sha256"] != sha256
+
+
+def damage_predictions(folder: Path) -> None:
+    path = folder / "predictions.parquet"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def escape(folder: Path) -> None:
+    document = json.loads((folder / "run.json").read_text())
+    document["files"]["predictions"]["path"] = "../predictions.parquet"
+    (folder / "run.json").write_text(json.dumps(document))
+
+
+def forget_labels(folder: Path) -> None:
+    document = json.loads((folder / "run.json").read_text())
+    del document["files"]["segments"]
+    (folder / "run.json").write_text(json.dumps(document))
+
+
+def no_predictions(folder: Path) -> None:
+    document = json.loads((folder / "run.json").read_text())
+    document["files"] = {}
+    (folder / "run.json").write_text(json.dumps(document))
+
+
+def foreign_signature(folder: Path) -> None:
+    document = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(document | {"signature": "avb|something"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_predictions, "is not the file that the run wrote"),
+        (escape, "is not there, beside run.json"),
+        (forget_labels, "name its data with --data"),
+        (no_predictions, "names no predictions file"),
+        (foreign_signature, "is not the signature of a run"),
+        (lambda folder: (folder / "run.json").unlink(), "cannot read"),
+        (lambda folder: (folder / "run.json").write_text("{"), "not strict JSON"),
+        (lambda folder: (folder / "segments.parquet").write_text("x"), "is not the file that the run wrote"),
+    ],
+)
+def test_broken_runs_are_one_line(
+    avbench: Avbench, runs: dict[str, Path], changed: Callable[..., Path], damage: Any, message: str
+) -> None:
+    folder = changed()
+    damage(folder)
+    done = avbench("compare", runs["constant"], folder)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_labels_that_disagree_are_refused(runs: dict[str, Path], changed: Callable[..., Path]) -> None:
+    folder = changed()
+    segments = [SegmentRecord("one-0", "one", "one", 0, 0, 3)]
+    document = json.loads((folder / "run.json").read_text())
+    document["files"]["segments"]["sha256"] = write_segments(folder / "segments.parquet", segments)
+    (folder / "run.json").write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="segment one-0 has another label or video"):
+        compare(runs["oracle"], folder)
+    with pytest.raises(UsageError, match="has no label"):  # the first run's file is the one that is used
+        compare(folder, folder)
+
+
+def test_only_common_segments_are_paired(runs: dict[str, Path], changed: Callable[..., Path]) -> None:
+    folder = changed()
+    document = json.loads((folder / "run.json").read_text())
+    sha256 = write_predictions(folder / "predictions.parquet", ["two-1", "one-0"], np.zeros((2, 3, 21), np.float32))
+    document["files"]["predictions"]["sha256"] = sha256
+    (folder / "run.json").write_text(json.dumps(document))
+    found = compare(folder, runs["oracle"], n_resamples=20)
+    assert (found.n_segments, found.n_videos, found.left_out) == (2, 2, 2)
+    document["files"]["predictions"]["sha256"] = write_predictions(
+        folder / "predictions.parquet", ["other"], np.zeros((1, 3, 21), np.float32)
+    )
+    (folder / "run.json").write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="no scored segment in common"):
+        compare(folder, runs["oracle"])
+
+
+def test_a_signature_has_named_fields() -> None:
+    signature = streaming().signature() + "|m:0123456789ab|lead704|bfloat16|d:abcdef012345|v1.2"
+    found = signature_fields(signature)
+    assert found["hop"] == "h2.000"
+    assert found["iterations"] == "n18"
+    assert found["model"] == "m:0123456789ab|lead704|bfloat16"
+    assert (found["data"], found["version"]) == ("d:abcdef012345", "v1.2")
+    assert "|".join(["avb", *found.values()]) == signature
+    for bad in ("", "avb", signature[4:], signature.replace("|d:", "|"), signature.replace("|m:", "|")):
+        with pytest.raises(UsageError, match="not the signature"):
+            signature_fields(bad)

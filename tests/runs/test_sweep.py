@@ -1,0 +1,134 @@
+"""Sweeps: one common support, one pass over the clips, paired differences that mean what they say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avbench.protocol.rules import Protocol
+from avbench.runs.evaluate import evaluate
+from avbench.runs.sweep import render, sweep
+from avbench.runs.sweep_plot import plot_sweep
+from avbench.types import UsageError
+
+Avbench = Callable[..., subprocess.CompletedProcess[str]]
+QUICK = {"workers": 1, "n_resamples": 20}
+
+
+def test_every_setting_is_scored_on_the_same_segments(clicks: Path, tmp_path: Path) -> None:
+    rows = sweep(
+        ["xcorr", "xcorr+apa", "oracle"],
+        str(clicks),
+        hops_s=[1, 2],
+        iterations=[1, 3],
+        store=tmp_path / "store",
+        **QUICK,
+    )
+    assert [(r.model, r.hop_s, r.iterations) for r in rows[:4]] == [
+        ("xcorr", 1.0, 1),
+        ("xcorr", 1.0, 3),
+        ("xcorr", 2.0, 1),
+        ("xcorr", 2.0, 3),
+    ]
+    assert len(rows) == 12
+    assert {(r.n_scored, r.n_total) for r in rows} == {(4, 4)}
+    by = {(r.model, r.hop_s, r.iterations): r for r in rows}
+    # one window is one window, whatever the head or the hop
+    assert by["xcorr", 1, 1].scores == by["xcorr+apa", 2, 1].scores
+    assert by["oracle", 2, 3].scores["acc"].value == 1.0
+
+
+def test_differences_are_to_the_first_model_at_the_same_setting(clicks: Path, tmp_path: Path) -> None:
+    rows = sweep(["constant", "oracle"], str(clicks), iterations=[1, 2], store=tmp_path / "store", **QUICK)
+    constant, later, oracle, _ = rows
+    assert constant.against == {}
+    assert later.reference == "constant, hop 2 s, 1 windows"
+    assert all(d["difference"] == 0 for d in later.against.values() if np.isfinite(d["difference"]))
+    assert oracle.reference == "constant, same setting"
+    gain = oracle.scores["acc"].value - constant.scores["acc"].value
+    assert oracle.against["acc"]["difference"] == pytest.approx(gain)
+    assert "paired differences" in render(rows)
+
+
+def test_own_support_scores_each_setting_on_all_that_hold_it(
+    avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
+) -> None:
+    """At 3 s of a 14 s clip, three windows at hop 2.4 s fit with the sound 0.4 s early, not with 2 s."""
+    data = make_clicks(offsets_s=(0.4, 2.0))
+    base = ("sweep", "--models", "constant", "oracle", "--data", data, "--hops", "2.4", "--iterations", "1", "3")
+    done = avbench(*base, "--support", "own", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(r["model"], r["iterations"], r["n_scored"]) for r in rows] == [
+        ("constant", 1, 4),
+        ("constant", 3, 2),
+        ("oracle", 1, 4),
+        ("oracle", 3, 2),
+    ]
+    # models are compared at a setting; settings are not: their segments differ
+    assert [r["reference"] for r in rows] == ["", "", "constant, same setting", "constant, same setting"]
+    assert {r["n_scored"] for r in json.loads(avbench(*base, "--json").stdout)} == {2}
+    shown = avbench(*base, "--support", "own").stdout
+    assert "4/4" in shown
+    assert "2/4" in shown
+    assert "do not compare settings" in shown
+
+
+def test_hops_and_windows_together_are_drawn_over_both(clicks: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    rows = sweep(["constant", "oracle"], str(clicks), hops_s=[1, 2], iterations=[1, 3], store=store, **QUICK)
+    plot_sweep(rows, tmp_path / "both.svg")
+    drawn = (tmp_path / "both.svg").read_text()
+    for text in ("windows seen", "hop (s)", "oracle, hop 1 s", "oracle, 3 windows"):
+        assert f">{text}<" in drawn
+
+
+def test_settings_that_no_segment_holds_are_refused(clicks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="sweep fewer hops or windows"):
+        sweep(["xcorr"], str(clicks), iterations=[2, 40], store=tmp_path / "store", **QUICK)
+
+
+def test_as_a_command(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    args = ["sweep", "--models", "xcorr+apa", "--data", clicks, "--iterations", "1", "2", "--n-resamples", "20"]
+    done = avbench(*args, "--workers", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["iterations"] for row in json.loads(done.stdout)] == [1, 2]
+
+
+def test_what_is_undefined_is_null_in_json(avbench: Avbench, make_clicks: Callable[..., Path]) -> None:
+    folder = make_clicks(clips=("one",), offsets_s=(0.4,))  # one video, one class: no interval, no ROC-AUC
+    done = avbench("sweep", "--models", "constant", "--data", folder, "--iterations", "1", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "NaN" not in done.stdout
+    rows = json.loads(done.stdout)
+    assert rows[0]["scores"]["acc"]["ci_low"] is None
+    assert rows[0]["scores"]["roc_auc"]["value"] is None
+
+
+def test_a_figure_is_drawn_the_same_twice(clicks: Path, tmp_path: Path) -> None:
+    rows = sweep(["xcorr", "xcorr+apa"], str(clicks), iterations=[1, 2], store=tmp_path / "store", **QUICK)
+    plot_sweep(rows, tmp_path / "a.svg", title="clicks")
+    plot_sweep(rows, tmp_path / "b.svg", title="clicks")
+    drawn = (tmp_path / "a.svg").read_text()
+    assert drawn == (tmp_path / "b.svg").read_text()
+    for text in ("xcorr+apa", "windows seen", "mAP", "clicks"):
+        assert f">{text}<" in drawn
+    with pytest.raises(UsageError, match=r"\.svg, \.png"):
+        plot_sweep(rows, tmp_path / "a.jpeg")
+
+
+def test_best_iter_means_what_it_means_in_a_run(clicks: Path, tmp_path: Path) -> None:
+    """Each metric at its own best iteration, in both commands."""
+    store = tmp_path / "store"
+    (row,) = sweep(["uniform"], str(clicks), iterations=[3], selection="best_iter", store=store, **QUICK)
+    protocol = Protocol(iterations=3, selection="best_iter")
+    run = evaluate(
+        "uniform", str(clicks), protocol=protocol, out=tmp_path / "out", reference_rows=False, n_resamples=20
+    )
+    for name, estimate in row.scores.items():
+        assert estimate.value == pytest.approx(run.scores[name].value), name

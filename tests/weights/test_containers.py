@@ -1,0 +1,215 @@
+"""Published files are read as they are laid out, and refused when they are anything but data."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+import torch
+
+from avbench.types import AvbenchError
+from avbench.weights.containers import read_container
+
+
+class _Calls:
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def _evil(path: str) -> None:
+    Path(path).write_text("executed")
+
+
+HOSTILE = {
+    "posix.system": lambda mark: _Calls(os.system, f"touch {mark}"),
+    "builtins.eval": lambda mark: _Calls(eval, f"open({mark!r}, 'w')"),
+    "builtins.exec": lambda mark: _Calls(exec, f"open({mark!r}, 'w')"),
+    "builtins.getattr": lambda mark: _Calls(getattr, Path, "write_text"),
+    "shutil.rmtree": lambda mark: _Calls(__import__("shutil").rmtree, mark),
+    "torch.serialization.load": lambda mark: _Calls(torch.load, mark),
+    "torch.hub.download_url_to_file": lambda mark: _Calls(torch.hub.download_url_to_file, "http://x", mark),
+    "numpy.*savetxt": lambda mark: _Calls(__import__("numpy").savetxt, mark, [1]),
+    "_evil": lambda mark: _Calls(_evil, mark),
+}
+
+
+@pytest.mark.parametrize("place", ["args", "model", "optimizer"])
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_malicious_pickle_is_refused_by_name_and_does_nothing(what: str, place: str, tmp_path: Path) -> None:
+    mark = str(tmp_path / "executed")
+    content = {"model": {"w": torch.zeros(2)}, "args": {}, "optimizer": {}}
+    content[place]["x"] = HOSTILE[what](mark)
+    torch.save(content, tmp_path / "evil.pt")
+    with pytest.raises(AvbenchError, match=rf"evil\.pt is refused and was not executed: it (names|calls) .*{what}"):
+        read_container(tmp_path / "evil.pt")
+    assert not Path(mark).exists()
+
+
+def test_a_bare_malicious_pickle_and_a_text_are_no_checkpoints(tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    (tmp_path / "a.pt").write_bytes(pickle.dumps(_Calls(os.system, f"touch {mark}")))
+    (tmp_path / "b.pt").write_text("<html>404</html>")
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(AvbenchError, match="not a torch checkpoint in zip form"):
+            read_container(tmp_path / name)
+    assert not mark.exists()
+
+
+def rewritten(source: Path, target: Path, change: Callable[[str, bytes], bytes | None], **options: Any) -> Path:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", **options) as new:
+        for name in old.namelist():
+            data = change(name, old.read(name))
+            if data is not None:
+                new.writestr(name, data)
+    return target
+
+
+def test_damaged_and_lying_archives(tmp_path: Path) -> None:
+    good = tmp_path / "good.pt"
+    torch.save({"model": {"w": torch.arange(6.0).reshape(2, 3).t()}}, good)
+    assert torch.equal(read_container(good).tensors["w"], torch.arange(6.0).reshape(2, 3).t())
+    bad = tmp_path / "bad.pt"
+    rewritten(good, bad, lambda name, data: data[:-4] if name.endswith("data/0") else data)
+    with pytest.raises(AvbenchError, match="storage 0 is 20 bytes long, its tensor says 24"):
+        read_container(bad)
+    rewritten(good, bad, lambda name, data: data, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(AvbenchError, match="refused"):
+        read_container(bad)
+    rewritten(good, bad, lambda name, data: None if name.endswith("data/0") else data)
+    with pytest.raises(AvbenchError, match="damaged"):
+        read_container(bad)
+    rewritten(good, bad, lambda name, data: data[:20] if name.endswith("data.pkl") else data)
+    with pytest.raises(AvbenchError, match="damaged"):
+        read_container(bad)
+    bad.write_bytes(good.read_bytes()[:-30])
+    with pytest.raises(AvbenchError, match="zip form"):
+        read_container(bad)
+    with pytest.raises(AvbenchError, match="does not exist"):
+        read_container(tmp_path / "nothing.pt")
+
+
+def test_views_outside_their_storage_are_refused(tmp_path: Path) -> None:
+    good = tmp_path / "good.pt"
+    torch.save({"model": {"w": torch.zeros(3, 2)}}, good)
+
+    def larger(name: str, data: bytes) -> bytes:
+        return data.replace(b"K\x03K\x02\x86", b"K\x7fK\x7f\x86") if name.endswith("data.pkl") else data
+
+    rewritten(good, tmp_path / "bad.pt", larger)
+    with pytest.raises(AvbenchError, match="its tensors take 64516 bytes, the file holds"):
+        read_container(tmp_path / "bad.pt")
+    torch.save({"model": {"w": torch.arange(6)[3:]}}, good)
+
+    def later(name: str, data: bytes) -> bytes:
+        return data.replace(b"K\x03K\x03\x85", b"K\x04K\x03\x85") if name.endswith("data.pkl") else data
+
+    rewritten(good, tmp_path / "bad.pt", later)
+    with pytest.raises(AvbenchError, match="damaged"):
+        read_container(tmp_path / "bad.pt")
+
+
+def test_a_small_file_cannot_ask_for_much_memory_or_time(tmp_path: Path) -> None:
+    nested: list[Any] = ["x"] * 10
+    for _ in range(12):
+        nested = [nested] * 10
+    content = {
+        "model": {"w": torch.zeros(2)},
+        "args": [_Calls(bytearray, 10**13), _Calls(bytes, 10**13), _Calls(str, nested)],
+    }
+    torch.save(content, tmp_path / "a.pt")
+    assert read_container(tmp_path / "a.pt").about == {}
+    torch.save({"model": {"w": torch.zeros(1).expand(10**7, 10**7)}}, tmp_path / "b.pt")
+    with pytest.raises(AvbenchError, match=r"refused and was not executed: its tensors take 4\d{14} bytes"):
+        read_container(tmp_path / "b.pt")
+
+
+def with_pickle(path: Path, data: bytes, member: bytes = b"", **options: Any) -> Path:
+    """A torch archive with this pickle and one storage."""
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        archive.writestr("a/data.pkl", data)
+        archive.writestr("a/data/0", member)
+    return path
+
+
+def tensor_pickle(*storages: tuple[str, int]) -> bytes:
+    """{"w0": a tensor over all of the first storage, ...}: each of a type, all in member 0."""
+    out = b"\x80\x02}"
+    for i, (kind, n) in enumerate(storages):
+        pid = b"(X\x07\0\0\0storagectorch\n" + kind.encode() + b"\nX\x01\0\0\x000X\x03\0\0\0cpuJ"
+        numel = n.to_bytes(4, "little")
+        rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n(" + pid + numel + b"tQK\0J" + numel + b"\x85K\x01\x85\x89NtR"
+        out += b"X\x02\0\0\0w" + str(i).encode() + rebuild + b"s"
+    return out + b"."
+
+
+def test_every_reference_to_a_storage_is_checked(tmp_path: Path) -> None:
+    path = with_pickle(tmp_path / "a.pt", tensor_pickle(("FloatStorage", 2)), bytes(8))
+    assert read_container(path).tensors["w0"].tolist() == [0, 0]
+    with_pickle(path, tensor_pickle(("FloatStorage", 2), ("FloatStorage", 6)), bytes(8))
+    with pytest.raises(AvbenchError, match="storage 0 is 8 bytes long, its tensor says 24"):
+        read_container(path)
+    with_pickle(path, tensor_pickle(("FloatStorage", 2), ("IntStorage", 2)), bytes(8))
+    tensors = read_container(path).tensors  # each as it says it is
+    assert (tensors["w0"].dtype, tensors["w1"].dtype) == (torch.float32, torch.int32)
+    with_pickle(path, tensor_pickle(*[("FloatStorage", 2000)] * 10), bytes(8000))
+    with pytest.raises(AvbenchError, match="its tensors take 80000 bytes, the file holds"):
+        read_container(path)
+
+
+def test_pickles_that_ask_for_room_or_change_the_reader(tmp_path: Path) -> None:
+    nested = b"\x80\x02)" + b"2\x86" * 60  # a tuple of a tuple ... : 2**60 when written out
+    far, compressed = b"\x80\x02}r\x00\xa3\xe1\x11.", tensor_pickle(("FloatStorage", 2))
+    changed = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x07\0\0\0__doc__X\x01\0\0\0xs\x86b."
+    parameter = b"ctorch._utils\n_rebuild_parameter\n"
+    hidden = b"\x80\x02}" + parameter + nested.removeprefix(b"\x80\x02") + b"\x85RNs."
+    for data, options, said in (
+        (nested + b"Q.", {}, "it refers to something that is no tensor storage"),
+        (far, {}, "it remembers something at place 300000000"),
+        (compressed, {"compression": zipfile.ZIP_DEFLATED}, "or compressed"),
+        (changed, {}, "damaged: AttributeError"),
+        (b"\x80\x02}" + nested.removeprefix(b"\x80\x02") + b"Ns.", {}, "a tuple of tuples for a key"),
+        (b"\x80\x02}(" + nested.removeprefix(b"\x80\x02") + b"Nu.", {}, "a tuple of tuples for a key"),
+        (b"\x80\x04\x8f(" + nested.removeprefix(b"\x80\x02") + b"\x90.", {}, "a tuple of tuples for a key"),
+        (hidden, {}, "it makes a parameter of something that is no tensor"),
+        (b"\x80\x02s.", {}, "damaged: IndexError"),
+    ):
+        with pytest.raises(AvbenchError, match=said):
+            read_container(with_pickle(tmp_path / "a.pt", data, bytes(8), **options))
+
+
+def test_tied_weights_and_huge_numbers_are_no_obstacle(tmp_path: Path) -> None:
+    tied = torch.ones(3)
+    torch.save({"model": {"a": tied, "b": tied}, "epoch": 10**5000, "note": "x" * 5000, "loss": 0.5}, tmp_path / "a.pt")
+    found = read_container(tmp_path / "a.pt")
+    assert found.about == {"loss": 0.5}
+    assert found.tensors["a"].data_ptr() != found.tensors["b"].data_ptr()
+
+
+def test_types_and_simple_values_of_a_configuration_are_no_obstacle(tmp_path: Path) -> None:
+    kinds = [int, str, float, bool, bytes, bytearray, complex, dict, list, tuple, set, frozenset, range, slice]
+    kinds += [Any, Optional[int], type(None)]  # noqa: UP045 (as configurations write it)
+    values = [1, 2**70, "x", 0.5, True, b"x", bytearray(b"x"), 1j, {1: 2}, [3], (4,), {5}, frozenset({6}), range(7)]
+    content = {"model": {"w": torch.ones(2)}, "args": {"ref_type": kinds, "values": [*values, slice(8)]}, "epoch": 3}
+    for protocol in (2, 3, 4):
+        torch.save(content, tmp_path / "a.pt", pickle_protocol=protocol)
+        container = read_container(tmp_path / "a.pt")
+        assert container.about == {"epoch": 3}
+        assert container.tensors["w"].tolist() == [1, 1]
+
+
+def test_shared_and_half_precision_tensors(tmp_path: Path) -> None:
+    base = torch.arange(10, dtype=torch.float16)
+    content = {"model": {"a": base[2:5], "b": torch.nn.Parameter(base[::2].float()), "n": torch.tensor(3)}}
+    torch.save(content, tmp_path / "a.pt")
+    tensors = read_container(tmp_path / "a.pt").tensors
+    assert torch.equal(tensors["a"], base[2:5])
+    assert torch.equal(tensors["b"], base[::2].float())
+    assert int(tensors["n"]) == 3
