@@ -17,7 +17,7 @@ from avbench.protocol.tracks import Track
 from avbench.results.predictions import parse_predictions
 from avbench.results.run import PREDICTIONS_FILE, RUN_FILE, read_run
 from avbench.scoring.metrics import METRICS
-from avbench.scoring.stats import Difference, paired_difference
+from avbench.scoring.stats import Bootstrap, Difference, paired_difference
 from avbench.submissions.check import read_entry
 from avbench.submissions.format import MAX_BYTES, SUBMISSION_FILE
 from avbench.submissions.tracks import Truth, find, read_labels, truth
@@ -92,9 +92,7 @@ def audit(official: Predictions, redrawn: Predictions, n_resamples: int = 2000, 
         redrawn.logits[b],
         labels_a,
         official.truth.clusters[a],
-        n_resamples,
-        seed,
-        LEVEL,
+        Bootstrap(n_resamples, seed, LEVEL),
         labels_b=labels_b,
     )
     better = [METRICS[name].higher_is_better == (found[name]["ci_low"] > 0) for name in DECIDING if _apart(found[name])]

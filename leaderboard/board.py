@@ -13,12 +13,10 @@ from pydantic import Field
 
 from avbench.baselines.trivial import TRIVIAL
 from avbench.leaderboard.entries import (
-    FEW_RESAMPLES,
-    LEVEL,
-    N_RESAMPLES,
+    BOOTSTRAP,
+    FEW,
     RANKED_BY,
     SCORES,
-    SEED,
     SHOWN_ALONG,
     Entry,
     Scored,
@@ -115,7 +113,7 @@ def _ranked(entries: Sequence[Entry], hops: Mapping[str, Mapping[float, Scores]]
         return []
     answers, by_name = entries[0].truth, {entry.name: entry for entry in entries}
     last = {name: entry.scored.last for name, entry in by_name.items()}
-    ranked = rank_groups(last, answers.labels, answers.clusters, RANKED_BY, N_RESAMPLES, SEED, LEVEL, store)
+    ranked = rank_groups(last, answers.labels, answers.clusters, RANKED_BY, BOOTSTRAP, store)
     sizes: dict[int, int] = {}
     for place in ranked:
         sizes[place.rank] = sizes.get(place.rank, 0) + 1
@@ -135,7 +133,7 @@ def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, 
                 for id, video, label_ in zip(answers.segment_ids, answers.clusters, answers.labels, strict=True)
             ]
             manifest = manifest or _manifest(track)
-            logits = function(segments, manifest, track.protocol.iterations, SEED)
+            logits = function(segments, manifest, track.protocol.iterations, BOOTSTRAP.seed)
             scored = score(name_of_row, track, answers, logits, store, report=False)
             save(store, kept, scored)
         found.append((name, label, scored))
@@ -181,7 +179,7 @@ def _on(entry: Entry, segment_ids: set[str], store: Path) -> Scores:
     except (OSError, ValueError):
         pass
     part = (last[rows], answers.labels[rows], answers.clusters[rows])
-    scores = as_scores(bootstrap_scores(*part, FEW_RESAMPLES, SEED, LEVEL, SHOWN_ALONG))
+    scores = as_scores(bootstrap_scores(*part, FEW, SHOWN_ALONG))
     atomic_write_bytes(kept, SCORES.dump_json(scores))
     return scores
 

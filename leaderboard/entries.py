@@ -12,7 +12,7 @@ import multiprocessing as mp
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -27,12 +27,11 @@ from avbench.pages import fragment
 from avbench.pages.charts import count_ticks
 from avbench.pages.sections import curve_charts, errors, in_order, slice_tables
 from avbench.protocol.tracks import Track
-from avbench.results.answers import Answers
 from avbench.results.run import Scores, Slice
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.ranking import rank_groups
 from avbench.scoring.scorer import as_scores
-from avbench.scoring.stats import bootstrap_scores
+from avbench.scoring.stats import Bootstrap, bootstrap_scores
 from avbench.submissions.check import claim_problems, entry_of, values
 from avbench.submissions.format import (
     LATENCY_FILE,
@@ -50,8 +49,8 @@ from avbench.types import AvbenchError
 
 RANKED_BY = "map"
 SHOWN_ALONG = ("acc", "map", "mae_s")  # metrics shown per window and per category
-N_RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
-FEW_RESAMPLES = 100  # along the windows and by category: intervals for looking at
+BOOTSTRAP = Bootstrap(n_resamples=1000, seed=0, level=0.95)
+FEW = replace(BOOTSTRAP, n_resamples=100)  # along the windows and by category: intervals that are only indicative
 FEW_ENTRIES = 8  # computed in this process; more are worth the start of others
 PARTS_OF_THE_KEY = (
     *(f"avbench{room}" for room in ("", ".system", ".protocol", ".results", ".scoring", ".baselines", ".submissions")),
@@ -204,15 +203,15 @@ def score(name: str, track: Track, truth: Truth, logits: np.ndarray, store: Path
     what is drawn for a page of their own."""
     last = np.ascontiguousarray(logits[:, -1])
     # the ranking needs the resampled values of this metric: kept in the cache, they are drawn once
-    (ranked,) = rank_groups({name: last}, truth.labels, truth.clusters, RANKED_BY, N_RESAMPLES, SEED, LEVEL, store)
+    (ranked,) = rank_groups({name: last}, truth.labels, truth.clusters, RANKED_BY, BOOTSTRAP, store)
     others = [metric for metric in METRICS if metric != RANKED_BY]
-    estimates = bootstrap_scores(last, truth.labels, truth.clusters, N_RESAMPLES, SEED, LEVEL, others)
+    estimates = bootstrap_scores(last, truth.labels, truth.clusters, BOOTSTRAP, others)
     estimates[RANKED_BY] = ranked.estimate
     scores = as_scores({metric: estimates[metric] for metric in METRICS})
 
     def few(rows: np.ndarray | slice, at: int) -> Scores:
         some, labels, videos = logits[rows, at], truth.labels[rows], truth.clusters[rows]
-        return as_scores(bootstrap_scores(some, labels, videos, FEW_RESAMPLES, SEED, LEVEL, SHOWN_ALONG))
+        return as_scores(bootstrap_scores(some, labels, videos, FEW, SHOWN_ALONG))
 
     windows = logits.shape[1]
     curve = {w: few(slice(None), w - 1) if w < windows else scores for w in count_ticks(windows)}
@@ -233,7 +232,6 @@ def _report(
     curve: Mapping[int, Scores],
     by_category: Mapping[str, Slice],
 ) -> Markup:
-    answers = Answers(truth.segment_ids, truth.labels, tuple(truth.clusters), truth.categories)
     return fragment(
         "entry_report.html",
         __package__,
@@ -241,11 +239,11 @@ def _report(
         curves=curve_charts(curve),
         slices=slice_tables({"category": by_category} if by_category else {}),
         # where labels are private, no segment's label may be read off the page
-        errors=errors(answers, logits, logits.shape[1] - 1) if track.labels == "public" else None,
+        errors=errors(truth, logits, logits.shape[1] - 1) if track.labels == "public" else None,
         hop_s=track.protocol.hop / 16_000,
         seen_s=(track.protocol.window + (logits.shape[1] - 1) * track.protocol.hop) / 16_000,
         at=logits.shape[1],
-        level=LEVEL,
+        level=BOOTSTRAP.level,
     )
 
 
@@ -259,7 +257,7 @@ def entry_key(read: Folder, track: Track, truth: Truth) -> str:
 
 def key(*parts: Any) -> str:
     """Hash of what something was computed from, this program included."""
-    text = json.dumps([program_sha256(), N_RESAMPLES, FEW_RESAMPLES, SEED, LEVEL, *parts], sort_keys=True)
+    text = json.dumps([program_sha256(), astuple(BOOTSTRAP), astuple(FEW), *parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from avbench import __version__
 from avbench.latency.record import LEADERBOARD_SAMPLES
 from avbench.leaderboard.board import Board, Row, TrackBoard
-from avbench.leaderboard.entries import LEVEL, N_RESAMPLES, RANKED_BY, SEED
+from avbench.leaderboard.entries import BOOTSTRAP, RANKED_BY
 from avbench.pages import charts, render
 from avbench.pages.charts import Line, Point
 from avbench.paper.reported import of_table
@@ -174,9 +174,9 @@ def _index(board: Board) -> str:
         reported=reported_rows(),
         reported_columns=list(REPORTED_COLUMNS.items()),
         decisions=board.decisions,
-        level=LEVEL,
-        n_resamples=N_RESAMPLES,
-        seed=SEED,
+        level=BOOTSTRAP.level,
+        n_resamples=BOOTSTRAP.n_resamples,
+        seed=BOOTSTRAP.seed,
         version=__version__,
     )
 
@@ -360,7 +360,7 @@ def _entry_page(row: Row, table: TrackBoard) -> str:
         ],
         environment=sorted(run.environment.items()),
         ranked_by=RANKED_BY,
-        level=LEVEL,
+        level=BOOTSTRAP.level,
         version=__version__,
     )
 

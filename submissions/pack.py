@@ -91,7 +91,7 @@ def _track(result: RunResult) -> str:
         raise UsageError(f"the run is incomplete: {len(result.failures)} segments failed; all of a track are needed")
     if BLIND in result.data.name:
         base = find(result.data.name.partition(BLIND)[0])
-        if result.signature.startswith(base.protocol.signature() + "|"):
+        if result.protocol == base.protocol:
             return result.data.name
     track = track_of_run(result)
     if track is None:
@@ -139,7 +139,7 @@ def _provenance(result: RunResult) -> Provenance:
         "avbench_version": result.avbench_version,
         "created": result.created,
         "n_segments": result.n_scored,
-        "iterations": result.protocol.get("iterations"),
+        "iterations": result.protocol.iterations,
         "weights_note": result.model.weights_note or None,
         "environment": environment,
     }

@@ -7,11 +7,10 @@ labels file that its maintainers keep, never from a submission.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,39 +18,16 @@ import numpy as np
 from pydantic import Field
 
 from avbench.protocol.tracks import BLIND, TRACKS, Track
+from avbench.results.truth import Truth
 from avbench.submissions.format import TrackName, ValidationError, refuse, validated
 from avbench.system.strict import Sha256, StrictPart, parse_json, read_bytes
-from avbench.types import OffsetGrid, SegmentRecord, UsageError
+from avbench.types import OffsetGrid, UsageError
 
 if TYPE_CHECKING:
     from avbench.results.run import RunResult
 
 
 MAX_LABELS_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """The segments of a track that its protocol holds, in order, and what they really are."""
-
-    segment_ids: tuple[str, ...]
-    labels: np.ndarray  # (N,) int64 offset classes
-    clusters: np.ndarray  # (N,) video names: what the bootstrap resamples
-    categories: tuple[str, ...]
-    channels: tuple[str, ...]
-    sources: tuple[str, ...]  # the public segment that each one shows; the same as segment_ids on a public track
-
-    @cached_property
-    def place(self) -> dict[str, int]:
-        """Row of each segment id."""
-        return {name: row for row, name in enumerate(self.segment_ids)}
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of everything a score depends on beside the predictions: a key for cached recomputation."""
-        rows = [list(self.segment_ids), self.labels.tolist(), self.clusters.tolist()]
-        rows += [list(self.categories), list(self.channels)]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def find(name: str) -> Track:
@@ -76,18 +52,7 @@ def truth(track: Track) -> Truth:
             f"{manifest.sha256[:12]}: use the version the track was made with"
         )
     segments = [s for s in manifest.segments if track.protocol.supports(s, manifest.clips[s.clip_id])]
-    return truth_of(segments, [s.id for s in segments])
-
-
-def truth_of(segments: Sequence[SegmentRecord], sources: Sequence[str]) -> Truth:
-    return Truth(
-        segment_ids=tuple(s.id for s in segments),
-        labels=np.array([s.offset_class for s in segments], np.int64),
-        clusters=np.array([s.video_id for s in segments]),
-        categories=tuple(s.category for s in segments),
-        channels=tuple(s.channel for s in segments),
-        sources=tuple(sources),
-    )
+    return replace(Truth.of(segments, len(manifest.segments)), sources=tuple(s.id for s in segments))
 
 
 def common_segments(tracks: Sequence[Track]) -> tuple[str, ...]:
@@ -99,13 +64,9 @@ def common_segments(tracks: Sequence[Track]) -> tuple[str, ...]:
 def track_of_run(run: RunResult) -> Track | None:
     """The public track that a run was made for, by manifest hash and protocol; None if there is none."""
     for track in TRACKS.values():
-        if track.manifest_sha256 == run.data.manifest_sha256 and _protocol_of(run) == track.protocol.signature():
+        if track.manifest_sha256 == run.data.manifest_sha256 and run.protocol == track.protocol:
             return track
     return None
-
-
-def _protocol_of(run: RunResult) -> str:
-    return run.signature.partition("|m:")[0]
 
 
 # -- private labels ----------------------------------------------------------------------------------------------------

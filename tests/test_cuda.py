@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from avbench.engine.clip_pass import CalledModel
-from avbench.engine.runner import compute
+from avbench.engine.runner import Compute, compute
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.rules import streaming
 from avbench.registry.names import load_model
@@ -144,9 +144,9 @@ def test_memory_that_runs_out_halves_the_batch(clicks: Path, tmp_path: Path, mon
         torch.cuda.set_per_process_memory_fraction(share)
         store = SnapshotStore(tmp_path / str(batch_size))
         models = {"sparsesync": partial(_backbone, "sparsesync")}
-        how: dict[str, Any] = {"device": "cuda", "batch_size": batch_size, "open_clip": _Clip}
+        how = Compute(store, device="cuda", batch_size=batch_size)
         try:
-            report = compute(manifest, [streaming(iterations=3)], models, store, **how)
+            report = compute(manifest, [streaming(iterations=3)], models, how, open_clip=_Clip)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
         # next time: enough for one window, not for two

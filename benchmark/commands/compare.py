@@ -15,26 +15,28 @@ def add(commands: Any) -> None:
         commands,
         "compare",
         _compare,
-        "say whether two runs differ, metric by metric",
-        "Differences are paired over the same resampled videos. Runs that differ in more than the model (protocol,\n"
-        "data, avbench version) are refused.",
+        "test whether two runs differ, metric by metric",
+        "Differences are paired over the same resampled videos. The runs may differ in the model only: another\n"
+        "protocol, data set or avbench version is refused.",
         "avbench compare runs/2026-11-25-streamsync-trf runs/2026-11-25-apa-sparsesync",
         "avbench compare RUN_A RUN_B --json",
     )
     parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a folder that `avbench run` wrote")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the run to compare it with")
     parser.add_argument("--data", help="take the labels from this data instead of the runs' own files")
-    parser.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, a member per metric")
+    parser.add_argument(
+        "--n-resamples", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="bootstrap seed (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with one member per metric")
 
 
 def _compare(args: argparse.Namespace) -> int:
     from avbench.runs.compare import compare, render
+    from avbench.scoring.stats import Bootstrap
 
+    bootstrap = Bootstrap(args.n_resamples, args.seed)
     with Progress() as progress:
-        found = compare(
-            args.run_a, args.run_b, data=args.data, n_resamples=args.n_resamples, seed=args.seed, progress=progress
-        )
+        found = compare(args.run_a, args.run_b, data=args.data, bootstrap=bootstrap, progress=progress)
     print(json.dumps(found.to_json(), indent=1, allow_nan=False) if args.json else render(found))
     return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from avbench.commands.common import Progress, add_command, add_model_options, hop_s, model_options, say, say_each
 
 if TYPE_CHECKING:
-    from avbench.latency.record import LatencyRecord
+    from avbench.latency.record import LatencyRecord, Timing
 
 
 def add(commands: Any) -> None:
@@ -19,11 +19,11 @@ def add(commands: Any) -> None:
         commands,
         "latency",
         _latency,
-        "measure how long a model takes, and audit the measurement",
+        "measure how long a model takes per step, and audit the measurement",
         "Modes: step (tensors on the device -> logits, at the 18th iteration with a full history),\n"
         "end_to_end (encoded bytes -> decision), realtime_factor (one stream, hop by hop),\n"
         "streams (how many streams get 99 % of their decisions within the hop).\n"
-        "The ratio is to the SparseSync snapshot, timed alternately; only ratios carry over between machines.",
+        "The ratio is to the SparseSync snapshot, timed alternately; only ratios are comparable between machines.",
         "avbench latency --model streamsync-trf",
         "avbench latency --model streamsync-lstm --mode streams --device cuda",
         "avbench latency --model my_net.py:MyNet+apa --leaderboard --out latency.json",
@@ -38,31 +38,32 @@ def add(commands: Any) -> None:
         "--samples", type=int, metavar="N", help="timed steps (default: 100; leaderboard, streams: 662)"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch on the CPU (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch threads on the CPU (default: 1)")
     parser.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between windows (default: 2)")
-    parser.add_argument("--leaderboard", action="store_true", help="strict settings; refuse what a board would refuse")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the record with all times (a file or a folder)")
-    parser.add_argument("--json", action="store_true", help="print the record as one JSON object, and nothing else")
+    parser.add_argument(
+        "--leaderboard", action="store_true", help="strict settings; fail if a leaderboard would refuse"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the record with all times to a file or folder")
+    parser.add_argument("--json", action="store_true", help="print only the record, as one JSON object")
     add_model_options(parser)
 
 
 def _latency(args: argparse.Namespace) -> int:
     from avbench.latency.measure import measure
+    from avbench.latency.modes import Request
     from avbench.latency.record import write_latency
 
-    # what a user's model prints must not get between the lines of --json
+    request = Request(
+        mode=args.mode,
+        samples=args.samples,
+        device=args.device,
+        threads=args.threads,
+        hop_s=hop_s(args),
+        leaderboard=args.leaderboard,
+    )
+    # what a user's model prints must not mix with the JSON on stdout
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
-        record = measure(
-            args.model,
-            mode=args.mode,
-            samples=args.samples,
-            device=args.device,
-            threads=args.threads,
-            options=model_options(args),
-            hop_s=hop_s(args),
-            leaderboard=args.leaderboard,
-            progress=progress,
-        )
+        record = measure(args.model, request, model_options(args), progress=progress)
     say_each("note", record.warnings)
     say_each("audit failed", [audit.text for audit in record.audits.values() if not audit.ok])
     path = write_latency(record, args.out) if args.out else None
@@ -78,32 +79,16 @@ def _text(record: LatencyRecord) -> str:
     def cell(value: float | None) -> str:
         return "–" if value is None else f"{value:.2f}"
 
+    def row(label: str, times: LatencyRecord | Timing) -> list[Any]:
+        percentiles = (cell(ms) for ms in (times.p50_ms, times.p90_ms, times.p99_ms))
+        return [label, times.n, *percentiles, f"{times.iqr_over_median:.0%}"]
+
+    others = [(k, times) for k, times in record.by_iteration.items() if k != str(record.iteration)]
     rows = [
-        [
-            record.model.name,
-            record.n,
-            cell(record.p50_ms),
-            cell(record.p90_ms),
-            cell(record.p99_ms),
-            f"{record.iqr_over_median:.0%}",
-        ]
+        row(record.model.name, record),
+        *(row(f"  iteration {k}", times) for k, times in others),
+        row(f"{record.reference} (reference)", record.snapshot),
     ]
-    rows += [
-        [f"  iteration {k}", t.n, cell(t.p50_ms), cell(t.p90_ms), cell(t.p99_ms), f"{t.iqr_over_median:.0%}"]
-        for k, t in record.by_iteration.items()
-        if k != str(record.iteration)
-    ]
-    t = record.snapshot
-    rows.append(
-        [
-            f"{record.reference} (reference)",
-            t.n,
-            cell(t.p50_ms),
-            cell(t.p90_ms),
-            cell(t.p99_ms),
-            f"{t.iqr_over_median:.0%}",
-        ]
-    )
     where = record.environment.get("gpu") or record.environment.get("cpu")
     threads = f"{record.threads} thread{'s' * (record.threads > 1)}"
     setting = f"{record.device}, {threads}, {record.model.dtype}, batch 1, iteration {record.iteration}"
@@ -121,6 +106,6 @@ def _text(record: LatencyRecord) -> str:
     lines += [f"audit {name}: {'passed' if a.ok else 'FAILED'}, {a.text}" for name, a in record.audits.items()]
     if record.unstable:
         lines.append(
-            "UNSTABLE: the spread (interquartile range over median) is above 10 %; quiet the machine, measure again"
+            "UNSTABLE: the spread (interquartile range over median) is above 10 %; measure again on an idle machine"
         )
     return "\n".join(lines)

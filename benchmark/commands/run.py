@@ -119,7 +119,9 @@ def _batch_size(text: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from avbench.engine.runner import Compute
     from avbench.runs.evaluate import default_out, evaluate
+    from avbench.scoring.stats import Bootstrap
 
     out = args.out or default_out(args.model)
     # what a user's model prints must not get between the lines of --json
@@ -131,15 +133,11 @@ def _run(args: argparse.Namespace) -> int:
             limit=args.limit,
             protocol=protocol_of(args),
             out=out,
-            store=args.store,
-            seed=args.seed,
-            workers=args.workers,
-            batch_size=args.batch_size or None,
+            compute=Compute(args.store, args.workers, args.device, args.batch_size or None),
+            bootstrap=Bootstrap(args.n_resamples, args.seed),
             reference_rows=args.reference_rows,
-            n_resamples=args.n_resamples,
-            progress=progress,
-            device=args.device,
             options=model_options(args),
+            progress=progress,
         )
     _report_problems(result)
     if args.json:
@@ -161,24 +159,21 @@ def _report_problems(result: RunResult) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from avbench.runs.sweep import render, sweep
+    from avbench.engine.runner import Compute
+    from avbench.runs.sweep import Settings, render, sweep
+    from avbench.scoring.stats import Bootstrap
 
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         rows = sweep(
             args.models,
+            Settings(args.hops, args.iterations, args.selection, args.support),
             data=args.data,
             split=args.split,
-            hops_s=args.hops,
-            iterations=args.iterations,
-            selection=args.selection,
-            support=args.support,
             limit=args.limit,
-            store=args.store,
-            workers=args.workers,
-            n_resamples=args.n_resamples,
-            seed=args.seed,
-            progress=progress,
+            compute=Compute(args.store, args.workers),
+            bootstrap=Bootstrap(args.n_resamples, args.seed),
             options=model_options(args),
+            progress=progress,
         )
     if args.plot:
         from avbench.runs.sweep_plot import plot_sweep

@@ -33,18 +33,15 @@ def add(verbs: Any) -> None:
 
 
 def _head(args: argparse.Namespace) -> int:
+    from avbench.engine.runner import Compute
     from avbench.training.head import HeadRecipe, train_head
-    from avbench.types import UsageError
 
-    if args.workers is not None and args.workers < 1:
-        raise UsageError(f"workers is {args.workers}; it must be at least 1")
     recipe = HeadRecipe(args.backbone, args.head, args.data, args.offsets, args.limit, steps=args.steps, seed=args.seed)
     with Progress() as progress:
         path = train_head(
             recipe,
             args.out,
-            args.store,
-            args.workers,
+            Compute(args.store, args.workers),
             lambda text: print(text, file=sys.stderr, flush=True),
             progress,
         )

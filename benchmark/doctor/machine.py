@@ -77,9 +77,11 @@ def _decoder() -> Iterator[Finding]:
 
 def _shifts() -> Iterator[Finding]:
     """Known shifts, imposed on reading and recorded in the file, through the whole of `avbench run --model xcorr`."""
+    from avbench.engine.runner import Compute
     from avbench.protocol.manifest import write_manifest
     from avbench.results.predictions import read_predictions
     from avbench.runs.evaluate import evaluate
+    from avbench.scoring.stats import Bootstrap
 
     with tempfile.TemporaryDirectory(prefix="avbench-doctor-") as scratch:
         folder = Path(scratch)
@@ -90,10 +92,9 @@ def _shifts() -> Iterator[Finding]:
             data=str(folder),
             protocol=streaming(iterations=1),
             out=folder / "run",
-            store=folder / "store",
-            workers=1,
+            compute=Compute(folder / "store", workers=1),
+            bootstrap=Bootstrap(n_resamples=10),
             reference_rows=False,
-            n_resamples=10,
         )
         ids, logits = read_predictions(folder / "run" / "predictions.parquet")
     found = {name: OffsetGrid().offset_of(int(row[0].argmax())) for name, row in zip(ids, logits, strict=True)}

@@ -13,6 +13,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from avbench.engine.clip_pass import CalledModel, ClipPass, cut_windows
+from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import SnapshotKey
@@ -59,6 +60,28 @@ class Outcome:
     model_snapshots: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone, built and fingerprinted once; ``make`` builds the same one in a worker process (None: it cannot)."""
+
+    predictor: SnapshotPredictor
+    make: Factory | None
+    fingerprint: str
+
+    @classmethod
+    def of(cls, maker: Backbone | SnapshotPredictor | Factory, device: str = "cpu") -> Backbone:
+        """From a predictor, or from a function without arguments that makes it (picklable, to be used by workers)."""
+        if isinstance(maker, Backbone):
+            return maker
+        predictor = load_predictor(maker, device)
+        return cls.loaded(predictor, None if isinstance(maker, SnapshotPredictor) else maker)
+
+    @classmethod
+    def loaded(cls, predictor: SnapshotPredictor, make: Factory | None) -> Backbone:
+        """From a predictor that lies where it computes."""
+        return cls(predictor, make, model_fingerprint(predictor))
+
+
 def load_predictor(maker: SnapshotPredictor | Factory, device: str) -> SnapshotPredictor:
     """The predictor, in eval mode on ``device`` if it is a torch module."""
     predictor: Any = maker if isinstance(maker, SnapshotPredictor) else maker()
@@ -86,7 +109,7 @@ def open_media(manifest: Manifest, clip: ClipRecord) -> Reader:
 class Setup:
     """All a worker needs to begin; by fingerprint, so that two names of one model are computed once."""
 
-    makers: dict[str, SnapshotPredictor | Factory]
+    makers: dict[str, Factory]
     names: dict[str, str]
     store_root: Path
     open_clip: Callable[[ClipRecord], Reader]

@@ -12,27 +12,71 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
-from avbench.engine.fingerprint import model_fingerprint
-from avbench.engine.job import Factory, Outcome, Reader, Setup, Task, load_predictor, open_media
+from avbench.engine.job import Backbone, Factory, Outcome, Reader, Setup, Task, open_media
 from avbench.engine.store import SnapshotStore
 from avbench.engine.workers import run_here, run_workers
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import Plan, SnapshotKey, keys_of, plan
 from avbench.protocol.rules import Protocol
+from avbench.results.run import Failure
+from avbench.system import machine
+from avbench.system.cache import default_store
 from avbench.ticks import seconds
 from avbench.types import ClipRecord, SnapshotPredictor, UsageError
 
+AUTO_BATCH = 32  # windows a call to begin with, halved when memory runs out
+LARGE_BYTES = 100 * 2**20  # of weights: more than that, and the activations count, too
 Progress = Callable[[int, int, str], None]  # snapshots done (or given up), snapshots to do, the clip at work
 
 
-class Failure(NamedTuple):
-    """A segment without a score, and why."""
+@dataclass(frozen=True)
+class Compute:
+    """Where and how snapshots are computed. Nothing of it changes a score; accelerators round differently.
 
-    segment_id: str
-    clip_id: str
-    reason: str
+    ``store``: a folder (None: the user's). ``workers``: processes that decode and compute (None: as many as cores and
+    memory allow, one where an accelerator computes). ``device``: a torch device. ``batch_size``: windows a model call
+    on an accelerator (None: as many as its memory holds); on the CPU windows are computed one by one.
+    """
+
+    store: SnapshotStore | Path | str | None = None
+    workers: int | None = None
+    device: str = "cpu"
+    batch_size: int | None = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}; it must be at least 1")
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device.startswith("cpu")
+
+    def opened(self) -> SnapshotStore:
+        """The store; ``StoreError`` if it cannot be used."""
+        return self.store if isinstance(self.store, SnapshotStore) else SnapshotStore(self.store or default_store())
+
+    def using(self, store: SnapshotStore, workers: int) -> Compute:
+        """The same with a store that is open and a number of workers."""
+        return replace(self, store=store, workers=workers)
+
+
+def default_workers(backbones: Iterable[Backbone], device: str = "cpu") -> int:
+    """As many worker processes as there are cores and as memory holds: each has every backbone, a clip's sound and
+    frames, and, of a large one, the activations of a window (2.7 GB in all were measured for Synchformer). One where an
+    accelerator computes (several would each hold the models in its memory), or if a backbone cannot be built again."""
+    backbones = list(backbones)
+    if not device.startswith("cpu") or any(backbone.make is None for backbone in backbones):
+        return 1
+    sizes = [sum(p.numel() * p.element_size() for p in _parameters(b.predictor)) for b in backbones]
+    return machine.worker_count(machine.GIB * (2 if max(sizes, default=0) > LARGE_BYTES else 1) + sum(sizes))
+
+
+def _parameters(predictor: Any) -> Iterable[Any]:
+    return predictor.parameters() if hasattr(predictor, "parameters") else ()
 
 
 @dataclass
@@ -65,49 +109,61 @@ class RunReport:
 def compute(
     manifest: Manifest,
     protocols: Sequence[Protocol],
-    predictors: Mapping[str, SnapshotPredictor | Factory],
-    store: SnapshotStore,
+    predictors: Mapping[str, Backbone | SnapshotPredictor | Factory],
+    how: Compute,
     *,
-    workers: int = 1,
-    batch_size: int = 1,
-    device: str = "cpu",
     open_clip: Callable[[ClipRecord], Reader] | None = None,
     progress: Progress | None = None,
 ) -> RunReport:
     """Make sure the store holds every snapshot of ``predictors`` that ``protocols`` need on ``manifest``.
 
-    ``predictors``: name -> predictor, or a function without arguments that makes it; with ``workers`` > 1 it must be
-    such a function, and picklable. ``workers`` = 1 computes in this process. ``batch_size``: windows per model call on
-    an accelerator, halved when its memory runs out; on the CPU windows are always computed one by one and by one
-    thread a process, so that scores depend neither on the batch nor on the number of workers or cores.
-    ``open_clip``: replaces reading the manifest's media (tests); picklable if ``workers`` > 1.
+    ``predictors``: name -> backbone, predictor, or a function without arguments that makes it; several workers need
+    such a function, and a picklable one. One worker computes in this process. Batches are halved when an accelerator's
+    memory runs out; on the CPU windows are computed one by one and by one thread a process, so that scores depend
+    neither on the batch nor on the number of workers or cores. ``open_clip``: replaces reading the manifest's media
+    (tests); picklable if there are several workers.
 
     A clip or model that fails is reported and the run goes on. ``StoreError`` (disk full, damaged shard) and
     ``UsageError`` (a model whose output has the wrong shape) end it; what was stored until then stays, and within a
     clip snapshots are stored every ``SAVE_EVERY_S``. ``progress`` is called before the first window, too.
     """
-    if workers < 1 or batch_size < 1:
-        raise UsageError(f"workers is {workers} and batch_size {batch_size}; both must be at least 1")
+    store = how.opened()
     planned = plan(manifest.segments, manifest.clips, protocols)
-    loaded = {name: load_predictor(maker, device) for name, maker in predictors.items()}
-    fingerprints = {name: model_fingerprint(predictor) for name, predictor in loaded.items()}
-    tasks, n_stored = _tasks(planned, manifest, store, set(fingerprints.values()))
+    backbones = {name: Backbone.of(maker, how.device) for name, maker in predictors.items()}
+    workers = how.workers or default_workers(backbones.values(), how.device)
+    tasks, n_stored = _tasks(planned, manifest, store, {backbone.fingerprint for backbone in backbones.values()})
     setup = Setup(
-        makers={fingerprint: predictors[name] for name, fingerprint in fingerprints.items()},
-        names={fingerprint: name for name, fingerprint in fingerprints.items()},
+        makers={backbone.fingerprint: backbone.make for backbone in backbones.values() if backbone.make},
+        names={backbone.fingerprint: name for name, backbone in backbones.items()},
         store_root=store.root,
         open_clip=open_clip or partial(open_media, replace(manifest, segments=(), sources={})),
-        batch_size=1 if device.startswith("cpu") else batch_size,
-        device=device,
+        batch_size=1 if how.on_cpu else how.batch_size or AUTO_BATCH,
+        device=how.device,
         n_classes=_n_classes(protocols),
     )
     if workers > 1:
-        for name, maker in predictors.items():
-            if isinstance(maker, SnapshotPredictor):
-                raise UsageError(f"model {name}: with several workers pass a function that makes it, not the model")
-
+        for name, backbone in backbones.items():
+            if backbone.make is None:
+                raise UsageError(f"model {name}: several workers need a function that makes it, not the model itself")
+    fingerprints = {name: backbone.fingerprint for name, backbone in backbones.items()}
     report = RunReport(planned, fingerprints, {name: [] for name in predictors})
     report.counters["snapshots_from_store"] = n_stored
+    if min(workers, len(tasks)) > 1:
+        run = partial(run_workers, setup, tasks, workers=min(workers, len(tasks)))
+    else:
+        run = partial(
+            run_here, setup, tasks, loaded={backbone.fingerprint: backbone.predictor for backbone in backbones.values()}
+        )
+    outcomes = _outcomes(run, tasks, progress)
+    # in the order of the plan, not of finishing: the same report whatever the number of workers
+    _fill(report, [(task, outcomes[task.clip.id]) for task in tasks])
+    return report
+
+
+def _outcomes(
+    run: Callable[..., Generator[tuple[Task, Outcome]]], tasks: Sequence[Task], progress: Progress | None
+) -> dict[str, Outcome]:
+    """Run all tasks; what came of each clip, by its id."""
     outcomes: dict[str, Outcome] = {}
     counted: Counter[str] = Counter()
     total = sum(task.n_snapshots for task in tasks)
@@ -117,20 +173,13 @@ def compute(
         if progress:
             progress(counted.total(), total, task.clip.id)
 
-    if min(workers, len(tasks)) > 1:
-        stream: Generator[tuple[Task, Outcome]] = run_workers(setup, tasks, min(workers, len(tasks)), tell)
-    else:
-        models = {fingerprints[name]: predictor for name, predictor in loaded.items()}
-        stream = run_here(setup, tasks, models, tell)
-    with contextlib.closing(stream):
+    with contextlib.closing(run(tell=tell)) as stream:
         for task in tasks[:1]:
             tell(task, 0)
         for task, outcome in stream:
             outcomes[outcome.clip_id] = outcome
             tell(task, task.n_snapshots)
-    # in the order of the plan, not of finishing: the same report whatever the number of workers
-    _fill(report, [(task, outcomes[task.clip.id]) for task in tasks])
-    return report
+    return outcomes
 
 
 def _tasks(planned: Plan, manifest: Manifest, store: SnapshotStore, models: Iterable[str]) -> tuple[list[Task], int]:
@@ -171,7 +220,9 @@ def _fill(report: RunReport, done: Sequence[tuple[Task, Outcome]]) -> None:
                     reason = outcome.error or (
                         f"model {name} {outcome.bad[model][key]}, iteration {i} (window at {seconds(key.picture):g} s)"
                     )
-                    report.failures_of[name].append(Failure(segment_id, outcome.clip_id, reason))
+                    report.failures_of[name].append(
+                        Failure(segment_id=segment_id, clip_id=outcome.clip_id, reason=reason)
+                    )
 
 
 def _n_classes(protocols: Sequence[Protocol]) -> int:

@@ -1,87 +1,185 @@
-"""One evaluation's data, models and snapshots."""
+"""One object from data to streaming predictions: it plans, computes what the store lacks, gathers and replays.
+
+``evaluate``, ``sweep``, ``compare``, the paper's tables, Table 5 and the training of heads are all made of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
+from avbench.data.opening import read_data
+from avbench.engine.job import Backbone
+from avbench.engine.replay import gather, replay
+from avbench.engine.runner import Compute, compute, default_workers
+from avbench.engine.store import SnapshotStore
+from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import Protocol
+from avbench.results.run import Failure
+from avbench.results.truth import Truth
 from avbench.system.progress import Progress
 from avbench.ticks import seconds
-from avbench.types import SegmentRecord, SnapshotPredictor, UsageError
+from avbench.types import AvbenchError, SegmentRecord, SnapshotPredictor, StreamingHead
 
-if TYPE_CHECKING:
-    from avbench.engine.store import SnapshotStore
-    from avbench.protocol.manifest import Manifest
+STAGE = "decoding and snapshots"
+# (segments, manifest, iterations, seed) -> logits (N, W, 21) float32 of a model that reads no media
+Guess = Callable[[Sequence[SegmentRecord], Manifest, int, int], np.ndarray]
 
 
-class Snapshots:
-    """The stored snapshots of some backbones on the supported segments, and what it took to get them."""
-
-    def __init__(
-        self, manifest: Manifest, supported: Sequence[SegmentRecord], protocol: Protocol, workers: int, device: str
-    ) -> None:
-        self.manifest, self.supported, self.protocol = manifest, supported, protocol
-        self.workers, self.device = workers, device
-        self.store: SnapshotStore | None = None
-        self.failures: list[Any] = []
-        self.warnings: list[str] = []
-        self.counters: dict[str, int] = {}
-        self.ms_per_step: float | None = None
-        self._fingerprints: dict[str, str] = {}
-        self._factories: dict[str, Callable[[], SnapshotPredictor]] = {}
-        self._gathered: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
-
-    def need(self, name: str, backbone: SnapshotPredictor, factory: Callable[[], SnapshotPredictor] | None) -> None:
-        """Ask for a backbone; the first one asked for is the model that is evaluated."""
-        from avbench.engine.fingerprint import model_fingerprint
-
-        assert factory is not None
-        self._fingerprints[name] = model_fingerprint(backbone)
-        self._factories[name] = factory
-
-    def fingerprint(self, name: str) -> str:
-        """Of a backbone asked for; a trivial model has none and is its name."""
-        return self._fingerprints.get(name, name)
-
-    def compute(self, store: SnapshotStore, batch_size: int, progress: Progress | None) -> None:
-        """Fill the store with what it lacks: one pass over the clips for all backbones."""
-        from avbench.engine.runner import compute
-
-        self.store = store
-        tell = (lambda done, total, item: progress("decoding and snapshots", done, total, item)) if progress else None
-        report = compute(
-            replace(self.manifest, segments=tuple(self.supported)),
-            [self.protocol],
-            self._factories,
-            store,
-            workers=self.workers,
-            batch_size=batch_size,
-            device=self.device,
-            progress=tell,
-        )
-        for name, fingerprint in report.fingerprints.items():
-            if fingerprint != self._fingerprints[name]:
-                raise UsageError(f"model {name} is another one each time it is made (unseeded weights?)")
-        self.failures, self.warnings = report.failures, report.warnings
-        self.counters = dict(sorted(report.counters.items()))
-        self.ms_per_step = report.ms_per_snapshot(next(iter(self._factories)))
+class Model(Interface):
+    """What a session needs of a loaded model; :class:`avbench.registry.StreamingModel` is the real one."""
 
     @property
-    def scored(self) -> list[SegmentRecord]:
-        """The supported segments that did not fail, in the manifest's order."""
-        failed = {failure.segment_id for failure in self.failures}
-        return [s for s in self.supported if s.id not in failed]
+    def name(self) -> str: ...
+    @property
+    def backbone_name(self) -> str: ...
+    @property
+    def backbone(self) -> SnapshotPredictor | None: ...
+    @property
+    def load_backbone(self) -> Callable[[], SnapshotPredictor] | None: ...
+    @property
+    def head(self) -> StreamingHead | None: ...
+    @property
+    def guess(self) -> Guess | None: ...
 
-    def replay(self, backbone: str, head: Any) -> np.ndarray:
-        """Streaming predictions (N, W, 21) float32 of ``head`` on the scored segments."""
-        from avbench.engine.replay import gather, replay
 
-        assert self.store is not None
-        if backbone not in self._gathered:
-            fingerprint = self._fingerprints[backbone]
-            self._gathered[backbone] = gather(self.store, self.manifest.clips, self.scored, self.protocol, fingerprint)
-        return replay(head, *self._gathered[backbone], seconds(self.protocol.hop))
+class Session:
+    """Models on one split. Say what is needed, compute it, then ask for predictions as often as you like::
+
+        session = Session.open("synthsync")
+        session.need(model, protocol)
+        session.compute()
+        streams = session.predictions(model, protocol)  # (N, W, 21), of session.segments(protocol)
+
+    Every backbone is fingerprinted once, each clip is decoded once for all backbones that need the same protocols, and
+    every snapshot is gathered once. A segment that failed for one model is left out for all of them and listed in
+    ``failures``. ``warnings`` and ``counters`` (of :class:`~avbench.engine.runner.RunReport`) add up over all passes.
+    ``seed``: of models that guess.
+    """
+
+    def __init__(
+        self, manifest: Manifest, how: Compute | None = None, seed: int = 0, progress: Progress | None = None
+    ) -> None:
+        self.manifest, self.how, self.seed, self.progress = manifest, how or Compute(), seed, progress
+        self.failures: list[Failure] = []
+        self.warnings: list[str] = []
+        self.counters: Counter[str] = Counter()
+        self.ms_per_snapshot: dict[str, float | None] = {}
+        self._backbones: dict[str, Backbone] = {}
+        self._needed: dict[str, dict[Protocol, None]] = {}  # backbone -> its protocols, in the order asked for
+        self._segments: dict[Protocol, tuple[SegmentRecord, ...]] = {}
+        self._gathered: dict[tuple[str, Protocol], tuple[np.ndarray, np.ndarray | None]] = {}
+        self._predictions: dict[tuple[str, Protocol], np.ndarray] = {}
+
+    @classmethod
+    def open(
+        cls,
+        data: str,
+        split: str | None = "test",
+        limit: int | None = None,
+        how: Compute | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Session:
+        """A session on any ``--data``; errors as in :func:`avbench.data.opening.read_data`."""
+        return cls(read_data(data, split, progress, limit), how, seed, progress)
+
+    def need(self, model: Model, *protocols: Protocol) -> None:
+        """Ask for the snapshots that ``model`` needs under ``protocols``; a model that guesses needs none."""
+        if model.backbone is None:
+            return
+        name = model.backbone_name
+        if name not in self._backbones:
+            self._backbones[name] = Backbone.loaded(model.backbone, model.load_backbone)
+        self._needed.setdefault(name, {}).update(dict.fromkeys(protocols))
+
+    def fingerprint(self, model: Model) -> str:
+        """Of the backbone of a model that was asked for, 64 hex digits; a model that guesses has none and is its
+        backbone's name."""
+        backbone = self._backbones.get(model.backbone_name)
+        return backbone.fingerprint if backbone else model.backbone_name
+
+    @cached_property
+    def store(self) -> SnapshotStore:
+        """Opened when first needed."""
+        return self.how.opened()
+
+    @property
+    def workers(self) -> int:
+        """How many processes compute."""
+        return self.how.workers or default_workers(self._backbones.values(), self.how.device)
+
+    def compute(self, stage: str = STAGE) -> None:
+        """Fill the store with what it lacks. ``StoreError`` and ``UsageError`` as in the runner's ``compute``."""
+        passes: dict[frozenset[Protocol], tuple[tuple[Protocol, ...], dict[str, Backbone]]] = {}
+        for name, needed in self._needed.items():
+            _, sharing = passes.setdefault(frozenset(needed), (tuple(needed), {}))
+            sharing[name] = self._backbones[name]
+        for number, (protocols, backbones) in enumerate(passes.values(), 1):
+            self._pass(protocols, backbones, stage + (f", pass {number} of {len(passes)}" if len(passes) > 1 else ""))
+        self._segments.clear()
+        self._gathered.clear()
+
+    def _pass(self, protocols: Sequence[Protocol], backbones: Mapping[str, Backbone], stage: str) -> None:
+        progress = self.progress
+        tell = (lambda done, total, item: progress(stage, done, total, item)) if progress else None
+        report = compute(self.manifest, protocols, backbones, self.how.using(self.store, self.workers), progress=tell)
+        self.failures += [f for f in report.failures if f not in self.failures]
+        self.warnings += [w for w in report.warnings if w not in self.warnings]
+        self.counters.update(report.counters)
+        self.ms_per_snapshot |= {name: report.ms_per_snapshot(name) for name in backbones}
+
+    def refuse_failures(self, why: str) -> None:
+        """``AvbenchError`` naming the first failure, if there is one; ``why``: what needs them all."""
+        if self.failures:
+            first = self.failures[0]
+            raise AvbenchError(f"{len(self.failures)} segments failed, first clip {first.clip_id}: {first.reason}{why}")
+
+    def supported(self, protocol: Protocol) -> list[SegmentRecord]:
+        """The segments that are long enough for ``protocol``, failed ones included, in the manifest's order."""
+        clips = self.manifest.clips
+        return [s for s in self.manifest.segments if protocol.supports(s, clips[s.clip_id])]
+
+    def segments(self, protocol: Protocol) -> tuple[SegmentRecord, ...]:
+        """The supported segments that did not fail: what predictions are made of, in the manifest's order."""
+        if protocol not in self._segments:
+            failed = {failure.segment_id for failure in self.failures}
+            self._segments[protocol] = tuple(s for s in self.supported(protocol) if s.id not in failed)
+        return self._segments[protocol]
+
+    def truth(self, protocol: Protocol | None = None) -> Truth:
+        """Of the segments that predictions are made of; of all segments if ``protocol`` is None."""
+        segments = self.manifest.segments if protocol is None else self.segments(protocol)
+        return Truth.of(segments, len(self.manifest.segments))
+
+    def snapshots(self, backbone_name: str, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
+        """Stored logits (N, W, 21) float32 and tokens (N, W, D) float32 (None if there are none) of a backbone."""
+        key = backbone_name, protocol
+        if key not in self._gathered:
+            fingerprint = self._backbones[backbone_name].fingerprint
+            self._gathered[key] = gather(
+                self.store, self.manifest.clips, self.segments(protocol), protocol, fingerprint
+            )
+        return self._gathered[key]
+
+    def replay(self, backbone_name: str, head: Any, protocol: Protocol) -> np.ndarray:
+        """Streaming predictions (N, W, 21) float32 of any ``head`` on the snapshots of a backbone."""
+        return replay(head, *self.snapshots(backbone_name, protocol), seconds(protocol.hop))
+
+    def predictions(self, model: Model, protocol: Protocol) -> np.ndarray:
+        """Streaming predictions (N, W, 21) float32 of a model: what it says after each window."""
+        key = model.name, protocol
+        if key not in self._predictions:
+            segments = self.segments(protocol)
+            if not segments:
+                return np.empty((0, protocol.iterations, protocol.grid.n_classes), np.float32)
+            if model.guess is not None:
+                self._predictions[key] = model.guess(segments, self.manifest, protocol.iterations, self.seed)
+            else:
+                self._predictions[key] = self.replay(model.backbone_name, model.head, protocol)
+        return self._predictions[key]

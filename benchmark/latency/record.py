@@ -1,5 +1,6 @@
-"""What ``avbench latency`` found out: the record, its file, and the statistics of times. How it is measured:
-:mod:`avbench.latency.measure`. Reading a record imports neither torch nor a model.
+"""The record that ``avbench latency`` writes, its file format, and the statistics of times.
+
+:mod:`avbench.latency.measure` measures the times. Reading a record imports neither torch nor a model.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ MAX_LATENCY_BYTES = 16 * 2**20
 LEADERBOARD_SAMPLES = 662  # the fewest from which a 99th percentile can be estimated (see ``percentile_ms``)
 CONFIDENCE = 0.99
 UNSTABLE = 0.10  # interquartile range over median
-REFUSED = 0.25  # the same, for the leaderboard
+REFUSED = 0.25  # the same, from which a leaderboard refuses
 
 
 # -- the record --------------------------------------------------------------------------------------------------------
 
 
 class Timing(StrictPart):
-    """Of ``n`` times in milliseconds; ``p90_ms`` and ``p99_ms`` as in ``percentile_ms``, null where n is too small."""
+    """Statistics of ``n`` times in milliseconds; ``p90_ms`` and ``p99_ms`` as in ``percentile_ms``, null where n is too
+    small."""
 
     n: Annotated[int, Field(ge=1)]
     p50_ms: Annotated[float, Field(ge=0)]
@@ -50,6 +52,8 @@ class Warmup(StrictPart):
 
 
 class Audit(StrictPart):
+    """One check of the measurement: the checked ``value``, its ``limit``, and the result in words."""
+
     ok: bool
     value: float
     limit: float
@@ -57,7 +61,7 @@ class Audit(StrictPart):
 
 
 class Probe(StrictPart):
-    """One number of streams that was tried; ``met``: ``p99_ms`` lies under the hop."""
+    """One tried number of streams; ``met``: ``p99_ms`` is below the hop."""
 
     streams: int
     n: int
@@ -70,7 +74,7 @@ class LatencyRecord(StrictPart):
 
     ``p90_ms`` is the MLPerf early-stopping estimate: with 99 % confidence at least 90 % of all steps are faster. With
     fewer than 64 samples there is none, and ``p90_ms`` is the slowest sample (``warnings`` says so). ``times_ms`` are
-    all times in the order they were taken: of a step, of a file, of a hop, or of a decision, depending on ``mode``.
+    all times in the order they were taken: per step, file, hop or decision, depending on ``mode``.
     ``ratio_to_snapshot``: median over the median of ``reference`` in the same mode (in ``streams``: of a step).
     """
 
@@ -113,9 +117,11 @@ class LatencyRecord(StrictPart):
 
     @property
     def audits_passed(self) -> bool:
+        """Whether all audits passed."""
         return all(audit.ok for audit in self.audits.values())
 
     def to_json(self) -> str:
+        """The content of ``latency.json``."""
         return strict_json(self)
 
 
@@ -131,7 +137,7 @@ def json_schema_text() -> str:
 
 
 def write_latency(record: LatencyRecord, path: Path) -> Path:
-    """Writes the record atomically to ``path``, or as ``latency.json`` into it if it is a folder."""
+    """Writes the record atomically to ``path``, or as ``latency.json`` into ``path`` if that is a folder."""
     path = Path(path)
     path = path / LATENCY_FILE if path.is_dir() else path
     write_whole(path, record.to_json().encode("utf-8"))
@@ -139,18 +145,18 @@ def write_latency(record: LatencyRecord, path: Path) -> Path:
 
 
 def read_latency(path: Path) -> LatencyRecord:
-    """Reads ``latency.json``, given as the file or its folder; checked as in ``parse_latency``."""
+    """Reads and checks ``latency.json``; ``path`` is the file or its folder. Errors as in ``parse_latency``."""
     path = Path(path)
     path = path / LATENCY_FILE if path.is_dir() else path
     return parse_latency(read_bytes(path, MAX_LATENCY_BYTES), path)
 
 
 def parse_latency(data: bytes, path: Path | str = LATENCY_FILE) -> LatencyRecord:
-    """A latency file's bytes; ``path`` names it in errors. ``UsageError``: not strict JSON, another schema version,
-    wrong fields, or figures that its own times do not bear out."""
+    """Parses and checks the bytes of a latency file; ``path`` names it in errors. ``UsageError``: not strict JSON,
+    unknown schema version, wrong fields, or figures that do not agree with the file's own times."""
     record = parse_record(data, path, LatencyRecord, "a latency record", "measure again")
     if not record.times_ms or not record.snapshot_times_ms:
-        raise UsageError(f"{path}: it holds no times")
+        raise UsageError(f"{path}: it contains no times")
     expected, reference = summary(record.times_ms), summary(record.snapshot_times_ms)
     slowest = max(record.times_ms)
     ratio = record.ratio_to_snapshot if record.mode == "streams" else expected.p50_ms / max(reference.p50_ms, 1e-9)
@@ -172,7 +178,7 @@ def parse_latency(data: bytes, path: Path | str = LATENCY_FILE) -> LatencyRecord
 
 def percentile_ms(times_ms: Sequence[float], percentile: float, confidence: float = CONFIDENCE) -> float | None:
     """The early-stopping estimate of MLPerf (inference rules, "early stopping"): with ``confidence``, at least
-    ``percentile`` of all steps are at most this slow. None where there are too few samples for it.
+    ``percentile`` of all steps are at most this slow. None if there are too few samples.
 
     With n samples, t is the largest number with P[Binomial(n, 1 - percentile) <= t] <= 1 - confidence; the t - 1
     slowest samples are dropped, the slowest of the rest is the estimate. It takes 64 samples for 0.9, 662 for 0.99.

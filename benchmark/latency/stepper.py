@@ -32,7 +32,7 @@ class Clock:
     synchronise: Callable[[], None] = lambda: None
 
     def ms(self, call: Callable[[], Any]) -> tuple[float, Any]:
-        """How long ``call`` takes, and what it returns."""
+        """The time of ``call`` in milliseconds, and its result."""
         self.synchronise()
         began = self.now_ns()
         out = call()
@@ -41,6 +41,7 @@ class Clock:
 
 
 def clock_of(device: str) -> Clock:
+    """The clock for "cpu", "cuda" or "cuda:N"; on a GPU it waits for all queued work."""
     if not device.startswith("cuda"):
         return Clock("perf_counter_ns")
     import torch
@@ -50,7 +51,7 @@ def clock_of(device: str) -> Clock:
 
 
 class Media:
-    """A SynthSync clip, really encoded: as one file, as files of one window each, and as decoded windows."""
+    """A SynthSync clip as an encoded file, as files of one window each, and as decoded windows."""
 
     text = f"SynthSync scene of {CLIP_S} s, encoded (H.264, AAC)"
 
@@ -65,7 +66,7 @@ class Media:
         self.files = []
         for i in range(N_FILES):
             first = i * WINDOW_S * FRAME_RATE_HZ
-            last = first + WINDOW_S * FRAME_RATE_HZ + 1  # a frame more, for front ends that trim the sound's beginning
+            last = first + WINDOW_S * FRAME_RATE_HZ + 1  # a spare frame for front ends that trim the start
             part = sound[first * TICKS_PER_FRAME : last * TICKS_PER_FRAME]
             self.files.append(self._write(f"window{i}", frames[first:last], part))
 
@@ -77,7 +78,7 @@ class Media:
         return ClipRecord(name, name, path.name, "", len(frames), len(sound))
 
     def hops(self, clip: ClipRecord, frontend: FrontEnd, hop_s: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The windows of one stream, decoded as they are asked for: (1, T, 3, size, size) uint8, (1, N) float32."""
+        """The windows of one stream, decoded on request: (1, T, 3, size, size) uint8, (1, N) float32."""
         from avbench.data.media import ClipReader
 
         with ClipReader(self.folder / clip.path, clip) as reader:
@@ -98,7 +99,7 @@ class Media:
             grid.close()
 
     def windows(self, frontend: FrontEnd, samples: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Distinct windows: ``N_WINDOWS``, or as many as are needed for ``samples`` or memory allows."""
+        """Distinct windows: at most ``N_WINDOWS``, and no more than ``samples`` needs or memory allows."""
         n_bytes = WINDOW_S * FRAME_RATE_HZ * 3 * frontend.size**2
         n = max(2, min(N_WINDOWS, max(samples, N_FILES), MAX_WINDOW_BYTES // n_bytes))
         hop_frames = (CLIP_S - WINDOW_S) * FRAME_RATE_HZ // (n - 1)
@@ -107,7 +108,7 @@ class Media:
 
 
 class Stepper:
-    """A loaded model and its windows on the device: one step of the stream, ready to be timed."""
+    """A loaded model with its windows on the device, ready to time single steps of a stream."""
 
     def __init__(
         self, model: StreamingModel, windows: Sequence[tuple[np.ndarray, np.ndarray]], device: str, hop_s: float
@@ -135,7 +136,7 @@ class Stepper:
         return Snapshot(*self.backbone.predict(*self.windows[i]))
 
     def prepare(self, i: int, iteration: int) -> None:
-        """The head's state before window ``i``: the history of the windows before it (in a circle), outside timing."""
+        """Computes the head's state before window ``i``, untimed; history: the preceding windows, wrapping around."""
         if (i, iteration) in self._states:
             return
         state = self.head.init(1)
@@ -147,14 +148,14 @@ class Stepper:
         self._states[i, iteration] = state
 
     def step(self, i: int, iteration: int = ITERATION) -> Any:
-        """Window ``i`` as the ``iteration``-th of its stream -> logits (1, 21). The state must have been prepared."""
+        """Window ``i`` as the ``iteration``-th of its stream -> logits (1, 21). Call ``prepare`` first."""
         return self.decide(self.windows[i], self._states[i, iteration], iteration)
 
     def decide(self, window: tuple[Any, Any], state: Any, iteration: int) -> Any:
         return self.head.step(state, Snapshot(*self.backbone.predict(*window)), (iteration - 1) * self.hop_s)[1]
 
     def expected(self, iteration: int = ITERATION) -> np.ndarray:
-        """(len(self), 21) what a plain evaluation says: fresh snapshots, replayed as in ``avbench run``."""
+        """(len(self), 21) logits of a plain evaluation: new snapshots, replayed as in ``avbench run``."""
         from avbench.engine.replay import replay
 
         fresh = [self.snapshot(i) for i in range(len(self))]

@@ -11,9 +11,9 @@ import numpy as np
 
 from avbench.pages import class_in_words, render
 from avbench.pages.sections import curve_charts, errors, slice_tables
-from avbench.results.answers import Answers, read_segments
 from avbench.results.predictions import N_CLASSES, read_predictions
 from avbench.results.run import REPORT_FILE, RunResult, Scores, read_run
+from avbench.results.truth import Truth, read_segments
 from avbench.scoring.metrics import METRICS
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import seconds
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     note: str
 
 
-def write_report(result: RunResult, folder: Path, answers: Answers | None, logits: np.ndarray) -> Path:
+def write_report(result: RunResult, folder: Path, answers: Truth | None, logits: np.ndarray) -> Path:
     """Writes ``folder/run.html``; the arguments are those of ``run_page``. ``AvbenchError`` if it cannot be written."""
     path = Path(folder) / REPORT_FILE
     page = run_page(result, answers, logits)
@@ -50,7 +50,7 @@ def report_again(run: Path) -> Path:
     run = Path(run)
     result = read_run(run)
     folder = run if run.is_dir() else run.parent
-    iterations = int(result.protocol["iterations"])  # type: ignore[arg-type]
+    iterations = result.protocol.iterations
     answers, logits = None, np.empty((0, iterations, N_CLASSES), np.float32)
     if result.n_scored and result.data.labels == "public":
         ids, logits = read_predictions(run_file(folder, result, "predictions"))
@@ -60,14 +60,14 @@ def report_again(run: Path) -> Path:
     return write_report(result, folder, answers, logits)
 
 
-def run_page(result: RunResult, answers: Answers | None, logits: np.ndarray) -> str:
+def run_page(result: RunResult, answers: Truth | None, logits: np.ndarray) -> str:
     """The page as text, the same for the same arguments.
 
     ``answers``: what is true of the scored segments, in the order of ``logits`` (N, W, 21); None if it is hidden. Both
     may be empty (nothing could be scored).
     """
     at = scored_iteration(result)
-    hop_s, window_s = (seconds(int(result.protocol[name])) for name in ("hop", "window"))  # type: ignore[arg-type]
+    hop_s, window_s = seconds(result.protocol.hop), seconds(result.protocol.window)
     trivial = next((row.scores for row in result.rows if row.name == "constant"), None)
     return render(
         "run_report.html",
@@ -76,7 +76,7 @@ def run_page(result: RunResult, answers: Answers | None, logits: np.ndarray) -> 
         metrics=list(METRICS.values()),
         curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial),
         slices=slice_tables(result.slices),
-        errors=errors(answers, logits, at) if answers else None,
+        errors=errors(answers, logits, at) if answers is not None else None,
         at=at + 1,
         seen_s=window_s + at * hop_s,
         hop_s=hop_s,
@@ -94,8 +94,8 @@ def scored_iteration(result: RunResult) -> int:
 
     values = [scores["acc"].value for scores in result.curve]
     if not values:
-        return int(result.protocol["iterations"]) - 1  # type: ignore[arg-type]
-    return selected_iteration(str(result.protocol["selection"]), values, higher_is_better=True)
+        return result.protocol.iterations - 1
+    return selected_iteration(result.protocol.selection, values, higher_is_better=True)
 
 
 def table_rows(result: RunResult) -> list[Row]:
@@ -115,10 +115,10 @@ def command(result: RunResult) -> str:
     built_in = data.name in synthsync.NAMES and data.split in synthsync.SPLIT_SEEDS
     words = ["avbench", "run", "--model", shlex.quote(model.name)]
     words += ["--data", data.name if built_in else "FOLDER", "--split", shlex.quote(data.split)]
-    words += ["--protocol", str(p["name"]), "--hop", f"{seconds(int(p['hop'])):g}"]  # type: ignore[arg-type]
+    words += ["--protocol", p.name, "--hop", f"{seconds(p.hop):g}"]
     words += [
         "--iterations",
-        str(p["iterations"]),
+        str(p.iterations),
         "--seed",
         str(result.seed),
         "--n-resamples",

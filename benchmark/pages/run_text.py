@@ -75,11 +75,11 @@ def _model_notes(result: RunResult) -> list[str]:
 def _header(result: RunResult) -> str:
     p, data, where = result.protocol, result.data, result.environment
     note = f"{data.note}, " if data.note else ""
-    hop_s = seconds(int(p["hop"]))  # type: ignore[arg-type]
+    hop_s = seconds(p.hop)
     device, workers = str(where.get("device", "")).upper(), where.get("workers", 1)
     return (
-        f"{data.name} {data.split} ({note}{_count(data.n_clips, 'clip')}) · {p['name']} protocol: "
-        f"{_count(int(p['iterations']), 'window')}, hop {hop_s:g} s · {device}, "  # type: ignore[arg-type]
+        f"{data.name} {data.split} ({note}{_count(data.n_clips, 'clip')}) · {p.name} protocol: "
+        f"{_count(p.iterations, 'window')}, hop {hop_s:g} s · {device}, "
         f"{_count(int(workers), 'process', 'es')}"  # type: ignore[arg-type]
     )
 

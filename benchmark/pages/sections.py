@@ -9,8 +9,8 @@ import numpy as np
 from markupsafe import Markup
 
 from avbench.pages import charts
-from avbench.results.answers import Answers
 from avbench.results.run import Score, Scores, Slice
+from avbench.results.truth import Truth
 from avbench.scoring.metrics import METRICS, checked_logits
 from avbench.types import CATEGORIES, OffsetGrid
 
@@ -43,7 +43,7 @@ class Errors(NamedTuple):
     worst: list[Belief]
 
 
-def errors(answers: Answers, logits: np.ndarray, at: int) -> Errors | None:
+def errors(answers: Truth, logits: np.ndarray, at: int) -> Errors | None:
     """Confusion and worst segments of ``logits`` (N, W, 21) at iteration index ``at``; None without segments."""
     if not len(answers.labels):
         return None
@@ -65,7 +65,7 @@ def confusion(labels: np.ndarray, answered: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def worst_segments(answers: Answers, logits: np.ndarray, at: int, n: int = N_WORST) -> list[Belief]:
+def worst_segments(answers: Truth, logits: np.ndarray, at: int, n: int = N_WORST) -> list[Belief]:
     """The ``n`` segments that are furthest off at iteration index ``at``, among equals those that give the truth the
     least; where fewer are wrong, the least sure of the right ones follow."""
     labels, rows = answers.labels, np.arange(len(answers.labels))

@@ -15,15 +15,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avbench.paper import reported
-from avbench.paper.replays import Need, Part, Replays
+from avbench.paper.replays import Need, Replays
 from avbench.protocol.manifest import Manifest
+from avbench.results.truth import Truth
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
-from avbench.scoring.stats import Difference, Estimate, bootstrap_scores, group_difference, paired_difference, shares
+from avbench.scoring.stats import (
+    Bootstrap,
+    Difference,
+    Estimate,
+    bootstrap_scores,
+    group_difference,
+    paired_difference,
+    shares,
+)
 from avbench.types import CATEGORIES, OffsetGrid, offset_in_words
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not separable"
-LEVEL = 0.95
 SCORES = ("acc", "acc_tol1", "roc_auc", "map")  # the columns of Tables 3, 5 and 6, in the paper's order
 ADDED = "the paper has no such row"
 
@@ -74,12 +82,6 @@ class Exhibit:
     @property
     def columns(self) -> list[str]:
         return list(dict.fromkeys(c.column for c in self.cells))
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    n_resamples: int = 1000
-    seed: int = 0
 
 
 def number(value: float) -> float | None:
@@ -156,10 +158,10 @@ def table3(replays: Replays, need: Need, boot: Bootstrap, latencies: Latencies |
         table.settings[row] = _setting(model, selection, 2.0, 18)
         for metric in SCORES:
             estimate = _estimates(chosen[row][metric], part, boot, (metric,))[metric]
-            table.cells.append(cell("table3", row, title_of(metric), estimate, part.n, part.n_total))
+            table.cells.append(cell("table3", row, title_of(metric), estimate, len(part), part.n_total))
         timed = (latencies or {}).get(model)
         milliseconds = Estimate(timed["p50_ms"], math.nan, math.nan) if timed else None
-        table.cells.append(cell("table3", row, MS, milliseconds, part.n, part.n_total))
+        table.cells.append(cell("table3", row, MS, milliseconds, len(part), part.n_total))
         if timed:
             table.settings[row]["latency"] = dict(timed)
     for better, worse, metrics in TABLE3_CLAIMS:
@@ -215,7 +217,7 @@ def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
         for windows in TABLE4_WINDOWS:
             at[row, windows] = streams[:, windows - 1]
             estimate = _estimates(at[row, windows], part, boot, ("map",))["map"]
-            table.cells.append(cell("table4", row, str(windows), estimate, part.n, part.n_total))
+            table.cells.append(cell("table4", row, str(windows), estimate, len(part), part.n_total))
     for row in STREAMING_ROWS:
         for more, fewer in ((48, 2), (48, 12)):
             found = paired(at[row, more], at[row, fewer], part, boot, ("map",))
@@ -242,7 +244,7 @@ def fig4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
             for hop_s, logits in last.items():
                 estimate = _estimates(logits, part, boot, (metric,))[metric]
                 column = f"{title_of(metric)}, {hop_s:g} s"
-                figure.cells.append(cell("fig4", row, column, estimate, part.n, part.n_total))
+                figure.cells.append(cell("fig4", row, column, estimate, len(part), part.n_total))
         for larger, smaller in ((4.0, 1.0), (2.0, 1.0), (4.0, 2.0)):
             found = paired(last[larger], last[smaller], part, boot, FIG4_METRICS)
             figure.claims += claims(f"{row}: hop {larger:g} s", f"hop {smaller:g} s", found)
@@ -257,20 +259,20 @@ def table6(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     part = replays.part(need)
     table = Exhibit("table6", "Table 6: StreamSync-LSTM by category, 18 windows, hop 2 s")
     logits = replays.streams(need, TABLE6_MODEL, 2.0)[:, -1]
-    category = np.array([s.category for s in part.segments], str)
+    category = np.array(part.categories, str)
     totals = [s.category for s in replays.manifest.segments]
-    groups = {row: category == name for row, name in TABLE6_ROWS.items()} | {"overall": np.ones(part.n, bool)}
+    groups = {row: category == name for row, name in TABLE6_ROWS.items()} | {"overall": np.ones(len(part), bool)}
     for row, group in groups.items():
         total = part.n_total if row == "overall" else totals.count(TABLE6_ROWS[row])
         table.settings[row] = _setting(TABLE6_MODEL, "final", 2.0, 18)
-        some = Part((), part.labels[group], part.videos[group], total)
+        some = part.take(np.flatnonzero(group), total)
         found = _estimates(logits[group], some, boot, SCORES) if group.any() else {}
         for metric in SCORES:
             table.cells.append(cell("table6", row, title_of(metric), found.get(metric), int(group.sum()), total))
     for better, worse in (("talking heads", "voice-overs"), ("voice-overs", "others")):
         first, second = groups[better], groups[worse]
         if first.any() and second.any():
-            told = (logits, part.labels, part.videos, first, second, boot.n_resamples, boot.seed, LEVEL)
+            told = (logits, part.labels, part.clusters, first, second, boot)
             table.claims += claims(better, worse, {m: group_difference(m, *told) for m in ("acc", "map")})
         else:
             table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *(math.nan,) * 3) for m in ("acc", "map")]
@@ -308,14 +310,12 @@ def fig2(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     figure = Exhibit("fig2", "Figure 2: errors of single windows (finetuned SparseSync, 18 windows, hop 2 s)")
     n_classes = OffsetGrid().n_classes
     errors = replays.streams(need, FIG2_MODEL, 2.0).argmax(axis=-1) - part.labels[:, None]
-    windows = np.full(part.n, errors.shape[1])
+    windows = np.full(len(part), errors.shape[1])
     figure.settings["all"] = _setting(FIG2_MODEL, "every iteration", 2.0, 18)
 
     def add(row: str, columns: Sequence[str], parts: np.ndarray, wholes: np.ndarray) -> None:
-        for column, estimate in zip(
-            columns, shares(parts, wholes, part.videos, boot.n_resamples, boot.seed, LEVEL), strict=True
-        ):
-            figure.cells.append(cell("fig2", row, column, estimate, part.n, part.n_total))
+        for column, estimate in zip(columns, shares(parts, wholes, part.clusters, boot), strict=True):
+            figure.cells.append(cell("fig2", row, column, estimate, len(part), part.n_total))
 
     kinds = np.arange(-(n_classes - 1), n_classes)
     counts = (errors[:, :, None] == kinds).sum(axis=1)
@@ -323,7 +323,7 @@ def fig2(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     spread = errors.std(axis=1)
     bins = np.digitize(spread, SD_EDGES) - 1
     names = [f"{a:g} to {b:g}" for a, b in pairwise(SD_EDGES[:-1])] + [f"over {SD_EDGES[-2]:g}"]
-    add(SD_ROW, names, np.eye(len(names))[bins], np.ones(part.n))
+    add(SD_ROW, names, np.eye(len(names))[bins], np.ones(len(part)))
     wrong, alone = (np.abs(errors) > 1).sum(axis=1), isolated_errors(errors).sum(axis=1)
     add(ISOLATED_ROW, ["share"], alone[:, None], wrong)
     add("windows more than one class off", ["share"], wrong[:, None], windows)
@@ -410,14 +410,14 @@ def _count(table: str, row: str, column: str, found: float, n: int) -> Cell:
 # -- shared ------------------------------------------------------------------------------------------------------------
 
 
-def _estimates(logits: np.ndarray, part: Part, boot: Bootstrap, metrics: Sequence[str]) -> dict[str, Estimate]:
-    return bootstrap_scores(logits, part.labels, part.videos, boot.n_resamples, boot.seed, LEVEL, metrics)
+def _estimates(logits: np.ndarray, part: Truth, boot: Bootstrap, metrics: Sequence[str]) -> dict[str, Estimate]:
+    return bootstrap_scores(logits, part.labels, part.clusters, boot, metrics)
 
 
 def paired(
-    better: np.ndarray, worse: np.ndarray, part: Part, boot: Bootstrap, metrics: Sequence[str]
+    better: np.ndarray, worse: np.ndarray, part: Truth, boot: Bootstrap, metrics: Sequence[str]
 ) -> dict[str, Difference]:
-    return paired_difference(better, worse, part.labels, part.videos, boot.n_resamples, boot.seed, LEVEL, metrics)
+    return paired_difference(better, worse, part.labels, part.clusters, boot, metrics)
 
 
 def claims(better: str, worse: str, found: Mapping[str, Difference]) -> list[Claim]:

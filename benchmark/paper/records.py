@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from avbench.paper.exhibits import SCORES, Bootstrap, Exhibit, Part, cell, claim, claims, paired, title_of
+from avbench.paper.exhibits import SCORES, Exhibit, cell, claim, claims, paired, title_of
 from avbench.paper.reported import of_table
-from avbench.scoring.stats import bootstrap_scores
+from avbench.results.truth import Truth
+from avbench.scoring.stats import Bootstrap, bootstrap_scores
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError
 
@@ -83,7 +84,8 @@ def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
         return table
     data, trainings = record.facts["data"], {t["recipe"]["name"]: t for t in record.facts["trainings"]}
     n_total = data["n_segments"]
-    part = Part((), record.labels.astype(np.int64), record.videos, n_total)
+    rows = tuple(map(str, range(len(record.labels))))  # the record does not name its segments
+    part = Truth(rows, record.labels.astype(np.int64), record.videos, n_total=n_total)
     n = len(record.labels)
     missing = [row for row, recipe in TABLE5_ROWS.items() if recipe not in trainings]
     if missing:
@@ -93,9 +95,7 @@ def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
             table.cells += [cell("table5", row, title_of(metric), None, 0, n_total) for metric in SCORES]
             continue
         trained = trainings[recipe]["recipe"]
-        found = bootstrap_scores(
-            record.logits[recipe], part.labels, part.videos, boot.n_resamples, boot.seed, metrics=SCORES
-        )
+        found = bootstrap_scores(record.logits[recipe], part.labels, part.clusters, boot, metrics=SCORES)
         table.cells += [cell("table5", row, title_of(metric), found[metric], n, n_total) for metric in SCORES]
         table.settings[row] = {
             "recipe": recipe,

@@ -11,25 +11,16 @@ from typing import Any
 
 from avbench.data.inspect import info
 from avbench.data.opening import read_data
+from avbench.engine.runner import Compute
+from avbench.engine.session import Session
 from avbench.paper import records
-from avbench.paper.exhibits import (
-    NAMES,
-    NEEDS,
-    REPLAYED,
-    STATISTICS,
-    TABLE3_ROWS,
-    Bootstrap,
-    Cell,
-    Exhibit,
-    Latencies,
-    table3,
-)
+from avbench.paper.exhibits import NAMES, NEEDS, REPLAYED, STATISTICS, TABLE3_ROWS, Cell, Exhibit, Latencies, table3
 from avbench.paper.replays import Replays, summary
 from avbench.paper.reported import of_table
 from avbench.paper.write import markdown, write, write_text
 from avbench.protocol.manifest import Manifest
-from avbench.system import machine
-from avbench.system.cache import default_store, writable
+from avbench.scoring.stats import Bootstrap
+from avbench.system.cache import writable
 from avbench.system.progress import Progress
 from avbench.types import UsageError
 
@@ -95,7 +86,7 @@ def regenerate(
     replays = None
     if any(held.values()):
         needed = [NEEDS[name] for name in wanted if held.get(name)]
-        replays = Replays(manifest, needed, store or default_store(), workers or machine.cores(), seed, progress)
+        replays = Replays(Session(manifest, Compute(store, workers), seed, progress), needed)
     latencies = _latencies(latency_samples, progress) if "table3" in wanted and replays and held["table3"] else {}
     facts = info(manifest) if any(name in STATISTICS for name in wanted) else {}
     exhibits = []
@@ -104,7 +95,7 @@ def regenerate(
             exhibit = STATISTICS[name](manifest, facts)
         elif name == "table5":
             exhibit = records.table5(boot, records.read())
-        elif not held[name] or replays is None or not replays.part(NEEDS[name]).n:
+        elif not held[name] or replays is None or not len(replays.part(NEEDS[name])):
             exhibit = _empty(name, manifest)
         elif name == "table3":
             exhibit = table3(replays, NEEDS[name], boot, latencies)
@@ -117,9 +108,9 @@ def regenerate(
     outcome = Outcome(
         exhibits=exhibits,
         files=[path for exhibit in exhibits for path in write(exhibit, folder)],
-        counters=dict(sorted(replays.counters.items())) if replays else {},
-        failures=replays.failures if replays else [],
-        warnings=replays.warnings if replays else [],
+        counters=dict(sorted(replays.session.counters.items())) if replays else {},
+        failures=replays.session.failures if replays else [],
+        warnings=replays.session.warnings if replays else [],
     )
     outcome.wall_s = round(time.monotonic() - began, 1)
     outcome.facts = {
@@ -130,7 +121,7 @@ def regenerate(
         "seed": seed,
         "counters": outcome.counters,
         "incomplete": outcome.incomplete,
-        "failures": [f._asdict() for f in outcome.failures],
+        "failures": [f.model_dump() for f in outcome.failures],
         "wall_s": outcome.wall_s,
         "files": [path.name for path in outcome.files],
         "claims": {e.name: [c._asdict() for c in e.claims] for e in exhibits if e.claims},
@@ -184,6 +175,7 @@ def _latencies(samples: int, progress: Progress | None) -> Latencies:
     if not samples:
         return {}
     from avbench.latency.measure import measure
+    from avbench.latency.modes import Request
     from avbench.registry.names import resolve
 
     models = [model for model, _ in TABLE3_ROWS.values() if resolve(model).load_backbone is not None]
@@ -191,7 +183,7 @@ def _latencies(samples: int, progress: Progress | None) -> Latencies:
     for done, model in enumerate(models):
         if progress:
             progress("timing models", done, len(models), model)
-        record = measure(model, "step", samples)
+        record = measure(model, Request(samples=samples))
         found[model] = {
             key: getattr(record, key)
             for key in ("mode", "p50_ms", "p90_ms", "n", "ratio_to_snapshot", "unstable", "device", "threads")

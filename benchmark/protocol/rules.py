@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from avbench.ticks import TICKS_PER_FRAME, Tick, seconds, ticks
 from avbench.types import ClipRecord, OffsetGrid, SegmentRecord, UsageError, Window
@@ -65,6 +68,43 @@ class Protocol:
         parts.append(self.support + (f"[{common}]" if common else ""))
         return "avb|" + "|".join(parts)
 
+    @classmethod
+    def parse(cls, text: str) -> Protocol:
+        """The protocol that :meth:`signature` wrote as ``text``; ``UsageError`` for any other text."""
+        found = _SIGNATURE.fullmatch(text)
+        if found is None:
+            raise UsageError(f"{text[:200]!r} is not the signature of a protocol")
+        part = found.groupdict()
+        pairs = [pair.split("x") for pair in (part["common"] or "").split(",") if pair]
+        protocol = cls(
+            name=part["name"],
+            version=int(part["version"]),
+            window=ticks(part["window"]),
+            hop=ticks(part["hop"]),
+            iterations=int(part["iterations"]),
+            grid=OffsetGrid(int(part["classes"]), float(part["reach"])),
+            frontend_scope=part["scope"],
+            start_shift=ticks(part["shift"]),
+            selection=part["selection"],
+            support=part["support"],
+            common_support=tuple((ticks(hop), int(iterations)) for hop, iterations in pairs),
+        )
+        if protocol.signature() != text:  # one protocol has one signature: h2.0 is not h2.000
+            raise UsageError(f"{text[:200]!r} is not the signature of a protocol")
+        return protocol
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Protocol:
+        """The protocol whose ``dataclasses.asdict`` went through JSON. ``UsageError``, ``TypeError``, ``KeyError`` or
+        ``ValueError`` if these are not its fields."""
+        return cls(
+            **{
+                **fields,
+                "grid": OffsetGrid(**fields["grid"]),
+                "common_support": tuple((hop, iterations) for hop, iterations in fields["common_support"]),
+            }
+        )
+
     def picture_windows(self, segment: SegmentRecord) -> list[Window]:
         """The picture windows of a segment, one per iteration."""
         first = segment.start + self.start_shift
@@ -92,6 +132,15 @@ class Protocol:
             if first + length > clip.n_frames * TICKS_PER_FRAME or sound + length > clip.n_samples:
                 return False
         return True
+
+
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:e[+-]?[0-9]{1,3})?"
+_SIGNATURE = re.compile(
+    rf"avb\|(?P<name>[^|]+):(?P<version>[0-9]{{1,9}})\|w(?P<window>{_NUMBER})\|h(?P<hop>{_NUMBER})"
+    rf"\|n(?P<iterations>[0-9]{{1,9}})\|g(?P<classes>[0-9]{{1,9}})@(?P<reach>{_NUMBER})\|fe-(?P<scope>[a-z]+)"
+    rf"\|s(?P<shift>[+-]{_NUMBER})\|(?P<selection>[a-z_]+)"
+    rf"\|(?P<support>[a-z]+)(?:\[(?P<common>{_NUMBER}x[0-9]{{1,9}}(?:,{_NUMBER}x[0-9]{{1,9}})*)\])?"
+)
 
 
 def streaming(hop_s: float = 2.0, iterations: int = 18, **changes: object) -> Protocol:

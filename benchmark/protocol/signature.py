@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from avbench.protocol.rules import Protocol
 from avbench.types import UsageError
 
 if TYPE_CHECKING:
     from avbench.protocol.tracks import Track
 
-
-# what the parts of a signature are called, in their order; a run's signature goes on with model, data and version
+DIGITS = 12  # of a hash that a signature quotes
 PROTOCOL_FIELDS = (
     "protocol",
     "window",
@@ -25,33 +26,68 @@ PROTOCOL_FIELDS = (
 )
 
 
-def signature_fields(signature: str) -> dict[str, str]:
-    """The parts of a run's signature by name: ``PROTOCOL_FIELDS``, then model, data and version.
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A run's signature, built and parsed here: ``avb|protocol ...|m:model|computed ...|d:data|vversion``.
 
-    The model's part includes how it is computed (precision, lead trim). ``UsageError`` for anything else.
+    ``model`` and ``data``: the first 12 hex digits of the model's fingerprint and of the manifest's sha256.
+    ``computed``: how the logits were computed where that may change them (lead trim, precision, compiling, random
+    weights), in the words of ``StreamingModel.computed``. Equal signatures, comparable scores.
     """
-    head, *parts = signature.split("|")
-    n = len(PROTOCOL_FIELDS)
-    if len(parts) < n + 3:
-        raise UsageError(f"{signature[:200]!r} is not the signature of a run")
-    model, (data, version) = parts[n:-2], parts[-2:]
-    if head != "avb" or not model[0].startswith("m:") or data[:2] != "d:" or version[:1] != "v":
-        raise UsageError(f"{signature[:200]!r} is not the signature of a run")
-    return dict(zip(PROTOCOL_FIELDS, parts, strict=False)) | {
-        "model": "|".join(model),
-        "data": data,
-        "version": version,
-    }
+
+    protocol: Protocol
+    model: str
+    data: str
+    version: str
+    computed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, protocol: Protocol, fingerprint: str, manifest_sha256: str, version: str, computed: tuple[str, ...] = ()
+    ) -> Signature:
+        """From whole hashes (64 hex digits)."""
+        return cls(protocol, fingerprint[:DIGITS], manifest_sha256[:DIGITS], version, computed)
+
+    @classmethod
+    def parse(cls, text: str) -> Signature:
+        """What :meth:`__str__` wrote; ``UsageError`` for any other text."""
+        head, _, rest = text.rpartition("|m:")  # a protocol may be called m
+        model, *computed = rest.split("|")
+        if len(computed) < 2 or not computed[-2].startswith("d:") or not computed[-1].startswith("v"):
+            raise UsageError(f"{text[:200]!r} is not the signature of a run")
+        *computed, data, version = computed
+        return cls(Protocol.parse(head), model, data[2:], version[1:], tuple(computed))
+
+    def __str__(self) -> str:
+        model = "|".join((f"m:{self.model}", *self.computed))
+        return f"{self.protocol.signature()}|{model}|d:{self.data}|v{self.version}"
+
+    def fields(self) -> dict[str, str]:
+        """The parts by name: ``PROTOCOL_FIELDS``, then model (with how it is computed), data and version."""
+        parts = self.protocol.signature().split("|")[1:]
+        return dict(zip(PROTOCOL_FIELDS, parts, strict=True)) | {
+            "model": "|".join((f"m:{self.model}", *self.computed)),
+            "data": f"d:{self.data}",
+            "version": f"v{self.version}",
+        }
 
 
-def signature_problem(signature: str, track: Track, fingerprint: str, version: str) -> str:
-    """Why this is not the signature of a run of such a model on such a track; empty if it is."""
-    before = f"{track.protocol.signature()}|m:{fingerprint[:12]}"
-    after = f"|d:{track.manifest_sha256[:12]}|v{version}"
-    # between them stands how the logits were computed: lead trim, precision, compiling (registry.StreamingModel)
-    how = signature.removeprefix(before).removesuffix(after)
-    if not signature.startswith(before) or not signature.endswith(after) or len(before) + len(after) > len(signature):
-        return f"is {signature}; track {track.name} needs {before}{after}"
+def signature_problem(text: str, track: Track, fingerprint: str, version: str) -> str:
+    """Why ``text`` is not the signature of a run of such a model on such a track; empty if it is."""
+    needed = Signature.of(track.protocol, fingerprint, track.manifest_sha256, version)
+    wrong = f"is {text}; track {track.name} needs {needed}"
+    try:
+        found = Signature.parse(text)
+    except UsageError:
+        return wrong
+    if (found.protocol, found.model, found.data, found.version) != (
+        needed.protocol,
+        needed.model,
+        needed.data,
+        needed.version,
+    ):
+        return wrong
+    how = "".join(f"|{part}" for part in found.computed)
     if re.fullmatch(r"\|?[a-z0-9|]*random[0-9]+", how):
         return "is that of random weights: such scores mean nothing"
     if not re.fullmatch(r"(\|lead[0-9]{1,6})?(\|b?float16)?(\|compiled)?", how):

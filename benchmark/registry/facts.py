@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 from avbench.registry.options import StreamingModel
-from avbench.system import machine
-
-
-def default_workers(models: Iterable[StreamingModel]) -> int:
-    """As many worker processes as there are cores and as memory holds: each has every model, a clip's sound and frames,
-    and, of a full-size model, the activations of a window (2.7 GB in all were measured for Synchformer)."""
-    models = [model for model in models if model.backbone is not None]
-    weights = [p for model in models for p in getattr(model.backbone, "parameters", list)()]
-    each = machine.GIB + sum(p.numel() * p.element_size() for p in weights)
-    return machine.worker_count(each + (machine.GIB if any(model.full_size for model in models) else 0))
+from avbench.results.run import ModelInfo
 
 
 def whole_fingerprint(model: StreamingModel, backbone: str) -> str:
@@ -32,9 +22,8 @@ def whole_fingerprint(model: StreamingModel, backbone: str) -> str:
     return digest.hexdigest()
 
 
-def model_facts(model: StreamingModel, fingerprint: str, note: str) -> Any:
-    from avbench.results.run import ModelInfo
-
+def model_facts(model: StreamingModel, fingerprint: str, note: str) -> ModelInfo:
+    """What a result says of the model. ``fingerprint``: of backbone and head; ``note``: a word on its weights."""
     return ModelInfo(
         name=model.name,
         backbone=model.backbone_name,

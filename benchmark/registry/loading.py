@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from avbench.baselines.trivial import TRIVIAL
 from avbench.registry.options import FROM_BACKBONE, StreamingModel
 from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, first_line, in_one_line
 
@@ -25,11 +26,25 @@ PLAIN_HEADS = {
 LEARNED_HEADS = {"trf": "streaming transformer", "lstm": "streaming LSTM"}
 
 
-def load(model: StreamingModel, device: str = "cpu", dtype: Any | None = None) -> StreamingModel:
-    """A resolved model with backbone and head: see :func:`load_model`."""
-    backbone = _moved(model.load_backbone(), device, dtype) if model.load_backbone else None
-    if backbone is None:
-        return replace(model, head=model.load_head() if model.load_head else None)
+def load_all(models: Sequence[StreamingModel], device: str = "cpu") -> list[StreamingModel]:
+    """Resolved models with backbone and head; models that share a backbone share one in memory, too."""
+    built: dict[str, SnapshotPredictor] = {}
+    loaded = []
+    for model in models:
+        loaded.append(load(model, device, backbone=built.get(model.backbone_name)))
+        if (backbone := loaded[-1].backbone) is not None:
+            built[model.backbone_name] = backbone
+    return loaded
+
+
+def load(
+    model: StreamingModel, device: str = "cpu", dtype: Any | None = None, backbone: SnapshotPredictor | None = None
+) -> StreamingModel:
+    """A resolved model with backbone and head: see :func:`load_model`. ``backbone``: the model's own, if it has been
+    loaded already."""
+    if model.load_backbone is None:
+        return replace(model, guess=TRIVIAL[model.name][1])
+    backbone = backbone or _moved(model.load_backbone(), device, dtype)
     head = model.load_head() if model.load_head else None
     token = ""
     if head is not None and model.head_name in LEARNED_HEADS:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avbench.types import SnapshotPredictor, StreamingHead, UsageError
+
+if TYPE_CHECKING:
+    from avbench.engine.session import Guess
 
 PROCEDURAL = "procedural"  # the word by which embedded weights say what they were trained on
 FROM_BACKBONE = "the backbone's own"  # where a head's streaming token comes from, unless an adapter makes it
@@ -75,6 +78,7 @@ class StreamingModel:
     random_seed: int | None = None  # of the weights, or of a part of them: the scores then mean nothing
     token: str = ""  # where the head's streaming token comes from, in words; "" if the head needs none
     backbone: SnapshotPredictor | None = field(default=None, repr=False)
+    guess: Guess | None = field(default=None, repr=False)  # of a trivial model, once loaded
     head: StreamingHead | None = field(default=None, repr=False)
 
     @property

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
+from avbench.protocol.rules import Protocol
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.system.strict import Number, Sha256, StrictPart, parse_record, read_bytes, strict_json, write_whole
 from avbench.types import UsageError
@@ -98,6 +100,16 @@ class FileRef(StrictPart):
     sha256: Sha256
 
 
+def _protocol(value: Any) -> Any:
+    """A protocol as run.json has it."""
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        return Protocol.from_json(value)
+    except (UsageError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"this avbench does not know this protocol ({error})") from error
+
+
 class RunResult(StrictPart):
     """One evaluation: model, data, scores and everything needed to judge or repeat it.
 
@@ -110,7 +122,7 @@ class RunResult(StrictPart):
     schema_version: Literal[1] = 1
     avbench_version: str
     signature: str
-    protocol: dict[str, JsonValue]
+    protocol: Annotated[Protocol, BeforeValidator(_protocol)]
     model: ModelInfo
     data: DataInfo
     n_scored: Annotated[int, Field(ge=0)]
@@ -151,7 +163,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def json_schema_text() -> str:
-    """The text of the published schema file; ``python -m avbench.results.run`` prints it."""
+    """The text of the published schema file; ``python -m avbench.results`` prints it."""
     return json.dumps(json_schema(), sort_keys=True, indent=2) + "\n"
 
 
@@ -170,18 +182,15 @@ def read_run(path: Path) -> RunResult:
     return parse_record(read_bytes(path, MAX_RUN_BYTES), path, RunResult, "a run result", "run the evaluation again")
 
 
-if __name__ == "__main__":
-    print(json_schema_text(), end="")
-
-
 def run_file(folder: Path, result: RunResult, name: str) -> Path:
-    """A file that run.json names, unchanged since; it must lie beside run.json."""
+    """The path of a file that run.json names. ``UsageError`` if run.json names none, or if the file is not beside
+    run.json or has changed since."""
     reference = result.files.get(name)
     if reference is None:
         raise UsageError(f"{folder}: run.json names no {name} file; run the evaluation again")
     path = folder / reference.path
     if Path(reference.path).name != reference.path or not path.is_file() or path.is_symlink():
-        raise UsageError(f"{folder}: {name} file {reference.path[:80]!r} is not there, beside run.json")
+        raise UsageError(f"{folder}: {name} file {reference.path[:80]!r} is missing: it must be beside run.json")
     if hashlib.sha256(read_bytes(path, MAX_PREDICTIONS_BYTES)).hexdigest() != reference.sha256:
-        raise UsageError(f"{path} is not the file that the run wrote (another sha256)")
+        raise UsageError(f"{path} is not the file that the run wrote (its sha256 differs)")
     return path

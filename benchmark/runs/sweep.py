@@ -1,37 +1,48 @@
-"""Sweeps over hops and window counts: every snapshot computed once, every setting replayed, one common support.
+"""Sweep over hops and window counts: each snapshot is computed once, each setting is replayed from the store.
 
-Settings are compared on the segments that all of them can hold, so a longer stream never wins by easier segments.
+Settings are compared on the segments long enough for all of them, so a longer stream cannot win by having easier
+segments.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from avbench.baselines.trivial import TRIVIAL
-from avbench.data.opening import read_data
+from avbench.engine.runner import Compute
+from avbench.engine.session import Session
 from avbench.protocol.rules import SUPPORTS, Protocol
-from avbench.registry.facts import default_workers
-from avbench.registry.options import ModelOptions
-from avbench.system.cache import default_store
+from avbench.registry.loading import check_device, load_all
+from avbench.registry.names import resolve
+from avbench.registry.options import ModelOptions, StreamingModel
+from avbench.scoring.metrics import METRICS
+from avbench.scoring.selection import selected_logits
+from avbench.scoring.stats import DEFAULT, Bootstrap, Difference, Estimate, bootstrap_scores, paired_difference
 from avbench.system.progress import Progress
-from avbench.ticks import seconds, ticks
-from avbench.types import AvbenchError, UsageError
+from avbench.ticks import Tick, seconds, ticks
+from avbench.types import UsageError
 
 if TYPE_CHECKING:
-    from avbench.scoring.stats import Difference, Estimate
+    import pandas as pd
 
-
-OWN_SUPPORT = "each setting on all segments that hold it: do not compare settings, longer streams are other segments"
+SETTING_COLUMNS = ("model", "hop_s", "iterations", "selection", "n_scored", "n_total")
+DIFFERENCE_COLUMNS = {  # of the table -> of a paired difference
+    "difference": "difference",
+    "difference_ci_low": "ci_low",
+    "difference_ci_high": "ci_high",
+    "p": "p",
+}
+OWN_SUPPORT = "each setting on all segments long enough for it: do not compare settings, their segments differ"
 
 
 class SweepRow(NamedTuple):
-    """One model at one setting. ``against``: paired differences to the row named by ``reference`` ("" for none)."""
+    """Scores of one model at one setting. ``against``: paired differences from the row that ``reference`` names ("" for
+    none)."""
 
     model: str
     hop_s: float
@@ -44,7 +55,7 @@ class SweepRow(NamedTuple):
     against: dict[str, Difference]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; what is undefined (an interval over one video) is null."""
+        """Plain data; undefined values (an interval over one video) are null."""
 
         def plain(values: Mapping[str, float]) -> dict[str, float | None]:
             return {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
@@ -55,134 +66,154 @@ class SweepRow(NamedTuple):
         return row
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What a sweep runs over: every hop x number of windows, scored at ``selection`` ("final" or "best_iter": each
+    metric at its best iteration up to the count) on the segments long enough for all settings (``support`` "common")
+    or each setting on all segments long enough for it ("own": then compare models only, not settings)."""
+
+    hops_s: Sequence[float] = (2.0,)
+    iterations: Sequence[int] = (18,)
+    selection: str = "final"
+    support: str = "common"
+
+    def __post_init__(self) -> None:
+        if self.selection not in ("final", "best_iter"):
+            raise UsageError(f"selection is {self.selection!r}; a sweep supports final and best_iter")
+        if self.support not in SUPPORTS:
+            raise UsageError(f"support is {self.support!r}; it must be one of {', '.join(SUPPORTS)}")
+        if not self.hops_s or not self.iterations:
+            raise UsageError("a sweep needs at least one model, one hop and one number of windows")
+
+    def protocols(self) -> dict[tuple[Tick, int], Protocol]:
+        """(hop, windows) -> the protocol it is replayed from: with common support that of the largest count, whose
+        first windows are the shorter streams."""
+        counts = sorted(set(self.iterations))
+        pairs = tuple((ticks(hop_s), n) for hop_s in self.hops_s for n in counts)
+        if self.support == "own":
+            return {(hop, n): Protocol(hop=hop, iterations=n) for hop, n in pairs}
+        return {
+            (hop, n): Protocol(hop=hop, iterations=counts[-1], support="common", common_support=pairs)
+            for hop, n in pairs
+        }
+
+
+class SweepResult(tuple[SweepRow, ...]):
+    """The rows of a sweep: models in the order asked for, each at every setting."""
+
+    def frame(self) -> pd.DataFrame:
+        """One row a metric, model and setting: model, hop_s, iterations, selection, n_scored, n_total, metric, value,
+        ci_low, ci_high, reference, difference, difference_ci_low, difference_ci_high, p (NaN where undefined)."""
+        import pandas as pd
+
+        rows = []
+        for row in self:
+            setting = {name: getattr(row, name) for name in SETTING_COLUMNS}
+            for metric, estimate in row.scores.items():
+                found: dict[str, Any] = {"metric": metric, **estimate._asdict(), "reference": row.reference}
+                against = row.against.get(metric)
+                found |= {
+                    column: against[key] if against else math.nan  # type: ignore[literal-required]
+                    for column, key in DIFFERENCE_COLUMNS.items()
+                }
+                rows.append(setting | found)
+        return pd.DataFrame(rows)
+
+
 def sweep(
     models: Sequence[str],
+    settings: Settings | None = None,
     data: str = "synthsync",
     split: str = "test",
-    hops_s: Sequence[float] = (2.0,),
-    iterations: Sequence[int] = (18,),
-    selection: str = "final",
-    support: str = "common",
     limit: int | None = None,
-    store: Path | str | None = None,
-    workers: int | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    progress: Progress | None = None,
+    compute: Compute | None = None,
+    bootstrap: Bootstrap = DEFAULT,
     options: ModelOptions | None = None,
-) -> list[SweepRow]:
-    """Scores of every model at every hop x window count, on the segments that all settings hold (``support``
-    "common") or each setting on all segments that it holds ("own": then only models are compared, not settings).
+    progress: Progress | None = None,
+) -> SweepResult:
+    """Scores of every model at every setting.
 
     Each row is compared, paired over the same resampled videos, with the first model at the same setting; the first
-    model's rows are compared with its first setting. ``selection``: "final" or "best_iter" (each metric at the best of
-    the iterations up to the count). ``options`` (weight files, precision) go to every model that looks at media and
-    learns; the others stay as they are. ``UsageError`` if no segment holds all settings; ``AvbenchError`` if one fails.
+    model's rows are compared with its first setting. ``options`` (weight files, precision) apply to the models with
+    trained weights, not to the trivial and classical ones. ``UsageError`` if no segment is long enough for all
+    settings; ``AvbenchError`` if a segment fails.
     """
-    from avbench.engine.replay import gather, replay
-    from avbench.engine.runner import compute
-    from avbench.engine.store import SnapshotStore
-    from avbench.registry.loading import load
-    from avbench.registry.names import resolve
-    from avbench.scoring.selection import selected_logits
-    from avbench.scoring.stats import bootstrap_scores, paired_difference
-
-    if selection not in ("final", "best_iter"):
-        raise UsageError(f"selection is {selection!r}; a sweep knows final and best_iter")
-    if support not in SUPPORTS:
-        raise UsageError(f"support is {support!r}; it must be one of {', '.join(SUPPORTS)}")
-    if not models or not hops_s or not iterations:
+    settings, compute = settings or Settings(), compute or Compute()
+    if not models:
         raise UsageError("a sweep needs at least one model, one hop and one number of windows")
-    computed = replace(options or ModelOptions(), quick=True)
-    plain = {name for name in models if name in TRIVIAL or name.partition("+")[0] == "xcorr"}
-    resolved = {name: resolve(name, None if name in plain else computed) for name in models}
-    manifest = read_data(data, split, progress, limit)
-    counts = sorted(set(iterations))
-    settings = tuple((ticks(hop_s), n) for hop_s in hops_s for n in counts)
-    # (hop, windows) -> how it is planned: at the largest count, whose beginnings the shorter streams are, or by itself
-    planned = {
-        (hop, n): Protocol(hop=hop, iterations=counts[-1], support="common", common_support=settings)
-        if support == "common"
-        else Protocol(hop=hop, iterations=n)
-        for hop, n in settings
-    }
-    protocols = list(dict.fromkeys(planned.values()))
-    held = {p: [s for s in manifest.segments if p.supports(s, manifest.clips[s.clip_id])] for p in protocols}
+    resolved = [resolve(name, _options_of(name, options or ModelOptions(), compute)) for name in dict.fromkeys(models)]
+    session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
+    planned = settings.protocols()
+    _check_support(session, settings, planned)
+    loaded = {model.name: model for model in load_all(resolved, check_device(compute.device))}
+    for model in loaded.values():
+        session.need(model, *planned.values())
+    session.compute()
+    session.refuse_failures("; a sweep needs all")
+    return SweepResult(_rows([loaded[name] for name in models], session, settings, planned, bootstrap))
+
+
+def _options_of(name: str, options: ModelOptions, compute: Compute) -> ModelOptions | None:
+    """What a request adds to this model: nothing where there are no trained weights."""
+    if name in TRIVIAL or name.partition("+")[0] == "xcorr":
+        return None
+    return replace(options, quick=compute.on_cpu)
+
+
+def _check_support(session: Session, settings: Settings, planned: Mapping[tuple[Tick, int], Protocol]) -> None:
     for (hop, n), protocol in planned.items():
-        if not held[protocol]:
-            what = (
-                f"hop {seconds(hop):g} s x {n} windows"
-                if support == "own"
-                else f"all of hops {', '.join(f'{h:g}' for h in hops_s)} s x {', '.join(map(str, counts))} windows"
-            )
-            raise UsageError(f"no segment of {manifest.name} holds {what}: sweep fewer hops or windows at once")
-    loaded = {name: load(model) for name, model in resolved.items()}
-    backbones = {m.backbone_name: m.load_backbone for m in loaded.values() if m.load_backbone is not None}
-    opened = SnapshotStore(store or default_store())
-    tell = (lambda done, total, item: progress("decoding and snapshots", done, total, item)) if progress else None
-    report = compute(
-        manifest,
-        protocols,
-        backbones,
-        opened,
-        workers=workers or default_workers(loaded.values()),
-        progress=tell,
-    )
-    if report.failures:
-        first = report.failures[0]
-        raise AvbenchError(
-            f"{len(report.failures)} segments failed, first clip {first.clip_id}: {first.reason}; a sweep needs all"
+        if session.supported(protocol):
+            continue
+        hops, counts = (
+            ", ".join(f"{h:g}" for h in settings.hops_s),
+            ", ".join(map(str, sorted(set(settings.iterations)))),
         )
-    streams_of: dict[tuple[str, Protocol], np.ndarray] = {}
+        common = settings.support == "common"
+        what = f"all of hops {hops} s x {counts} windows" if common else f"hop {seconds(hop):g} s x {n} windows"
+        raise UsageError(
+            f"no segment of {session.manifest.name} is long enough for {what}: sweep fewer hops or windows at once"
+        )
 
-    def predictions(name: str, protocol: Protocol) -> np.ndarray:
-        """(N, W, 21): what the model says after each window."""
-        if (name, protocol) not in streams_of:
-            model, segments = loaded[name], held[protocol]
-            if model.load_backbone is None:
-                found = TRIVIAL[model.name][1](segments, manifest, protocol.iterations, seed)
-            else:
-                stored = gather(opened, manifest.clips, segments, protocol, report.fingerprints[model.backbone_name])
-                found = replay(model.head, *stored, seconds(protocol.hop))  # type: ignore[arg-type]
-            streams_of[name, protocol] = found
-        return streams_of[name, protocol]
 
-    rows: list[SweepRow] = []
-    first_model: dict[tuple[float, int], dict[str, np.ndarray]] = {}
-    for name in models:
+def _rows(
+    models: Sequence[StreamingModel],
+    session: Session,
+    settings: Settings,
+    planned: Mapping[tuple[Tick, int], Protocol],
+    bootstrap: Bootstrap,
+) -> Iterator[SweepRow]:
+    first_model: dict[tuple[Tick, int], dict[str, np.ndarray]] = {}
+    for model in models:
         for (hop, n), protocol in planned.items():
-            hop_s, segments = seconds(hop), held[protocol]
-            labels = np.array([s.offset_class for s in segments])
-            videos = np.array([s.video_id for s in segments])
-            chosen = selected_logits(predictions(name, protocol)[:, :n], labels, selection)
-            scores = {
-                metric: bootstrap_scores(logits, labels, videos, n_resamples, seed, metrics=[metric])[metric]
-                for metric, logits in chosen.items()
-            }
+            truth = session.truth(protocol)
+            streams = session.predictions(model, protocol)[:, :n]
+            chosen = selected_logits(streams, truth.labels, settings.selection)
             reference, other = "", None
-            if name == models[0]:
-                first_model[hop_s, n] = chosen
+            if model is models[0]:
+                first_model.setdefault((hop, n), chosen)
                 start = next(iter(first_model))
-                if (hop_s, n) != start and support == "common":
-                    reference, other = f"{name}, hop {start[0]:g} s, {start[1]} windows", first_model[start]
+                if (hop, n) != start and settings.support == "common":
+                    reference = f"{model.name}, hop {seconds(start[0]):g} s, {start[1]} windows"
+                    other = first_model[start]
             else:
-                reference, other = f"{models[0]}, same setting", first_model[hop_s, n]
-            against = {
-                metric: paired_difference(chosen[metric], logits, labels, videos, n_resamples, seed, metrics=[metric])[
-                    metric
-                ]
-                for metric, logits in (other or {}).items()
-            }
-            n_scored, n_total = len(segments), len(manifest.segments)
-            rows.append(SweepRow(name, hop_s, n, selection, n_scored, n_total, scores, reference, against))
-    return rows
+                reference, other = f"{models[0].name}, same setting", first_model[hop, n]
+            told = truth.labels, truth.clusters, bootstrap
+            yield SweepRow(
+                model=model.name,
+                hop_s=seconds(hop),
+                iterations=n,
+                selection=settings.selection,
+                n_scored=len(truth),
+                n_total=truth.n_total,
+                scores={m: bootstrap_scores(logits, *told, [m])[m] for m, logits in chosen.items()},
+                reference=reference,
+                against={m: paired_difference(chosen[m], found, *told, [m])[m] for m, found in (other or {}).items()},
+            )
 
 
 def render(rows: Sequence[SweepRow]) -> str:
-    """Plain text: a table of scores, then the paired differences."""
+    """The sweep as plain text: a table of scores, then the paired differences."""
     from tabulate import tabulate
-
-    from avbench.scoring.metrics import METRICS
 
     def interval(value: float, low: float, high: float) -> str:
         return f"{value:.3f} [{low:.3f}, {high:.3f}]"
@@ -197,7 +228,7 @@ def render(rows: Sequence[SweepRow]) -> str:
     ]
     headers = ["model", "hop (s)", "windows", *titles, *([] if common else ["n"])]
     text = tabulate(table, headers, tablefmt="plain", disable_numparse=True)
-    scored = f"{first.n_scored}/{first.n_total} segments hold every setting" if common else OWN_SUPPORT
+    scored = f"{first.n_scored}/{first.n_total} segments long enough for every setting" if common else OWN_SUPPORT
     text += f"\n{first.selection} iteration · {scored} · 95 %"
     differences = [
         [row.model, f"{row.hop_s:g}", row.iterations]

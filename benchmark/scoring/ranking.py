@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ import numpy as np
 from avbench import __version__
 from avbench.scoring.metrics import METRICS, Cases, Resamples, cases
 from avbench.scoring.stats import (
+    DEFAULT,
+    Bootstrap,
     Difference,
     Distribution,
     Estimate,
@@ -30,16 +32,16 @@ from avbench.types import NonFiniteError, UsageError
 
 
 class Ranked(NamedTuple):
-    """One entry of a ranking; see ``rank_groups``. Differences are this entry minus the other one."""
+    """One entry of a ranking; see ``rank_groups``. Differences are this entry minus the other."""
 
     name: str
     rank: int  # shared by all entries of a group
-    leader: str  # of its group: the best value in it
+    leader: str  # the entry with the best value in its group
     estimate: Estimate
     to_leader: Difference  # all 0 (p = 1) for the leader itself
-    to_previous: Difference | None  # to the entry just above; None for the first
-    best_rank: int  # 1 + how many entries are better beyond doubt
-    worst_rank: int  # how many entries are not worse beyond doubt
+    to_previous: Difference | None  # to the entry directly above; None for the first
+    best_rank: int  # 1 + how many entries are significantly better
+    worst_rank: int  # how many entries are not significantly worse, itself included
 
 
 def rank_groups(
@@ -47,80 +49,89 @@ def rank_groups(
     labels: Any,
     clusters: Any,
     metric: str = "map",
-    n_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    bootstrap: Bootstrap = DEFAULT,
     cache: Path | str | None = None,
 ) -> list[Ranked]:
     """Ranks with ties: ``entries`` maps a name to logits (N, 21) on the same cases; the best comes first.
 
     An entry shares the rank of its group's leader unless the paired interval of their difference (over the same
-    resampled videos) excludes 0; the first entry that is told apart leads the next group, and its rank is one more
-    than the number of entries above it (1, 1, 3). "Tied" means not told apart by this data; it does not mean equal.
-    ``best_rank`` ... ``worst_rank`` compares an entry with all others, each pair by itself (``level`` a pair; nothing
-    is adjusted for the number of pairs). Equal values are ordered by name.
+    resampled videos) excludes 0; the first entry that differs significantly leads the next group, and its rank is one
+    more than the number of entries above it (1, 1, 3). "Tied" means that this data cannot separate them, not that they
+    are equal. ``best_rank`` ... ``worst_rank`` compares an entry with each other entry (confidence ``level`` per pair,
+    not adjusted for the number of pairs). Equal values are ordered by name.
 
-    ``cache``: a folder where an entry's resampled values are kept, named by a hash of its content, so that the next
-    call computes new entries only. ``NonFiniteError`` naming the entry; ``UsageError`` where the metric is undefined.
+    ``cache``: a folder that stores each entry's resampled values under a hash of its content, so that the next call
+    computes only new entries. ``NonFiniteError`` naming the entry; ``UsageError`` where the metric is undefined.
     """
-    (metric,) = checked_metrics([metric], level)
-    n = len(entries)
-    if n == 0:
+    (metric,) = checked_metrics([metric])
+    if not entries:
         return []
-    drawn: Resamples | None = None
-    known: dict[str, Distribution] = {}
-    for name, logits in entries.items():
-        try:
-            checked = cases(logits, labels)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"entry {name}: {error}") from None
-        except UsageError as error:
-            raise UsageError(f"entry {name}: {error}") from None
-        drawn = drawn or draw_videos(checked, clusters, n_resamples, seed)
-        known[name] = _cached_distribution(metric, checked, drawn, seed, cache)
-        if np.isnan(known[name].value):
-            raise UsageError(f"entry {name}: {metric} is undefined on these cases, so it cannot be ranked")
-    assert drawn is not None
-    n_clusters = drawn.n_clusters
+    level = bootstrap.level
+    known, n_clusters = _distributions(metric, entries, labels, clusters, bootstrap, cache)
     sign = -1 if METRICS[metric].higher_is_better else 1
     names = sorted(known, key=lambda name: (sign * known[name].value, name))
-    values, samples, left_out = (np.stack([known[name][field] for name in names]) for field in range(3))
+    told_apart = _told_apart([known[name] for name in names], n_clusters, level)
 
-    told_apart = np.zeros((n, n), bool)  # [i, j] with i above j
-    for i in range(n - 1):
-        below = slice(i + 1, None)
-        centres, settled = jackknifed(
-            values[i] - values[below], samples[i] - samples[below], left_out[i] - left_out[below], n_clusters
-        )
-        told_apart[i, below] = p_values(centres, settled, n_clusters) < 1 - level  # not where nothing is known
+    def minus(i: int, other: int) -> Difference:
+        return as_difference(known[names[i]].minus(known[names[other]]), n_clusters, level)
+
     ranked: list[Ranked] = []
     leader = 0
     for i, name in enumerate(names):
         if told_apart[leader, i]:
             leader = i
-
-        def minus(other: int, name: str = name) -> Difference:
-            return as_difference(known[name].minus(known[names[other]]), n_clusters, level)
-
         ranked.append(
             Ranked(
                 name,
                 rank=leader + 1,
                 leader=names[leader],
                 estimate=as_estimate(metric, known[name], n_clusters, level),
-                to_leader=minus(leader),
-                to_previous=minus(i - 1) if i else None,
+                to_leader=minus(i, leader),
+                to_previous=minus(i, i - 1) if i else None,
                 best_rank=1 + int(told_apart[:, i].sum()),
-                worst_rank=n - int(told_apart[i].sum()),
+                worst_rank=len(names) - int(told_apart[i].sum()),
             )
         )
     return ranked
 
 
+def _distributions(
+    metric: str, entries: Mapping[str, Any], labels: Any, clusters: Any, bootstrap: Bootstrap, cache: Path | str | None
+) -> tuple[dict[str, Distribution], int]:
+    """The metric of every entry over the same resamples, and the number of videos; see ``rank_groups``."""
+    drawn: Resamples | None = None
+    known: dict[str, Distribution] = {}
+    for name, logits in entries.items():
+        try:
+            checked = cases(logits, labels)
+        except (NonFiniteError, UsageError) as error:
+            raise type(error)(f"entry {name}: {error}") from None
+        drawn = drawn or draw_videos(checked, clusters, bootstrap)
+        known[name] = _cached_distribution(metric, checked, drawn, bootstrap.seed, cache)
+        if np.isnan(known[name].value):
+            raise UsageError(f"entry {name}: {metric} is undefined on these cases, so it cannot be ranked")
+    assert drawn is not None
+    return known, drawn.n_clusters
+
+
+def _told_apart(ordered: Sequence[Distribution], n_clusters: int, level: float) -> np.ndarray:
+    """(n, n) bool, true at [i, j] where entry i is better than entry j below it and the interval excludes 0."""
+    n = len(ordered)
+    values, samples, left_out = (np.stack([found[field] for found in ordered]) for field in range(3))
+    told_apart = np.zeros((n, n), bool)
+    for i in range(n - 1):
+        below = slice(i + 1, None)
+        centres, settled = jackknifed(
+            values[i] - values[below], samples[i] - samples[below], left_out[i] - left_out[below], n_clusters
+        )
+        told_apart[i, below] = p_values(centres, settled, n_clusters) < 1 - level  # an undefined p tells nothing
+    return told_apart
+
+
 def _cached_distribution(
     metric: str, checked: Cases, drawn: Resamples, seed: int, cache: Path | str | None
 ) -> Distribution:
-    """``distribution_of``, from the cache if it is there; an unreadable file is computed anew."""
+    """``distribution_of``, read from the cache if present; computed again if the file is unreadable."""
     if cache is None:
         return distribution_of(metric, checked, drawn)
     n_resamples = len(drawn.counts)

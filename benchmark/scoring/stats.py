@@ -1,13 +1,14 @@
-"""Error bars: segments of one video are not independent, so whole videos ("clusters") are resampled.
+"""Error bars: segments of one video are not independent, so the bootstrap resamples whole videos ("clusters").
 
-Every interval of one set of clusters and one seed comes from the same resamples, which makes comparisons paired.
-The kind of interval is described at ``interval``; ``tests/test_stats.py`` measures its coverage by simulation.
+All intervals of one set of clusters and one seed use the same resamples, which makes comparisons paired.
+``interval`` describes the kind of interval; ``tests/test_stats.py`` measures its coverage by simulation.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
@@ -18,11 +19,32 @@ from avbench.types import UsageError
 
 FEW_CLUSTERS = 6
 FEW_LEFT_OUT = 25
-MAX_LEFT_OUT = 200  # parts that the jackknife leaves out, one after the other: videos, or groups of videos
+MAX_LEFT_OUT = 200  # most parts (videos, or groups of videos) that the jackknife leaves out in turn
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are drawn: ``n_resamples`` resamples of videos (0: no intervals), their random ``seed``, and the
+    confidence ``level`` of the intervals. ``UsageError`` for a negative number or a level outside 0 ... 1."""
+
+    n_resamples: int = 1000
+    seed: int = 0
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.n_resamples < 0:
+            raise UsageError(f"n_resamples is {self.n_resamples}; it must be 0 (no intervals) or more")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it must be 0 or more")
+        if not 0 < self.level < 1:
+            raise UsageError(f"level is {self.level}; it must lie between 0 and 1, such as 0.95")
+
+
+DEFAULT = Bootstrap()
 
 
 class Estimate(NamedTuple):
-    """A metric with its interval, all floats; nan where undefined."""
+    """A metric with its interval; nan where undefined."""
 
     value: float
     ci_low: float
@@ -30,7 +52,7 @@ class Estimate(NamedTuple):
 
 
 class Difference(TypedDict):
-    """Metric of A minus metric of B on the same cases, its interval, and the two-sided p of "no difference"."""
+    """Metric of A minus metric of B on the same cases, its interval, and the two-sided p for no difference."""
 
     difference: float
     ci_low: float
@@ -38,11 +60,11 @@ class Difference(TypedDict):
     p: float
 
 
-def resamples(clusters: Any, n_resamples: int = 1000, seed: int = 0) -> Resamples:
-    """Draws as many videos as there are, with replacement, ``n_resamples`` times.
+def resamples(clusters: Any, bootstrap: Bootstrap = DEFAULT) -> Resamples:
+    """Draws as many videos as there are, with replacement, ``bootstrap.n_resamples`` times.
 
-    ``clusters`` (N,): a video's name (string or integer) for every case. The draw depends on the set of names, sorted,
-    and the seed; not on the order of the cases. ``UsageError`` for wrong shapes or types.
+    ``clusters`` (N,): a video's name (string or integer) for every case. The draw depends on the sorted set of names
+    and the seed, not on the order of the cases. ``UsageError`` for wrong shapes or types.
     """
     names = np.asarray(clusters)
     if names.dtype.kind == "O" and all(isinstance(name, str) for name in names.flat):
@@ -51,17 +73,13 @@ def resamples(clusters: Any, n_resamples: int = 1000, seed: int = 0) -> Resample
         raise UsageError(
             f"clusters have shape {names.shape} and type {names.dtype}; needed is one video name per case, at least one"
         )
-    if n_resamples < 0:
-        raise UsageError(f"n_resamples is {n_resamples}; it must be 0 (no intervals) or more")
     distinct, cluster = np.unique(names, return_inverse=True)
-    if seed < 0:
-        raise UsageError(f"seed is {seed}; it must be 0 or more")
-    return Resamples(cluster, _drawn_counts(len(distinct), n_resamples, seed))
+    return Resamples(cluster, _drawn_counts(len(distinct), bootstrap.n_resamples, bootstrap.seed))
 
 
 @lru_cache(maxsize=8)
 def _drawn_counts(n: int, n_resamples: int, seed: int) -> np.ndarray:
-    """(n_resamples, n) int32, read only: many models are resampled over the same videos, drawn once."""
+    """(n_resamples, n) int32, read-only and cached: many models share the same draws of the same videos."""
     generator = np.random.default_rng(seed)
     counts = np.empty((n_resamples, n), np.int32)
     for row in counts:
@@ -70,16 +88,16 @@ def _drawn_counts(n: int, n_resamples: int, seed: int) -> np.ndarray:
     return counts
 
 
-def cluster_weights(clusters: Any, n_resamples: int = 1000, seed: int = 0) -> np.ndarray:
+def cluster_weights(clusters: Any, bootstrap: Bootstrap = DEFAULT) -> np.ndarray:
     """(n_resamples, N) float64: how often each case occurs in each resample of whole videos; see ``resamples``."""
-    return resamples(clusters, n_resamples, seed).weights()
+    return resamples(clusters, bootstrap).weights()
 
 
 def cluster_bootstrap(
-    metric: str, logits: Any, labels: Any, clusters: Any, n_resamples: int = 1000, seed: int = 0, level: float = 0.95
+    metric: str, logits: Any, labels: Any, clusters: Any, bootstrap: Bootstrap = DEFAULT
 ) -> tuple[float, float, float]:
     """One metric (a name of ``METRICS``) as (value, low, high); see ``bootstrap_scores``."""
-    value, low, high = bootstrap_scores(logits, labels, clusters, n_resamples, seed, level, [metric])[metric]
+    value, low, high = bootstrap_scores(logits, labels, clusters, bootstrap, [metric])[metric]
     return value, low, high
 
 
@@ -87,146 +105,135 @@ def bootstrap_scores(
     logits: Any,
     labels: Any,
     clusters: Any,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    bootstrap: Bootstrap = DEFAULT,
     metrics: Iterable[str] | None = None,
 ) -> dict[str, Estimate]:
     """Metrics (all by default) of ``logits`` (N, 21) against ``labels`` (N,), with intervals over videos.
 
-    ``clusters`` (N,) names the video of each case; ``level`` is the intervals' confidence. The bounds are nan where the
-    metric is undefined, with a single video (nothing is known of how videos differ), with ``n_resamples`` = 0, or
-    where the metric is undefined in half of the resamples. Errors as in ``metrics.cases`` and ``resamples``.
+    ``clusters`` (N,) names the video of each case. The bounds are nan where the metric is undefined, with a single
+    video (how videos differ is unknown), with ``n_resamples`` = 0, or where the metric is undefined in more than half
+    of the resamples. Errors as in ``metrics.cases`` and ``resamples``.
     """
-    names, checked = checked_metrics(metrics, level), cases(logits, labels)
-    drawn = draw_videos(checked, clusters, n_resamples, seed)
+    names, checked = checked_metrics(metrics), cases(logits, labels)
+    drawn = draw_videos(checked, clusters, bootstrap)
     found = {}
     for name in names:
-        found[name] = as_estimate(name, distribution_of(name, checked, drawn), drawn.n_clusters, level)
+        found[name] = as_estimate(name, distribution_of(name, checked, drawn), drawn.n_clusters, bootstrap.level)
     return found
 
 
-def paired_difference(
+def paired_difference(  # 7 parameters: two models, truth and videos are four arrays already
     logits_a: Any,
     logits_b: Any,
     labels: Any,
     clusters: Any,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    bootstrap: Bootstrap = DEFAULT,
     metrics: Iterable[str] | None = None,
     labels_b: Any = None,
 ) -> dict[str, Difference]:
     """Metric of A minus metric of B for two models on the same cases, over the same resamples of videos.
 
-    ``labels_b`` (N,): what is true of B's cases where that is something else (the same segments, offsets drawn anew).
+    ``labels_b`` (N,): the true classes of B's cases if they differ from ``labels`` (same segments, new offsets).
 
-    ``p`` is two-sided and agrees with the interval: it is below 1 - ``level`` just when the interval excludes 0. It is
-    never below what ``n_resamples`` can tell. Nan bounds and p where ``bootstrap_scores`` has nan.
+    ``p`` is two-sided and agrees with the interval: it is below 1 - ``level`` exactly when the interval excludes 0. It
+    is never below 1 / (``n_resamples`` + 1). Bounds and p are nan where ``bootstrap_scores`` has nan.
     """
-    names, a = checked_metrics(metrics, level), cases(logits_a, labels)
+    names, a = checked_metrics(metrics), cases(logits_a, labels)
     b = cases(logits_b, labels if labels_b is None else labels_b)
-    drawn = draw_videos(a, clusters, n_resamples, seed)
+    drawn = draw_videos(a, clusters, bootstrap)
     found = {}
     for name in names:
         difference = distribution_of(name, a, drawn).minus(distribution_of(name, b, drawn))
-        found[name] = as_difference(difference, drawn.n_clusters, level)
+        found[name] = as_difference(difference, drawn.n_clusters, bootstrap.level)
     return found
 
 
-def minimum_detectable_difference(
+def minimum_detectable_difference(  # 7 parameters: as paired_difference, and the power
     logits_a: Any,
     logits_b: Any,
     labels: Any,
     clusters: Any,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    bootstrap: Bootstrap = DEFAULT,
     power: float = 0.8,
     metrics: Iterable[str] | None = None,
 ) -> dict[str, float]:
-    """How far apart two such models must truly be for ``paired_difference`` on these videos to tell them apart with
+    """The true difference between two such models that ``paired_difference`` on these videos would detect with
     probability ``power``: (t at ``level`` + t at ``power``) x the standard error of their paired difference.
 
-    It is of the size of the data and of how alike the two models err; the difference found does not enter. Nan where
-    ``paired_difference`` has no interval; 0 if both models say the same everywhere.
+    It depends on the amount of data and on how similar the two models' errors are, not on the measured difference.
+    Nan where ``paired_difference`` has no interval; 0 if both models always agree.
     """
-    names, a, b = checked_metrics(metrics, level), cases(logits_a, labels), cases(logits_b, labels)
+    names, a, b = checked_metrics(metrics), cases(logits_a, labels), cases(logits_b, labels)
     if not 0 < power < 1:
         raise UsageError(f"power is {power}; it must lie between 0 and 1, such as 0.8")
-    drawn = draw_videos(a, clusters, n_resamples, seed)
+    drawn = draw_videos(a, clusters, bootstrap)
     found = {}
     for name in names:
         difference = distribution_of(name, a, drawn).minus(distribution_of(name, b, drawn))
-        found[name] = _detectable(difference, drawn.n_clusters, level, power)
+        found[name] = _detectable(difference, drawn.n_clusters, bootstrap.level, power)
     return found
 
 
-def group_difference(
+def group_difference(  # 7 parameters: one model's arrays, and two groups of cases
     metric: str,
     logits: Any,
     labels: Any,
     clusters: Any,
     first: np.ndarray,
     second: np.ndarray,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> Difference:
     """Metric of one model on the cases ``first`` minus that on ``second`` ((N,) bool each, not empty).
 
-    The videos of both groups are drawn together, so a video with cases in both counts for both alike. Nan and errors
-    as in ``paired_difference``.
+    The videos of both groups are drawn together, so a video with cases in both groups is drawn equally often in both.
+    Nan and errors as in ``paired_difference``.
     """
-    (metric,) = checked_metrics([metric], level)
+    (metric,) = checked_metrics([metric])
     checked = cases(logits, labels)
-    drawn = draw_videos(checked, clusters, n_resamples, seed)
+    drawn = draw_videos(checked, clusters, bootstrap)
 
     def of(group: np.ndarray) -> Distribution:
         some = cases(np.asarray(logits)[group], checked.labels[group], checked.grid)
         return distribution_of(metric, some, Resamples(drawn.cluster[group], drawn.counts))
 
-    return as_difference(of(first).minus(of(second)), drawn.n_clusters, level)
+    return as_difference(of(first).minus(of(second)), drawn.n_clusters, bootstrap.level)
 
 
 def shares(
     parts: np.ndarray,
     wholes: np.ndarray,
     clusters: Any,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> list[Estimate]:
-    """Ratios of sums, one a column: ``parts`` (N, C) and ``wholes`` (N,) are counts of each case, ``clusters`` (N,) its
-    video. Nan where the whole is 0; bounds as in ``bootstrap_scores``, within 0 and 1."""
-    drawn = resamples(clusters, n_resamples, seed)
+    """Ratios of sums, one per column of ``parts``: ``parts`` (N, C) and ``wholes`` (N,) are counts per case,
+    ``clusters`` (N,) names its video. Nan where the whole is 0; bounds as in ``bootstrap_scores``, within 0 and 1."""
+    drawn = resamples(clusters, bootstrap)
     by_video = np.zeros((drawn.n_clusters, parts.shape[1] + 1))
     np.add.at(by_video, drawn.cluster, np.column_stack([parts, wholes]))
     total, sums = by_video.sum(axis=0), _with_left_out(drawn) @ by_video
     with np.errstate(invalid="ignore", divide="ignore"):
         values, drawn_values = total[:-1] / total[-1], sums[:, :-1] / sums[:, -1:]
+    n_drawn = len(drawn.counts)
     found = [
-        Distribution(value, column[:n_resamples], column[n_resamples:])
+        Distribution(value, column[:n_drawn], column[n_drawn:])
         for value, column in zip(values.tolist(), drawn_values.T, strict=True)
     ]
-    return [_bounded(one, drawn.n_clusters, level, 0.0, 1.0) for one in found]
+    return [_bounded(one, drawn.n_clusters, bootstrap.level, 0.0, 1.0) for one in found]
 
 
 # -- intervals ---------------------------------------------------------------------------------------------------------
 
 
-def checked_metrics(metrics: Iterable[str] | None, level: float) -> list[str]:
+def checked_metrics(metrics: Iterable[str] | None) -> list[str]:
     names = list(METRICS) if metrics is None else list(metrics)
     for name in names:
         if name not in METRICS:
             raise UsageError(f"unknown metric {name!r}; there are {', '.join(METRICS)}")
-    if not 0 < level < 1:
-        raise UsageError(f"level is {level}; it must lie between 0 and 1, such as 0.95")
     return names
 
 
-def draw_videos(checked: Cases, clusters: Any, n_resamples: int, seed: int) -> Resamples:
-    drawn = resamples(clusters, n_resamples, seed)
+def draw_videos(checked: Cases, clusters: Any, bootstrap: Bootstrap) -> Resamples:
+    drawn = resamples(clusters, bootstrap)
     if len(drawn.cluster) != len(checked.labels):
         raise UsageError(f"there are {len(drawn.cluster)} cluster names for {len(checked.labels)} cases")
     return drawn
@@ -241,16 +248,17 @@ class Distribution(NamedTuple):
     left_out: np.ndarray
 
     def minus(self, other: Distribution) -> Distribution:
+        """The difference of two metrics over the same resamples."""
         return Distribution(self.value - other.value, self.sample - other.sample, self.left_out - other.left_out)
 
 
 def n_left_out(drawn: Resamples) -> int:
-    """Groups of the jackknife; with few resamples, which make intervals for looking at, it need be no finer."""
+    """Number of jackknife groups: fewer with few resamples, whose intervals are only indicative."""
     return min(drawn.n_clusters, MAX_LEFT_OUT, max(FEW_LEFT_OUT, len(drawn.counts) // 4))
 
 
 def _with_left_out(drawn: Resamples) -> np.ndarray:
-    """(R + J, G): the resamples' counts, then every video once but for one of J groups."""
+    """(R + J, G): the resamples' counts, then every video once except for one of J groups."""
     n_groups = n_left_out(drawn)
     group = np.random.default_rng(0).permutation(drawn.n_clusters) % n_groups
     return np.concatenate([drawn.counts, (np.arange(n_groups)[:, None] != group).astype(drawn.counts.dtype)])
@@ -266,8 +274,8 @@ def distribution_of(name: str, checked: Cases, drawn: Resamples) -> Distribution
 def jackknifed(
     values: np.ndarray, samples: np.ndarray, left_out: np.ndarray, n_clusters: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(K,), (K, R), (K, J) -> centres (K,) and samples (K, R): centred on the value less its bias, spread as much as
-    the value varies; bias and spread by the jackknife over videos. For a mean this changes next to nothing."""
+    """(K,), (K, R), (K, J) -> centres (K,) and samples (K, R), bias-corrected and rescaled (jackknife over videos).
+    For a mean this changes almost nothing."""
     n_groups = left_out.shape[1]
     with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a row without a defined resample stays as it is
@@ -281,26 +289,26 @@ def jackknifed(
 
 
 def _centred(found: Distribution, n_clusters: int) -> tuple[float, np.ndarray]:
-    """``jackknifed`` for one."""
+    """``jackknifed`` for one value."""
     centres, samples = jackknifed(np.array([found.value]), found.sample[None], found.left_out[None], n_clusters)
     return float(centres[0]), samples[0]
 
 
 def _usable(value: float, sample: np.ndarray, n_clusters: int) -> np.ndarray | None:
-    """The resamples where the metric is defined; None where neither interval nor p-value exists."""
+    """The resamples where the metric is defined; None if there is neither an interval nor a p-value."""
     defined = sample[~np.isnan(sample)]
     enough = n_clusters >= 2 and len(defined) > 0 and len(sample) <= 2 * len(defined)
     return defined if enough and not np.isnan(value) else None
 
 
 def _share_below(sample: np.ndarray, point: float) -> float:
-    """Share of ``sample`` below ``point``, half of the ties included; never 0 or 1."""
+    """Share of ``sample`` below ``point``, counting ties as half; never 0 or 1."""
     count = np.count_nonzero(sample < point) + 0.5 * np.count_nonzero(sample == point)
     return float((count + 0.5) / (len(sample) + 1))
 
 
 def _widening(n_clusters: int) -> float:
-    """The spread of resamples is taken about the sample's own mean, hence too small by this factor."""
+    """The spread of resamples is measured about the sample's own mean, so it is too small by this factor."""
     return float((n_clusters / (n_clusters - 1)) ** 0.5)
 
 
@@ -309,19 +317,19 @@ def interval(value: float, sample: np.ndarray, n_clusters: int, level: float) ->
     of ``value`` and ``sample`` as ``jackknifed`` makes them.
 
     Plain percentiles of G resampled videos are too narrow, by sqrt((G - 1) / G) and by using normal instead of t
-    quantiles with G - 1 degrees of freedom: both are mended by taking quantiles further out. With few cases a class
-    macro mAP comes out too high (by 0.05 with 12 videos of ten cases each), and resamples, which repeat cases, raise it
-    once more and vary too little: ``jackknifed`` mends that by the jackknife, which repeats nothing. So an interval of
-    mAP lies lower on purpose (one that is reported still holds the measured value). With fewer than ``FEW_CLUSTERS``
-    videos the quantiles lie beyond every resample: there it is value +- t x standard error, wide as it must be. A
-    sample without spread (all right, all wrong) gives an interval of no width.
+    quantiles with G - 1 degrees of freedom: taking quantiles further out corrects both. With few cases per class,
+    macro mAP is biased upwards (by 0.05 with 12 videos of ten cases each); resamples, which repeat cases, raise it
+    further and vary too little. ``jackknifed`` corrects that by the jackknife, which repeats no case. So an interval of
+    mAP is shifted down on purpose (a reported one still contains the measured value). With fewer than ``FEW_CLUSTERS``
+    videos the quantiles lie beyond every resample, so the interval is value +- t x standard error, and wide. A sample
+    without spread (all right, all wrong) gives an interval of zero width.
 
-    Simulated with some eight cases a video and strongly varying videos (500-600 draws, 320 for map and roc_auc with 75
-    videos: +- 1 point), 95 % intervals hold the truth so often, in per cent, with 12 / 24 / 75 videos: acc 93 / 95 /
-    93, acc_tol1 93 / 94 / 93, balanced_acc 96 / 95 / 94, mae_s 92 / 93 / 94, map 92 / 93 / 93 (81 with 12 without the
-    jackknife), roc_auc 90 / 92 / 93. With few videos those of ROC-AUC, skewed as it is near 1, are too short: from 75
-    videos on they can be relied upon. Equal models are called different at 5 % in 4-7 % of the draws (75 videos), in
-    4-8 % with 12.
+    Simulated with about eight cases per video and strongly varying videos (500-600 draws, 320 for map and roc_auc with
+    75 videos: +- 1 point), 95 % intervals contain the truth in this percentage of draws, with 12 / 24 / 75 videos: acc
+    93 / 95 / 93, acc_tol1 93 / 94 / 93, balanced_acc 96 / 95 / 94, mae_s 92 / 93 / 94, map 92 / 93 / 93 (81 with 12
+    without the jackknife), roc_auc 90 / 92 / 93. ROC-AUC is skewed near 1, so with few videos its intervals are too
+    short; they are reliable from 75 videos on. Equal models are called different at 5 % in 4-7 % of the draws with 75
+    videos, in 4-8 % with 12.
     """
     from scipy.special import ndtr, ndtri, stdtrit
 
@@ -338,7 +346,7 @@ def interval(value: float, sample: np.ndarray, n_clusters: int, level: float) ->
 
 
 def p_values(values: np.ndarray, samples: np.ndarray, n_clusters: int) -> np.ndarray:
-    """(K,) values with their samples (K, R) -> (K,) p: 1 - level of the widest ``interval`` that still excludes 0, at
+    """(K,) values and their samples (K, R) -> (K,) p: 1 - level of the widest ``interval`` that still excludes 0, at
     least 1 / (R + 1); nan where there is no interval."""
     from scipy.special import ndtri, stdtr
 
@@ -381,14 +389,14 @@ def _detectable(found: Distribution, n_clusters: int, level: float, power: float
 
 
 def as_estimate(metric: str, found: Distribution, n_clusters: int, level: float) -> Estimate:
-    """With its interval, which never leaves the range of the metric."""
+    """The metric with its interval, which stays within the metric's range."""
     least, most = sorted((METRICS[metric].worst, METRICS[metric].best))
     return _bounded(found, n_clusters, level, least, most)
 
 
 def _bounded(found: Distribution, n_clusters: int, level: float, least: float, most: float) -> Estimate:
-    """The interval stays within ``least`` and ``most`` and always holds what was measured: where mending the bias of
-    few cases would push it beyond the value, it is widened up to it."""
+    """The interval stays within ``least`` and ``most`` and always contains the measured value: where the bias
+    correction would move it past the value, it is widened to reach it."""
     low, high = interval(*_centred(found, n_clusters), n_clusters, level)
     low, high = np.minimum(low, found.value), np.maximum(high, found.value)
     return Estimate(found.value, float(np.clip(low, least, most)), float(np.clip(high, least, most)))

@@ -18,10 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from avbench.baselines.adapter import AdaptedHead, features, fixed_map
+from avbench.data.opening import read_data
+from avbench.engine.fingerprint import model_fingerprint
+from avbench.engine.runner import Compute
+from avbench.engine.session import Session
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.offsets import draw_offset
 from avbench.protocol.rules import Protocol, streaming
-from avbench.system import machine
+from avbench.registry.options import StreamingModel
+from avbench.system.progress import Progress
 from avbench.ticks import TICKS_PER_S, seconds, ticks
 from avbench.training.streaming import StreamRecipe, Streams, StreamSync, train_phase1
 from avbench.types import SegmentRecord, UsageError
@@ -90,30 +95,24 @@ class MadeToken(StreamSync):
 def train_head(
     recipe: HeadRecipe,
     out: Path,
-    store: Path | None = None,
-    workers: int | None = None,
+    compute: Compute | None = None,
     say: Callable[[str], None] = print,
-    progress: Callable[[str, int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Trains and writes ``out/<backbone>-<head>.safetensors`` with its card; returns the file.
 
-    ``store``: of the snapshots (None: the user's). ``UsageError``: no such backbone, or data without training splits;
+    ``compute``: where the snapshots are computed and kept. ``UsageError``: no such backbone, or data without training
+    splits;
     ``AvbenchError`` if a clip cannot be read or the folder not be written.
     """
-    from avbench.engine.fingerprint import model_fingerprint
-    from avbench.engine.store import SnapshotStore
     from avbench.registry.names import load_model, resolve
-    from avbench.system.cache import default_store
 
     if resolve(recipe.backbone).load_backbone is None:
         raise UsageError(f"{recipe.backbone} looks at no media: no head can be trained on it")
     model = load_model(recipe.backbone)
     assert model.backbone is not None
     out.mkdir(parents=True, exist_ok=True)
-    keep = SnapshotStore(store or default_store())
-    train, valid = (
-        snapshots_of_streams(recipe, split, model, keep, workers or machine.cores(), progress) for split in SPLITS
-    )
+    train, valid = (snapshots_of_streams(recipe, split, model, compute or Compute(), progress) for split in SPLITS)
     fingerprint = model_fingerprint(model.backbone)
     dim = model.backbone.token_dim or ADAPTED_DIM
     kind = OwnToken if model.backbone.token_dim else MadeToken
@@ -150,38 +149,22 @@ def train_head(
 
 
 def snapshots_of_streams(
-    recipe: HeadRecipe,
-    split: str,
-    model: Any,
-    store: Any,
-    workers: int,
-    progress: Callable[[str, int, int, str], None] | None,
+    recipe: HeadRecipe, split: str, model: StreamingModel, compute: Compute, progress: Progress | None = None
 ) -> Streams:
     """One window a second of every stream: logits (N, W, 21), and the token (N, W, D) twice (zeros (N, W, 1) if none).
 
     Streams start at ``FIRST_S`` of each clip, W is what all of them can hold.
     """
-    from avbench.data.opening import read_data
-    from avbench.engine.fingerprint import model_fingerprint
-    from avbench.engine.replay import gather
-    from avbench.engine.runner import compute
-
     manifest, protocol = training_streams(read_data(recipe.data, split, progress), recipe)
-    tell = (lambda done, total, item: progress(f"{split} snapshots", done, total, item)) if progress else None
-    name = model.backbone_name
-    report = compute(
-        manifest, [protocol], {name: model.load_backbone}, store, workers=workers, batch_size=1, progress=tell
-    )
-    failed = {failure.segment_id for failure in report.failures}
-    segments = [s for s in manifest.segments if s.id not in failed]
-    if not segments:
-        raise UsageError(
-            f"none of the {len(manifest.segments)} {split} streams could be read: {report.failures[0].reason}"
-        )
-    fingerprint = model_fingerprint(model.backbone)
-    logits, tokens = gather(store, manifest.clips, segments, protocol, fingerprint)
+    session = Session(manifest, compute, progress=progress)
+    session.need(model, protocol)
+    session.compute(f"{split} snapshots")
+    if not session.segments(protocol):
+        n, why = len(manifest.segments), session.failures[0].reason
+        raise UsageError(f"none of the {n} {split} streams could be read: {why}")
+    logits, tokens = session.snapshots(model.backbone_name, protocol)
     token = torch.from_numpy(tokens) if tokens is not None else torch.zeros(*logits.shape[:2], 1)
-    labels = torch.tensor([s.offset_class for s in segments])
+    labels = torch.from_numpy(session.truth(protocol).labels)
     return Streams(torch.from_numpy(logits), token, token, labels)
 
 

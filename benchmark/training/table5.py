@@ -17,17 +17,13 @@ import torch
 
 from avbench import __version__
 from avbench.baselines.mini import load_backbone, load_head
-from avbench.data.opening import read_data
-from avbench.engine.replay import gather, replay
-from avbench.engine.runner import compute
-from avbench.engine.store import SnapshotStore
+from avbench.engine.runner import Compute
+from avbench.engine.session import Session
 from avbench.paper import records
 from avbench.protocol.rules import streaming
-from avbench.system import machine
-from avbench.system.cache import default_store
+from avbench.registry.options import StreamingModel
 from avbench.system.progress import Progress
 from avbench.training.recipes import Say, run
-from avbench.types import AvbenchError
 
 NAME = "table5"
 DATA = "synthsync"
@@ -46,20 +42,18 @@ def train(
     ``data``: whose test split is scored, at 18 windows of hop 2 s. ``AvbenchError`` if a segment of it fails.
     """
     weights = {recipe: run(recipe, out, say, threads) for recipe in records.TABLE5_ROWS.values()}
-    protocol, manifest = streaming(), read_data(data, "test", progress)
-    opened = SnapshotStore(store or default_store())
-    backbones = {recipe: partial(load_backbone, "streamsync-trf", path) for recipe, path in weights.items()}
-    tell = (lambda done, total, item: progress("decoding and snapshots", done, total, item)) if progress else None
-    report = compute(manifest, [protocol], backbones, opened, workers=machine.cores(), progress=tell)
-    if report.failures:
-        first = report.failures[0]
-        raise AvbenchError(f"{len(report.failures)} segments failed, first clip {first.clip_id}: {first.reason}")
-    segments = report.plan.supported[protocol]
+    protocol = streaming()
+    session = Session.open(data, "test", how=Compute(store), progress=progress)
+    manifest = session.manifest
+    models = {recipe: _model(recipe, path) for recipe, path in weights.items()}
+    for model in models.values():
+        session.need(model, protocol)
+    session.compute()
+    session.refuse_failures("")
+    truth = session.truth(protocol)
     logits, trainings = {}, []
     for recipe, path in weights.items():
-        stored = gather(opened, manifest.clips, segments, protocol, report.fingerprints[recipe])
-        streams = replay(load_head("streamsync-trf", path), *stored, 2.0)
-        logits[recipe] = streams[:, -1].astype(np.float16)
+        logits[recipe] = session.predictions(models[recipe], protocol)[:, -1].astype(np.float16)
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         trainings.append(
             {key: card[key] for key in ("recipe", "sha256", "command", "log")} | {"wall_s": card["log"][-1]["wall_s"]}
@@ -81,6 +75,11 @@ def train(
         },
         "trainings": trainings,
     }
-    labels = np.array([s.offset_class for s in segments], np.uint8)
-    videos = np.array([s.video_id for s in segments], str)
-    return records.write(out, records.Record(facts, logits, labels, videos))
+    return records.write(out, records.Record(facts, logits, truth.labels.astype(np.uint8), truth.clusters))
+
+
+def _model(recipe: str, path: Path) -> StreamingModel:
+    """What a recipe trained, as a session takes it; it has the recipe's name."""
+    make = partial(load_backbone, "streamsync-trf", path)
+    head = load_head("streamsync-trf", path)
+    return StreamingModel(recipe, "learned", recipe, "trf", make, None, "", "", backbone=make(), head=head)

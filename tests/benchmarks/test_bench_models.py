@@ -21,7 +21,7 @@ from avbench.baselines.mini import MiniSparseSync, MiniSynchformer
 from avbench.baselines.sparsesync import SparseSync, fast
 from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, StreamSync
 from avbench.baselines.synchformer import Synchformer
-from avbench.engine.runner import compute
+from avbench.engine.runner import Compute, compute
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import streaming
@@ -216,7 +216,7 @@ def test_two_tower_saving(benchmark: Any, two_tower: bool, tmp_path: Path) -> No
 
     def run() -> None:
         store = SnapshotStore(tmp_path / f"store{len(reports)}")
-        reports.append(compute(manifest, [streaming()], {"mini": small}, store, open_clip=_Clip))
+        reports.append(compute(manifest, [streaming()], {"mini": small}, Compute(store, 1), open_clip=_Clip))
 
     benchmark.pedantic(run, rounds=1)
     counters = reports[0].counters

@@ -24,7 +24,7 @@ from avbench.protocol.plan import plan
 from avbench.protocol.rules import Protocol, streaming
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
-from avbench.scoring.stats import bootstrap_scores, paired_difference
+from avbench.scoring.stats import Bootstrap, bootstrap_scores, paired_difference
 from avbench.system.machine import peak_memory_bytes
 from avbench.ticks import ticks
 from avbench.types import CATEGORIES, ClipRecord, OffsetGrid, SegmentRecord
@@ -78,7 +78,9 @@ def tables(root: Path, n_segments: int, n_resamples: int) -> dict[str, Any]:
     categories = np.array([s.category for s in segments])
 
     def scores(logits: np.ndarray, *metrics: str, rows: Any = slice(None)) -> Any:
-        return bootstrap_scores(logits[rows], labels[rows], videos[rows], n_resamples, metrics=metrics or None)
+        return bootstrap_scores(
+            logits[rows], labels[rows], videos[rows], Bootstrap(n_resamples), metrics=metrics or None
+        )
 
     def streams(protocol: Protocol) -> np.ndarray:
         return gather(store, clips, segments, protocol, MODEL)[0]
@@ -97,7 +99,7 @@ def tables(root: Path, n_segments: int, n_resamples: int) -> dict[str, Any]:
         found["table 3, one window"] = {name: scores(logits, name)[name] for name, logits in best.items()}
         found["table 3, APA"] = scores(apa[:, 17])
         found["claim, APA is better"] = paired_difference(
-            apa[:, 17], best["map"], labels, videos, n_resamples, metrics=["map"]
+            apa[:, 17], best["map"], labels, videos, Bootstrap(n_resamples), metrics=["map"]
         )
         for category in CATEGORIES:
             found[f"table 6, {category}"] = scores(apa[:, 17], "map", rows=categories == category)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))
 
 from toy_run import ToyReader, toy_manifest
 
-from avbench.engine.runner import compute
+from avbench.engine.runner import Compute, compute
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.rules import streaming
 from avbench.types import ClipRecord, FrontEnd, Snapshot, SnapshotPredictor
@@ -66,7 +66,7 @@ def test_overhead_of_the_runner(benchmark: Any, tmp_path: Path) -> None:
         models.append(Slow())
         began = time.perf_counter()
         store = SnapshotStore(tmp_path / str(len(models)))
-        report = compute(manifest, [PROTOCOL], {"slow": models[-1]}, store, open_clip=open_memory)
+        report = compute(manifest, [PROTOCOL], {"slow": models[-1]}, Compute(store, 1), open_clip=open_memory)
         walls.append(time.perf_counter() - began)
         return report.counters["snapshots_computed"]
 

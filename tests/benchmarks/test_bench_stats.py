@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from avbench.scoring.metrics import METRICS, score
-from avbench.scoring.stats import bootstrap_scores, cluster_bootstrap
+from avbench.scoring.stats import Bootstrap, bootstrap_scores, cluster_bootstrap
 
 
 def segments(n: int, n_videos: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -25,11 +25,15 @@ def test_score_of_32000_segments(benchmark: Any) -> None:
 
 
 def test_all_metrics_of_a_small_run(benchmark: Any) -> None:
-    found = benchmark.pedantic(bootstrap_scores, segments(168, 24), {"n_resamples": 1000}, rounds=3, warmup_rounds=1)
+    found = benchmark.pedantic(
+        bootstrap_scores, segments(168, 24), {"bootstrap": Bootstrap(1000)}, rounds=3, warmup_rounds=1
+    )
     assert all(e.ci_low < e.ci_high for e in found.values())
 
 
 @pytest.mark.parametrize("n_resamples", [20, pytest.param(1000, marks=pytest.mark.slow)])
 def test_map_of_32000_segments(benchmark: Any, n_resamples: int) -> None:
-    value, low, high = benchmark.pedantic(cluster_bootstrap, ("map", *segments(32_000, 75), n_resamples), rounds=1)
+    value, low, high = benchmark.pedantic(
+        cluster_bootstrap, ("map", *segments(32_000, 75), Bootstrap(n_resamples)), rounds=1
+    )
     assert low < value < high

@@ -20,7 +20,7 @@ import numpy as np
 from avbench.baselines.apa import Apa
 from avbench.engine import job
 from avbench.engine.replay import gather, replay
-from avbench.engine.runner import compute
+from avbench.engine.runner import Compute, compute
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import streaming
@@ -127,7 +127,7 @@ def main(store_root: str, predictions: str, workers: str, sleep_s: str, save_eve
     manifest, store = toy_manifest(), SnapshotStore(store_root)
     makers = {"plain": partial(ToyModel, 0), "towers": partial(ToyModel, 1, 16, True)}
     opener = partial(open_toy, sleep_s=float(sleep_s))
-    report = compute(manifest, [PROTOCOL], makers, store, workers=int(workers), open_clip=opener)
+    report = compute(manifest, [PROTOCOL], makers, Compute(store, int(workers)), open_clip=opener)
     assert not report.failures, report.failures
     parts = []
     for name in makers:

@@ -21,11 +21,12 @@ from toy_run import PROTOCOL, Misshapen, ToyModel, ToyReader, open_toy, toy_mani
 from avbench.engine import job
 from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.replay import gather
-from avbench.engine.runner import compute
+from avbench.engine.runner import Compute, compute
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import keys_of
 from avbench.protocol.rules import Protocol, paper, streaming
+from avbench.results.run import Failure
 from avbench.ticks import frames, ticks
 from avbench.types import FrontEnd, MediaError, Snapshot, SnapshotPredictor, StoreError, UsageError
 
@@ -65,7 +66,7 @@ def test_snapshots_are_those_of_the_bare_model_and_each_clip_is_decoded_once(
         manifest,
         [PROTOCOL],
         {"plain": plain, "towers": towers},
-        store,
+        Compute(store, 1),
         open_clip=opened,
         progress=lambda *a: seen.append(a),
     )
@@ -90,12 +91,14 @@ def test_snapshots_are_those_of_the_bare_model_and_each_clip_is_decoded_once(
 
 def test_the_second_run_opens_no_clip(tmp_path: Path) -> None:
     manifest, store, model = toy_manifest(), SnapshotStore(tmp_path), ToyModel()
-    compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=ToyReader)
-    again = compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=partial(open_toy, bad="clip0", how="bug"))
+    compute(manifest, [PROTOCOL], {"m": model}, Compute(store, 1), open_clip=ToyReader)
+    again = compute(
+        manifest, [PROTOCOL], {"m": model}, Compute(store, 1), open_clip=partial(open_toy, bad="clip0", how="bug")
+    )
     assert not again.failures
     assert again.counters == Counter(snapshots_from_store=48)
     assert again.ms_per_snapshot("m") is None
-    more = compute(manifest, [PROTOCOL, streaming(1, 5)], {"m": model}, store, open_clip=ToyReader)
+    more = compute(manifest, [PROTOCOL, streaming(1, 5)], {"m": model}, Compute(store, 1), open_clip=ToyReader)
     assert (more.counters["snapshots_from_store"], more.counters["snapshots_computed"]) == (48, 12)
 
 
@@ -104,7 +107,7 @@ def test_the_two_tower_path_encodes_each_window_once_and_equals_the_plain_one(tm
     results = []
     for two_tower in (False, True):
         store, model = SnapshotStore(tmp_path / str(two_tower)), ToyModel(3, two_tower=two_tower)
-        report = compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=ToyReader)
+        report = compute(manifest, [PROTOCOL], {"m": model}, Compute(store, 1), open_clip=ToyReader)
         results.append(logits_of(store, manifest, model))
     keys = [key for some in report.plan.keys.values() for key in some]
     n_pictures = sum(len({k.picture for k in some}) for some in report.plan.keys.values())
@@ -129,7 +132,7 @@ def test_overlapping_segments_share_their_picture_windows(tmp_path: Path) -> Non
     clip = manifest.clips["clip0"]
     manifest = replace(manifest, segments=tuple(s for s in segments if protocol.supports(s, clip)))
     report = compute(
-        manifest, [protocol], {"m": ToyModel(two_tower=True)}, SnapshotStore(tmp_path), open_clip=ToyReader
+        manifest, [protocol], {"m": ToyModel(two_tower=True)}, Compute(SnapshotStore(tmp_path), 1), open_clip=ToyReader
     )
     n_segments = len(manifest.segments)
     assert n_segments == 26  # those whose 39 s of picture and shifted sound the clip holds
@@ -144,7 +147,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     makers = {"plain": partial(ToyModel, 0), "towers": partial(ToyModel, 1, 16, True)}
     opener = partial(open_toy, bad="clip1", how="media")
     reports = [
-        compute(manifest, [PROTOCOL], makers, SnapshotStore(tmp_path / str(n)), workers=n, open_clip=opener)
+        compute(manifest, [PROTOCOL], makers, Compute(SnapshotStore(tmp_path / str(n)), n), open_clip=opener)
         for n in (1, 2)
     ]
     assert reports[0].failures == reports[1].failures != []
@@ -167,21 +170,23 @@ def test_a_clip_that_fails_costs_its_segments_only(tmp_path: Path, how: str, wor
     manifest, store = toy_manifest(3), SnapshotStore(tmp_path)
     maker = partial(ToyModel, 0)
     opener = partial(open_toy, bad="clip1", how=how)
-    report = compute(manifest, [PROTOCOL], {"m": maker}, store, workers=workers, open_clip=opener)
-    assert [tuple(f) for f in report.failures] == [(f"clip1-{i}", "clip1", reason) for i in range(3)]
+    report = compute(manifest, [PROTOCOL], {"m": maker}, Compute(store, workers), open_clip=opener)
+    assert [(f.segment_id, f.clip_id, f.reason) for f in report.failures] == [
+        (f"clip1-{i}", "clip1", reason) for i in range(3)
+    ]
     good = replace(manifest, segments=tuple(s for s in manifest.segments if s.clip_id != "clip1"))
     np.testing.assert_array_equal(logits_of(store, good, maker()), by_hand(good, PROTOCOL, maker()))
     assert store.verify() == []
-    repaired = compute(manifest, [PROTOCOL], {"m": maker}, store, open_clip=ToyReader)
+    repaired = compute(manifest, [PROTOCOL], {"m": maker}, Compute(store, 1), open_clip=ToyReader)
     assert not repaired.failures
     assert repaired.counters["clips_decoded"] == 1
 
 
 def test_a_clip_that_cannot_be_read_any_more_is_no_failure_where_the_store_has_all(tmp_path: Path) -> None:
     manifest, store, old, new = toy_manifest(2), SnapshotStore(tmp_path), ToyModel(0), ToyModel(1)
-    compute(manifest, [PROTOCOL], {"old": old}, store, open_clip=ToyReader)
+    compute(manifest, [PROTOCOL], {"old": old}, Compute(store, 1), open_clip=ToyReader)
     broken = partial(open_toy, bad="clip1", how="media")
-    report = compute(manifest, [PROTOCOL], {"old": old, "new": new}, store, open_clip=broken)
+    report = compute(manifest, [PROTOCOL], {"old": old, "new": new}, Compute(store, 1), open_clip=broken)
     assert report.failures_of["old"] == []
     assert {f.clip_id for f in report.failures_of["new"]} == {"clip1"}
 
@@ -205,14 +210,20 @@ def test_interrupted_within_a_clip_what_was_computed_is_kept(
     monkeypatch.setattr(job, "SAVE_EVERY_S", save_every_s)
     manifest, models = toy_manifest(2), {"plain": ToyModel(0), "towers": ToyModel(1, 16, two_tower=True)}
     whole, store = SnapshotStore(tmp_path / "whole"), SnapshotStore(tmp_path / "cut")
-    compute(manifest, [PROTOCOL], models, whole, open_clip=ToyReader)
+    compute(manifest, [PROTOCOL], models, Compute(whole, 1), open_clip=ToyReader)
     puts: list[int] = []
     put = SnapshotStore.put
     monkeypatch.setattr(SnapshotStore, "put", lambda *a: puts.append(len(a[3])) or put(*a))
     with pytest.raises(KeyboardInterrupt):  # windows at 1, 2 and 3 s (to 8 s) are done, the one at 4 s is not
-        compute(manifest, [PROTOCOL], models, store, open_clip=partial(CutShort, n=210, error=KeyboardInterrupt()))
+        compute(
+            manifest,
+            [PROTOCOL],
+            models,
+            Compute(store, 1),
+            open_clip=partial(CutShort, n=210, error=KeyboardInterrupt()),
+        )
     assert puts == ([1, 1, 2, 2, 3, 3] if save_every_s == 0 else [6, 6])
-    rest = compute(manifest, [PROTOCOL], models, store, open_clip=ToyReader)
+    rest = compute(manifest, [PROTOCOL], models, Compute(store, 1), open_clip=ToyReader)
     assert rest.counters["snapshots_from_store"] == 2 * 6
     assert rest.counters["snapshots_computed"] == 2 * (2 * 12 - 6)
     files = [sorted(p for p in s.root.rglob("*.safetensors")) for s in (whole, store)]
@@ -224,7 +235,7 @@ def test_a_clip_that_breaks_off_fails_whole_every_time(tmp_path: Path) -> None:
     manifest, store, model = toy_manifest(2), SnapshotStore(tmp_path), ToyModel()
     damaged = partial(CutShort, n=260, error=MediaError("clip", "the picture is damaged"))
     for from_store in (0, 2 * (1 + 2 + 3 + 3 + 2)):  # the windows at 1 ... 5 s, which end by 10 s
-        report = compute(manifest, [PROTOCOL], {"m": model}, store, open_clip=damaged)
+        report = compute(manifest, [PROTOCOL], {"m": model}, Compute(store, 1), open_clip=damaged)
         assert report.counters["snapshots_from_store"] == from_store
         assert {f.segment_id for f in report.failures} == {s.id for s in manifest.segments}
         assert {f.reason for f in report.failures} == {"the picture is damaged"}
@@ -238,8 +249,7 @@ def test_progress_tells_of_windows_before_a_clip_is_done(tmp_path: Path, monkeyp
             toy_manifest(2),
             [PROTOCOL],
             {"m": partial(ToyModel, 0)},
-            SnapshotStore(tmp_path / str(workers)),
-            workers=workers,
+            Compute(SnapshotStore(tmp_path / str(workers)), workers),
             open_clip=ToyReader,
             progress=lambda *a: seen.append(a),  # noqa: B023
         )
@@ -272,9 +282,9 @@ class Sick(ToyModel):
 def test_a_window_with_nan_fails_the_segments_that_need_it(tmp_path: Path, how: str) -> None:
     manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
     sick, well = Sick(how, at=6 * 25), ToyModel()  # 6 s: only the third segment (3 ... 6 s) gets there
-    report = compute(manifest, [PROTOCOL], {"sick": sick, "well": well}, store, open_clip=ToyReader)
+    report = compute(manifest, [PROTOCOL], {"sick": sick, "well": well}, Compute(store, 1), open_clip=ToyReader)
     reason = "model sick gave NaN or infinity, iteration 4 (window at 6 s)"
-    assert report.failures == [("clip0-2", "clip0", reason)]
+    assert report.failures == [Failure(segment_id="clip0-2", clip_id="clip0", reason=reason)]
     assert report.failures_of["well"] == []
     clip = manifest.clips["clip0"]
     lost = store.missing(model_fingerprint(sick), clip.sha256, report.plan.keys["clip0"])
@@ -283,7 +293,7 @@ def test_a_window_with_nan_fails_the_segments_that_need_it(tmp_path: Path, how: 
 
 def test_a_model_that_breaks_costs_the_rest_of_the_clip_for_that_model(tmp_path: Path) -> None:
     manifest, store, model = toy_manifest(1), SnapshotStore(tmp_path), Sick("break", at=4 * 25)
-    report = compute(manifest, [PROTOCOL], {"m": model, "well": ToyModel()}, store, open_clip=ToyReader)
+    report = compute(manifest, [PROTOCOL], {"m": model, "well": ToyModel()}, Compute(store, 1), open_clip=ToyReader)
     story = "model m broke off with RuntimeError: mat1 and mat2 shapes cannot be multiplied"
     assert [f.reason for f in report.failures] == [
         f"{story}, iteration {i} (window at 4 s)" for i in (4, 3, 2)
@@ -302,7 +312,7 @@ def test_a_model_that_breaks_costs_the_rest_of_the_clip_for_that_model(tmp_path:
 )
 def test_a_wrong_shape_ends_the_run(tmp_path: Path, model: ToyModel, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        compute(toy_manifest(1), [PROTOCOL], {"m": model}, SnapshotStore(tmp_path), open_clip=ToyReader)
+        compute(toy_manifest(1), [PROTOCOL], {"m": model}, Compute(SnapshotStore(tmp_path), 1), open_clip=ToyReader)
 
 
 def test_errors_of_the_store_end_the_run_with_one_line_and_keep_what_is_stored(tmp_path: Path) -> None:
@@ -315,29 +325,29 @@ def test_errors_of_the_store_end_the_run_with_one_line_and_keep_what_is_stored(t
         target.write_bytes(b"rubbish")
 
     with pytest.raises(StoreError, match="delete it and run again"):
-        compute(manifest, [PROTOCOL], {"m": maker}, store, open_clip=ToyReader, progress=spoil)
+        compute(manifest, [PROTOCOL], {"m": maker}, Compute(store, 1), open_clip=ToyReader, progress=spoil)
     assert len(store.verify()) == 1
     good = manifest.limit(6)
     np.testing.assert_array_equal(logits_of(store, good, maker()), by_hand(good, PROTOCOL, maker()))
     with pytest.raises(StoreError, match="delete it"):
-        compute(manifest, [PROTOCOL], {"m": maker}, store, workers=2, open_clip=ToyReader)
+        compute(manifest, [PROTOCOL], {"m": maker}, Compute(store, 2), open_clip=ToyReader)
 
 
 def test_errors_inside_a_worker_end_the_run(tmp_path: Path) -> None:
-    run = partial(compute, toy_manifest(2), [PROTOCOL], store=SnapshotStore(tmp_path), workers=2)
+    run = partial(compute, toy_manifest(2), [PROTOCOL], how=Compute(SnapshotStore(tmp_path), 2))
     with pytest.raises(UsageError, match="model m is another one each time it is made"):
         run({"m": unseeded}, open_clip=open_toy)
     with pytest.raises(UsageError, match="logits are"):
         run({"m": partial(ToyModel, 0), "bad": partial(Misshapen, 20, 4)}, open_clip=open_toy)
-    with pytest.raises(UsageError, match="pass a function that makes it"):
+    with pytest.raises(UsageError, match="need a function that makes it"):
         run({"m": ToyModel()}, open_clip=open_toy)
     with pytest.raises(UsageError, match="must be at least 1"):
-        compute(toy_manifest(1), [PROTOCOL], {}, SnapshotStore(tmp_path), workers=0)
+        compute(toy_manifest(1), [PROTOCOL], {}, Compute(SnapshotStore(tmp_path), 0))
 
 
 def test_two_names_of_one_model_are_computed_once(tmp_path: Path) -> None:
     both = {"a": ToyModel(0), "b": ToyModel(0)}
-    report = compute(toy_manifest(1), [PROTOCOL], both, SnapshotStore(tmp_path), open_clip=ToyReader)
+    report = compute(toy_manifest(1), [PROTOCOL], both, Compute(SnapshotStore(tmp_path), 1), open_clip=ToyReader)
     assert report.fingerprints["a"] == report.fingerprints["b"]
     assert report.counters["snapshots_computed"] == 12
 
@@ -347,7 +357,9 @@ def test_a_silent_clip_is_scored_with_a_warning(tmp_path: Path) -> None:
         def audio(self) -> np.ndarray:
             return np.zeros(self.clip.n_samples, np.float32)
 
-    report = compute(toy_manifest(1), [PROTOCOL], {"m": ToyModel()}, SnapshotStore(tmp_path), open_clip=Silent)
+    report = compute(
+        toy_manifest(1), [PROTOCOL], {"m": ToyModel()}, Compute(SnapshotStore(tmp_path), 1), open_clip=Silent
+    )
     assert report.warnings == ["clip clip0: the sound is silent from end to end"]
     assert not report.failures
 
@@ -372,7 +384,7 @@ def test_only_the_paper_protocol_passes_the_statistics_of_the_whole_stretch(tmp_
     manifest, store, model = toy_manifest(1, 30), SnapshotStore(tmp_path), Standardising()
     published = paper(hop_s=1, iterations=2)
     manifest = replace(manifest, segments=tuple(replace(s, start=s.start + ticks(4)) for s in manifest.segments))
-    report = compute(manifest, [PROTOCOL, published], {"m": model}, store, open_clip=ToyReader)
+    report = compute(manifest, [PROTOCOL, published], {"m": model}, Compute(store, 1), open_clip=ToyReader)
     assert not report.failures
     assert not logits_of(store, manifest, model).any()
     logits, _ = gather(store, manifest.clips, manifest.segments, published, report.fingerprints["m"])
@@ -393,10 +405,10 @@ def test_a_leading_trim_moves_the_sound_and_may_run_out_of_it(tmp_path: Path) ->
 
     manifest, store, model = toy_manifest(1, 9, (0.0, 1.0)), SnapshotStore(tmp_path), Echo()
     model.frontend = Echo.frontend
-    report = compute(manifest, [streaming(1, 2)], {"m": model}, store, open_clip=ToyReader)
+    report = compute(manifest, [streaming(1, 2)], {"m": model}, Compute(store, 1), open_clip=ToyReader)
     # 1.0 s early, starting at 2 s: the second window ends with the clip, at 9 s
     reason = "model m needs sound up to 9.064 s, past the clip's end, iteration 2 (window at 3 s)"
-    assert report.failures == [("clip0-1", "clip0", reason)]
+    assert report.failures == [Failure(segment_id="clip0-1", clip_id="clip0", reason=reason)]
     logits, _ = gather(store, manifest.clips, manifest.segments[:1], streaming(1, 2), report.fingerprints["m"])
     begin = manifest.segments[0].start + 1024
     np.testing.assert_array_equal(logits[0, 0], ToyReader(manifest.clips["clip0"]).audio()[begin : begin + 21])
@@ -412,7 +424,7 @@ def test_results_of_a_reused_output_buffer_are_copied(tmp_path: Path) -> None:
             return Snapshot(self.buffer, token)
 
     manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
-    compute(manifest, [PROTOCOL], {"m": Reusing()}, store, open_clip=ToyReader)
+    compute(manifest, [PROTOCOL], {"m": Reusing()}, Compute(store, 1), open_clip=ToyReader)
     np.testing.assert_array_equal(logits_of(store, manifest, Reusing()), by_hand(manifest, PROTOCOL, ToyModel()))
 
 
@@ -434,7 +446,7 @@ def test_a_model_that_works_in_place_spoils_nothing(two_tower: bool, batch_size:
 
     manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
     models = {"in place": InPlace(two_tower=two_tower), "other": ToyModel(1)}
-    compute(manifest, [PROTOCOL], models, store, open_clip=ToyReader, batch_size=batch_size)
+    compute(manifest, [PROTOCOL], models, Compute(store, 1, batch_size=batch_size), open_clip=ToyReader)
     np.testing.assert_array_equal(
         logits_of(store, manifest, models["in place"]), by_hand(manifest, PROTOCOL, ToyModel())
     )
@@ -465,7 +477,7 @@ def test_real_media(tmp_path: Path) -> None:
     protocol = streaming(hop_s=1, iterations=2)
     for workers in (1, 2):
         store = SnapshotStore(tmp_path / f"store{workers}")
-        report = compute(manifest, [protocol], {"m": partial(ToyModel, 0, 16)}, store, workers=workers)
+        report = compute(manifest, [protocol], {"m": partial(ToyModel, 0, 16)}, Compute(store, workers))
         assert [(f.segment_id, f.reason.rpartition(".mp4 ")[2]) for f in report.failures] == [
             ("swapped-0", "is not the file that the manifest pins (other sha256)"),
             ("gone-0", "does not exist"),

@@ -21,6 +21,7 @@ from scipy.stats import binom
 from avbench.engine.store import SnapshotStore
 from avbench.latency import stepper
 from avbench.latency.measure import measure
+from avbench.latency.modes import Request
 from avbench.latency.record import (
     SCHEMA_FILE,
     LatencyRecord,
@@ -32,7 +33,7 @@ from avbench.latency.record import (
     write_latency,
 )
 from avbench.latency.stepper import Clock
-from avbench.system import facts
+from avbench.system.facts import run_facts, timing_facts
 from avbench.types import AvbenchError, StoreError, UsageError
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
@@ -125,7 +126,7 @@ def made_up(net: Path, media: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
     def run(name: str, head: str = "none", reference: str = "Net", **settings: Any) -> LatencyRecord:
         clock = Clock("made up", lambda: sys.modules["made_up_tick"].now)  # type: ignore[attr-defined]
-        return measure(f"{net}:{name}+{head}", reference=f"{net}:{reference}", clock=clock, **settings)
+        return measure(f"{net}:{name}+{head}", Request(**settings), reference=f"{net}:{reference}", clock=clock)
 
     yield run
     for name in ("avbench_user_net", "made_up_tick"):
@@ -218,7 +219,7 @@ def test_a_model_that_remembers_its_last_input_is_caught(made_up: Callable[..., 
     assert not audit.ok
     assert audit.value < 0.01
     assert not found.audits_passed
-    with pytest.raises(AvbenchError, match="audit failed: one sample again and again"):
+    with pytest.raises(AvbenchError, match="audit failed: one sample repeated"):
         made_up("Caching", samples=662, leaderboard=True)
 
 
@@ -283,7 +284,7 @@ def test_the_store_stays_shut(made_up: Callable[..., LatencyRecord], net: Path, 
 
 
 def test_what_a_model_breaks_with_is_one_line(made_up: Callable[..., LatencyRecord]) -> None:
-    with pytest.raises(AvbenchError, match=r"broke off with ValueError: no such layer$"):
+    with pytest.raises(AvbenchError, match=r"failed with ValueError: no such layer$"):
         made_up("Broken", samples=4)
 
 
@@ -293,7 +294,7 @@ def test_what_a_model_breaks_with_is_one_line(made_up: Callable[..., LatencyReco
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "constant"], "looks at no media"),
+        (["--model", "constant"], "ignores its input"),
         (["--model", "nobody"], "unknown model"),
         (["--model", "xcorr", "--samples", "1"], "samples is 1"),
         (["--model", "xcorr", "--samples", "0"], "samples is 0"),
@@ -357,7 +358,7 @@ def test_nothing_in_the_environment_names_the_machine() -> None:
     import getpass
     import platform
 
-    text = json.dumps(facts.latency_environment("cpu"))
+    text = json.dumps([timing_facts("cpu"), run_facts("cpu", 1)])
     for name in (platform.node(), str(Path.home())):
         assert name not in text
     assert f"/{getpass.getuser()}" not in text

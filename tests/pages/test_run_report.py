@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from pages import assert_stands_alone, read
 
 from avbench.pages.run_report import command, run_page, write_report
 from avbench.pages.sections import confusion, worst_segments
+from avbench.protocol.rules import streaming
 from avbench.protocol.tracks import TRACKS
-from avbench.results.answers import Answers, write_segments
 from avbench.results.predictions import write_predictions
 from avbench.results.run import FileRef, RunResult, read_run, write_run
+from avbench.results.truth import Truth, write_segments
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.scorer import Scorer
+from avbench.scoring.stats import Bootstrap
 from avbench.submissions.tracks import truth
 from avbench.types import SegmentRecord
 
@@ -32,7 +35,7 @@ SHA = "0123456789abcdef" * 4
 TRACK = TRACKS["synthsync-test"]
 
 
-def made_up(windows: int = 18, skill: float = 0.35, n: int | None = None) -> tuple[RunResult, Answers, np.ndarray]:
+def made_up(windows: int = 18, skill: float = 0.35, n: int | None = None) -> tuple[RunResult, Truth, np.ndarray]:
     """A run of a model that was never there, on the labels of the SynthSync test split."""
     true = truth(TRACK)
     rows = slice(0, n)
@@ -48,12 +51,13 @@ def made_up(windows: int = 18, skill: float = 0.35, n: int | None = None) -> tup
             strict=True,
         )
     ]
-    score = Scorer(segments, 40, 0)
+    known = Truth.of(segments)
+    score = Scorer(known, Bootstrap(40, 0))
     scores = score(logits)
     result = RunResult(
         avbench_version="0.1.0",
         signature="avb|streaming:1|w5.000|h2.000|n18|m:1f3a|d:8211|v0.1.0",
-        protocol={"name": "streaming", "hop": 32000, "window": 80000, "iterations": windows, "selection": "final"},
+        protocol=streaming(iterations=windows),
         model={"name": "streamsync-trf", "backbone": "sparsesync", "head": "trf", "fingerprint": SHA},
         data={
             "name": "synthsync",
@@ -75,13 +79,7 @@ def made_up(windows: int = 18, skill: float = 0.35, n: int | None = None) -> tup
         n_resamples=40,
         created="2026-01-02T03:04:05Z",
     )
-    answers = Answers(
-        tuple(s.id for s in segments),
-        np.array([s.offset_class for s in segments]),
-        tuple(s.video_id for s in segments),
-        tuple(s.category for s in segments),
-    )
-    return result, answers, logits
+    return result, known, logits
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +174,7 @@ def test_a_run_where_everything_failed_has_a_page() -> None:
     failures = [{"segment_id": f"s{i}", "clip_id": "c", "reason": "cut off"} for i in range(60)]
     changes = {"n_scored": 0, "scores": none, "slices": {}, "curve": [], "rows": [], "failures": failures}
     failed = RunResult(**(result.model_dump() | changes | {"incomplete": True}))
-    empty = Answers((), np.empty(0, np.int64), (), ())
+    empty = Truth.of([])
     text = assert_stands_alone(run_page(failed, empty, np.empty((0, 18, 21), np.float32))).text
     assert "60 of 168 segments failed" in text
     assert "and 10 more, all in run.json" in " ".join(text.split())
@@ -199,7 +197,7 @@ def test_one_window_has_no_curve_and_the_best_one_is_looked_into() -> None:
     result, answers, logits = made_up(windows=1)
     assert "As the stream goes on" not in run_page(result, answers, logits)
     result, answers, logits = made_up(windows=4)
-    best = result.model_copy(update={"protocol": result.protocol | {"selection": "best_iter"}})
+    best = result.model_copy(update={"protocol": replace(result.protocol, selection="best_iter")})
     assert "best window of each metric" in run_page(best, answers, logits)
 
 
@@ -228,7 +226,7 @@ def test_files_of_two_runs_are_refused(avbench: Avbench, tmp_path: Path) -> None
     segments = [SegmentRecord(id, "v", "v", 0, 0, 3) for id in answers.segment_ids]
     sha256 = {
         "predictions": write_predictions(tmp_path / "predictions.parquet", answers.segment_ids, logits),
-        "segments": write_segments(tmp_path / "segments.parquet", segments[::-1]),
+        "segments": write_segments(tmp_path / "segments.parquet", Truth.of(segments[::-1])),
     }
     files = {name: FileRef(path=f"{name}.parquet", sha256=value) for name, value in sha256.items()}
     write_run(result.model_copy(update={"files": files}), tmp_path)
@@ -256,7 +254,7 @@ def hostile_page(text: str) -> str:
     document["rows"][0] |= {"label": text, "note": text}
     document["environment"] = {text: text}
     document["slices"] = {"category": {text: document["slices"]["category"]["other"]}}
-    named = answers._replace(segment_ids=(text, *answers.segment_ids[1:]), categories=(text,) * 24)
+    named = replace(answers, segment_ids=(text, *answers.segment_ids[1:]), categories=(text,) * 24)
     return run_page(RunResult(**document), named, logits)
 
 

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from avbench.paper.exhibits import FAILS, HOLDS, OPEN, Bootstrap, Part, claim, isolated_errors, paired, verdict
-from avbench.scoring.stats import paired_difference
+from avbench.paper.exhibits import FAILS, HOLDS, OPEN, claim, isolated_errors, paired, verdict
+from avbench.results.truth import Truth
+from avbench.scoring.stats import Bootstrap, paired_difference
 
 
 @pytest.mark.parametrize(
@@ -42,9 +43,11 @@ def made_up(n: int = 120, videos: int = 12, seed: int = 0) -> tuple[np.ndarray, 
 
 def test_a_claim_is_the_paired_difference() -> None:
     logits, labels, videos = made_up()
-    part = Part((), labels, videos, len(labels))
+    part = Truth(tuple(map(str, range(len(labels)))), labels, videos, n_total=len(labels))
     found = paired(logits + np.eye(21)[labels], logits, part, Bootstrap(200, 3), ("map",))["map"]
-    theirs = paired_difference(logits + np.eye(21)[labels], logits, labels, videos, 200, 3, metrics=["map"])["map"]
+    theirs = paired_difference(logits + np.eye(21)[labels], logits, labels, videos, Bootstrap(200, 3), metrics=["map"])[
+        "map"
+    ]
     assert found == theirs
     assert verdict(found["ci_low"], found["ci_high"]) == HOLDS
 

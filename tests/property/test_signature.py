@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.plan import SnapshotKey
 from avbench.protocol.rules import FRONTEND_SCOPES, SELECTIONS, SUPPORTS, Protocol
+from avbench.protocol.signature import Signature
 from avbench.types import FrontEnd, OffsetGrid, Snapshot, SnapshotPredictor, UsageError
 
 PROTOCOL_FIELDS = tuple(field.name for field in dataclasses.fields(Protocol))
@@ -58,6 +61,30 @@ def test_changing_one_field_changes_the_signature(name: str, data: st.DataObject
 @given(protocols, protocols)
 def test_equal_signatures_mean_equal_protocols(one: Protocol, other: Protocol) -> None:
     assert (one.signature() == other.signature()) == (one == other)
+
+
+@settings(deadline=None)
+@given(protocols)
+def test_a_protocol_is_read_back_from_its_signature_and_from_json(protocol: Protocol) -> None:
+    assert Protocol.parse(protocol.signature()) == protocol
+    assert Protocol.from_json(json.loads(json.dumps(dataclasses.asdict(protocol)))) == protocol
+
+
+@settings(deadline=None)
+@given(protocols, st.lists(st.sampled_from(["lead704", "bfloat16", "compiled", "random3"]), unique=True))
+def test_a_run_is_read_back_from_its_signature(protocol: Protocol, computed: list[str]) -> None:
+    signature = Signature.of(protocol, "1" * 64, "2" * 64, "0.1.0", tuple(computed))
+    assert Signature.parse(str(signature)) == signature
+    assert "|".join(["avb", *signature.fields().values()]) == str(signature)
+
+
+@settings(deadline=None)
+@given(protocols, st.integers(0, 200), st.sampled_from("|h.0+xv:,"))
+def test_one_protocol_has_one_signature(protocol: Protocol, place: int, letter: str) -> None:
+    text = protocol.signature()
+    place %= len(text) + 1
+    with contextlib.suppress(UsageError):  # refused, or of another protocol
+        assert Protocol.parse(text[:place] + letter + text[place:]) != protocol
 
 
 # ---------------------------------------------------------------------------------------------------------- the store

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from avbench.protocol.rules import streaming
 from avbench.results import predictions as predictions_file
 from avbench.results import run as results
 from avbench.results.predictions import read_predictions, write_predictions
 from avbench.results.run import RunResult, read_run, write_run
 from avbench.scoring.scorer import as_scores
-from avbench.scoring.stats import bootstrap_scores
+from avbench.scoring.stats import Bootstrap, bootstrap_scores
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError, NonFiniteError, UsageError
 
@@ -31,11 +32,11 @@ SHA = "0123456789abcdef" * 4
 
 def example(**changes: Any) -> RunResult:
     logits, labels = np.random.default_rng(0).standard_normal((12, 21)), np.arange(12)
-    scores = as_scores(bootstrap_scores(logits, labels, labels // 2, n_resamples=20))
+    scores = as_scores(bootstrap_scores(logits, labels, labels // 2, Bootstrap(20)))
     fields: dict[str, Any] = {
         "avbench_version": "0.1.0",
         "signature": "avb|streaming:1|w5.000|m:1f3a|d:99|v0.1.0",
-        "protocol": {"name": "streaming", "hop": 32000, "common_support": [[32000, 18]]},
+        "protocol": streaming(support="common", common_support=((32000, 18),)),
         "model": {"name": "streamsync-trf", "backbone": "mini", "head": "trf", "fingerprint": "1f3a"},
         "data": {"name": "synthsync", "split": "test", "manifest_sha256": SHA, "n_clips": 6, "note": "stand-in"},
         "n_scored": 12,
@@ -101,7 +102,7 @@ def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_undefined_is_null(tmp_path: Path) -> None:
     logits, labels = np.random.default_rng(0).standard_normal((12, 21)), np.full(12, 10)
-    scores = as_scores(bootstrap_scores(logits, labels, labels, n_resamples=20))
+    scores = as_scores(bootstrap_scores(logits, labels, labels, Bootstrap(20)))
     document = strict(write_run(example(scores=scores), tmp_path))
     assert document["scores"]["roc_auc"] == {"value": None, "ci_low": None, "ci_high": None}
     assert document["scores"]["acc"]["value"] is not None
@@ -204,7 +205,7 @@ def test_a_mutated_result_reads_or_is_refused_in_one_line(tmp_path_factory: pyte
 
 def test_the_published_schema_is_the_types_own() -> None:
     assert results.SCHEMA_FILE.read_text(encoding="utf-8") == results.json_schema_text(), (
-        "regenerate with: python -m avbench.results.run > benchmark/results/schemas/run_result.v1.json"
+        "regenerate with: python -m avbench.results > benchmark/results/schemas/run_result.v1.json"
     )
 
 

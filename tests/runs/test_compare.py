@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from avbench.engine.runner import Compute
 from avbench.protocol.rules import streaming
-from avbench.protocol.signature import signature_fields
-from avbench.results.answers import read_segments, write_segments
+from avbench.protocol.signature import Signature
 from avbench.results.predictions import write_predictions
 from avbench.results.run import read_run
+from avbench.results.truth import Truth, read_segments, write_segments
 from avbench.runs.compare import compare
 from avbench.runs.evaluate import evaluate
 from avbench.scoring.metrics import METRICS
-from avbench.scoring.stats import minimum_detectable_difference, paired_difference
+from avbench.scoring.stats import Bootstrap, minimum_detectable_difference, paired_difference
 from avbench.types import SegmentRecord, UsageError
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
@@ -30,10 +31,9 @@ HOP2 = streaming(iterations=3)
 def run(clicks: Path, out: Path, model: str = "xcorr", **changes: Any) -> Path:
     settings = {
         "protocol": HOP2,
-        "workers": 1,
-        "n_resamples": 20,
+        "compute": Compute(out.parent / "store", 1),
+        "bootstrap": Bootstrap(n_resamples=20),
         "reference_rows": False,
-        "store": out.parent / "store",
     }
     evaluate(model, data=str(clicks), out=out, **(settings | changes))
     return out
@@ -101,17 +101,17 @@ def test_a_comparison_is_the_paired_difference(runs: dict[str, Path], clicks: Pa
             "predictions": write_predictions(
                 folder / "predictions.parquet", [segments[i].id for i in order], logits[order].astype(np.float32)
             ),
-            "segments": write_segments(folder / "segments.parquet", [segments[i] for i in order]),
+            "segments": write_segments(folder / "segments.parquet", Truth.of([segments[i] for i in order])),
         }
         document = json.loads((folder / "run.json").read_text())
         for kind, sha256 in hashes.items():
             document["files"][kind]["sha256"] = sha256
         (folder / "run.json").write_text(json.dumps(document))
         folders.append(folder)
-    found = compare(*folders, n_resamples=200, seed=3)
+    found = compare(*folders, bootstrap=Bootstrap(200, 3))
     last = [logits[:, -1].astype(np.float32) for logits in streams]
-    expected = paired_difference(*last, labels, videos, 200, 3)
-    detectable = minimum_detectable_difference(*last, labels, videos, 200, 3)
+    expected = paired_difference(*last, labels, videos, Bootstrap(200, 3))
+    detectable = minimum_detectable_difference(*last, labels, videos, Bootstrap(200, 3))
     assert (found.n_segments, found.n_videos, found.left_out) == (n, 12, 0)
     for name in METRICS:
         for field, value in expected[name].items():
@@ -121,16 +121,16 @@ def test_a_comparison_is_the_paired_difference(runs: dict[str, Path], clicks: Pa
 
 
 def test_a_run_writes_what_is_true_of_its_segments(runs: dict[str, Path], clicks: Path) -> None:
-    answers = read_segments(runs["xcorr"] / "segments.parquet")
-    assert sorted(answers.segment_ids) == ["one-0", "one-1", "two-0", "two-1"]
-    assert set(answers.videos) == {"one", "two"}
-    assert sorted(answers.labels.tolist()) == [6, 6, 12, 12]
+    truth = read_segments(runs["xcorr"] / "segments.parquet")
+    assert sorted(truth.segment_ids) == ["one-0", "one-1", "two-0", "two-1"]
+    assert set(truth.clusters) == {"one", "two"}
+    assert sorted(truth.labels.tolist()) == [6, 6, 12, 12]
     assert read_run(runs["xcorr"]).files["segments"].path == "segments.parquet"
 
 
 def test_the_data_can_be_named_instead(avbench: Avbench, runs: dict[str, Path], clicks: Path, make_clicks: Any) -> None:
-    own = compare(runs["xcorr"], runs["constant"], n_resamples=20)
-    assert repr(compare(runs["xcorr"], runs["constant"], data=str(clicks), n_resamples=20)) == repr(own)
+    own = compare(runs["xcorr"], runs["constant"], bootstrap=Bootstrap(20))
+    assert repr(compare(runs["xcorr"], runs["constant"], data=str(clicks), bootstrap=Bootstrap(20))) == repr(own)
     done = avbench("compare", runs["xcorr"], runs["constant"], "--data", make_clicks(clips=("three",)))
     assert done.returncode == 2
     assert "is not the data of" in done.stderr
@@ -178,7 +178,7 @@ def test_missing_iterations_are_said(changed: Callable[..., Path], runs: dict[st
     document = json.loads((folder / "run.json").read_text())
     document["files"]["predictions"]["sha256"] = sha256
     (folder / "run.json").write_text(json.dumps(document))
-    with pytest.raises(UsageError, match="the predictions hold 2 iterations, the protocol has 3"):
+    with pytest.raises(UsageError, match="the predictions have 2 iterations, the protocol has 3"):
         compare(folder, runs["oracle"])
     assert files["predictions"]["sha256"] != sha256
 
@@ -215,7 +215,7 @@ def foreign_signature(folder: Path) -> None:
     ("damage", "message"),
     [
         (damage_predictions, "is not the file that the run wrote"),
-        (escape, "is not there, beside run.json"),
+        (escape, "it must be beside run.json"),
         (forget_labels, "name its data with --data"),
         (no_predictions, "names no predictions file"),
         (foreign_signature, "is not the signature of a run"),
@@ -239,9 +239,9 @@ def test_labels_that_disagree_are_refused(runs: dict[str, Path], changed: Callab
     folder = changed()
     segments = [SegmentRecord("one-0", "one", "one", 0, 0, 3)]
     document = json.loads((folder / "run.json").read_text())
-    document["files"]["segments"]["sha256"] = write_segments(folder / "segments.parquet", segments)
+    document["files"]["segments"]["sha256"] = write_segments(folder / "segments.parquet", Truth.of(segments))
     (folder / "run.json").write_text(json.dumps(document))
-    with pytest.raises(UsageError, match="segment one-0 has another label or video"):
+    with pytest.raises(UsageError, match="segment one-0 has different labels or videos"):
         compare(runs["oracle"], folder)
     with pytest.raises(UsageError, match="has no label"):  # the first run's file is the one that is used
         compare(folder, folder)
@@ -253,7 +253,7 @@ def test_only_common_segments_are_paired(runs: dict[str, Path], changed: Callabl
     sha256 = write_predictions(folder / "predictions.parquet", ["two-1", "one-0"], np.zeros((2, 3, 21), np.float32))
     document["files"]["predictions"]["sha256"] = sha256
     (folder / "run.json").write_text(json.dumps(document))
-    found = compare(folder, runs["oracle"], n_resamples=20)
+    found = compare(folder, runs["oracle"], bootstrap=Bootstrap(20))
     assert (found.n_segments, found.n_videos, found.left_out) == (2, 2, 2)
     document["files"]["predictions"]["sha256"] = write_predictions(
         folder / "predictions.parquet", ["other"], np.zeros((1, 3, 21), np.float32)
@@ -265,7 +265,9 @@ def test_only_common_segments_are_paired(runs: dict[str, Path], changed: Callabl
 
 def test_a_signature_has_named_fields() -> None:
     signature = streaming().signature() + "|m:0123456789ab|lead704|bfloat16|d:abcdef012345|v1.2"
-    found = signature_fields(signature)
+    parsed = Signature.parse(signature)
+    assert str(parsed) == signature
+    found = parsed.fields()
     assert found["hop"] == "h2.000"
     assert found["iterations"] == "n18"
     assert found["model"] == "m:0123456789ab|lead704|bfloat16"
@@ -273,4 +275,4 @@ def test_a_signature_has_named_fields() -> None:
     assert "|".join(["avb", *found.values()]) == signature
     for bad in ("", "avb", signature[4:], signature.replace("|d:", "|"), signature.replace("|m:", "|")):
         with pytest.raises(UsageError, match="not the signature"):
-            signature_fields(bad)
+            Signature.parse(bad)

@@ -6,28 +6,30 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from avbench.engine.runner import Compute
 from avbench.protocol.rules import Protocol
 from avbench.runs.evaluate import evaluate
-from avbench.runs.sweep import render, sweep
+from avbench.runs.sweep import Settings, render, sweep
 from avbench.runs.sweep_plot import plot_sweep
+from avbench.scoring.stats import Bootstrap
 from avbench.types import UsageError
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
-QUICK = {"workers": 1, "n_resamples": 20}
+QUICK: dict[str, Any] = {"bootstrap": Bootstrap(n_resamples=20)}
 
 
 def test_every_setting_is_scored_on_the_same_segments(clicks: Path, tmp_path: Path) -> None:
     rows = sweep(
         ["xcorr", "xcorr+apa", "oracle"],
+        Settings(hops_s=[1, 2], iterations=[1, 3]),
         str(clicks),
-        hops_s=[1, 2],
-        iterations=[1, 3],
-        store=tmp_path / "store",
         **QUICK,
+        compute=Compute(tmp_path / "store", 1),
     )
     assert [(r.model, r.hop_s, r.iterations) for r in rows[:4]] == [
         ("xcorr", 1.0, 1),
@@ -44,7 +46,13 @@ def test_every_setting_is_scored_on_the_same_segments(clicks: Path, tmp_path: Pa
 
 
 def test_differences_are_to_the_first_model_at_the_same_setting(clicks: Path, tmp_path: Path) -> None:
-    rows = sweep(["constant", "oracle"], str(clicks), iterations=[1, 2], store=tmp_path / "store", **QUICK)
+    rows = sweep(
+        ["constant", "oracle"],
+        Settings(iterations=[1, 2]),
+        str(clicks),
+        **QUICK,
+        compute=Compute(tmp_path / "store", 1),
+    )
     constant, later, oracle, _ = rows
     assert constant.against == {}
     assert later.reference == "constant, hop 2 s, 1 windows"
@@ -81,7 +89,13 @@ def test_own_support_scores_each_setting_on_all_that_hold_it(
 
 def test_hops_and_windows_together_are_drawn_over_both(clicks: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    rows = sweep(["constant", "oracle"], str(clicks), hops_s=[1, 2], iterations=[1, 3], store=store, **QUICK)
+    rows = sweep(
+        ["constant", "oracle"],
+        Settings(hops_s=[1, 2], iterations=[1, 3]),
+        str(clicks),
+        **QUICK,
+        compute=Compute(store, 1),
+    )
     plot_sweep(rows, tmp_path / "both.svg")
     drawn = (tmp_path / "both.svg").read_text()
     for text in ("windows seen", "hop (s)", "oracle, hop 1 s", "oracle, 3 windows"):
@@ -90,7 +104,7 @@ def test_hops_and_windows_together_are_drawn_over_both(clicks: Path, tmp_path: P
 
 def test_settings_that_no_segment_holds_are_refused(clicks: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="sweep fewer hops or windows"):
-        sweep(["xcorr"], str(clicks), iterations=[2, 40], store=tmp_path / "store", **QUICK)
+        sweep(["xcorr"], Settings(iterations=[2, 40]), str(clicks), **QUICK, compute=Compute(tmp_path / "store", 1))
 
 
 def test_as_a_command(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
@@ -111,7 +125,13 @@ def test_what_is_undefined_is_null_in_json(avbench: Avbench, make_clicks: Callab
 
 
 def test_a_figure_is_drawn_the_same_twice(clicks: Path, tmp_path: Path) -> None:
-    rows = sweep(["xcorr", "xcorr+apa"], str(clicks), iterations=[1, 2], store=tmp_path / "store", **QUICK)
+    rows = sweep(
+        ["xcorr", "xcorr+apa"],
+        Settings(iterations=[1, 2]),
+        str(clicks),
+        **QUICK,
+        compute=Compute(tmp_path / "store", 1),
+    )
     plot_sweep(rows, tmp_path / "a.svg", title="clicks")
     plot_sweep(rows, tmp_path / "b.svg", title="clicks")
     drawn = (tmp_path / "a.svg").read_text()
@@ -125,10 +145,17 @@ def test_a_figure_is_drawn_the_same_twice(clicks: Path, tmp_path: Path) -> None:
 def test_best_iter_means_what_it_means_in_a_run(clicks: Path, tmp_path: Path) -> None:
     """Each metric at its own best iteration, in both commands."""
     store = tmp_path / "store"
-    (row,) = sweep(["uniform"], str(clicks), iterations=[3], selection="best_iter", store=store, **QUICK)
+    (row,) = sweep(
+        ["uniform"], Settings(iterations=[3], selection="best_iter"), str(clicks), **QUICK, compute=Compute(store, 1)
+    )
     protocol = Protocol(iterations=3, selection="best_iter")
     run = evaluate(
-        "uniform", str(clicks), protocol=protocol, out=tmp_path / "out", reference_rows=False, n_resamples=20
+        "uniform",
+        str(clicks),
+        protocol=protocol,
+        out=tmp_path / "out",
+        reference_rows=False,
+        bootstrap=Bootstrap(n_resamples=20),
     )
     for name, estimate in row.scores.items():
         assert estimate.value == pytest.approx(run.scores[name].value), name

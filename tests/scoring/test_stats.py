@@ -13,6 +13,7 @@ from avbench.scoring import metrics, ranking, stats
 from avbench.scoring.metrics import METRICS, score
 from avbench.scoring.ranking import rank_groups
 from avbench.scoring.stats import (
+    Bootstrap,
     Estimate,
     bootstrap_scores,
     cluster_bootstrap,
@@ -44,7 +45,7 @@ def clustered(
 
 def test_scores_come_with_intervals_around_them() -> None:
     (logits,), labels, clusters = clustered(0, 30, 8)
-    found, plain = bootstrap_scores(logits, labels, clusters, n_resamples=300), score(logits, labels)
+    found, plain = bootstrap_scores(logits, labels, clusters, Bootstrap(300)), score(logits, labels)
     assert list(found) == list(METRICS)
     for name, estimate in found.items():
         assert isinstance(estimate, Estimate)
@@ -52,32 +53,32 @@ def test_scores_come_with_intervals_around_them() -> None:
         assert estimate.ci_low < estimate.ci_high
         if name != "map":  # repeated cases raise mAP, its interval lies low on purpose
             assert estimate.ci_low < estimate.value < estimate.ci_high
-    narrow = bootstrap_scores(logits, labels, clusters, n_resamples=300, level=0.5)
+    narrow = bootstrap_scores(logits, labels, clusters, Bootstrap(300, level=0.5))
     assert all(found[n].ci_low < narrow[n].ci_low < narrow[n].ci_high < found[n].ci_high for n in METRICS)
 
 
 def test_one_metric_equals_all_of_them() -> None:
     (logits,), labels, clusters = clustered(1, 20, 5)
-    every = bootstrap_scores(logits, labels, clusters, n_resamples=100, seed=3)
+    every = bootstrap_scores(logits, labels, clusters, Bootstrap(100, 3))
     for name in METRICS:
-        assert cluster_bootstrap(name, logits, labels, clusters, n_resamples=100, seed=3) == tuple(every[name])
+        assert cluster_bootstrap(name, logits, labels, clusters, Bootstrap(100, 3)) == tuple(every[name])
 
 
 def test_the_seed_decides_and_the_order_of_cases_does_not() -> None:
     (logits,), labels, clusters = clustered(2, 20, 5)
     names = np.array([f"video-{c:03d}" for c in clusters])
-    first = bootstrap_scores(logits, labels, clusters, n_resamples=200, seed=1)
-    assert bootstrap_scores(logits, labels, clusters, n_resamples=200, seed=1) == first
-    assert bootstrap_scores(logits, labels, clusters, n_resamples=200, seed=2) != first
+    first = bootstrap_scores(logits, labels, clusters, Bootstrap(200, 1))
+    assert bootstrap_scores(logits, labels, clusters, Bootstrap(200, 1)) == first
+    assert bootstrap_scores(logits, labels, clusters, Bootstrap(200, 2)) != first
     order = np.random.default_rng(0).permutation(len(labels))
-    shuffled = bootstrap_scores(logits[order], labels[order], names[order], n_resamples=200, seed=1)
+    shuffled = bootstrap_scores(logits[order], labels[order], names[order], Bootstrap(200, 1))
     for name in METRICS:
         assert shuffled[name] == pytest.approx(first[name], abs=1e-12)
 
 
 def test_whole_videos_are_drawn() -> None:
     clusters = np.array(["b", "a", "b", "c", "a", "b"])
-    weights = cluster_weights(clusters, n_resamples=500, seed=0)
+    weights = cluster_weights(clusters, Bootstrap(500, 0))
     assert weights.shape == (500, 6)
     for name in "abc":
         of_video = weights[:, clusters == name]
@@ -94,7 +95,7 @@ def test_a_resample_is_scored_as_if_its_videos_were_there(seed: int, n: int, n_v
     g = np.random.default_rng(seed)
     logits, labels = g.integers(0, 3, (n, 21)).astype(float), g.integers(8, 13, n)
     clusters = g.integers(0, n_videos, n)
-    drawn = stats.resamples(clusters, 3, seed)
+    drawn = stats.resamples(clusters, Bootstrap(3, seed))
     for name in METRICS:
         sample = stats.distribution_of(name, stats.cases(logits, labels), drawn).sample
         for value, weight in zip(sample, drawn.weights().astype(int), strict=True):
@@ -104,33 +105,33 @@ def test_a_resample_is_scored_as_if_its_videos_were_there(seed: int, n: int, n_v
 
 def test_blocks_of_resamples_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     (logits,), labels, clusters = clustered(3, 10, 6)
-    whole = bootstrap_scores(logits, labels, clusters, n_resamples=50)
+    whole = bootstrap_scores(logits, labels, clusters, Bootstrap(50))
     monkeypatch.setattr(metrics, "BLOCK_CELLS", 29)
-    pieces = bootstrap_scores(logits, labels, clusters, n_resamples=50)
+    pieces = bootstrap_scores(logits, labels, clusters, Bootstrap(50))
     for name in METRICS:
         assert pieces[name] == pytest.approx(whole[name], abs=1e-12)
 
 
 def test_one_video_has_no_interval() -> None:
     (logits,), labels, _ = clustered(4, 3, 10)
-    for estimate in bootstrap_scores(logits, labels, ["only"] * len(labels), n_resamples=50).values():
+    for estimate in bootstrap_scores(logits, labels, ["only"] * len(labels), Bootstrap(50)).values():
         assert math.isfinite(estimate.value)
         assert math.isnan(estimate.ci_low)
         assert math.isnan(estimate.ci_high)
-    found = paired_difference(logits, logits + 1, labels, ["only"] * len(labels), n_resamples=50)
+    found = paired_difference(logits, logits + 1, labels, ["only"] * len(labels), Bootstrap(50))
     assert all(math.isnan(d["p"]) and d["difference"] == pytest.approx(0, abs=1e-12) for d in found.values())
 
 
 def test_without_resamples_there_are_values_alone() -> None:
     (logits,), labels, clusters = clustered(4, 5, 10)
-    found = bootstrap_scores(logits, labels, clusters, n_resamples=0)
+    found = bootstrap_scores(logits, labels, clusters, Bootstrap(0))
     assert {n: e.value for n, e in found.items()} == score(logits, labels)
     assert all(math.isnan(e.ci_low) and math.isnan(e.ci_high) for e in found.values())
 
 
 def test_an_undefined_metric_has_no_interval() -> None:
     (logits,), labels, clusters = clustered(5, 5, 10)
-    found = bootstrap_scores(logits, np.full_like(labels, 10), clusters, n_resamples=50)
+    found = bootstrap_scores(logits, np.full_like(labels, 10), clusters, Bootstrap(50))
     assert all(math.isnan(x) for x in found["roc_auc"])
     assert not any(math.isnan(x) for x in found["acc"])
 
@@ -139,33 +140,35 @@ def test_some_undefined_resamples_are_left_out() -> None:
     """Of two classes in five videos, one lives in a single video: 1/3 of the resamples hold only the other."""
     clusters, labels = np.repeat(np.arange(5), 4), np.repeat([10, 10, 10, 10, 3], 4)
     logits = np.random.default_rng(0).standard_normal((20, 21))
-    sample = stats.distribution_of("roc_auc", stats.cases(logits, labels), stats.resamples(clusters, 400)).sample
+    sample = stats.distribution_of(
+        "roc_auc", stats.cases(logits, labels), stats.resamples(clusters, Bootstrap(400))
+    ).sample
     assert 0.2 < np.isnan(sample).mean() < 0.45
-    assert not any(math.isnan(x) for x in bootstrap_scores(logits, labels, clusters, 400)["roc_auc"])
+    assert not any(math.isnan(x) for x in bootstrap_scores(logits, labels, clusters, Bootstrap(400))["roc_auc"])
     logits, labels, clusters = logits[12:], labels[12:], clusters[12:]  # two videos: 1/2 hold only one class
     for seed in range(4):
-        drawn = stats.resamples(clusters, 400, seed)
+        drawn = stats.resamples(clusters, Bootstrap(400, seed))
         undefined = np.isnan(stats.distribution_of("roc_auc", stats.cases(logits, labels), drawn).sample).mean()
-        found = bootstrap_scores(logits, labels, clusters, 400, seed)["roc_auc"]
+        found = bootstrap_scores(logits, labels, clusters, Bootstrap(400, seed))["roc_auc"]
         assert math.isnan(found.ci_low) == (undefined > 0.5)
 
 
 def test_all_right_gives_an_interval_without_width() -> None:
     labels = np.arange(21)
-    found = bootstrap_scores(20 * np.eye(21), labels, labels, n_resamples=100)
+    found = bootstrap_scores(20 * np.eye(21), labels, labels, Bootstrap(100))
     assert found["acc"] == (1, 1, 1)
     assert found["mae_s"] == (0, 0, 0)
 
 
 def test_a_better_model_is_told_from_a_worse_one() -> None:
     (good, bad), labels, clusters = clustered(6, 40, 10, (2.0, 0.0))
-    found = paired_difference(good, bad, labels, clusters, n_resamples=500)
+    found = paired_difference(good, bad, labels, clusters, Bootstrap(500))
     for name, metric in METRICS.items():
         better = found[name]["difference"] > 0
         assert better == metric.higher_is_better
         assert found[name]["p"] < 0.05
         assert found[name]["ci_low"] * found[name]["ci_high"] > 0
-    turned = paired_difference(bad, good, labels, clusters, n_resamples=500)
+    turned = paired_difference(bad, good, labels, clusters, Bootstrap(500))
     for name, difference in turned.items():
         assert difference["difference"] == -found[name]["difference"]
         assert difference["ci_low"] == pytest.approx(-found[name]["ci_high"])
@@ -174,7 +177,7 @@ def test_a_better_model_is_told_from_a_worse_one() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     (logits,), labels, clusters = clustered(7, 10, 10)
-    for difference in paired_difference(logits, logits, labels, clusters, n_resamples=100).values():
+    for difference in paired_difference(logits, logits, labels, clusters, Bootstrap(100)).values():
         assert difference == {"difference": 0, "ci_low": 0, "ci_high": 0, "p": 1}
 
 
@@ -205,7 +208,7 @@ def test_p_and_interval_agree(seed: int, n_clusters: int, level: float) -> None:
 def test_with_few_videos_the_interval_is_that_of_a_t_test(n_clusters: int) -> None:
     """The exact bootstrap standard error of a mean of G videos is sd / sqrt(G), sd taken over G."""
     per_video = np.random.default_rng(n_clusters).normal(1, 1, n_clusters)
-    counts = stats.resamples(np.arange(n_clusters), 20_000).counts
+    counts = stats.resamples(np.arange(n_clusters), Bootstrap(20_000)).counts
     low, high = stats.interval(per_video.mean(), counts @ per_video / n_clusters, n_clusters, 0.95)
     expected = ttest_1samp(per_video, 0).confidence_interval(0.95)
     assert low == pytest.approx(expected.low, rel=0.05)
@@ -216,7 +219,7 @@ def test_with_few_videos_the_interval_is_that_of_a_t_test(n_clusters: int) -> No
 
 def test_no_interval_leaves_the_range_of_its_metric() -> None:
     (logits,), labels, clusters = clustered(9, 2, 10)
-    for name, estimate in bootstrap_scores(logits, labels, clusters, n_resamples=50).items():
+    for name, estimate in bootstrap_scores(logits, labels, clusters, Bootstrap(50)).items():
         least, most = sorted((METRICS[name].worst, METRICS[name].best))
         assert least <= estimate.ci_low <= estimate.value <= estimate.ci_high <= most
 
@@ -228,9 +231,6 @@ def test_no_interval_leaves_the_range_of_its_metric() -> None:
         ({"clusters": [[1], [2], [3]]}, r"clusters have shape \(3, 1\)"),
         ({"clusters": [0.5, 1.0, math.nan]}, "float64"),
         ({"clusters": [None, "a", "b"]}, "object"),
-        ({"n_resamples": -1}, "n_resamples is -1"),
-        ({"seed": -1}, "seed is -1"),
-        ({"level": 1.0}, "level is 1.0"),
         ({"metrics": ["map", "recall"]}, "unknown metric 'recall'"),
         ({"labels": [0, 1]}, "labels have shape"),
     ],
@@ -239,6 +239,16 @@ def test_bad_input_is_one_clear_line(changes: dict[str, object], message: str) -
     call: dict[str, object] = {"logits": np.zeros((3, 21)), "labels": [0, 1, 2], "clusters": ["a", "b", "c"]}
     with pytest.raises(UsageError, match=message) as caught:
         bootstrap_scores(**(call | changes))  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"n_resamples": -1}, "n_resamples is -1"), ({"seed": -1}, "seed is -1"), ({"level": 1.0}, "level is 1.0")],
+)
+def test_an_impossible_bootstrap_is_one_clear_line(setting: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        Bootstrap(**setting)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
@@ -256,7 +266,7 @@ def test_non_finite_logits_of_either_model_are_refused() -> None:
 def test_groups_differ_by_what_their_scores_differ(metric: str) -> None:
     (logits,), labels, clusters = clustered(30, 12, 10)
     first = clusters % 12 < 6  # six videos against six others
-    found = group_difference(metric, logits, labels, clusters, first, ~first, n_resamples=300)
+    found = group_difference(metric, logits, labels, clusters, first, ~first, Bootstrap(300))
     expected = score(logits[first], labels[first])[metric] - score(logits[~first], labels[~first])[metric]
     assert found["difference"] == pytest.approx(expected, abs=1e-12)
     assert found["ci_low"] < found["ci_high"]
@@ -265,7 +275,7 @@ def test_groups_differ_by_what_their_scores_differ(metric: str) -> None:
 def test_a_group_against_itself_is_no_difference() -> None:
     (logits,), labels, clusters = clustered(31, 12, 10)
     everything = np.ones(len(labels), bool)
-    found = group_difference("map", logits, labels, clusters, everything, everything, n_resamples=50)
+    found = group_difference("map", logits, labels, clusters, everything, everything, Bootstrap(50))
     assert (found["difference"], found["ci_low"], found["ci_high"], found["p"]) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -276,7 +286,9 @@ def test_equal_groups_are_rarely_called_different() -> None:
         (logits,), labels, clusters = clustered(7000 + seed, 20, 8)
         first = np.arange(len(labels)) % 2 == 0
         for i, metric in enumerate(("acc", "map")):
-            called[i] += group_difference(metric, logits, labels, clusters, first, ~first, 300, seed)["p"] < 0.05
+            called[i] += (
+                group_difference(metric, logits, labels, clusters, first, ~first, Bootstrap(300, seed))["p"] < 0.05
+            )
     error = 3 * math.sqrt(0.05 * 0.95 / n)
     assert (np.abs(called / n - 0.05) < 0.02 + error).all()
 
@@ -285,7 +297,7 @@ def test_equal_groups_are_rarely_called_different() -> None:
 def test_shares_are_ratios_of_sums_within_0_and_1(rows: list[tuple[int, int, int]]) -> None:
     parts = np.array([[min(a, b)] for a, b, _ in rows], float)
     wholes = np.array([b for _, b, _ in rows], float)
-    (found,) = shares(parts, wholes, np.array([f"v{v}" for *_, v in rows]), n_resamples=50)
+    (found,) = shares(parts, wholes, np.array([f"v{v}" for *_, v in rows]), Bootstrap(50))
     assert found.value == pytest.approx(parts.sum() / wholes.sum())
     if not math.isnan(found.ci_low):
         assert 0 <= found.ci_low <= found.value <= found.ci_high <= 1
@@ -294,12 +306,14 @@ def test_shares_are_ratios_of_sums_within_0_and_1(rows: list[tuple[int, int, int
 def test_a_share_of_equal_videos_is_a_mean() -> None:
     (logits,), labels, clusters = clustered(32, 12, 10)
     hits = (logits.argmax(axis=1) == labels).astype(float)
-    (found,) = shares(hits[:, None], np.ones(len(hits)), clusters, n_resamples=200)
-    assert found == pytest.approx(bootstrap_scores(logits, labels, clusters, 200, metrics=["acc"])["acc"], abs=1e-12)
+    (found,) = shares(hits[:, None], np.ones(len(hits)), clusters, Bootstrap(200))
+    assert found == pytest.approx(
+        bootstrap_scores(logits, labels, clusters, Bootstrap(200), metrics=["acc"])["acc"], abs=1e-12
+    )
 
 
 def test_shares_of_nothing_are_undefined() -> None:
-    (found,) = shares(np.zeros((3, 1)), np.zeros(3), np.array(["a", "b", "c"]), n_resamples=20)
+    (found,) = shares(np.zeros((3, 1)), np.zeros(3), np.array(["a", "b", "c"]), Bootstrap(20))
     assert all(math.isnan(x) for x in found)
 
 
@@ -310,7 +324,7 @@ def test_what_cannot_be_told_apart_shares_a_rank() -> None:
     (best, near, worse, worst), labels, clusters = clustered(20, 40, 10, (2.5, 2.4, 0.8, -1.0))
     entries = {"worst": worst, "best": best, "near": near, "worse": worse}
     for metric in METRICS:
-        ranked = rank_groups(entries, labels, clusters, metric, n_resamples=400)
+        ranked = rank_groups(entries, labels, clusters, metric, Bootstrap(400))
         assert [r.rank for r in ranked] == [1, 1, 3, 4]
         assert {r.name for r in ranked[:2]} == {"best", "near"}
         assert [r.name for r in ranked[2:]] == ["worse", "worst"]
@@ -322,15 +336,15 @@ def test_a_ranking_says_what_the_paired_difference_says() -> None:
     models, labels, clusters = clustered(21, 12, 8, (1.0, 1.2, 1.4, 1.6))
     entries = {f"m{i}": logits for i, logits in enumerate(models)}
     for metric in METRICS:
-        ranked = rank_groups(entries, labels, clusters, metric, n_resamples=300, seed=5)
+        ranked = rank_groups(entries, labels, clusters, metric, Bootstrap(300, 5))
         assert ranked[0].to_previous is None
         for place, entry in enumerate(ranked):
-            alone = bootstrap_scores(entries[entry.name], labels, clusters, 300, 5, metrics=[metric])[metric]
+            alone = bootstrap_scores(entries[entry.name], labels, clusters, Bootstrap(300, 5), metrics=[metric])[metric]
             assert entry.estimate == pytest.approx(alone)
             for other, found in ((entry.leader, entry.to_leader), (ranked[place - 1].name, entry.to_previous)):
                 if found is not None:
                     pair = entries[entry.name], entries[other]
-                    expected = paired_difference(*pair, labels, clusters, 300, 5, metrics=[metric])[metric]
+                    expected = paired_difference(*pair, labels, clusters, Bootstrap(300, 5), metrics=[metric])[metric]
                     assert found == pytest.approx(expected, abs=1e-12)
             assert (entry.to_leader["p"] >= 0.05) or entry.leader == entry.name
             assert entry.best_rank <= entry.rank <= place + 1 <= entry.worst_rank
@@ -339,7 +353,7 @@ def test_a_ranking_says_what_the_paired_difference_says() -> None:
 def test_every_entry_is_compared_with_the_leader_not_with_its_neighbour() -> None:
     """A chain: each is like the next one, but the ends differ; so the chain breaks where the leader is left behind."""
     models, labels, clusters = clustered(22, 60, 10, tuple(2.0 - 0.12 * i for i in range(12)))
-    ranked = rank_groups({f"m{i:02d}": m for i, m in enumerate(models)}, labels, clusters, "mae_s", 300)
+    ranked = rank_groups({f"m{i:02d}": m for i, m in enumerate(models)}, labels, clusters, "mae_s", Bootstrap(300))
     groups = [r.rank for r in ranked]
     assert groups[0] == 1
     assert 1 < len(set(groups)) < len(groups)
@@ -348,13 +362,13 @@ def test_every_entry_is_compared_with_the_leader_not_with_its_neighbour() -> Non
 
 def test_equal_entries_tie_in_the_order_of_their_names() -> None:
     (logits,), labels, clusters = clustered(23, 10, 8)
-    ranked = rank_groups({"b": logits, "a": logits.copy(), "c": logits + 3}, labels, clusters, "acc", 100)
+    ranked = rank_groups({"b": logits, "a": logits.copy(), "c": logits + 3}, labels, clusters, "acc", Bootstrap(100))
     assert [(r.name, r.rank, r.best_rank, r.worst_rank) for r in ranked] == [(n, 1, 1, 3) for n in "abc"]
 
 
 def test_one_video_ties_everything() -> None:
     (good, bad), labels, _ = clustered(24, 5, 8, (3.0, -1.0))
-    ranked = rank_groups({"good": good, "bad": bad}, labels, ["only"] * len(labels), "acc", 50)
+    ranked = rank_groups({"good": good, "bad": bad}, labels, ["only"] * len(labels), "acc", Bootstrap(50))
     assert [(r.name, r.rank) for r in ranked] == [("good", 1), ("bad", 1)]
     assert math.isnan(ranked[1].to_leader["p"])
     assert rank_groups({}, labels, ["only"] * len(labels)) == []
@@ -363,20 +377,21 @@ def test_one_video_ties_everything() -> None:
 def test_the_cache_skips_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models, labels, clusters = clustered(25, 12, 8, (1.0, 2.0, 3.0))
     entries = {f"m{i}": logits for i, logits in enumerate(models)}
-    plain = rank_groups(entries, labels, clusters, n_resamples=60)
+    plain = rank_groups(entries, labels, clusters, bootstrap=Bootstrap(60))
     computed: list[str] = []
     real = stats.distribution_of
     monkeypatch.setattr(stats, "distribution_of", lambda *args: computed.append(args[0]) or real(*args))
 
     def ranked(changed: dict[str, np.ndarray], **settings: object) -> tuple[list[ranking.Ranked], int]:
         computed.clear()
-        found = rank_groups(changed, labels, clusters, cache=tmp_path, **{"n_resamples": 60, **settings})  # type: ignore[arg-type]
+        found = rank_groups(changed, labels, clusters, cache=tmp_path, **({"bootstrap": Bootstrap(60)} | settings))  # type: ignore[arg-type]
         return found, len(computed)
 
     assert ranked(entries) == (plain, 3)
     assert ranked(entries) == (plain, 0)
     assert ranked(entries | {"m3": models[0] + np.eye(21)[3]})[1] == 1
-    assert ranked(entries, seed=1)[1] == ranked(entries, n_resamples=61)[1] == ranked(entries, metric="acc")[1] == 3
+    assert ranked(entries, bootstrap=Bootstrap(60, 1))[1] == ranked(entries, bootstrap=Bootstrap(61))[1] == 3
+    assert ranked(entries, metric="acc")[1] == 3
     for path in tmp_path.iterdir():  # a damaged cache costs time, never a wrong rank
         path.write_bytes(path.read_bytes()[:-9])
     assert ranked(entries) == (plain, 3)
@@ -401,7 +416,7 @@ def test_the_detectable_difference_is_what_a_t_test_could_find() -> None:
     a[:9], b[9:14] = 20 * np.eye(21)[5], 20 * np.eye(21)[5]
     hits = (a.argmax(1) == 0).astype(float) - (b.argmax(1) == 0)
     expected = (t.ppf(0.975, n - 1) + t.ppf(0.8, n - 1)) * hits.std(ddof=1) / math.sqrt(n)
-    found = minimum_detectable_difference(a, b, labels, np.arange(n), n_resamples=20_000, metrics=["acc"])
+    found = minimum_detectable_difference(a, b, labels, np.arange(n), Bootstrap(20_000), metrics=["acc"])
     assert found == {"acc": pytest.approx(expected, rel=0.03)}
 
 
@@ -409,14 +424,14 @@ def test_more_videos_show_smaller_differences() -> None:
     found = []
     for n_clusters in (20, 80):
         (a, b), labels, clusters = clustered(27, n_clusters, 10, (1.5, 1.5))
-        found.append(minimum_detectable_difference(a, b, labels, clusters, 400))
+        found.append(minimum_detectable_difference(a, b, labels, clusters, Bootstrap(400)))
     for name in METRICS:
         assert 0.35 < found[1][name] / found[0][name] < 0.75  # 1 / 2 but for the models' own luck
     (a,), labels, clusters = clustered(28, 10, 8)
-    assert set(minimum_detectable_difference(a, a, labels, clusters, 50).values()) == {0}
-    assert math.isnan(minimum_detectable_difference(a, a, labels, ["only"] * len(a), 50)["acc"])
+    assert set(minimum_detectable_difference(a, a, labels, clusters, Bootstrap(50)).values()) == {0}
+    assert math.isnan(minimum_detectable_difference(a, a, labels, ["only"] * len(a), Bootstrap(50))["acc"])
     with pytest.raises(UsageError, match="power is"):
-        minimum_detectable_difference(a, a, labels, clusters, 50, power=1.5)
+        minimum_detectable_difference(a, a, labels, clusters, Bootstrap(50), power=1.5)
 
 
 # Coverage and size: simulated, with the truth taken from 20,000 videos.
@@ -428,7 +443,7 @@ def coverage(metrics: list[str], n_simulations: int, n_clusters: int, per_cluste
     truth, held = score(logits, labels), np.zeros(len(metrics))
     for seed in range(n_simulations):
         (logits,), labels, clusters = clustered(1000 + seed, n_clusters, per_cluster)
-        found = bootstrap_scores(logits, labels, clusters, n_resamples, seed, metrics=metrics)
+        found = bootstrap_scores(logits, labels, clusters, Bootstrap(n_resamples, seed), metrics=metrics)
         held += [found[m].ci_low <= truth[m] <= found[m].ci_high for m in metrics]
     return held / n_simulations
 
@@ -438,7 +453,7 @@ def size(metrics: list[str], n_simulations: int, n_clusters: int, per_cluster: i
     rejected = np.zeros(len(metrics))
     for seed in range(n_simulations):
         (a, b), labels, clusters = clustered(5000 + seed, n_clusters, per_cluster, (1.5, 1.5))
-        found = paired_difference(a, b, labels, clusters, n_resamples, seed, metrics=metrics)
+        found = paired_difference(a, b, labels, clusters, Bootstrap(n_resamples, seed), metrics=metrics)
         rejected += [found[m]["p"] < 0.05 for m in metrics]
     return rejected / n_simulations
 

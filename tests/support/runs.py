@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from avbench import __version__
+from avbench.protocol.signature import Signature
 from avbench.protocol.tracks import TRACKS, Track
 from avbench.results.predictions import write_predictions
 from avbench.results.run import RunResult, Score, write_run
@@ -43,8 +44,8 @@ def make_run(
     }
     facts: dict[str, Any] = {
         "avbench_version": __version__,
-        "signature": f"{track.protocol.signature()}|m:{fingerprint[:12]}|d:{track.manifest_sha256[:12]}|v{__version__}",
-        "protocol": {"name": "streaming", "hop": track.protocol.hop, "iterations": track.protocol.iterations},
+        "signature": str(Signature.of(track.protocol, fingerprint, track.manifest_sha256, __version__)),
+        "protocol": track.protocol,
         "model": {
             "name": model,
             "backbone": "toy",

@@ -15,6 +15,7 @@ import torch
 from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
+from avbench.engine.runner import Compute
 from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
 from avbench.results.run import read_run
 from avbench.training.head import HeadRecipe, MadeToken, OwnToken, train_head, training_streams
@@ -71,7 +72,7 @@ def test_a_head_on_ones_own_backbone(clips: Path, avbench: Avbench, tmp_path: Pa
 
 def test_a_head_on_a_backbone_without_a_token(clips: Path, tmp_path: Path) -> None:
     recipe = HeadRecipe("xcorr", "trf", str(clips), offsets=1, steps=2)
-    path = train_head(recipe, tmp_path / "heads", tmp_path / "store", workers=1, say=lambda text: None)
+    path = train_head(recipe, tmp_path / "heads", Compute(tmp_path / "store", 1), say=lambda text: None)
     card = card_of(path)
     assert card["token"] == "adapter"
     assert card["backbone"] == "xcorr"

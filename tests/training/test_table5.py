@@ -15,9 +15,9 @@ import torch
 from avbench.baselines import weights
 from avbench.baselines.mini import load_backbone
 from avbench.paper import records
-from avbench.paper.exhibits import Bootstrap
 from avbench.paper.reported import of_table
 from avbench.scoring.metrics import score
+from avbench.scoring.stats import Bootstrap
 from avbench.training import table5
 from avbench.training.recipes import RECIPES, _finished, export_streamsync, run
 from avbench.training.streaming import StreamRecipe, StreamSync

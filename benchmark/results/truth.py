@@ -1,0 +1,140 @@
+"""What predictions are scored against, and ``segments.parquet``, which keeps it for comparing runs without media."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avbench.results.predictions import MAX_PREDICTION_ROWS, MAX_PREDICTIONS_BYTES, N_CLASSES
+from avbench.system.strict import one_line, read_bytes, write_whole
+from avbench.types import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from avbench.types import SegmentRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """N segments in order, and what is true of them: of a run, a track, a table of the paper, an entry of the board."""
+
+    segment_ids: tuple[str, ...]
+    labels: np.ndarray  # (N,) int64, offset classes
+    clusters: np.ndarray  # (N,) str, video names: what the bootstrap resamples
+    categories: tuple[str, ...] = ()  # empty where not told
+    channels: tuple[str, ...] = ()  # empty where not told
+    sources: tuple[str, ...] = ()  # of a blind track: the public segment that each one shows
+    n_total: int = 0  # segments of the split that these were taken from
+
+    @classmethod
+    def of(cls, segments: Sequence[SegmentRecord], n_total: int | None = None) -> Truth:
+        """What a manifest says of ``segments``; ``n_total``: of how many (None: they are all)."""
+        return cls(
+            segment_ids=tuple(s.id for s in segments),
+            labels=np.array([s.offset_class for s in segments], np.int64),
+            clusters=np.array([s.video_id for s in segments], str),
+            categories=tuple(s.category for s in segments),
+            channels=tuple(s.channel for s in segments),
+            n_total=len(segments) if n_total is None else n_total,
+        )
+
+    def __len__(self) -> int:
+        return len(self.segment_ids)
+
+    def take(self, rows: Sequence[int] | np.ndarray, n_total: int | None = None) -> Truth:
+        """Some of the segments, in the order of ``rows`` (indices)."""
+        rows = np.asarray(rows, np.int64)
+
+        def some(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(values[row] for row in rows) if values else ()
+
+        return Truth(
+            segment_ids=some(self.segment_ids),
+            labels=self.labels[rows],
+            clusters=self.clusters[rows],
+            categories=some(self.categories),
+            channels=some(self.channels),
+            sources=some(self.sources),
+            n_total=self.n_total if n_total is None else n_total,
+        )
+
+    def groups(self) -> dict[str, dict[str, np.ndarray]]:
+        """ "category" and "channel" -> name -> the rows of that name, (n,) int64; what is not told is left out."""
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for kind, names in (("category", self.categories), ("channel", self.channels)):
+            for name in sorted(set(names) - {""}):
+                found.setdefault(kind, {})[name] = np.flatnonzero(np.array(names) == name)
+        return found
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Row of each segment id."""
+        return {name: row for row, name in enumerate(self.segment_ids)}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of everything a score depends on beside the predictions: a key for cached recomputation."""
+        rows = [list(self.segment_ids), self.labels.tolist(), self.clusters.tolist()]
+        rows += [list(self.categories), list(self.channels)]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def write_segments(path: Path, truth: Truth) -> str:
+    """Writes segment_id, video_id, offset_class (int16) and category as parquet, atomically; returns the sha256.
+
+    For the person who made the run: a submission is scored against the labels of the data, never against this file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {
+        "segment_id": list(truth.segment_ids),
+        "video_id": truth.clusters.tolist(),
+        "offset_class": truth.labels,
+        "category": list(truth.categories) or [""] * len(truth),
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=_segments_schema()), sink, compression="zstd", store_schema=False)
+    data = sink.getvalue()
+    write_whole(Path(path), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_segments(path: Path) -> Truth:
+    """What ``write_segments`` wrote; ``UsageError`` if it is not readable, has other columns, an empty cell, a label
+    outside the classes or a segment twice."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = read_bytes(Path(path), MAX_PREDICTIONS_BYTES)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        known = file.schema_arrow.equals(_segments_schema(), check_metadata=False)
+        table = file.read(use_threads=False) if known and file.metadata.num_rows <= MAX_PREDICTION_ROWS else None
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is not a readable parquet file: {one_line(error)}") from error
+    if table is None:
+        raise UsageError(f"{path} has other columns than segment_id, video_id, offset_class and category")
+    ids, videos = table.column("segment_id").to_pylist(), table.column("video_id").to_pylist()
+    labels, categories = table.column("offset_class").to_pylist(), table.column("category").to_pylist()
+    if None in ids or None in videos or None in categories or len(set(ids)) != len(ids):
+        raise UsageError(f"{path} has an empty cell, or names a segment twice")
+    if any(label is None or not 0 <= label < N_CLASSES for label in labels):
+        raise UsageError(f"{path} has a label outside the classes 0 ... {N_CLASSES - 1}")
+    return Truth(tuple(ids), np.array(labels, np.int64), np.array(videos, str), tuple(categories), n_total=len(ids))
+
+
+def _segments_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema([("segment_id", text), ("video_id", text), ("offset_class", pa.int16()), ("category", text)])
