@@ -1,7 +1,7 @@
-"""Rows that look at no picture and hear no sound; they stand beside every result, because accuracy alone misleads.
+"""Trivial models that ignore their input; they are shown beside every result, because accuracy alone misleads.
 
-Each function takes the segments, their manifest, the number of iterations and a seed, and returns logits (N, W, 21)
-float32 with the segments in the order given.
+Each function takes the N segments, their manifest, the number W of iterations and a seed, and returns logits
+(N, W, 21) float32 in the order of the segments.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from avbench.protocol.manifest import Manifest
 from avbench.types import SegmentRecord
 
-SURE = 10.0  # logit of a class that is simply asserted; the others have 0
+SURE = 10.0  # logit of the asserted class; all others are 0
 
 
 def _assert_classes(classes: np.ndarray, n_classes: int, iterations: int) -> np.ndarray:
-    """(N,) classes -> (N, iterations, n_classes) logits that say so at every iteration."""
+    """(N,) classes -> (N, iterations, n_classes) logits, the same at every iteration."""
     logits = SURE * np.eye(n_classes, dtype=np.float32)[classes]
     return np.repeat(logits[:, None], iterations, axis=1)
 
@@ -30,13 +30,13 @@ def constant(segments: Sequence[SegmentRecord], manifest: Manifest, iterations: 
 
 
 def prior(segments: Sequence[SegmentRecord], manifest: Manifest, iterations: int, seed: int) -> np.ndarray:
-    """Log of the class prior that the manifest's declared offset law implies; no label is looked at."""
+    """Log of the class prior implied by the manifest's declared offset law; the labels are not used."""
     logits = np.log(manifest.prior()).astype(np.float32)
     return np.tile(logits, (len(segments), iterations, 1))
 
 
 def uniform(segments: Sequence[SegmentRecord], manifest: Manifest, iterations: int, seed: int) -> np.ndarray:
-    """A fresh random guess per segment and iteration, drawn from the seed and the segment's id (not from the order)."""
+    """A new random guess for each segment and iteration; it depends on seed and segment id, not on the order."""
     shape = (iterations, manifest.grid.n_classes)
     out = np.empty((len(segments), *shape), np.float32)
     for row, segment in enumerate(segments):
@@ -46,7 +46,7 @@ def uniform(segments: Sequence[SegmentRecord], manifest: Manifest, iterations: i
 
 
 def oracle(segments: Sequence[SegmentRecord], manifest: Manifest, iterations: int, seed: int) -> np.ndarray:
-    """The label itself: the end of the scale, and a check of the scoring."""
+    """The labels themselves: the upper end of the scale, and a check of the scoring."""
     classes = np.array([s.offset_class for s in segments], np.int64)
     return _assert_classes(classes, manifest.grid.n_classes, iterations)
 

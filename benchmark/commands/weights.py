@@ -11,16 +11,21 @@ from avbench.commands.common import Progress, add_command
 
 
 def add(commands: Any) -> None:
+    """Add ``avbench weights`` and its verbs to the command line."""
     weights = commands.add_parser(
-        "weights", help="list, fetch, convert and verify published weights", description="Published weights."
+        "weights", help="list, download, convert and verify published weights", description="Published weights."
     )
     verbs = weights.add_subparsers(metavar="VERB", required=True)
+    for add_verb in (_add_list, _add_fetch, _add_convert, _add_verify):
+        add_verb(verbs)
 
+
+def _add_list(verbs: Any) -> None:
     ls = add_command(
         verbs,
         "list",
         _list,
-        "the published checkpoints, and what is here of them",
+        "the published checkpoints, and which of them are in the cache",
         "With a name: its address and the answers its authors printed.",
         "avbench weights list",
         "avbench weights list sparsesync.vggsound",
@@ -28,34 +33,42 @@ def add(commands: Any) -> None:
     ls.add_argument("name", nargs="?", metavar="NAME")
     ls.add_argument("--json", action="store_true", help="print a JSON list, and nothing else")
 
+
+def _add_fetch(verbs: Any) -> None:
     fetch = add_command(
         verbs,
         "fetch",
         _fetch,
         "download a checkpoint into the cache",
-        "A broken download is continued; the md5 is checked against the published one.",
+        "Resumes an interrupted download; checks the md5 against the published one.",
         "avbench weights fetch sparsesync.vggsound",
         "avbench weights fetch sparsesync.mine --url https://example.org/epoch_best.pt",
     )
-    fetch.add_argument("name", metavar="NAME", help="of `avbench weights list`, or with --url one of your own")
+    fetch.add_argument("name", metavar="NAME", help="a name in `avbench weights list` or, with --url, a new one")
     fetch.add_argument(
-        "--url", metavar="URL", help="another address; ending in / it stands for the published host's part"
+        "--url",
+        metavar="URL",
+        help="another address; if it ends in /, it replaces the part that all published addresses share",
     )
-    fetch.add_argument("--md5", default="", metavar="HEX", help="what the md5 must begin with, for a file of your own")
+    fetch.add_argument("--md5", default="", metavar="HEX", help="the md5, or its first digits, of a file of your own")
 
+
+def _add_convert(verbs: Any) -> None:
     convert = add_command(
         verbs,
         "convert",
         _convert,
-        "turn a published .pt file into safetensors",
-        "The pickle in it is read without being executed. The full-size model's keys and shapes are checked.",
+        "convert a published .pt file to safetensors",
+        "Reads the pickle in it without executing it and checks keys and shapes against the full-size model.",
         "avbench weights convert sparsesync.vggsound",
         "avbench weights convert 22-09-21T21-00-52.pt",
         "avbench weights convert my_run/epoch_best.pt --name sparsesync.mine   # then: --model sparsesync.mine",
     )
-    convert.add_argument("source", metavar="FILE|NAME", help="a .pt file, or a name that was fetched")
-    convert.add_argument("--name", metavar="NAME", help="family.tag to keep it under; a published one's md5 is checked")
-    convert.add_argument("--out", type=Path, metavar="FILE", help="another place than the cache (.safetensors)")
+    convert.add_argument("source", metavar="FILE|NAME", help="a .pt file, or the name of a downloaded checkpoint")
+    convert.add_argument(
+        "--name", metavar="NAME", help="name in the cache (family.tag); for a published name, the md5 is checked"
+    )
+    convert.add_argument("--out", type=Path, metavar="FILE", help="write here (.safetensors), not into the cache")
     convert.add_argument(
         "--audio-lead-trim-samples",
         type=int,
@@ -63,18 +76,20 @@ def add(commands: Any) -> None:
         help="how many samples too early the sound was in training: 1024 for published ones, 0 for others (default)",
     )
 
+
+def _add_verify(verbs: Any) -> None:
     verify = add_command(
         verbs,
         "verify",
         _verify,
         "check a weight file",
-        "Hashes, keys and shapes, finite values and, with the authors' clip, the answer they printed.",
+        "Checks hashes, keys, shapes and finite values and, with the authors' clip, the answer they printed.",
         "avbench weights verify sparsesync.vggsound",
         "avbench weights verify sparsesync.vggsound --media 3qesirWAGt4_20000_30000.mp4",
     )
-    verify.add_argument("source", metavar="FILE|NAME")
+    verify.add_argument("source", metavar="FILE|NAME", help="a weight file, or a name in the cache")
     verify.add_argument(
-        "--media", type=Path, metavar="CLIP", help="a clip with a published answer: it is computed again"
+        "--media", type=Path, metavar="CLIP", help="a clip with a published answer, which is computed again"
     )
 
 
@@ -87,8 +102,8 @@ def _list(args: argparse.Namespace) -> int:
     from avbench.weights.published import find_published, published
 
     def here(name: str) -> str:
-        there = ("converted", converted(name)), ("downloaded", downloaded(name))
-        return next((word for word, path in there if path.is_file()), "")
+        states = ("converted", converted(name)), ("downloaded", downloaded(name))
+        return next((word for word, path in states if path.is_file()), "")
 
     entries = [find_published(args.name)] if args.name else published()
     if args.json:
@@ -108,13 +123,13 @@ def _list(args: argparse.Namespace) -> int:
     facts = {
         "name": f"{entry.name} ({entry.id})",
         "trained on": entry.trained_on,
-        "classes": entry.n_classes or "none: encoders alone",
+        "classes": entry.n_classes or "none (encoder-only)",
         "reported": entry.reported or "nothing",
         "address": entry.url,
         "md5": f"{entry.md5_prefix}..." if entry.md5_prefix else "not published",
         "lead trim": f"{entry.audio_lead_trim_samples} samples",
         "note": entry.note,
-        "file": f"{downloaded(entry.name)} ({here(entry.name) or 'not there'})",
+        "file": f"{downloaded(entry.name)} ({here(entry.name) or 'not in the cache'})",
     }
     print(tabulate([(key, value) for key, value in facts.items() if value], tablefmt="plain"))
     for said in entry.smoke:
@@ -126,24 +141,23 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from avbench.weights.cache import fetch, published_entry
+    from avbench.weights.cache import fetch
+    from avbench.weights.published import published_entry
 
     with Progress(unit="B") as progress:
         path = fetch(args.name, args.url, args.md5, lambda done, total, name: progress(name, done, total))
     entry = published_entry(args.name)
     checked = (entry and entry.md5_prefix) or args.md5
-    print(
-        f"{path}: {path.stat().st_size} bytes, md5 {'as it must be' if checked else 'not checked: none is published'}"
-    )
+    print(f"{path}: {path.stat().st_size} bytes, md5 {'verified' if checked else 'not checked: none is published'}")
     print(f"next    avbench weights convert {entry.name if entry else args.name}")
     return 0
 
 
 def _convert(args: argparse.Namespace) -> int:
     from avbench.types import UsageError
-    from avbench.weights.cache import check_name, converted, published_entry
+    from avbench.weights.cache import check_name, converted
     from avbench.weights.checkpoints import FAMILIES, convert
-    from avbench.weights.published import with_md5
+    from avbench.weights.published import md5_of, published_entry, with_md5
 
     source, named = _weight_file(args.source, prefer_converted=False)
     name = args.name or named
@@ -151,26 +165,24 @@ def _convert(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.out} must end in .safetensors")
     entry = published_entry(check_name(name)) if name else None
     if not name and args.out is None:
-        from avbench.weights.checkpoints import md5
-
-        found = with_md5(md5(source)) if source.is_file() else None
+        found = with_md5(md5_of(source)) if source.is_file() else None
         if source.is_file() and found is None:
             raise UsageError(
-                f"{source.name} is none of the published checkpoints (by its md5): say --name FAMILY.TAG (for example "
-                "sparsesync.mine) to keep it in the cache, or --out FILE.safetensors"
+                f"{source.name} is none of the published checkpoints (by its md5): give --name FAMILY.TAG (for example "
+                "sparsesync.mine) to convert it into the cache, or --out FILE.safetensors"
             )
         name = found.name if found else ""
     target = args.out or (converted(name) if name else source.with_suffix(".safetensors"))
     card = convert(source, target, entry, args.audio_lead_trim_samples, family=name.partition(".")[0] if name else None)
     changes = "; ".join(card["changes"]) or "nothing changed"
-    classes = f"{card['n_classes']} classes" if card["n_classes"] else "encoders alone"
+    classes = f"{card['n_classes']} classes" if card["n_classes"] else "encoder-only"
     print(f"{target}: {card['family']}, {classes}, {card['n_tensors']} entries; {_printable(changes)}")
     print(
         f"trained on {card['trained_on']} · published as {card['published_as'] or 'nothing'} · sound lead trim "
         f"{card['audio_lead_trim_samples']} samples"
     )
     if card["family"] not in FAMILIES or card["n_classes"] != 21:
-        print("next    avbench weights verify (it gives no offset in 21 classes: it cannot be run as a model)")
+        print("next    avbench weights verify (not a model of 21 offset classes: it cannot be run)")
     elif args.out:
         print(f"next    avbench run --model {card['family']} --weights {target} --data ... --iterations 1")
     else:
@@ -189,14 +201,15 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _printable(text: str) -> str:
-    """What a file says of itself may hold anything; a terminal is sent no control characters."""
+    """Text from a file, made safe to print: it could contain control characters for the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _weight_file(source: str, prefer_converted: bool) -> tuple[Path, str]:
-    """The file that a path or a name means, and the name ("" for a path)."""
+    """The file that a path or a cached name stands for, and the name ("" for a path)."""
     from avbench.types import AvbenchError
-    from avbench.weights.cache import converted, downloaded, published_entry
+    from avbench.weights.cache import converted, downloaded
+    from avbench.weights.published import published_entry
 
     entry = published_entry(source)
     looks_like_a_path = "/" in source or source.endswith((".pt", ".pth", ".safetensors")) or Path(source).exists()
@@ -209,7 +222,5 @@ def _weight_file(source: str, prefer_converted: bool) -> tuple[Path, str]:
     found = next((path for path in places if path.is_file()), None)
     if found is None:
         what = f"`avbench weights fetch {name}`" if entry else "`avbench weights fetch NAME --url URL`"
-        raise AvbenchError(
-            f"{name} is not in the cache ({places[-1]}): {what} brings it, or put the file there by hand"
-        )
+        raise AvbenchError(f"{name} is not in the cache ({places[-1]}): run {what}, or put the file there by hand")
     return found, name

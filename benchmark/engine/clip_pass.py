@@ -1,4 +1,4 @@
-"""One model's way through one clip: windows cut from the passing frames, both towers, batches, memory running out."""
+"""Run one model over one clip: cut windows from the frame stream, run both towers in batches, handle out-of-memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from avbench.types import (
 def cut_windows(
     grid: Iterator[tuple[np.ndarray, ...]], windows: Sequence[Window], clip: ClipRecord, counters: Counter[str]
 ) -> Iterator[tuple[Window, list[tuple[np.ndarray, ...]]]]:
-    """Each window (they come in the order of their ends) with its frames; no frame is held longer than needed."""
+    """Each window with its frames; ``windows`` are sorted by their ends. No frame is kept longer than needed.
+
+    ``grid``: the clip's frames at 25 per second, each as one array per front end. ``MediaError`` if they end too early.
+    """
     oldest = [w.start for w in windows]
     for i in range(len(windows) - 2, -1, -1):
         oldest[i] = min(oldest[i], oldest[i + 1])
@@ -43,7 +46,7 @@ def cut_windows(
                 first += 1
             arrays = next(grid, None)
             if arrays is None:
-                raise MediaError(clip.id, f"picture ends before the window at {seconds(window.start):g} s does")
+                raise MediaError(clip.id, f"the picture ends inside the window at {seconds(window.start):g} s")
             counters["frames_decoded"] += 1
             held.append(arrays)
         yield window, list(islice(held, begin - first, end - first))
@@ -53,7 +56,7 @@ def cut_windows(
 
 
 class _SoundId(NamedTuple):
-    """One sound window as one model hears it."""
+    """Identifies one sound window as one model hears it."""
 
     start: int
     length: int
@@ -65,7 +68,7 @@ def _sound_id(key: SnapshotKey) -> _SoundId:
 
 
 class CalledModel:
-    """A predictor and how to call it: tensors on its device (arrays if ``uses_torch`` is False), in batches."""
+    """A predictor and how to call it: in batches, with tensors on its device (arrays if ``uses_torch`` is False)."""
 
     def __init__(self, predictor: SnapshotPredictor, name: str, batch_size: int, device: str, n_classes: int) -> None:
         self.predictor: Any = predictor
@@ -76,7 +79,7 @@ class CalledModel:
         self.device = device if hasattr(predictor, "parameters") else "cpu"
 
     def give(self, arrays: Sequence[np.ndarray]) -> Any:
-        """A batch, as the predictor wants it: copied, since it may work in place."""
+        """A batch in the form that the predictor takes: a copy, because the predictor may work in place."""
         batch = np.stack(arrays)
         if not self.uses_torch:
             return batch
@@ -85,7 +88,7 @@ class CalledModel:
         return torch.from_numpy(batch).to(self.device)
 
     def in_batches(self, call: Callable[[list[Any]], list[Any]], items: Sequence[Any]) -> list[Any]:
-        """``call`` on at most ``batch_size`` items at a time, half as many from the moment memory runs out."""
+        """Results of ``call`` on at most ``batch_size`` items at a time; when memory runs out, the size is halved."""
         out: list[Any] = []
         while len(out) < len(items):
             some = list(items[len(out) : len(out) + self.batch_size])
@@ -95,13 +98,13 @@ class CalledModel:
             except Exception as error:
                 if len(some) == 1 or not is_out_of_memory(error):
                     raise
-            # the error, whose traceback holds what the failed batch had made, is gone now
+            # here the error is gone, and with it its traceback, which kept the tensors of the failed batch alive
             free_gpu_memory()
             self.batch_size = len(some) // 2
         return out
 
     def rows(self, snapshot: Snapshot, n: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """(logits (21,), token (D,) or None) of each of ``n`` windows; ``UsageError`` for another shape."""
+        """(logits (21,), token (D,) or None) of each of ``n`` windows, float32; ``UsageError`` for another shape."""
         logits, token = _array(snapshot.logits), _array(snapshot.token)
         if logits is None or logits.shape != (n, self.n_classes):
             raise UsageError(f"model {self.name}: logits are {_shape(logits)}, they must be {(n, self.n_classes)}")
@@ -112,7 +115,7 @@ class CalledModel:
 
 
 class ClipPass:
-    """One model's way through one clip. ``results``: key -> (logits, token); ``saved``: those that are in the store;
+    """Run one model over one clip. ``results``: key -> (logits, token); ``saved``: the keys already in the store;
     ``bad``: key -> what went wrong."""
 
     def __init__(self, model: CalledModel, keys: Iterable[SnapshotKey], sound: np.ndarray) -> None:
@@ -136,16 +139,18 @@ class ClipPass:
                 self._keys_at.setdefault(Window(key.picture, key.window), []).append(key)
 
     def wants(self, window: Window) -> bool:
+        """Whether the model still needs this picture window."""
         return not self._broken and window in self._keys_at
 
     def add(self, window: Window, video: np.ndarray) -> None:
-        """``video`` (T, 3, size, size) uint8: the picture window; computed at once or when the batch is full."""
+        """Take a picture window, ``video`` (T, 3, size, size) uint8; it is computed as soon as the batch is full."""
         self._pending.append((video, self._keys_at[window]))
         items = len(self._pending) if self.model.predictor.two_tower else sum(len(keys) for _, keys in self._pending)
         if items >= self.model.batch_size:
             self._flush()
 
     def finish(self) -> None:
+        """Compute the last, partial batch. If the model broke off, every key left is in ``bad`` with the reason."""
         self._flush()
         for keys in self._keys_at.values():
             for key in keys:
@@ -162,7 +167,7 @@ class ClipPass:
                 (self._two_tower if self.model.predictor.two_tower else self._plain)(pending)
         except AvbenchError:
             raise
-        except (Exception, SystemExit) as error:  # a model that breaks costs the rest of this clip, for this model
+        except (Exception, SystemExit) as error:  # a model that fails loses the rest of this clip, nothing more
             self._broken = f"broke off with {in_one_line(error)}"
         self.model_s += time.perf_counter() - began
 
@@ -223,12 +228,12 @@ class ClipPass:
         return key.sound + key.window + self.model.predictor.frontend.audio_lead_trim_samples
 
     def _samples(self, key: SnapshotKey) -> np.ndarray:
-        """(N,) float32. Dropping the clip's first samples moves every sound window later by as many."""
+        """The sound window, (N,) float32. A lead trim of n samples shifts every sound window later by n."""
         end = self._sound_end(key)
         return self.sound[end - key.window : end]
 
     def _extra(self, stretch: Window) -> dict[str, Any]:
-        """The keyword ``statistics`` under a protocol whose front end sees the whole stretch."""
+        """The keyword argument ``statistics``, under a protocol whose front end sees the whole stretch."""
         if stretch.start == NO_STRETCH or not hasattr(self.model.predictor, "audio_statistics"):
             return {}
         if stretch not in self._statistics:
@@ -239,27 +244,27 @@ class ClipPass:
 
 
 def _by_stretch(items: list[Any], key_of: Callable[[Any], SnapshotKey]) -> Iterator[list[Any]]:
-    """Groups that share one stretch, because a call takes one ``statistics``."""
+    """Groups of items with the same stretch, because one call takes one ``statistics``."""
     stretch: Callable[[Any], Window] = lambda item: _sound_id(key_of(item)).stretch  # noqa: E731
     for _, group in groupby(sorted(items, key=stretch), stretch):
         yield list(group)
 
 
 def _split(features: Any, n: int) -> list[Any]:
-    """The features of each of ``n`` windows, still with a batch axis of one."""
+    """The features of each of ``n`` windows, each with a batch axis of length 1."""
     if isinstance(features, tuple) and features:
         return [tuple(parts) for parts in zip(*(_split(f, n) for f in features), strict=True)]
     if not hasattr(features, "shape") or tuple(features.shape[:1]) != (n,):
         what = tuple(features.shape) if hasattr(features, "shape") else type(features).__name__
         raise UsageError(
             f"encoded features of {n} window(s) are {what}; they must be a tensor, an array or a tuple of these, "
-            "their first axis the windows"
+            f"with {n} as the length of the first axis"
         )
     return [features[i : i + 1] for i in range(n)]
 
 
 def _join(features: list[Any]) -> Any:
-    """One batch, copied: a model may work in place, and other windows need the same features."""
+    """One batch, as a copy: a model may work in place, and other windows need the same features."""
     if isinstance(features[0], tuple):
         return tuple(_join(list(parts)) for parts in zip(*features, strict=True))
     if isinstance(features[0], np.ndarray):

@@ -1,4 +1,4 @@
-"""Replay: stored snapshots -> streaming predictions, on the CPU, in seconds. Loads torch only for heads that use it."""
+"""Replay: stored snapshots -> streaming predictions. Takes seconds on a CPU; loads torch only for heads that use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avbench.protocol.rules import Protocol
 from avbench.system.precision import exact_float32
 from avbench.types import ClipRecord, NonFiniteError, SegmentRecord, Snapshot, StreamingHead, UsageError
 
-SEGMENTS_AT_ONCE = 256  # bounds a transformer head's memory; fixed, so that results do not depend on the machine
+SEGMENTS_AT_ONCE = 256  # limits a transformer head's memory; fixed, so that results do not depend on the machine
 
 
 def gather(
@@ -23,9 +23,9 @@ def gather(
     protocol: Protocol,
     fingerprint: str,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The stored snapshots of ``segments`` (in their order) under ``protocol``.
+    """Read the stored snapshots of ``segments`` under ``protocol``, in the order of the segments.
 
-    Returns logits (N, W, 21) float32 and tokens (N, W, D) float32, or None if the model has no token.
+    Returns logits (N, W, 21) float32 and tokens (N, W, D) float32; tokens are None if the model has none.
     ``StoreError`` if one is not stored: leave out the segments that the runner reported as failures.
     """
     rows_of: dict[str, list[int]] = {}
@@ -47,12 +47,12 @@ def gather(
 def replay(head: StreamingHead, logits: np.ndarray, tokens: np.ndarray | None, hop_s: float) -> np.ndarray:
     """Streaming predictions (N, W, 21) float32 of ``head`` from ``logits`` (N, W, 21) and ``tokens`` (N, W, D).
 
-    ``head.replay(logits, tokens, times_s (W,))`` is used where the head has one (all steps at once), ``init`` and
-    ``step`` otherwise. A head with ``uses_torch = False`` is given arrays, any other tensors on its own device.
-    ``UsageError`` for a head that needs tokens when there are none; ``NonFiniteError`` naming row and iteration.
+    Uses ``head.replay(logits, tokens, times_s (W,))`` if the head has it (all steps at once), otherwise ``init`` and
+    ``step``. A head with ``uses_torch = False`` gets arrays, any other head tensors on its own device. ``UsageError``
+    if the head needs tokens and there are none; ``NonFiniteError`` naming row and iteration.
     """
     if head.needs_token and tokens is None:
-        raise UsageError(f"head {type(head).__name__} needs a streaming token and the backbone gives none")
+        raise UsageError(f"head {type(head).__name__} needs a streaming token, but the backbone gives none")
     times_s = np.arange(logits.shape[1]) * hop_s
     out = np.empty(logits.shape, np.float32)
     run = _replay_torch if getattr(head, "uses_torch", True) else _replay_numpy
@@ -100,8 +100,11 @@ def _replay_torch(head: Any, logits: np.ndarray, tokens: np.ndarray | None, time
 
 
 def leaks(head: StreamingHead, logits: np.ndarray, tokens: np.ndarray | None, hop_s: float, seed: int = 0) -> list[int]:
-    """Indices i of the windows after which the future counts: replacing every later snapshot by noise changes a bit of
-    the outputs up to i. Empty for a causal head."""
+    """Test causality: the indices i of iterations whose outputs depend on the future; empty for a causal head.
+
+    For each i, all later snapshots are replaced by noise; i is returned if any bit of the outputs up to i changes.
+    ``logits`` (N, W, 21), ``tokens`` (N, W, D) or None; errors as :func:`replay`.
+    """
     before = replay(head, logits, tokens, hop_s)
     rng = np.random.default_rng(seed)
     found = []

@@ -1,11 +1,11 @@
-"""The snapshot store: what a backbone said of a window is computed once and read for ever after.
+"""The snapshot store: a backbone's snapshots, computed once and read from disk afterwards.
 
-``ROOT/store.json`` names the schema; ``ROOT/<model>/<media>.safetensors`` is one shard: all snapshots of one model on
-one clip, named by the first 32 hex digits of the model's fingerprint and of the media file's sha256. A shard holds
-``keys`` (M, 5) int64 (the fields of SnapshotKey, sorted), ``logits`` (M, 21) float32, ``token`` (M, D) float32 if the
-model has one, and one JSON text under the metadata name ``avbench``: the full hashes and a checksum of the arrays.
-The same snapshots give the same bytes, in whatever order they came. A damaged shard is an error: it is neither used
-nor computed anew behind the user's back.
+``ROOT/store.json`` gives the schema version; ``ROOT/<model>/<media>.safetensors`` is one shard: all snapshots of one
+model on one clip, named by the first 32 hex digits of the model's fingerprint and of the media file's sha256. A shard
+contains ``keys`` (M, 5) int64 (the fields of SnapshotKey, sorted), ``logits`` (M, 21) float32, ``token`` (M, D) float32
+if the model has one, and one JSON text under the metadata name ``avbench``: the full hashes and a checksum of the
+arrays. The same snapshots give the same bytes, in whatever order they were stored. A damaged shard is an error: it is
+neither used nor silently computed again.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class _Shard(NamedTuple):
 
 
 class SnapshotStore:
-    """A folder of snapshots; made if it is not there. Any number of processes may read and write it at once.
+    """A folder of snapshots, created if missing. Any number of processes may read and write it at the same time.
 
     ``model`` is always a fingerprint and ``media`` the sha256 of a media file (64 hex digits each). Every problem with
-    the folder (another schema, a damaged shard, read-only, disk full) is a ``StoreError`` of one line.
+    the folder (another schema, a damaged shard, read-only, disk full) raises a one-line ``StoreError``.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -57,15 +57,17 @@ class SnapshotStore:
             self._check_schema()
 
     def missing(self, model: str, media: str, keys: Sequence[SnapshotKey]) -> list[SnapshotKey]:
-        """Those of ``keys`` that are not stored, sorted and without duplicates."""
+        """The ``keys`` that are not stored, sorted and without duplicates."""
         shard = self._read(model, media)
         return sorted(set(keys) - set(_tuples(shard.keys) if shard else ()))
 
     def put(
         self, model: str, media: str, keys: Sequence[SnapshotKey], logits: np.ndarray, tokens: np.ndarray | None = None
     ) -> None:
-        """Add snapshots: ``logits`` (K, 21) float32, ``tokens`` (K, D) float32 or None. When this returns they are on
-        disk. A snapshot that is already stored stays as it is. ``NonFiniteError`` for NaN or infinity.
+        """Add snapshots: ``logits`` (K, 21) float32, ``tokens`` (K, D) float32 or None. They are on disk on return.
+
+        A snapshot that is already stored is not changed. ``NonFiniteError`` for NaN or infinity; ``StoreError`` for
+        duplicate keys or arrays that do not fit.
         """
         logits = np.ascontiguousarray(logits, np.float32)
         tokens = None if tokens is None else np.ascontiguousarray(tokens, np.float32)
@@ -84,10 +86,10 @@ class SnapshotStore:
     def get(
         self, model: str, media: str, keys: Sequence[SnapshotKey] | np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """``logits`` (K, 21) float32 and ``tokens`` (K, D) float32 or None, in the order of ``keys``: a sequence, or
-        their fields (K, 5) int64 (see ``plan.key_rows``).
+        """Read snapshots: ``logits`` (K, 21) float32 and ``tokens`` (K, D) float32 or None, in the order of ``keys``.
 
-        ``StoreError`` if one of them is not stored.
+        ``keys``: a sequence of keys, or their fields as an array (K, 5) int64 (see ``plan.key_rows``). ``StoreError``
+        if one of them is not stored.
         """
         shard, wanted = self._read(model, media), _rows(keys)
         rows = _find(shard.keys, wanted) if shard else np.full(len(wanted), -1)
@@ -99,7 +101,7 @@ class SnapshotStore:
         return shard.logits[rows], None if shard.token is None else shard.token[rows]
 
     def verify(self) -> list[str]:
-        """Read every shard; one line per damaged one, none if all is well."""
+        """Read every shard. Returns one line per damaged shard; an empty list if all are valid."""
         problems = []
         for path in self._shards():
             try:
@@ -109,7 +111,7 @@ class SnapshotStore:
         return problems
 
     def size(self) -> tuple[int, int, int]:
-        """(shards, snapshots, bytes on disk)."""
+        """The number of shards, snapshots, and bytes on disk. ``StoreError`` for a damaged shard."""
         shards = snapshots = n_bytes = 0
         for path in self._shards():
             data = _read_bytes(path)
@@ -120,7 +122,7 @@ class SnapshotStore:
     @staticmethod
     @contextlib.contextmanager
     def forbidden() -> Iterator[None]:
-        """Inside this block any use of a store in this process raises: latency is measured, not looked up."""
+        """Inside this block, using any store in this process raises ``StoreError``: latency is measured, not read."""
         global _forbidden
         _forbidden += 1
         try:
@@ -131,18 +133,18 @@ class SnapshotStore:
     def _check_schema(self) -> None:
         path = self.root / "store.json"
         if not path.exists():
-            # not hidden files: another process may be writing its store.json at this moment
+            # hidden files do not count: another process may be writing its store.json at this moment
             foreign = [name for name in os.listdir(self.root) if not name.startswith(".")]
             if foreign and not path.exists():
-                raise StoreError(f"{self.root} is not a snapshot store: it holds other files and no store.json")
+                raise StoreError(f"{self.root} is not a snapshot store: it contains other files and no store.json")
             atomic_write_bytes(path, json.dumps({"schema_version": SCHEMA_VERSION}).encode() + b"\n")
         try:
             version = json.loads(path.read_bytes())["schema_version"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise StoreError(f"{path} is damaged; use another folder (--store) or delete this one") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise StoreError(f"{path} is damaged; use another folder (--store) or delete this one") from error
         if type(version) is not int or version != SCHEMA_VERSION:
             raise StoreError(
-                f"snapshot store {self.root} has schema {version!r}, this avbench writes {SCHEMA_VERSION}; "
+                f"snapshot store {self.root} has schema {version!r}, but this avbench writes {SCHEMA_VERSION}; "
                 "use another folder (--store) or delete this one"
             )
 
@@ -157,13 +159,13 @@ class SnapshotStore:
         _check_allowed()
         for what, name in (("model fingerprint", model), ("media hash", media)):
             if len(name) != 64 or set(name) - set("0123456789abcdef"):
-                raise StoreError(f"{what} {name!r} is not 64 lower-case hex digits")
+                raise StoreError(f"the {what} must be 64 lower-case hex digits, not {name!r}")
         path = self._path(model, media)
         if not path.exists():
             return None
         shard, found = _from_bytes(path, _read_bytes(path))
         if found != {"model": model, "media": media}:
-            raise _damaged(path, "it is of another model or clip")
+            raise _damaged(path, "it belongs to another model or clip")
         return shard
 
 
@@ -178,16 +180,18 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{what}: {error.strerror or error}; free or change the folder (--store) and run again"
+            f"{what}: {error.strerror or error}; free space or choose another folder (--store), then run again"
         ) from error
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Exclusive access to one shard among all processes of the machine; a process that dies lets go."""
+    """Exclusive access to one shard among all processes on this machine; if a process dies, its lock is released."""
     with open(path.with_suffix(".lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for stale in path.parent.glob(f".{path.name}.*.tmp"):  # of a writer that was killed: we are alone here
+        for stale in path.parent.glob(
+            f".{path.name}.*.tmp"
+        ):  # left by a writer that was killed: nobody else is writing now
             stale.unlink(missing_ok=True)
         yield
 
@@ -206,32 +210,32 @@ def _check_put(keys: Sequence[SnapshotKey], logits: np.ndarray, tokens: np.ndarr
         if array is None:
             continue
         if array.ndim != 2 or len(array) != len(keys):
-            raise StoreError(f"{name} {array.shape} do not fit {len(keys)} snapshots")
+            raise StoreError(f"{name} of shape {array.shape} do not fit {len(keys)} snapshots")
         bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
         if bad.size:
-            raise NonFiniteError(f"{name} of {keys[bad[0]]} are not finite; nothing is stored")
+            raise NonFiniteError(f"{name} of {keys[bad[0]]} contain NaN or infinity; nothing was stored")
     if len(set(keys)) != len(keys):
-        raise StoreError("a snapshot is put twice at once")
+        raise StoreError("duplicate keys in one put()")
 
 
 def _rows(keys: Sequence[SnapshotKey] | np.ndarray) -> np.ndarray:
-    """(K, 5) int64."""
+    """The fields of keys, (K, 5) int64."""
     return np.asarray(keys, np.int64).reshape(-1, len(SnapshotKey._fields))
 
 
 def _tuples(rows: np.ndarray) -> Iterator[tuple[int, ...]]:
-    """Equal to the keys they are the fields of."""
+    """Rows of key fields as tuples; each equals its key."""
     return map(tuple, rows.tolist())
 
 
 def _find(stored: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each of ``wanted`` (K, 5) is in ``stored`` (M, 5), which has none twice; -1 where it is not."""
+    """The row in ``stored`` (M, 5), which has no duplicates, of each of ``wanted`` (K, 5); -1 if it is not there."""
     both = np.concatenate([stored, wanted])
     if not len(both):
         return np.empty(0, np.int64)
     order = np.lexsort(both.T[::-1])
     begins = np.any(both[order][1:] != both[order][:-1], axis=1)
-    same = np.empty(len(both), np.int64)  # equal keys, equal numbers
+    same = np.empty(len(both), np.int64)  # equal keys have equal numbers
     same[order] = np.concatenate([[0], np.cumsum(begins)])
     place = np.full(same.max() + 1, -1)
     place[same[: len(stored)]] = np.arange(len(stored))
@@ -239,11 +243,11 @@ def _find(stored: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _merge(path: Path, old: _Shard, new: _Shard) -> _Shard:
-    """Both, sorted by key; where both have a snapshot the old one stays."""
+    """The snapshots of both, sorted by key; if both have a snapshot, the old one is kept."""
     if (old.token is None) != (new.token is None) or old.logits.shape[1:] != new.logits.shape[1:]:
-        raise StoreError(f"{path} holds snapshots of another shape; nothing is stored")
+        raise StoreError(f"{path} contains snapshots of another shape; nothing was stored")
     if old.token is not None and new.token is not None and old.token.shape[1:] != new.token.shape[1:]:
-        raise StoreError(f"{path} holds tokens of another width; nothing is stored")
+        raise StoreError(f"{path} contains tokens of another width; nothing was stored")
     fresh = _find(old.keys, new.keys) < 0
     keys = np.concatenate([old.keys, new.keys[fresh]])
     order = np.lexsort(keys.T[::-1])
@@ -258,12 +262,12 @@ def _to_bytes(shard: _Shard, model: str, media: str) -> bytes:
     if shard.token is not None:
         arrays["token"] = shard.token
     meta = {"schema_version": SCHEMA_VERSION, "model": model, "media": media, "sha256": _checksum(arrays, model, media)}
-    # one metadata entry only: safetensors writes several in an order of its own, and the bytes would differ
+    # only one metadata entry: safetensors writes several in arbitrary order, so the bytes would differ
     return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"avbench": json.dumps(meta)})
 
 
 def _from_bytes(path: Path, data: bytes) -> tuple[_Shard, dict[str, str]]:
-    """The shard and the full hashes {"model", "media"} it is filed under; ``StoreError`` if anything is not right."""
+    """The shard and its full hashes {"model", "media"}; ``StoreError`` if anything is wrong."""
     try:
         arrays = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -272,13 +276,13 @@ def _from_bytes(path: Path, data: bytes) -> tuple[_Shard, dict[str, str]]:
         found = {"model": str(meta["model"]), "media": str(meta["media"])}
         keys, logits, token = arrays["keys"], arrays["logits"], arrays.get("token")
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(path, "not readable") from error
+        raise _damaged(path, "cannot be read") from error
     if version != SCHEMA_VERSION:
-        raise _damaged(path, f"schema {version!r}, this avbench reads {SCHEMA_VERSION}")
+        raise _damaged(path, f"schema {version!r}, but this avbench reads {SCHEMA_VERSION}")
     if checksum != _checksum(arrays, **found):
         raise _damaged(path, "wrong checksum")
     if [found["model"][:_NAME_DIGITS], found["media"][:_NAME_DIGITS]] != [path.parent.name, path.stem]:
-        raise _damaged(path, "it is of another model or clip")
+        raise _damaged(path, "it belongs to another model or clip")
     return _Shard(_rows(keys), logits, token), found
 
 

@@ -1,4 +1,4 @@
-"""Planning: which snapshots the requested protocols need, before anything is decoded."""
+"""Plan a run: find the snapshots that the requested protocols need, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ NO_STRETCH: Tick = -1
 
 
 class SnapshotKey(NamedTuple):
-    """What one snapshot of a clip is of; all in ticks on the clip's clock.
+    """Identifies one snapshot of a clip; all fields in ticks on the clip's clock.
 
-    ``picture`` and ``sound``: where the two windows start; ``window``: how long both are. ``stretch_start`` and
-    ``stretch_length``: the sound over which the front end standardises, both -1 when it sees the window only.
+    ``picture`` and ``sound``: the starts of the two windows; ``window``: the length of both. ``stretch_start`` and
+    ``stretch_length``: the sound over which the front end standardises, both -1 if it sees the window only.
     """
 
     picture: Tick
@@ -31,9 +31,11 @@ class SnapshotKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """``keys``: clip id -> its unique keys, sorted, over all protocols; a clip without a supported segment is absent.
-    ``supported`` and ``unsupported``: protocol -> its segments, in the order given. ``n_naive``: the snapshots that
-    would be computed if every protocol computed its own.
+    """The snapshots to compute and the segments to score.
+
+    ``keys``: clip id -> its unique keys over all protocols, sorted; a clip without a supported segment is absent.
+    ``supported`` and ``unsupported``: protocol -> its segments, in the order given. ``n_naive``: the number of
+    snapshots if every protocol computed its own.
     """
 
     keys: Mapping[str, tuple[SnapshotKey, ...]]
@@ -43,11 +45,12 @@ class Plan:
 
     @property
     def n_unique(self) -> int:
+        """The number of snapshots to compute, each counted once."""
         return sum(map(len, self.keys.values()))
 
 
 def keys_of(protocol: Protocol, segment: SegmentRecord) -> list[SnapshotKey]:
-    """One key per iteration. ``UsageError`` if the picture windows do not start on frames."""
+    """The keys of a segment, one per iteration. ``UsageError`` if the picture windows do not start on frames."""
     if (segment.start + protocol.start_shift) % TICKS_PER_FRAME:
         first_s = seconds(segment.start + protocol.start_shift)
         raise UsageError(f"segment {segment.id}: its first window starts at {first_s:.5f} s, not on a frame (0.04 s)")
@@ -57,7 +60,7 @@ def keys_of(protocol: Protocol, segment: SegmentRecord) -> list[SnapshotKey]:
 
 
 def key_rows(protocol: Protocol, segments: Sequence[SegmentRecord]) -> np.ndarray:
-    """The fields of ``keys_of``, for all ``segments`` at once: (N, W, 5) int64."""
+    """The fields of the keys of all ``segments``: (N segments, W iterations, 5) int64. Errors as ``keys_of``."""
     rows = np.empty((len(segments), protocol.iterations, len(SnapshotKey._fields)), np.int64)
     steps, single = np.arange(protocol.iterations) * protocol.hop, replace(protocol, iterations=1)
     for row, segment in zip(rows, segments, strict=True):
@@ -70,9 +73,9 @@ def key_rows(protocol: Protocol, segments: Sequence[SegmentRecord]) -> np.ndarra
 
 
 def plan(segments: Iterable[SegmentRecord], clips: Mapping[str, ClipRecord], protocols: Sequence[Protocol]) -> Plan:
-    """The union of the snapshots that all ``protocols`` need, clip by clip in the order of ``segments``.
+    """All snapshots that ``protocols`` need, each once, by clip in the order of ``segments``.
 
-    ``UsageError`` for a segment of an unknown clip, or one whose windows do not start on frames.
+    ``UsageError`` for a segment of an unknown clip or with windows that do not start on frames.
     """
     segments = tuple(segments)
     for segment in segments:

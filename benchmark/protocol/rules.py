@@ -1,4 +1,4 @@
-"""A protocol: everything about an evaluation that may change a score, and nothing else."""
+"""A protocol: every setting of an evaluation that can change a score, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ SUPPORTS = ("own", "common")
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """Times in ticks (1/16000 s). Use :func:`streaming` or :func:`paper` rather than the bare constructor.
+    """The settings of an evaluation. Times are in ticks (1/16000 s). Made by :func:`streaming` or :func:`paper`.
 
     ``frontend_scope``: "window" is causal (a window's front end sees that window only); "stretch" standardises the
-    sound over the whole stretch, as the published evaluation code does (it lets the future leak in).
-    ``start_shift``: where the first window starts, relative to the segment's start (published code: -2 s).
-    ``selection``: which iteration is scored; never mixed in one column.
-    ``support``: "own" scores the segments long enough for this protocol; "common" those long enough for all settings
-    of ``common_support`` (pairs of hop in ticks and iterations).
+    sound over the whole stretch, as the published evaluation code does (information from the future leaks in).
+    ``start_shift``: the start of the first window relative to the segment's start (published code: -2 s).
+    ``selection``: the iteration that is scored; one table column never mixes selections.
+    ``support``: "own" scores the segments that are long enough for this protocol; "common" those long enough for all
+    settings in ``common_support`` (pairs of hop in ticks and number of iterations).
+    ``UsageError`` for settings that are not allowed.
     """
 
     name: str = "streaming"
@@ -60,7 +61,7 @@ class Protocol:
                 raise UsageError(f"{name} is {seconds(tick):g} s; it must be a positive multiple of 0.04 s (one frame)")
 
     def signature(self) -> str:
-        """One short string with every field: equal signatures, comparable scores."""
+        """One short string with every field. Scores are comparable if the signatures are equal."""
         parts = [f"{self.name}:{self.version}", f"w{seconds(self.window):.3f}", f"h{seconds(self.hop):.3f}"]
         parts += [f"n{self.iterations}", f"g{self.grid.n_classes}@{self.grid.max_offset_s!r}"]
         parts += [f"fe-{self.frontend_scope}", f"s{seconds(self.start_shift):+.3f}", self.selection]
@@ -115,13 +116,15 @@ class Protocol:
         return [Window(w.start + segment.offset, w.length) for w in self.picture_windows(segment)]
 
     def stretch(self, segment: SegmentRecord) -> Window:
-        """The sound stretch over which the "stretch" front end standardises: window + iterations x hop (one hop more
-        than the last window needs, as published), shifted by the offset."""
+        """The sound over which the "stretch" front end standardises, shifted by the segment's offset.
+
+        Its length is window + iterations x hop, one hop more than the last window needs, as in the published code.
+        """
         start = segment.start + self.start_shift + segment.offset
         return Window(start, self.window + self.iterations * self.hop)
 
     def supports(self, segment: SegmentRecord, clip: ClipRecord) -> bool:
-        """Whether the clip holds every picture and sound window of the segment (and the stretch, if one is used)."""
+        """Whether the clip contains all picture and sound windows of the segment (and the stretch, if one is used)."""
         settings = self.common_support if self.support == "common" else ((self.hop, self.iterations),)
         for hop, iterations in settings:
             length = self.window + (iterations - (0 if self.frontend_scope == "stretch" else 1)) * hop
@@ -144,12 +147,12 @@ _SIGNATURE = re.compile(
 
 
 def streaming(hop_s: float = 2.0, iterations: int = 18, **changes: object) -> Protocol:
-    """The default protocol, the one leaderboards rank: causal."""
+    """The default protocol, which leaderboards use. It is causal."""
     return Protocol(hop=ticks(hop_s), iterations=iterations, **changes)  # type: ignore[arg-type]
 
 
 def paper(hop_s: float = 2.0, iterations: int = 18, **changes: object) -> Protocol:
-    """Faithful to the published evaluation code: starts 2 s early, standardises over the whole stretch."""
+    """The protocol of the published evaluation code: starts 2 s early and standardises over the whole stretch."""
     return Protocol(
         name="paper",
         hop=ticks(hop_s),

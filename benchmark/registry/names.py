@@ -245,7 +245,8 @@ def _known(name: str, backbone: str, tag: str, head: str, options: ModelOptions)
 def _source(name: str, backbone: str, tag: str, options: ModelOptions) -> tuple[Any, str]:
     """Where the backbone's weights are (a path, a state dict, a seed, or None for the package's) and what they are:
     "full", "mini", or "" for a backbone that has none."""
-    from avbench.weights.cache import advice, converted, converted_tags, file_kind, published_entry
+    from avbench.weights.cache import advice, converted, converted_tags, file_kind
+    from avbench.weights.published import published_entry
 
     entry = _BACKBONES[backbone]
     if not entry.weights:

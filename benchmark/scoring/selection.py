@@ -10,8 +10,8 @@ from avbench.types import UsageError
 
 
 def best_iteration(values: Sequence[float | None], higher_is_better: bool) -> int:
-    """Index of the best value of one metric over the iterations, the first one winning a tie; undefined ones (NaN,
-    None) are passed over. ``UsageError`` if all are undefined."""
+    """Index of the iteration with the best value of one metric; the first one wins a tie, undefined values (NaN, None)
+    are ignored. ``UsageError`` if all are undefined."""
     numbers = np.array([np.nan if v is None else v for v in values], np.float64)
     if not np.isfinite(numbers).any():
         raise UsageError("the metric is undefined at every iteration, so there is no best one")
@@ -20,7 +20,7 @@ def best_iteration(values: Sequence[float | None], higher_is_better: bool) -> in
 
 def selected_iteration(selection: str, values: Sequence[float | None], higher_is_better: bool) -> int:
     """Index of the iteration that ``selection`` scores, given one metric's value at each iteration: the last one for
-    "final", the best aggregate for "best_iter" (the paper's starred rows)."""
+    "final", the one with the best value for "best_iter" (the paper's starred rows). ``UsageError`` otherwise."""
     if selection == "final":
         return len(values) - 1
     if selection == "best_iter":
@@ -29,7 +29,7 @@ def selected_iteration(selection: str, values: Sequence[float | None], higher_is
 
 
 def selected_logits(streams: np.ndarray, labels: np.ndarray, selection: str) -> dict[str, np.ndarray]:
-    """``streams`` (N, W, 21) -> metric -> (N, 21): each metric at the iteration that ``selection`` scores it at."""
+    """``streams`` (N, W, 21) and ``labels`` (N,) -> metric -> (N, 21), at the iteration that ``selection`` scores."""
     from avbench.scoring.metrics import METRICS, score
 
     if selection == "final":
@@ -45,9 +45,10 @@ def selected_logits(streams: np.ndarray, labels: np.ndarray, selection: str) -> 
 
 
 def any_hit(logits: np.ndarray, labels: np.ndarray, tolerance: int = 0) -> float:
-    """Share of the segments where at least one iteration's class is within ``tolerance`` of the label.
+    """Share of segments in which the class of at least one iteration is within ``tolerance`` classes of the label.
 
-    ``logits`` (N, W, 21), ``labels`` (N,) int. It can only rise with W: never beside the other selections in a column.
+    ``logits`` (N, W, 21), ``labels`` (N,) int. It can only grow with W, so it never shares a column with the other
+    selections.
     """
     hits = np.abs(np.argmax(logits, axis=-1) - np.asarray(labels)[:, None]) <= tolerance
     return float(hits.any(axis=1).mean())

@@ -1,4 +1,4 @@
-"""Files that are either there whole or not at all."""
+"""Write files so that they are complete or absent, never partial."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Writes ``data`` to ``path`` so that a crash at any instant leaves the old file or the new one, never a part.
+    """Write ``data`` to ``path``; a crash at any moment leaves the old file or the new one, never a partial one.
 
-    The temporary file lies in the same folder (a rename is atomic only within one file system); file and folder are
-    fsynced. ``OSError`` as it comes (disk full, read-only); the temporary file is then gone.
+    Uses a temporary file in the same folder (a rename is atomic only within one file system); file and folder are
+    fsynced. Raises ``OSError`` (disk full, read-only) after removing the temporary file.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

@@ -1,4 +1,4 @@
-"""Cores and memory: what this process and its workers may use, what it has used, and when it had not enough."""
+"""Cores and memory: what this process and its workers may use, what it has used, and whether memory ran out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cores() -> int:
 
 
 def free_memory_bytes() -> int | None:
-    """Memory that further processes can have before the system begins to kill; None where it does not say."""
+    """Memory that more processes can use before the system starts killing some; None if the system does not say."""
     rooms = []
     for line in _read(_MEMINFO).splitlines():
         if line.startswith("MemAvailable:"):
@@ -36,15 +36,15 @@ def free_memory_bytes() -> int | None:
 
 
 def worker_count(bytes_each: int) -> int:
-    """Worker processes to start where nobody says how many: one a core, fewer if memory does not hold them."""
+    """Default number of worker processes, each using ``bytes_each``: one per core, fewer if memory is short."""
     free = free_memory_bytes()
     return cores() if free is None else max(1, min(cores(), free // bytes_each))
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has had resident so far."""
+    """The largest resident memory of this process so far."""
     for line in _read(_STATUS).splitlines():
-        # of this program alone; getrusage() remembers the process that started it, if that was the larger one
+        # of this program only; getrusage() includes the process that started it, if that one was larger
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     import resource
@@ -57,16 +57,16 @@ _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_A
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may help."""
+    """Whether an error means that memory ran out, so that a smaller batch may help."""
     import torch
 
-    # libraries inside torch report it in words of their own
+    # libraries used by torch report it as a RuntimeError with their own messages
     said = isinstance(error, RuntimeError) and any(word in str(error) for word in _OUT_OF_MEMORY)
     return said or isinstance(error, torch.OutOfMemoryError)
 
 
 def free_gpu_memory() -> None:
-    """Gives back what torch keeps of memory that nothing uses any more."""
+    """Return unused GPU memory that torch has cached to the system."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,5 +1,8 @@
-"""float32 that is float32: a GPU rounds the inputs of convolutions to TF32 (10 bits of mantissa) unless told not to,
-and a model's own code may have told torch to round more, in its process for every model after it."""
+"""Disable TF32 and bfloat16 rounding.
+
+By default, a GPU rounds the inputs of convolutions to TF32 (10 bits of mantissa). A model's own code may have told
+torch to round more, which then applies to every later model in its process.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ ON_CPU = ("mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """No TF32 or bfloat16 in float32 convolutions, recurrent layers and matrix products; afterwards all is as it was.
+    """No TF32 or bfloat16 in float32 convolutions, recurrent layers and matrix products inside this block.
 
-    torch has two sets of switches, the newer one (2.9 on) by operation. Reading the older one fails where only the
-    newer one was touched, and torch itself reads both: so both are set.
+    The previous settings are restored afterwards. torch has two sets of switches; the newer one (from 2.9) has a switch
+    for each operation. Reading the older one fails if only the newer one was changed, and torch itself reads both, so
+    both are set.
     """
     import torch
 
@@ -40,7 +44,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def gpu_rounds_float32() -> bool:
-    """Whether a GPU would now compute float32 convolutions, recurrent layers or matrix products in TF32."""
+    """Whether a GPU would compute float32 convolutions, recurrent layers or matrix products in TF32 at this moment."""
     import torch
 
     if switches := _switches(*ON_GPU):
@@ -49,7 +53,7 @@ def gpu_rounds_float32() -> bool:
 
 
 def _switches(*names: str) -> list[Any]:
-    """The newer switches; none in a torch that has not got them."""
+    """The newer switches; an empty list if this torch does not have them."""
     import torch
 
     if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
@@ -60,5 +64,5 @@ def _switches(*names: str) -> list[Any]:
 def _read(switch: Callable[[], Any]) -> Any:
     try:
         return switch()
-    except RuntimeError:  # the newer switches say something else
+    except RuntimeError:  # the newer switches have a setting that the older one cannot express
         return None

@@ -1,4 +1,4 @@
-"""Published checkpoints: weights from a seed, fitted to a model, converted to safetensors, checked, loaded.
+"""Weights of the full-size models: drawn from a seed, or published ones fitted to a model, converted and loaded.
 
 :mod:`avbench.weights.containers` reads the published files.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -22,10 +21,10 @@ from torch import Tensor
 from avbench.baselines.sparsesync import SparseSync
 from avbench.baselines.streamsync import StreamSync
 from avbench.baselines.synchformer import Synchformer
-from avbench.system.atomic import atomic_write_bytes
-from avbench.types import AvbenchError, NonFiniteError, UsageError
+from avbench.types import AvbenchError, NonFiniteError, UsageError, first_line
+from avbench.weights.cards import read_card, write_with_card
 from avbench.weights.containers import read_container
-from avbench.weights.published import Published, with_md5
+from avbench.weights.published import Published, md5_of, with_md5
 
 # ------------------------------------------------------------------------------------------------- weights from a seed
 
@@ -37,7 +36,7 @@ _EMBEDDINGS = (
 
 
 def draw(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """float64 values of one state-dict entry, drawn from the seed and the key alone (any model, any order)."""
+    """Values (``shape``, float64) of one state-dict entry. They depend on seed and key only, not on model or order."""
     start = int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "little")
     z = np.random.Generator(np.random.PCG64(start)).standard_normal(shape)
     last = key.rsplit(".", 1)[-1]
@@ -58,10 +57,10 @@ def draw(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def drawn_weights(template: Mapping[str, Tensor], seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """A state dict like ``template`` (its tensors may lie on the meta device) with weights drawn from ``seed``.
+    """A state dict like ``template`` (whose tensors may be on the meta device) with weights drawn from ``seed``.
 
-    They make a model whose logits depend on its input but mean nothing: for parity tests and runs that say so.
-    Float entries are rounded to float32 first, whatever ``dtype`` is.
+    The logits of such a model depend on its input but mean nothing: for parity tests and runs marked as meaningless.
+    Float entries are rounded to float32 first, then converted to ``dtype``.
     """
     return {
         key: torch.from_numpy(np.asarray(draw(seed, key, tuple(t.shape)), dtype=np.float32)).to(dtype)
@@ -71,34 +70,15 @@ def drawn_weights(template: Mapping[str, Tensor], seed: int, dtype: torch.dtype 
     }
 
 
-# --------------------------------------------------------------------------------------------- is it the published one
-
-
-def md5(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def check_md5(path: Path, entry: Published) -> str:
-    """The file's md5; ``AvbenchError`` if it is not the one that was published."""
-    found = md5(path)
-    if not found.startswith(entry.md5_prefix):
-        raise AvbenchError(
-            f"{path.name} is not {entry.name}: its md5 is {found[:7]}..., published is {entry.md5_prefix}...; "
-            f"download {entry.url} again"
-        )
-    return found
-
-
 # -------------------------------------------------------------------------------------------------- fitting to a model
 
 
 FAMILIES = ("sparsesync", "streamsync-trf", "streamsync-lstm", "synchformer", "synchformer-synchronisability")
-PARTS = ("synchformer-s1", "resnet-audio")  # encoders alone: they start a training, they do not run
+PARTS = ("synchformer-s1", "resnet-audio")  # encoder-only: usable for training, not for runs
 
 
 def family_of(keys: Iterable[str]) -> str:
-    """Which model a state dict belongs to, by the names of its keys; ``AvbenchError`` if none is known."""
+    """The model family of a state dict, judged by its keys; ``AvbenchError`` if it is none of the known ones."""
     names = {key.removeprefix("module.") for key in keys}
 
     def has(*prefixes: str) -> bool:
@@ -115,13 +95,16 @@ def family_of(keys: Iterable[str]) -> str:
     if has("layer4.") and has("conv1."):
         return "resnet-audio"
     raise AvbenchError(
-        f"these weights belong to no known model (first key {next(iter(sorted(names)), 'missing')!r}): "
-        f"known are {', '.join((*FAMILIES, *PARTS))}"
+        f"these weights belong to no known model (first key {next(iter(sorted(names)), 'missing')!r}); "
+        f"known models: {', '.join((*FAMILIES, *PARTS))}"
     )
 
 
 def build(family: str, n_classes: int = 21) -> SparseSync | Synchformer:
-    """An empty full-size model of a family, on the meta device: load weights with ``assign=True``."""
+    """A full-size model of a family without weights, on the meta device: load weights with ``assign=True``.
+
+    ``UsageError`` for an unknown family.
+    """
     with torch.device("meta"):
         if family == "sparsesync":
             return SparseSync(n_classes=n_classes)
@@ -131,15 +114,16 @@ def build(family: str, n_classes: int = 21) -> SparseSync | Synchformer:
             return Synchformer(n_classes=n_classes)
         if family == "synchformer-synchronisability":
             return Synchformer(n_classes=n_classes, head="sync_head")
-    raise UsageError(f"there is no full-size model {family!r}: there are {', '.join(FAMILIES)}")
+    raise UsageError(f"there is no full-size model {family!r}; known families: {', '.join(FAMILIES)}")
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights under the models' own names, and a list of what was changed, in words.
+    """The weights under the keys that this package's models use, and a list of the changes, in words.
 
-    ``module.`` prefixes go; the first stage's ``v_encoder.`` / ``a_encoder.`` become ``vfeat_extractor.`` /
-    ``afeat_extractor.`` and its projections and temperature are left out; a lone sound encoder loses its classifier;
-    the 2-class synchronisability model loses an offset head it does not use.
+    ``module.`` prefixes are removed; the first stage's ``v_encoder.`` / ``a_encoder.`` become ``vfeat_extractor.`` /
+    ``afeat_extractor.``, its projections and temperature are left out; a sound encoder alone loses its classifier; the
+    2-class synchronisability model loses an offset head that it does not use. ``AvbenchError`` if the weights belong to
+    no known model or two entries get the same name.
     """
     family, notes = family_of(tensors), []
     out: dict[str, Tensor] = {}
@@ -160,7 +144,7 @@ def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
         if family == "resnet-audio":
             name = f"afeat_extractor.{name}"
         if name in out:
-            raise AvbenchError(f"two entries of the checkpoint are called {name}")
+            raise AvbenchError(f"two entries of the checkpoint are named {name}")
         out[name] = tensor
     if any(key.startswith("module.") for key in tensors):
         notes.append("prefix 'module.' removed")
@@ -175,9 +159,9 @@ POSITIONS = "pos_emb_cfg.pos_emb"
 
 
 def differences(tensors: Mapping[str, Tensor], template: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """How weights differ from the entries a model has: kind of difference -> what it is, each in words; empty if not.
+    """How weights differ from a model's entries: kind of difference -> the entries, in words; empty if they fit.
 
-    A ``pos_emb`` longer than the model's is none: the published code cuts it.
+    A ``pos_emb`` longer than the model's is not a difference: the published code cuts it.
     """
     wrong = []
     for key, wanted in template.items():
@@ -185,7 +169,7 @@ def differences(tensors: Mapping[str, Tensor], template: Mapping[str, Tensor]) -
             continue
         tensor = tensors[key]
         if tensor.shape != wanted.shape and not _cuttable(key, tensor, wanted):
-            wrong.append(f"{key}: {_shape(tensor)} instead of {_shape(wanted)}")
+            wrong.append(f"{key}: {shape_text(tensor)} instead of {shape_text(wanted)}")
         if tensor.dtype != wanted.dtype and tensor.is_floating_point() != wanted.is_floating_point():
             wrong.append(f"{key}: {tensor.dtype} instead of {wanted.dtype}")
     missing, unexpected = sorted(template.keys() - tensors.keys()), sorted(tensors.keys() - template.keys())
@@ -201,10 +185,11 @@ def _cuttable(key: str, tensor: Tensor, wanted: Tensor) -> bool:
 def fit(
     tensors: Mapping[str, Tensor], template: Mapping[str, Tensor], name: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights, exactly the entries of ``template`` (keys, shapes, dtypes), in its order, and notes in words.
+    """The weights with the keys, shapes, dtypes and order of ``template``, and a list of the changes, in words.
 
-    A longer ``pos_emb`` is cut to the model's length, as the published code does; a shorter one, or any other
-    difference, is an ``AvbenchError`` that lists missing, unexpected and misshapen entries.
+    A longer ``pos_emb`` is cut to the model's length, as the published code does. Any other difference raises an
+    ``AvbenchError`` that lists missing entries, unexpected ones, and those of another shape. ``name``: the model's name
+    for that message.
     """
     wrong = differences(tensors, template)
     if wrong:
@@ -221,7 +206,8 @@ def fit(
     return fitted, notes
 
 
-def _shape(tensor: Tensor) -> str:
+def shape_text(tensor: Tensor) -> str:
+    """A shape for messages: ``21x48``, or ``scalar``."""
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
@@ -230,14 +216,14 @@ def _some(items: list[str], n: int = 4) -> str:
 
 
 def n_classes_of(tensors: Mapping[str, Tensor]) -> int:
-    """Width of the snapshot head; 0 if there is none."""
+    """Number of classes of the snapshot head; 0 if there is no such head."""
     for head in ("transformer.off_head.weight", "transformer.sync_head.weight"):
         if head in tensors:
             return len(tensors[head])
     return 0
 
 
-# ----------------------------------------------------------------------------------------- converting, verifying, using
+# --------------------------------------------------------------------------------------------- converting and checking
 
 
 def convert(
@@ -247,17 +233,22 @@ def convert(
     audio_lead_trim_samples: int | None = None,
     family: str | None = None,
 ) -> dict[str, Any]:
-    """Published ``.pt`` -> ``target`` (.safetensors) and, beside it, a ``.json`` of provenance, which is returned.
+    """Convert a published ``.pt`` file to ``target`` (.safetensors) with its card (.json) beside it. Returns the card.
 
-    ``entry`` additionally demands its md5 and family, ``family`` that family alone; without an entry the md5 is looked
-    up among the published ones.
-    ``audio_lead_trim_samples`` stands for the published choice (0 if the file is none of those). The weights are
-    checked against the full-size model before anything is written; both files appear whole or not at all.
-    ``AvbenchError`` as :func:`read_container`, :func:`check_md5`, :func:`fit` and :func:`refuse_non_finite`.
+    ``entry``: the published checkpoint that ``source`` must be, by md5 and family; without it, the md5 is looked up
+    among the published ones. ``family``: the family that the weights must have.
+    ``audio_lead_trim_samples`` overrides the published value (0 for unpublished files). The weights are checked against
+    the full-size model before anything is written; each of the two files is written whole or not at all.
+    ``AvbenchError`` for a wrong md5 or family, and as :func:`read_container`, :func:`fit`, :func:`refuse_non_finite`.
     """
     source, target = Path(source), Path(target)
     container = read_container(source)
-    digest = check_md5(source, entry) if entry else md5(source)
+    digest = md5_of(source)
+    if entry and not digest.startswith(entry.md5_prefix):
+        raise AvbenchError(
+            f"{source.name} is not {entry.name}: its md5 is {digest[:7]}..., published is {entry.md5_prefix}...; "
+            f"download {entry.url} again"
+        )
     entry = entry or with_md5(digest)
     published_trim = entry.audio_lead_trim_samples if entry else 0
     trim = published_trim if audio_lead_trim_samples is None else audio_lead_trim_samples
@@ -267,7 +258,7 @@ def convert(
     wanted, family = [entry.family if entry else None, family], family_of(container.tensors)
     for other in wanted:
         if other and family != other:
-            raise AvbenchError(f"{source.name} holds {family} weights, not {other} ones")
+            raise AvbenchError(f"{source.name} contains {family} weights, not {other} weights")
     tensors, more = fit(tensors, template_of(family, n_classes_of(tensors)), family)
     refuse_non_finite(tensors, source.name)
     about = {"family": family, "audio_lead_trim_samples": str(trim)}
@@ -289,15 +280,14 @@ def convert(
     }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_bytes(target, data)
-        atomic_write_bytes(target.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+        write_with_card(target, data, card)
     except OSError as error:
         raise AvbenchError(f"cannot write {target}: {error.strerror or error}") from error
     return card
 
 
 def template_of(family: str, n_classes: int) -> dict[str, Tensor]:
-    """The entries (meta tensors) that converted weights of a family have, encoders alone included."""
+    """The entries (meta tensors) of converted weights of a family; encoder-only checkpoints are families too."""
     if family in FAMILIES:
         return build(family, n_classes or 21).state_dict()
     whole = build("synchformer" if family == "synchformer-s1" else "sparsesync").state_dict()
@@ -305,40 +295,29 @@ def template_of(family: str, n_classes: int) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in whole.items() if key.startswith(part)}
 
 
-def sidecar_of(path: Path) -> dict[str, Any] | None:
-    """The provenance beside a converted file, after checking that it belongs to it; None if there is none.
+def card_of_converted(path: Path) -> dict[str, Any] | None:
+    """The card beside a converted file, checked to belong to it and to be complete; None if there is none.
 
-    ``AvbenchError`` if it is unreadable, lacks what it must say, or describes another file.
+    ``AvbenchError`` if it cannot be read, lacks a field, or describes another file.
     """
-    path = Path(path)
-    sidecar = path.with_suffix(".json")
-    if path.suffix != ".safetensors" or not sidecar.is_file():
+    card = read_card(path, remedy="convert it again")
+    if card is None:
         return None
-    try:
-        card = json.loads(sidecar.read_text(encoding="utf-8"))
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise AvbenchError(f"{error.filename} does not exist") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise AvbenchError(f"{path.name} and {sidecar.name} cannot be read: {error}") from error
-    if not isinstance(card, dict) or card.get("sha256") != digest:
-        raise AvbenchError(f"{path.name} is not the file that {sidecar.name} describes: convert it again")
     wanted = {"family": str, "n_classes": int, "audio_lead_trim_samples": int, "trained_on": str}
     for key, kind in wanted.items():
         value = card.get(key)
         if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
-            raise AvbenchError(f"{sidecar.name} does not say {key}: convert {path.name} again")
+            raise AvbenchError(f"{path.with_suffix('.json').name} does not say {key}: convert {path.name} again")
     return card
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """The provenance of a converted file, after checking its hash, its keys and shapes and that every weight is finite.
+    """The card of a converted file, after checking its hash, its keys and shapes and that every weight is finite.
 
     ``AvbenchError`` (one line) otherwise.
     """
     path = Path(path)
-    card = sidecar_of(path)
+    card = card_of_converted(path)
     if card is None:
         what = path.with_suffix(".json") if path.is_file() else path
         raise AvbenchError(f"{what} does not exist")
@@ -349,15 +328,15 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor], name: str) -> None:
-    """``NonFiniteError`` that names the first entry with NaN or infinity."""
+    """Raise a ``NonFiniteError`` naming the first entry with NaN or infinity; ``name``: the file, for the message."""
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise NonFiniteError(f"{name}: {key} holds values that are not finite")
+            raise NonFiniteError(f"{name}: {key} contains NaN or infinity")
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Weights under the models' own names from a converted ``.safetensors`` or, read without executing it, a
-    published ``.pt`` file. ``AvbenchError`` in one line."""
+    """The weights in a converted ``.safetensors`` or a published ``.pt`` file (read without executing it), under the
+    keys that this package's models use. ``AvbenchError`` (one line) if the file cannot be read."""
     path = Path(path)
     if path.suffix != ".safetensors":
         return renamed(read_container(path).tensors)[0]
@@ -365,19 +344,19 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return load(path.read_bytes())
     except OSError as error:
         raise AvbenchError(f"weight file {path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # safetensors raises its own kind for damaged files
-        raise AvbenchError(f"weight file {path.name} is damaged: {str(error)[:120]}") from error
+    except Exception as error:  # safetensors raises its own exception type for damaged files
+        raise AvbenchError(f"weight file {path.name} is damaged: {first_line(error)[:120]}") from error
 
 
 Weights = Path | Mapping[str, Tensor] | int  # a file, a state dict, or the seed of random weights
 
 
 def load_full_size(family: str, weights: Weights) -> SparseSync | Synchformer:
-    """A full-size model with weights from a file, a state dict or (they then mean nothing) a seed; in eval mode,
-    float32, on the CPU.
+    """A full-size model with weights from a file, a state dict or a seed (random weights, whose results mean nothing);
+    in eval mode, float32, on the CPU.
 
-    A converted file's sidecar, or the md5 of a published file, sets the front end's ``audio_lead_trim_samples`` and
-    ``trained_on``. ``AvbenchError`` in one line if the weights are of another family or do not fit.
+    The card of a converted file, or the md5 of a published one, sets the front end's ``audio_lead_trim_samples`` and
+    ``trained_on``. ``AvbenchError`` (one line) if the weights belong to another family or do not fit.
     """
     if isinstance(weights, int):
         model = build(family)
@@ -387,7 +366,7 @@ def load_full_size(family: str, weights: Weights) -> SparseSync | Synchformer:
     path = None if isinstance(weights, Mapping) else Path(weights)
     if path:
         tensors = load_weights(path)
-    else:  # copies: the caller's tensors stay the caller's
+    else:  # copies: the model must not share memory with the caller's tensors
         given = renamed(cast("Mapping[str, Tensor]", weights))[0]
         tensors = {key: tensor.detach().clone() for key, tensor in given.items()}
     name = path.name if path else "the state dict"
@@ -395,8 +374,8 @@ def load_full_size(family: str, weights: Weights) -> SparseSync | Synchformer:
     model = build(family, n_classes_of(tensors) or 21)
     model.load_state_dict(fit(tensors, model.state_dict(), family)[0], strict=True, assign=True)
     if path:
-        card = sidecar_of(path)
-        entry = with_md5(md5(path)) if path.suffix != ".safetensors" else None
+        card = card_of_converted(path)
+        entry = with_md5(md5_of(path)) if path.suffix != ".safetensors" else None
         trim = (
             card["audio_lead_trim_samples"] if card else entry.audio_lead_trim_samples if entry else _trim_inside(path)
         )
@@ -407,7 +386,7 @@ def load_full_size(family: str, weights: Weights) -> SparseSync | Synchformer:
 
 
 def _trim_inside(path: Path) -> int:
-    """The lead trim that a converted file itself holds: it may have been moved without its sidecar."""
+    """The lead trim stored in a converted file itself (0 if none): the file may have been moved without its card."""
     if path.suffix != ".safetensors":
         return 0
     with safe_open(str(path), framework="pt") as file:
@@ -418,7 +397,10 @@ def _trim_inside(path: Path) -> int:
 
 
 def load_full_head(family: str, weights: Weights) -> Any:
-    """The streaming head of a full-size StreamSync, from the same source as :func:`load_full_size`."""
+    """The streaming head of a full-size StreamSync, in eval mode, from the same sources as :func:`load_full_size`.
+
+    ``AvbenchError`` (one line) as there.
+    """
     template = {k: t for k, t in build(family).state_dict().items() if k.startswith("streaming_head.")}
     if isinstance(weights, int):
         tensors = drawn_weights(template, weights)
@@ -433,13 +415,16 @@ def load_full_head(family: str, weights: Weights) -> Any:
 
 
 def check_family(tensors: Mapping[str, Tensor], family: str, name: str) -> None:
-    """``AvbenchError`` in one line if weights, under the models' own names, are not those of a model of ``family``."""
+    """``AvbenchError`` (one line) if weights, as :func:`renamed` returns them, are not those of a model of ``family``.
+
+    ``name``: where the weights come from, for the message.
+    """
     if tensors and all(key.startswith(("vfeat_extractor.", "afeat_extractor.")) for key in tensors):
-        raise AvbenchError(f"{name} holds encoders alone: a training starts from them, they cannot be run")
+        raise AvbenchError(f"{name} is an encoder-only checkpoint; it is usable for training, not for runs")
     found = family_of(tensors)
     if found == "synchformer-synchronisability" != family:
         raise AvbenchError(
-            f"{name} says whether a clip can be synchronised (2 classes): it gives no offset and cannot be run"
+            f"{name} predicts whether a clip can be synchronised (2 classes), not an offset: it cannot be run"
         )
     if found != family:
-        raise AvbenchError(f"{name} holds {found} weights, not {family} ones: use --model {found}")
+        raise AvbenchError(f"{name} contains {found} weights, not {family} weights: use --model {found}")

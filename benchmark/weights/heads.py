@@ -1,17 +1,16 @@
-"""Files that hold a learned head alone, for ``--head-weights FILE``: made by one training, used on any backbone.
+"""Files with a trained head and no backbone, for ``--head-weights FILE``: trained once, used on any backbone.
 
-FILE.safetensors holds ``head.*`` (the state dict of a ``StreamingTransformer`` or ``StreamingLSTM`` of any width) and,
-where the token's map was trained too, ``adapter.weight`` (D, 42) and ``adapter.bias`` (D,): see
+FILE.safetensors contains ``head.*`` (the state dict of a ``StreamingTransformer`` or ``StreamingLSTM`` of any width)
+and, if the token map was trained too, ``adapter.weight`` (D, 42) and ``adapter.bias`` (D,): see
 :mod:`avbench.baselines.adapter`. FILE.json beside it is the card: schema_version 1, head ("trf" or "lstm"), token
-("backbone": the head reads the backbone's own token; "adapter": tokens are made from the logits), token_dim, heads (of
-the transformer's attention), trained_on, backbone, backbone_fingerprint, sha256, and whatever the trainer adds. Whole
-models are no head files: their head reads tokens that its own backbone's trained map makes.
+("backbone": the head reads the backbone's own token; "adapter": tokens are made from the logits), token_dim, heads
+(attention heads of the transformer), trained_on, backbone, backbone_fingerprint, sha256, and what the trainer adds. A
+whole model is not a head file: its head reads tokens that the trained map of its own backbone makes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +22,8 @@ from torch import Tensor, nn
 
 from avbench.baselines.adapter import TRAINED, AdaptedHead
 from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer
-from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError
+from avbench.weights.cards import read_card, write_with_card
 
 TOKENS = ("backbone", "adapter")
 ATTENTION_HEADS = 8
@@ -32,6 +31,7 @@ WHOLE = ("backbone.", "token_maker.", "transformer.", "vfeat_extractor.", "afeat
 
 
 def kind_of(head: nn.Module) -> str:
+    """``"lstm"`` or ``"trf"``, as on cards and command lines."""
     return "lstm" if isinstance(head, StreamingLSTM) else "trf"
 
 
@@ -42,10 +42,10 @@ def _attention_heads(head: Any) -> int:
 def export_head(
     path: Path, head: Any, *, trained_on: str, backbone: str, backbone_fingerprint: str, **more: Any
 ) -> dict[str, Any]:
-    """Writes ``path`` (.safetensors, float32) and its card (.json), which is returned.
+    """Write ``path`` (.safetensors, float32) and its card (.json). Returns the card.
 
     ``head``: a StreamingTransformer or StreamingLSTM that reads the backbone's token, or an ``AdaptedHead`` around one.
-    ``more`` goes onto the card (recipe, log, ...). ``OSError`` as it comes.
+    ``more`` is added to the card (recipe, log, ...). Raises ``OSError``.
     """
     inner, adapter = (head.head, head) if isinstance(head, AdaptedHead) else (head, None)
     tensors = {f"head.{key}": value.float().contiguous() for key, value in inner.state_dict().items()}
@@ -65,32 +65,24 @@ def export_head(
         "sha256": hashlib.sha256(data).hexdigest(),
         **more,
     }
-    atomic_write_bytes(path, data)
-    atomic_write_bytes(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+    write_with_card(path, data, card)
     return card
 
 
 def card_of(path: Path) -> dict[str, Any]:
-    """The card beside a head file; empty if there is none. ``AvbenchError`` if it is damaged or of another file."""
-    sidecar = Path(path).with_suffix(".json")
-    if Path(path).suffix != ".safetensors" or not sidecar.is_file():
-        return {}
-    try:
-        card = json.loads(sidecar.read_text(encoding="utf-8"))
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError, RecursionError) as error:
-        raise AvbenchError(f"{sidecar} cannot be read: {error}") from error
-    if not isinstance(card, dict) or card.get("sha256") != digest:
-        raise AvbenchError(f"{path} is not the file that {sidecar.name} describes")
-    return card
+    """The card beside a head file; empty if there is none.
+
+    ``AvbenchError`` if it cannot be read or describes another file.
+    """
+    return read_card(path, remedy="export the head again") or {}
 
 
 def load_head(path: Path, kind: str, with_its_backbone: bool = False) -> Any:
-    """The head of a file, in eval mode, float32; ``kind``: "trf" or "lstm". Its ``token_from`` says where it wants its
-    token from ("backbone", "adapter", or "" where the file does not say), ``backbone_fingerprint`` what it was trained
-    on ("" if unknown). ``with_its_backbone``: the file is a whole model's and its backbone is used too.
-    ``AvbenchError`` in one line.
+    """The head in a file, in eval mode, float32; ``kind``: "trf" or "lstm".
+
+    Its ``token_from`` says which token it reads ("backbone", "adapter", or "" if the file does not say), its
+    ``backbone_fingerprint`` which backbone it was trained on ("" if unknown). ``with_its_backbone``: the file contains
+    a whole model whose backbone is used too. ``AvbenchError`` (one line) if the file does not fit.
     """
     from avbench.weights.checkpoints import load_weights
 
@@ -98,7 +90,7 @@ def load_head(path: Path, kind: str, with_its_backbone: bool = False) -> Any:
     tensors = load_weights(path)
     if not with_its_backbone and any(key.startswith(WHOLE) for key in tensors):
         raise AvbenchError(
-            f"{path.name} holds more than a head, which reads tokens made by what is with it: name it with --weights"
+            f"{path.name} holds more than a head, and the head reads tokens that the rest makes: name it with --weights"
         )
     state = {k.removeprefix("head."): t.float() for k, t in tensors.items() if k.startswith("head.")}
     adapter = {k.removeprefix("adapter."): t.float() for k, t in tensors.items() if k.startswith("adapter.")}
@@ -106,7 +98,7 @@ def load_head(path: Path, kind: str, with_its_backbone: bool = False) -> Any:
     head = head_from_state(state, kind, path.name, int(card.get("heads") or ATTENTION_HEADS))
     token = str(card.get("token", "")) or ("adapter" if adapter else "")
     if token not in ("", *TOKENS):
-        raise AvbenchError(f"{path.name}: its card says token {token!r}, it must be one of {', '.join(TOKENS)}")
+        raise AvbenchError(f"{path.name}: its card says token {token!r}; it must be one of {', '.join(TOKENS)}")
     if token == TOKENS[1]:
         head = AdaptedHead(head, head.dim, head.logit_head.out_features, adapter.get("weight"), adapter.get("bias"))
     head.token_from, head.backbone_fingerprint = token, str(card.get("backbone_fingerprint", ""))
@@ -114,10 +106,15 @@ def load_head(path: Path, kind: str, with_its_backbone: bool = False) -> Any:
 
 
 def head_from_state(state: Mapping[str, Tensor], kind: str, name: str, heads: int = ATTENTION_HEADS) -> Any:
-    """A head of the width and depth that its weights have."""
+    """A head whose width and depth are those of its weights; ``name``: the file, for messages.
+
+    ``heads``: attention heads of the transformer. ``AvbenchError`` (one line) if the weights are of another kind or do
+    not fit.
+    """
     found = "lstm" if any(k.startswith("lstm.") for k in state) else "trf" if "OFF_tok" in state else ""
     if found != kind:
-        raise AvbenchError(f"{name} holds {f'the weights of a {found} head' if found else 'no head'}, {kind} is needed")
+        what = f"the weights of a {found} head" if found else "no head"
+        raise AvbenchError(f"{name} contains {what}, but {kind} is needed")
     try:
         dim, n_classes = len(state["ln_f.weight"]), len(state["logit_head.weight"])
         pattern = r"lstm\.weight_ih_l(\d+)" if kind == "lstm" else r"blocks\.(\d+)\..*"

@@ -1,4 +1,4 @@
-"""What ``avbench weights verify`` finds out about a weight file: hashes, entries, values, the published answer."""
+"""The checks of ``avbench weights verify``: hashes, entries, values, the published answers."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from torch import Tensor
 
 from avbench.baselines.frontends import cut_window
 from avbench.baselines.sparsesync import SparseSync, fast
-from avbench.types import AvbenchError, FrontEnd, MediaError, UsageError
+from avbench.types import AvbenchError, FrontEnd, MediaError, UsageError, first_line
 from avbench.weights import checkpoints
 from avbench.weights.containers import read_container
-from avbench.weights.published import Published, published, with_md5
+from avbench.weights.published import Published, md5_of, published_entry, with_md5
 
-MAX_LINES = 12  # of one kind of difference
+MAX_LINES = 12  # for one kind of difference
 LOGIT_TOLERANCE, PROBABILITY_TOLERANCE = 0.1, 0.02  # some published values were computed under float16 autocast
 
 
 class Finding(NamedTuple):
+    """One line of the report; ``ok`` is False for a problem."""
+
     ok: bool
     text: str
 
 
 def examine(path: Path, media: Path | None = None) -> Iterator[Finding]:
-    """The findings about a converted ``.safetensors`` or a published ``.pt`` file, one by one.
+    """Check a converted ``.safetensors`` or a published ``.pt`` file; the findings come one by one.
 
     ``media``: a clip for which answers of this checkpoint are published; they are computed again and compared.
-    ``AvbenchError``: not readable or refused; ``UsageError``: no published answer for that clip.
+    ``AvbenchError`` if the file cannot be read or is refused; ``UsageError`` if no answer is published for that clip.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        card = checkpoints.sidecar_of(path)
+        card = checkpoints.card_of_converted(path)
         tensors = checkpoints.load_weights(path)
         if card is None:
-            yield Finding(
-                False, f"{path.name}: there is no {path.with_suffix('.json').name} to say where it comes from"
-            )
+            yield Finding(False, f"{path.name}: its provenance is unknown, {path.with_suffix('.json').name} is missing")
             family, n_classes, entry = checkpoints.family_of(tensors), checkpoints.n_classes_of(tensors), None
         else:
             family, n_classes = card["family"], card["n_classes"]
-            entry = next((e for e in published() if e.name == card.get("published_as")), None)
+            entry = published_entry(str(card.get("published_as")))
             yield Finding(
-                True, f"{path.name}: sha256 {card['sha256'][:12]}... as {path.with_suffix('.json').name} says"
+                True, f"{path.name}: sha256 {card['sha256'][:12]}... matches {path.with_suffix('.json').name}"
             )
             yield from (Finding(True, f"changed when converted: {change}") for change in card.get("changes", []))
     else:
         container = read_container(path)
         family = checkpoints.family_of(container.tensors)
         tensors, changes = checkpoints.renamed(container.tensors)
-        n_classes, digest = checkpoints.n_classes_of(tensors), checkpoints.md5(path)
+        n_classes, digest = checkpoints.n_classes_of(tensors), md5_of(path)
         entry = with_md5(digest)
         about = ", ".join(f"{key} {value}" for key, value in sorted(container.about.items()))
         yield Finding(
-            True, f"{path.name}: read without executing it; md5 {digest[:7]}...; {about or 'nothing beside it'}"
+            True, f"{path.name}: read without executing it; md5 {digest[:7]}...; {about or 'no further information'}"
         )
         yield from (Finding(True, f"would be changed when converted: {change}") for change in changes)
     known = (
@@ -70,7 +70,7 @@ def examine(path: Path, media: Path | None = None) -> Iterator[Finding]:
     yield _finite(tensors)
     if media is not None:
         if not whole:
-            raise AvbenchError(f"{path.name} cannot be run: the published answer was not computed")
+            raise AvbenchError(f"{path.name} does not fit the model, so the published answer was not computed")
         yield from _answers(path, family, entry, Path(media))
 
 
@@ -79,12 +79,12 @@ def _entries(tensors: dict[str, Tensor], family: str, n_classes: int) -> Iterato
     wrong = checkpoints.differences(tensors, template)
     if not wrong:
         n = sum(t.numel() for t in tensors.values() if t.is_floating_point())
-        yield Finding(True, f"{len(tensors)} entries, {n} numbers: keys and shapes as the full-size model's")
+        yield Finding(True, f"{len(tensors)} entries, {n} numbers: keys and shapes match the full-size model")
     for what, items in wrong.items():
         for item in items[:MAX_LINES]:
             side, shape = (template, tensors)[what == "unexpected"], ""
             if item in side:
-                shape = f" ({'x'.join(map(str, side[item].shape)) or 'scalar'})"
+                shape = f" ({checkpoints.shape_text(side[item])})"
             yield Finding(False, f"{what}: {item}{shape}")
         if len(items) > MAX_LINES:
             yield Finding(False, f"{what}: and {len(items) - MAX_LINES} more")
@@ -104,7 +104,8 @@ def _answers(path: Path, family: str, entry: Published | None, media: Path) -> I
     if not stated:
         there = sorted({s["clip"] for s in (entry.smoke if entry else ())})
         what = entry.name if entry else path.name
-        raise UsageError(f"no answer of {what} is published for {media.name}: there are {', '.join(there) or 'none'}")
+        known = ", ".join(there) or "none"
+        raise UsageError(f"no answer of {what} is published for {media.name}; clips with answers: {known}")
     model: Any = checkpoints.load_full_size(family, path)
     model = fast(model) if isinstance(model, SparseSync) else model
     frames, sound, priming = decoded(media)
@@ -132,8 +133,11 @@ def _answers(path: Path, family: str, entry: Published | None, media: Path) -> I
 
 
 def decoded(media: Path) -> tuple[Tensor, Tensor, int]:
-    """A clip as the published test chain sees it: centre crops (T, 3, 224, 224) uint8, all samples (N,), and how many
-    samples the old decoders lost at its start (the sound's priming)."""
+    """A clip as the published test code decodes it: centre crops (T, 3, 224, 224) uint8, all samples (N,) float32, and
+    the number of samples that old decoders dropped at its start (the sound's priming).
+
+    ``UsageError`` for a missing file, ``MediaError`` for a damaged one.
+    """
     import av
 
     from avbench.data.media import ClipReader
@@ -149,5 +153,5 @@ def decoded(media: Path) -> tuple[Tensor, Tensor, int]:
             first = next(p.pts for p in container.demux(stream) if p.pts is not None)
             priming = max(0, round(-first * float(stream.time_base or 0) * 16_000))
     except (av.FFmpegError, OSError) as error:
-        raise MediaError(media.name, f"the sound is damaged ({error})") from error
+        raise MediaError(media.name, f"the sound is damaged ({first_line(error)})") from error
     return torch.from_numpy(frames), torch.from_numpy(sound), priming

@@ -142,7 +142,7 @@ def test_wrong_head_files_are_one_line(tmp_path: Path, net: str) -> None:
     path = tmp_path / "head.safetensors"
     facts = {"trained_on": "x", "backbone": "net", "backbone_fingerprint": "0" * 64}
     export_head(path, head_of("trf"), **facts)
-    with pytest.raises(AvbenchError, match="holds the weights of a trf head, lstm is needed"):
+    with pytest.raises(AvbenchError, match="contains the weights of a trf head, but lstm is needed"):
         load_head(path, "lstm")
     with pytest.raises(UsageError, match=r"trained on a backbone's own streaming token and .*gives none"):
         load_model(net + "Net+trf", head_weights=path)

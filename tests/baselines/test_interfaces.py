@@ -145,7 +145,7 @@ def test_load_model_with_a_state_dict_gives_the_full_size_model() -> None:
     with torch.inference_mode():
         logits, token = model.backbone.fuse(*features)
     assert (logits.shape, logits.dtype, token.shape) == ((1, 21), torch.float64, (1, 512))
-    with pytest.raises(AvbenchError, match="the state dict holds streamsync-trf weights, not sparsesync ones"):
+    with pytest.raises(AvbenchError, match="the state dict contains streamsync-trf weights, not sparsesync weights"):
         avbench.load_model("sparsesync", weights=state)
     del state["transformer.off_head.weight"]
     with pytest.raises(AvbenchError, match=r"1 missing \(transformer\.off_head\.weight\)"):

@@ -1,4 +1,4 @@
-"""One model's way through one clip: windows cut in bounded memory, batches, memory running out."""
+"""Run one model over one clip: windows cut in bounded memory, batches, out-of-memory."""
 
 from __future__ import annotations
 

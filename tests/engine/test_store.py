@@ -50,7 +50,7 @@ def test_a_model_without_token(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     store.put(MODEL, MEDIA, KEYS, LOGITS)
     assert store.get(MODEL, MEDIA, KEYS[:2])[1] is None
-    with pytest.raises(StoreError, match="another shape; nothing is stored"):
+    with pytest.raises(StoreError, match="another shape; nothing was stored"):
         store.put(MODEL, MEDIA, [SnapshotKey(1, 1)], LOGITS[:1], TOKENS[:1])
 
 
@@ -92,14 +92,14 @@ def test_non_finite_snapshots_are_refused(tmp_path: Path, bad: float) -> None:
     store = SnapshotStore(tmp_path)
     logits = LOGITS.copy()
     logits[3, 7] = bad
-    with pytest.raises(NonFiniteError, match=r"picture=1920.*nothing is stored"):
+    with pytest.raises(NonFiniteError, match=r"picture=1920.*nothing was stored"):
         store.put(MODEL, MEDIA, KEYS, logits)
     assert store.missing(MODEL, MEDIA, KEYS) == KEYS
 
 
 @pytest.mark.parametrize(
     ("keys", "logits", "message"),
-    [(KEYS[:2], LOGITS[:3], "do not fit 2"), ([KEYS[0], KEYS[0]], LOGITS[:2], "twice")],
+    [(KEYS[:2], LOGITS[:3], "do not fit 2"), ([KEYS[0], KEYS[0]], LOGITS[:2], "duplicate keys")],
 )
 def test_nonsense_is_refused(tmp_path: Path, keys: list[SnapshotKey], logits: np.ndarray, message: str) -> None:
     with pytest.raises(StoreError, match=message):

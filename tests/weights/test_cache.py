@@ -112,7 +112,7 @@ def test_fetch_with_progress_and_md5(avbench: Callable[..., Any]) -> None:
         done = avbench("weights", "fetch", "sparsesync.mine", "--url", server.url + "a.pt", "--md5", MD5[:7])
         assert done.returncode == 0, done.stderr
         assert fetched().read_bytes() == DATA
-        assert "md5 as it must be" in done.stdout
+        assert "md5 verified" in done.stdout
         assert "sparsesync.mine" in done.stderr  # the bar
         assert [p.name for p in fetched().parent.iterdir()] == ["sparsesync.mine.pt"]
         again = avbench("weights", "fetch", "sparsesync.mine", "--url", server.url + "a.pt", "--md5", MD5)
@@ -133,7 +133,7 @@ def test_a_published_name_is_checked_against_its_md5(avbench: Callable[..., Any]
 def test_a_broken_download_continues(avbench: Callable[..., Any]) -> None:
     with serving(DATA, breaks_after=3_000_000) as server:
         command = ("weights", "fetch", "sparsesync.mine", "--url", server.url + "a.pt", "--md5", MD5)
-        one_line(avbench(*command), 1, "broke off after 3000000 of 5000000 bytes", "the same command continues")
+        one_line(avbench(*command), 1, "broke off after 3000000 of 5000000 bytes", "run the same command to resume")
         assert avbench(*command).returncode == 0
         assert server.asked[1][1]["Range"] == "bytes=3000000-"
         assert server.asked[1][1]["If-Range"] == '"v1"'
@@ -141,7 +141,7 @@ def test_a_broken_download_continues(avbench: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("how", ["another version", "no ranges", "whole already"])
-def test_what_cannot_be_continued_starts_anew(how: str) -> None:
+def test_what_cannot_be_continued_starts_again(how: str) -> None:
     with serving(DATA, breaks_after=2_000_000) as server:
         with pytest.raises(AvbenchError, match="broke off"):
             weights.fetch("sparsesync.mine", server.url + "a.pt")
@@ -163,7 +163,7 @@ def test_no_network_says_which_address_and_where_to_put_the_file(avbench: Callab
     one_line(done, 1, f"cannot fetch {gone}sync_models/22-09-21", f"put it at {fetched('sparsesync.vggsound')}")
     with serving(DATA, status=404) as server:
         one_line(
-            avbench("weights", "fetch", "sparsesync.x", "--url", server.url + "a.pt"), 1, "answers 404", "put it at"
+            avbench("weights", "fetch", "sparsesync.x", "--url", server.url + "a.pt"), 1, "answered 404", "put it at"
         )
 
 
@@ -178,7 +178,7 @@ def test_only_web_addresses(url: str, avbench: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("name", ["../x.y", "sparsesync", "a/b.c", "sparsesync.a.b", ".x", "sparsesync.x/../../y"])
 def test_no_name_leaves_the_cache(name: str, avbench: Callable[..., Any]) -> None:
-    one_line(avbench("weights", "fetch", name, "--url", "http://127.0.0.1:9/a.pt"), 2, "is no name for weights")
+    one_line(avbench("weights", "fetch", name, "--url", "http://127.0.0.1:9/a.pt"), 2, "is not a name for weights")
 
 
 # -------------------------------------------------------------------------------------- from a published file to scores
@@ -194,8 +194,7 @@ def test_fetch_convert_verify_run(
     table = tuple(
         replace(e, md5_prefix=prefix) if e.name == "sparsesync.vggsound" else e for e in published.published()
     )
-    for module in (published, weights, verifying):
-        monkeypatch.setattr(module, "published", lambda: table)
+    monkeypatch.setattr(published, "published", lambda: table)
     one = ("--data", large_clicks, "--iterations", 1, "--workers", 1)
     run = ("run", "--model", "sparsesync.vggsound+apa", *one)
     one_line(avbench(*run), 2, "is not in the cache", "weights fetch sparsesync.vggsound")
@@ -247,8 +246,7 @@ def test_the_published_answer_is_computed_again(
     wrong = {**right, "logit": right["logit"] + 1}
     prefix = hashlib.md5(source.read_bytes()).hexdigest()[:7]
     entry = replace(published.find_published("sparsesync.vggsound"), md5_prefix=prefix, smoke=(right, wrong))
-    for module in (published, weights, verifying):
-        monkeypatch.setattr(module, "published", lambda: (entry,))
+    monkeypatch.setattr(published, "published", lambda: (entry,))
     done = avbench("weights", "verify", source, "--media", clip)
     assert done.returncode == 1
     *_, good, bad = done.stdout.splitlines()
@@ -256,7 +254,11 @@ def test_the_published_answer_is_computed_again(
     assert bad.startswith("FAIL  Test clip")
     other = tmp_path / "other.mp4"
     other.write_bytes(clip.read_bytes())
-    one_line(avbench("weights", "verify", source, "--media", other), 2, "published for other.mp4: there are Test clip")
+    one_line(
+        avbench("weights", "verify", source, "--media", other),
+        2,
+        "published for other.mp4; clips with answers: Test clip",
+    )
 
 
 def test_convert_wants_a_name_for_a_file_of_ones_own(avbench: Callable[..., Any], small: Any, tmp_path: Path) -> None:
@@ -264,14 +266,14 @@ def test_convert_wants_a_name_for_a_file_of_ones_own(avbench: Callable[..., Any]
     one_line(avbench("weights", "convert", source), 2, "none of the published checkpoints", "--name")
     one_line(avbench("weights", "convert", source, "--name", "sparsesync.vggsound"), 1, "published is 83fba5f")
     one_line(
-        avbench("weights", "convert", source, "--name", "synchformer.x"), 1, "holds sparsesync weights, not synchf"
+        avbench("weights", "convert", source, "--name", "synchformer.x"), 1, "contains sparsesync weights, not synchf"
     )
     one_line(avbench("weights", "convert", source, "--out", "x.bin"), 2, "must end in .safetensors")
     one_line(avbench("weights", "convert", "none.pt"), 1, "none.pt does not exist")
     one_line(avbench("weights", "convert", "sparsesync.none"), 1, "is not in the cache")
     done = avbench("weights", "convert", source, "--name", "sparsesync.mine", "--audio-lead-trim-samples", 1024)
     assert done.returncode == 0, done.stderr
-    assert checkpoints.sidecar_of(weights.converted("sparsesync.mine"))["audio_lead_trim_samples"] == 1024  # type: ignore[index]
+    assert checkpoints.card_of_converted(weights.converted("sparsesync.mine"))["audio_lead_trim_samples"] == 1024  # type: ignore[index]
     assert avbench("weights", "convert", source, "--out", "there/x.safetensors").returncode == 0
     assert avbench("weights", "verify", "there/x.safetensors").returncode == 0
 
@@ -332,9 +334,9 @@ def test_what_is_no_offset_model_says_so_by_name(avbench: Callable[..., Any], sm
     from avbench.registry.names import load_model
 
     for file, family, said in (
-        (two, "synchformer", "2 classes.*gives no offset and cannot be run"),
+        (two, "synchformer", "2 classes.*not an offset: it cannot be run"),
         (three, "sparsesync", "b.pt has 3 classes, the protocols have 21"),
-        (s1, "synchformer", "c.pt holds encoders alone"),
+        (s1, "synchformer", "c.pt is an encoder-only checkpoint"),
     ):
         with pytest.raises(AvbenchError, match=said) as error:
             load_model(family, file)

@@ -1,4 +1,4 @@
-"""Published checkpoints: converted as they are laid out, refused when they are anything but data."""
+"""Published checkpoints are converted from every published layout and refused if they contain anything but data."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_synchronisability_head_is_a_model_of_its_own(tmp_path: Path, small: Any
     card = convert(source, tmp_path / "a.safetensors")
     assert (card["family"], card["n_classes"]) == ("synchformer-synchronisability", 2)
     assert "transformer.off_head.weight" in card["changes"][0]
-    with pytest.raises(AvbenchError, match=r"a\.safetensors says whether .*cannot be run"):
+    with pytest.raises(AvbenchError, match=r"a\.safetensors predicts whether .*cannot be run"):
         load_full_size("synchformer", tmp_path / "a.safetensors")
 
 
@@ -215,7 +215,7 @@ def test_full_size_models_are_built_without_memory() -> None:
     for family in checkpoints.FAMILIES:
         model = checkpoints.build(family)
         assert all(p.is_meta for p in model.parameters())
-    with pytest.raises(UsageError, match="there are sparsesync"):
+    with pytest.raises(UsageError, match="known families: sparsesync"):
         checkpoints.build("sparse")
 
 

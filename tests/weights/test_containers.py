@@ -1,4 +1,4 @@
-"""Published files are read as they are laid out, and refused when they are anything but data."""
+"""Published files are read in every published layout, and refused if they contain anything but data."""
 
 from __future__ import annotations
 
@@ -129,6 +129,18 @@ def test_a_small_file_cannot_ask_for_much_memory_or_time(tmp_path: Path) -> None
     torch.save({"model": {"w": torch.zeros(1).expand(10**7, 10**7)}}, tmp_path / "b.pt")
     with pytest.raises(AvbenchError, match=r"refused and was not executed: its tensors take 4\d{14} bytes"):
         read_container(tmp_path / "b.pt")
+
+
+def test_an_expanded_tensor_is_refused_even_if_it_is_small(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(1).expand(4)}}, tmp_path / "a.pt")
+    with pytest.raises(AvbenchError, match="a tensor of 4 numbers is larger than its storage of 1"):
+        read_container(tmp_path / "a.pt")
+
+
+def test_the_cause_of_a_refusal_stays_attached(tmp_path: Path) -> None:
+    with pytest.raises(AvbenchError) as missing:
+        read_container(tmp_path / "nothing.pt")
+    assert isinstance(missing.value.__cause__, FileNotFoundError)
 
 
 def with_pickle(path: Path, data: bytes, member: bytes = b"", **options: Any) -> Path:

@@ -122,7 +122,7 @@ def test_streamsync_trf(avbench: Callable[..., Any], real: Path, tmp_path: Path)
         np.testing.assert_allclose(logits[ids.index(segment.id), i], streaming[0].numpy(), atol=2e-3)
     wrong = avbench("run", "--model", "sparsesync", *one)
     assert wrong.returncode == 1
-    assert "holds streamsync-trf weights, not sparsesync ones: use --model streamsync-trf" in wrong.stderr
+    assert "contains streamsync-trf weights, not sparsesync weights: use --model streamsync-trf" in wrong.stderr
 
 
 def test_synchformer_and_its_heads(avbench: Callable[..., Any], real: Path, tmp_path: Path) -> None:
