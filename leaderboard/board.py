@@ -123,7 +123,7 @@ def _ranked(entries: Sequence[Entry], hops: Mapping[str, Mapping[float, Scores]]
 def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, Scored]]:
     """The rows that look at nothing, scored on the track's own labels."""
     found, manifest = [], None
-    for name, (label, function) in TRIVIAL.items():
+    for name, trivial in TRIVIAL.items():
         name_of_row = f"trivial {name}"
         kept = key(name_of_row, track.name, track.signature, track.labels, answers.sha256)
         scored = load(store, kept)
@@ -133,10 +133,10 @@ def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, 
                 for id, video, label_ in zip(answers.segment_ids, answers.clusters, answers.labels, strict=True)
             ]
             manifest = manifest or _manifest(track)
-            logits = function(segments, manifest, track.protocol.iterations, BOOTSTRAP.seed)
+            logits = trivial.predict(segments, manifest, track.protocol.iterations, BOOTSTRAP.seed)
             scored = score(name_of_row, track, answers, logits, store, report=False)
             save(store, kept, scored)
-        found.append((name, label, scored))
+        found.append((name, trivial.label, scored))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: how they speak, how they show progress, and arguments that several of them take."""
+"""Shared by the commands: messages, progress bars, and arguments that several of them take."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ if TYPE_CHECKING:
     from avbench.registry.options import ModelOptions
 
 SIGN = "A positive offset means that the sound comes early (it leads the picture), a negative one that it is late."
-MAX_LINES = 10  # of one kind on the screen; run.json has them all
+MAX_LINES = 10  # of one kind on the screen; run.json has all of them
 
 
 def complain(problem: object, code: int) -> int:
+    """Prints the problem as one line on stderr and returns ``code``, the exit code."""
     text = " ".join(str(problem).split())
-    say(f"error: {''.join(c if c.isprintable() else '?' for c in text)}")  # it may quote a stranger's file
+    say(f"error: {''.join(c if c.isprintable() else '?' for c in text)}")  # it may quote an untrusted file
     return code
 
 
 def say(text: str) -> None:
+    """Prints one line on stderr; stdout is for results."""
     print(f"avbench: {text}", file=sys.stderr)
 
 
 def say_each(kind: str, lines: Sequence[str]) -> None:
+    """Prints the first ``MAX_LINES`` lines on stderr, and how many more there are."""
     for line in lines[:MAX_LINES]:
         say(f"{kind}: {line}")
     if len(lines) > MAX_LINES:
         say(f"{kind}: ... and {len(lines) - MAX_LINES} more")
 
 
-UNITS = {  # what is counted, where it is not clips
+UNITS = {  # what a stage counts, if not clips
     **dict.fromkeys(("decoding and snapshots", "train snapshots", "valid snapshots"), "snapshot"),
     "timing": "sample",
     "timing models": "model",
@@ -45,7 +48,7 @@ UNITS = {  # what is counted, where it is not clips
 
 
 class Progress:
-    """One bar with ETA per stage, on stderr; in a log file (no terminal) it is renewed rarely. ``unit`` "B": bytes."""
+    """One bar with ETA per stage, on stderr; updated rarely if stderr is not a terminal. ``unit`` "B": bytes."""
 
     def __init__(self, unit: str = "clip") -> None:
         self.unit = unit
@@ -71,6 +74,7 @@ class Progress:
             self.bar.update(done - self.bar.n)
 
     def close(self) -> None:
+        """Ends the current bar, if any."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
@@ -87,12 +91,14 @@ class Progress:
 
 
 def protocol_of(args: argparse.Namespace) -> Protocol:
+    """The protocol that --protocol, --hop and --iterations name."""
     from avbench.protocol.rules import PROTOCOLS
 
     return PROTOCOLS[args.protocol](hop_s=hop_s(args), iterations=args.iterations)
 
 
 def hop_s(args: argparse.Namespace) -> float:
+    """--hop in seconds; ``UsageError`` unless finite."""
     from avbench.types import UsageError
 
     if not math.isfinite(args.hop):
@@ -101,29 +107,31 @@ def hop_s(args: argparse.Namespace) -> float:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What a request may add to a model's name; :func:`model_options` reads it."""
+    """Adds the options about weights and precision; :func:`model_options` reads them."""
     group = parser.add_argument_group("weights and precision")
-    group.add_argument("--weights", type=Path, metavar="FILE", help="converted, published .pt, or of `avbench train`")
-    group.add_argument("--head-weights", type=Path, metavar="FILE", help="a learned head of its own, for +trf or +lstm")
+    group.add_argument("--weights", type=Path, metavar="FILE", help="converted, published .pt, or from `avbench train`")
+    group.add_argument("--head-weights", type=Path, metavar="FILE", help="a separately trained head, for +trf or +lstm")
     group.add_argument(
         "--random-weights",
         type=int,
         nargs="?",
         const=0,
         metavar="SEED",
-        help="full size, whatever no file gives is random: the scores mean nothing",
+        help="full-size model with random values for all weights not in a file: its scores are meaningless",
     )
-    group.add_argument("--dtype", default="float32", help="float32, or autocast to bfloat16 or float16")
-    group.add_argument("--compile", action="store_true", help="with torch.compile")
+    group.add_argument("--dtype", default="float32", help="autocast to bfloat16 or float16 (default: float32)")
+    group.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
 
 
 def model_options(args: argparse.Namespace) -> ModelOptions:
+    """The options that :func:`add_model_options` added."""
     from avbench.registry.options import ModelOptions
 
     return ModelOptions(args.weights, args.head_weights, args.random_weights, args.dtype, args.compile)
 
 
 def manifest_of(args: argparse.Namespace) -> Manifest:
+    """The manifest that --data and --split name, read with a progress bar."""
     from avbench.data.opening import read_data
 
     with Progress() as progress:
@@ -131,6 +139,7 @@ def manifest_of(args: argparse.Namespace) -> Manifest:
 
 
 def count(manifest: Manifest) -> str:
+    """Numbers of clips and segments in words."""
     n_clips, n_segments = len(manifest.clips), len(manifest.segments)
     return f"{n_clips} clip{'s' * (n_clips != 1)}, {n_segments} segment{'s' * (n_segments != 1)}"
 
@@ -138,7 +147,7 @@ def count(manifest: Manifest) -> str:
 def add_command(
     commands: Any, name: str, function: Any, summary: str, text: str, *examples: str
 ) -> argparse.ArgumentParser:
-    """A subcommand with its one-line summary and its examples."""
+    """Adds a subcommand that runs ``function``, with its one-line ``summary``, help ``text`` and ``examples``."""
     parser = commands.add_parser(
         name,
         help=summary,

@@ -11,6 +11,7 @@ from avbench.commands.common import Progress, add_command
 
 
 def add(commands: Any) -> None:
+    """Adds the subcommand to the parser."""
     parser = add_command(
         commands,
         "compare",

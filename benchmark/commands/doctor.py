@@ -10,29 +10,29 @@ from avbench.commands.common import SIGN, add_command, add_model_options, model_
 
 
 def add(commands: Any) -> None:
+    """Adds the subcommand to the parser."""
     doctor = add_command(
         commands,
         "doctor",
         _doctor,
-        "check this machine, or a model",
-        f"Sends clips with known shifts through encoding, decoding, windows and the classical scorer. {SIGN}",
+        "check this machine, a model, or the metrics",
+        "Without MODEL: sends clips with known shifts through encoding, decoding, windows and the classical scorer.\n"
+        f"{SIGN}\n"
+        "`avbench doctor metrics` compares the metrics with scikit-learn's on random predictions.",
         "avbench doctor",
         "avbench doctor my_net.py:MyNet",
+        "avbench doctor metrics",
     )
-    doctor.add_argument("model", nargs="?", metavar="MODEL", help="check this model instead of the machine")
+    doctor.add_argument("model", nargs="?", metavar="MODEL", help="check a model, or `metrics`, instead of the machine")
     doctor.add_argument("--store", type=Path, metavar="DIR", help="the store to verify (default: as in `run`)")
     add_model_options(doctor)
 
 
 def _doctor(args: argparse.Namespace) -> int:
     from avbench.doctor.machine import examine
+    from avbench.system.findings import print_findings
 
-    ok, warned = True, False
-    for finding in examine(args.model, store=args.store, options=model_options(args)):
-        ok &= finding.ok
-        warned |= finding.warning
-        mark = "FAIL" if not finding.ok else "warn" if finding.warning else "ok  "
-        print(f"{mark}  {finding.text}", flush=True)
-    well = "all well, but look at the lines marked warn" if warned else "all well"
+    ok, warned = print_findings(examine(args.model, store=args.store, options=model_options(args)))
+    well = "all well, but inspect the lines marked warn" if warned else "all well"
     print(well if ok else "something is wrong: see the lines marked FAIL")
     return 0 if ok else 1

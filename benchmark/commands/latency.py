@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    """Adds the subcommand to the parser."""
     parser = add_command(
         commands,
         "latency",

@@ -10,12 +10,13 @@ from avbench.commands.common import add_command
 
 
 def add(commands: Any) -> None:
+    """Adds the subcommand to the parser."""
     report = add_command(
         commands,
         "report",
         _report,
-        "make a run's page anew from its files",
-        "`avbench run` has made it already: this is for a page that was lost, or a newer avbench.",
+        "rebuild a run's page from its files",
+        "`avbench run` already writes the page; use this if it was lost, or after updating avbench.",
         "avbench report runs/2026-11-25-streamsync-trf",
     )
     report.add_argument("run", type=Path, metavar="RUN_DIR", help="a folder that `avbench run` wrote")

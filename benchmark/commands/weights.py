@@ -191,12 +191,10 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    from avbench.system.findings import print_findings
     from avbench.weights.verifying import examine
 
-    ok = True
-    for finding in examine(_weight_file(args.source, prefer_converted=True)[0], args.media):
-        ok &= finding.ok
-        print(f"{'ok  ' if finding.ok else 'FAIL'}  {_printable(finding.text)}", flush=True)
+    ok, _ = print_findings(examine(_weight_file(args.source, prefer_converted=True)[0], args.media))
     return 0 if ok else 1
 
 

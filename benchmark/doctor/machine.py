@@ -1,8 +1,8 @@
-"""``avbench doctor``: does this machine place picture and sound rightly, and does a model keep the rules?
+"""``avbench doctor``: check that this machine aligns picture and sound correctly, or that a model follows the rules.
 
-The heart of it is a click-and-flash clip: white flashes and clicks at the same irregular instants. Whoever shifts its
-sound by a known amount and sends it through encoding, decoding, windows and the classical scorer must get that amount
-back, with its sign.
+The central check uses a click-and-flash clip: white flashes and clicks at the same irregular instants. Its sound is
+shifted by a known amount and sent through encoding, decoding, windows and the classical scorer, which must find that
+amount with its sign.
 """
 
 from __future__ import annotations
@@ -12,45 +12,48 @@ import json
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata, util
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from avbench.data.clicks import CLIP_S, click_and_flash
-from avbench.doctor.finding import Finding
 from avbench.doctor.model import check_model
 from avbench.protocol.rules import streaming
 from avbench.registry.options import ModelOptions
 from avbench.system import machine
+from avbench.system.findings import Finding
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_S, ticks
 from avbench.types import AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, UsageError, offset_in_words
 
-BANNED = ("torchvision", "torchaudio", "torchcodec", "timm")  # their mere presence breaks torch users in known ways
-IMPOSED_S = (-2.0, -1.2, -0.4, 0.0, 0.2, 0.8, 1.6)  # by reading the sound elsewhere
+BANNED = ("torchvision", "torchaudio", "torchcodec", "timm")  # merely installed, each is known to break torch
+IMPOSED_S = (-2.0, -1.2, -0.4, 0.0, 0.2, 0.8, 1.6)  # by reading the sound from another position
 RECORDED_S = (-0.6, 0.4)  # by moving the clicks in the file itself
+METRICS = "metrics"  # the name to give instead of a model's
 
 
 def examine(
     model: str | None = None, store: Path | None = None, options: ModelOptions | None = None
 ) -> Iterator[Finding]:
-    """The findings, one by one as they are made: about ``model``, or about this machine if none is named."""
+    """Yields the findings as they are made: about ``model``, about our metrics if ``model`` is "metrics", or about
+    this machine if it is None. ``UsageError``: an unknown model, one that ignores its input, or ``options`` without a
+    model; ``AvbenchError``: the model cannot be loaded."""
     options = options or ModelOptions()
-    checks: tuple[Callable[[], Iterator[Finding]], ...]
-    if model is not None:
-        checks = (lambda: check_model(model, options),)
-    elif options.changes_anything:
-        raise UsageError("weights, dtype and compiling are a model's: name the model")
+    if model in (None, METRICS) and options.changes_anything:
+        raise UsageError("--weights, --dtype and --compile need a model name")
+    if model == METRICS:
+        from avbench.doctor.metrics import examine_metrics
+
+        yield from examine_metrics()
+    elif model is not None:
+        yield from check_model(model, options)
     else:
-        checks = (_environment, _decoder, _shifts, _weights, lambda: _store(store))
-    for check in checks:
-        try:
-            yield from check()
-        except AvbenchError as error:
-            if model is not None:
-                raise
-            yield Finding(False, str(error))
+        for check in (_environment, _decoder, _shifts, _weights, lambda: _store(store)):
+            try:
+                yield from check()
+            except AvbenchError as error:
+                yield Finding(False, str(error))
 
 
 def _environment() -> Iterator[Finding]:
@@ -60,7 +63,7 @@ def _environment() -> Iterator[Finding]:
     present = [name for name in BANNED if util.find_spec(name)]
     yield Finding(
         not present,
-        f"{', '.join(present)} installed beside avbench: known to break torch here; use an environment of its own"
+        f"{', '.join(present)} installed beside avbench: known to break torch; use a separate environment for avbench"
         if present
         else f"none of {', '.join(BANNED)} is installed",
     )
@@ -76,7 +79,7 @@ def _decoder() -> Iterator[Finding]:
 
 
 def _shifts() -> Iterator[Finding]:
-    """Known shifts, imposed on reading and recorded in the file, through the whole of `avbench run --model xcorr`."""
+    """Sends known shifts, made on reading or recorded in the file, through all of `avbench run --model xcorr`."""
     from avbench.engine.runner import Compute
     from avbench.protocol.manifest import write_manifest
     from avbench.results.predictions import read_predictions
@@ -147,12 +150,12 @@ def _weights() -> Iterator[Finding]:
 
     found = sorted(p.name for p in files(weights).iterdir() if p.name.endswith(".safetensors"))
     if not found:
-        yield Finding(False, "no embedded weights in this installation; `avbench train` makes them")
+        yield Finding(False, "this installation has no embedded weights; `avbench train` makes them")
     for name in found:
         data = files(weights).joinpath(name).read_bytes()
         card = files(weights).joinpath(name.replace(".safetensors", ".json"))
         if not card.is_file():
-            yield Finding(False, f"weights {name}: there is no model card")
+            yield Finding(False, f"weights {name}: the model card is missing")
             continue
         same = hashlib.sha256(data).hexdigest() == json.loads(card.read_text(encoding="utf-8"))["sha256"]
         size_mb = len(data) / 1e6
@@ -165,7 +168,7 @@ def _store(root: Path | None) -> Iterator[Finding]:
 
     root = root or default_store()
     if not root.exists():
-        yield Finding(True, f"store {root}: not made yet")
+        yield Finding(True, f"store {root}: does not exist yet")
         return
     store = SnapshotStore(root)
     problems = store.verify()
@@ -173,4 +176,4 @@ def _store(root: Path | None) -> Iterator[Finding]:
         yield Finding(False, f"store: {problem}")
     if not problems:
         shards, snapshots, size = store.size()
-        yield Finding(True, f"store {root}: {snapshots} snapshots in {shards} shards, {size / 1e6:.1f} MB, all sound")
+        yield Finding(True, f"store {root}: {snapshots} snapshots in {shards} shards, {size / 1e6:.1f} MB, all intact")

@@ -14,35 +14,35 @@ from typing import Any
 import numpy as np
 
 from avbench.data.clicks import click_and_flash
-from avbench.doctor.finding import Finding
 from avbench.registry.loading import load
 from avbench.registry.names import resolve
 from avbench.registry.options import ModelOptions
+from avbench.system.findings import Finding
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
 from avbench.types import FrontEnd, OffsetGrid, Snapshot, UsageError, in_one_line, offset_in_words
 
 SIGN_SHIFTS_S = (-1.6, -0.8, 0.8, 1.6)  # known shifts of the windows on which a model's sign is checked
 SIGN_CLIP_S = 11
-SIGN_SOURCES = 4  # stretches of each kind of material
-SURE = 3.0  # standard errors of a correlation (Fisher's z) from which it is more than chance
+SIGN_SOURCES = 4  # clips of each kind of material
+SURE = 3.0  # standard errors (Fisher's z) from which a correlation is more than chance
 
 
 def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
     """Shape, determinism, batch invariance, two-tower equality, sign, causality of the head, fingerprint stability."""
     resolved = resolve(name, options)
     if resolved.load_backbone is None:
-        raise UsageError(f"{name} looks at no media: there is nothing to check")
+        raise UsageError(f"{name} ignores its input: there is nothing to check")
     model = load(resolved)
     video, audio = _windows(model.backbone.frontend)  # type: ignore[union-attr]
     yield Finding(True, f"{name} loads: {model.description or 'no description'}")
     if model.random_seed is not None:
-        yield Finding(True, f"RANDOM WEIGHTS (seed {model.random_seed}): its scores will mean nothing")
+        yield Finding(True, f"RANDOM WEIGHTS (seed {model.random_seed}): its scores are meaningless")
     declared = model.trained_on not in ("", "undeclared")
     trained_on = model.trained_on if declared else "undeclared (set trained_on)"
     yield Finding(True, f"trained on: {trained_on}", warning=not declared)
     try:
         first = _predict(model.backbone, video, audio)
-    except Exception as error:  # whatever a model does wrong is a finding about the model
+    except Exception as error:  # any error in a model is a finding about it
         yield Finding(
             False, f"predict(video {video.shape} uint8, audio {audio.shape} float32) fails: {in_one_line(error)}"
         )
@@ -56,7 +56,7 @@ def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
     again = _predict(model.backbone, video, audio)
     yield _equal("determinism: the same windows twice", first, again, 0.0)
     alone = [_predict(model.backbone, video[i : i + 1], audio[i : i + 1]) for i in range(len(video))]
-    yield _equal("batch invariance: windows alone and together", first, _stack(alone), 1e-3)
+    yield _equal("batch invariance: windows one by one and in a batch", first, _stack(alone), 1e-3)
     if model.backbone.two_tower:  # type: ignore[union-attr]
         try:
             fused = _fuse(model.backbone, video, audio)
@@ -83,10 +83,10 @@ def _windows(frontend: FrontEnd, count: int = 3) -> tuple[np.ndarray, np.ndarray
 
 
 def _sign(backbone: Any) -> Iterator[Finding]:
-    """Does it say "early" where the sound is early? On windows with known shifts, of clicks and of SynthSync scenes.
+    """Does the model predict "early" where the sound is early? Tested on clicks and SynthSync scenes with known shifts.
 
-    A model too weak to tell gets a warning; one that is reversed more than chance allows has failed, unless the other
-    material shows that it knows better.
+    A model too weak to tell gets a warning. A significantly reversed one fails, unless it is significantly right on
+    the other material.
     """
     said = {}
     for kind, windows in (("click and flash", _shifted_clicks), ("SynthSync scenes", _shifted_scenes)):
@@ -102,21 +102,21 @@ def _sign(backbone: Any) -> Iterator[Finding]:
 
 
 def _follows(true_s: np.ndarray, found_s: np.ndarray) -> tuple[float, str]:
-    """How surely the said offsets follow the known ones, in standard errors (negative: reversed), and in words."""
+    """How well the predicted offsets follow the true ones, in standard errors (negative: reversed), and in words."""
     n = len(true_s)
     moves = bool(np.ptp(found_s))
     r = float(np.corrcoef(true_s, found_s)[0, 1]) if moves else 0.0
     sure = float(np.arctanh(np.clip(r, -0.999999, 0.999999)) * np.sqrt(n - 3))
     facts = f"(correlation {r:+.2f} over {n} windows)"
     if not moves:
-        return 0.0, f"it always says {offset_in_words(float(found_s[0]))}: too weak to tell"
+        return 0.0, f"it always predicts {offset_in_words(float(found_s[0]))}: too weak to tell"
     if sure < -SURE:
-        return sure, f"it is REVERSED: it says late where the sound is early {facts}; mirror the classes"
+        return sure, f"it is REVERSED: it predicts late where the sound is early {facts}; mirror the classes"
     if sure <= SURE:
         return sure, f"it is too weak to tell early from late {facts}"
     slope = float(np.polyfit(true_s, found_s, 1)[0])
-    size = "" if 0.5 < slope < 1.5 else f"; but of the wrong SIZE: it says {0.8 * slope:.1f} s where it is 0.8 s"
-    return sure, f"it says early where the sound is early {facts}{size}"
+    size = "" if 0.5 < slope < 1.5 else f"; but the SIZE is wrong: it predicts {0.8 * slope:.1f} s where it is 0.8 s"
+    return sure, f"it predicts early where the sound is early {facts}{size}"
 
 
 def _shifted_clicks(size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
@@ -126,7 +126,7 @@ def _shifted_clicks(size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]
 
 
 def _shifted_scenes(size: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """The same of scenes that no split shows, with a speaker or with impacts."""
+    """The same for scenes with a speaker or with impacts, none of them in any split."""
     for seed in range(SIGN_SOURCES):
         yield from _shifted(*_scene(seed), size)
 
@@ -160,7 +160,7 @@ def _fuse(backbone: Any, video: np.ndarray, audio: np.ndarray) -> Snapshot:
 
 @contextlib.contextmanager
 def _inference(backbone: Any) -> Iterator[Callable[[np.ndarray], Any]]:
-    """What turns an array into what the backbone takes, as in the runner: a tensor, unless it uses no torch."""
+    """Yields what turns an array into the backbone's input, as in the runner: a tensor if it uses torch."""
     if not getattr(backbone, "uses_torch", True):
         yield lambda array: array
         return
@@ -203,7 +203,7 @@ def _equal(what: str, a: Snapshot, b: Snapshot, tolerance: float) -> Finding:
 
 
 def _causality(model: Any) -> Finding:
-    """Noise in place of everything after window i must leave all predictions up to i bit-identical."""
+    """Replacing everything after window i by noise must leave all predictions up to i bit-identical."""
     from avbench.engine.replay import replay
 
     rng = np.random.default_rng(2)
@@ -217,12 +217,12 @@ def _causality(model: Any) -> Finding:
         array[:, kept:] = rng.standard_normal(array[:, kept:].shape)
     after = replay(model.head, later[0], later[1] if tokens is not None else None, 2.0)
     ok = bool((before[:, :kept] == after[:, :kept]).all())
-    said = "leaves what was said before untouched" if ok else "CHANGES what was said before"
+    said = "leaves earlier predictions unchanged" if ok else "CHANGES earlier predictions"
     return Finding(ok, f"causality: noise in the future of head {model.head_name} {said}")
 
 
 def _fingerprint(name: str, backbone: Any, options: ModelOptions) -> Finding:
-    """The fingerprint in a process of its own, with another hash seed, must be the same."""
+    """The fingerprint must be the same in a new process with a different hash seed."""
     from avbench.engine.fingerprint import model_fingerprint
 
     here = model_fingerprint(backbone)
@@ -237,5 +237,5 @@ def _fingerprint(name: str, backbone: Any, options: ModelOptions) -> Finding:
     )
     there = done.stdout.strip().splitlines()[-1:] or ["nothing"]
     ok = there[0] == here
-    why = "" if ok else ": its weights or settings are not the same every time it is made"
-    return Finding(ok, f"fingerprint {here[:12]} is {'the same' if ok else 'ANOTHER'} in a new process{why}")
+    why = "" if ok else ": its weights or settings differ each time it is built"
+    return Finding(ok, f"fingerprint {here[:12]} {'is the same' if ok else 'DIFFERS'} in a new process{why}")

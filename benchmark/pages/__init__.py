@@ -1,9 +1,9 @@
-"""Pages that stand alone: one file, no request to anywhere, readable for ever. What the run report and the leaderboard
-share: the frame with its policy, the one stylesheet (``page.css``), charts, sections, and how numbers are written.
+"""Self-contained pages: one file, no network requests. Shared by the run report and the leaderboard: the frame with
+its content security policy, the stylesheet (``page.css``), charts, sections, and number formats.
 
-Everything a page shows may come from a stranger. Autoescaping is on for every template whatever its name; the content
-security policy allows the page's own style and script by their hashes and nothing else, so that neither style
-attributes nor event handlers do anything; an address becomes a link only through ``safe_url``.
+Everything a page shows may come from a stranger. Autoescaping is on for every template; the content security policy
+allows only the page's own style and script, by their hashes, so style attributes and event handlers have no effect; an
+address becomes a link only through ``safe_url``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MAX_URL = 500
 
 
 def render(template: str, script: str = "", package: str = __name__, **context: Any) -> str:
-    """The page of a template in ``templates/`` of ``package`` or of this one; ``script``: its JavaScript.
+    """Renders a template from ``templates/`` of ``package`` or of this package; ``script``: its JavaScript.
 
-    Equal arguments give equal text. A name that the template uses and ``context`` lacks is an error.
+    Equal arguments give equal text. A name that the template uses but ``context`` lacks is an error.
     """
     style = _stylesheet()
     policy = "; ".join(
@@ -42,25 +42,25 @@ def render(template: str, script: str = "", package: str = __name__, **context: 
             "form-action 'none'",
         )
     )
-    # both are files of this package: the only text that is not escaped, except for charts
+    # both are files of this package; apart from charts, they are the only text that is not escaped
     parts = {"policy": policy, "style": Markup(style), "script": Markup(script)}  # noqa: S704
     return _environment(package).get_template(template).render(parts | context)
 
 
 def fragment(template: str, package: str = __name__, **context: Any) -> Markup:
-    """A part of a page: a template as in ``render``, without frame."""
+    """Renders a part of a page: a template as in ``render``, without the frame."""
     return Markup(_environment(package).get_template(template).render(context))  # noqa: S704 (autoescaped)
 
 
 def safe_url(text: str | None) -> str | None:
-    """The address if it may become a link, else None: http and https only, no spaces or control characters."""
+    """The address if it may become a link, else None: http or https, no spaces or control characters."""
     if not text or len(text) > MAX_URL or not text.lower().startswith(SCHEMES):
         return None
     return text if re.fullmatch(r"[!-~]+", text) and not set(text) & set("\"'<>\\^`{|}") else None
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """``0.8``, ``0.84``; a minus that is a minus; undefined is a dash."""
+    """``0.84`` with ``digits`` decimals and a real minus sign; a dash if undefined."""
     if value is None or value != value:
         return UNDEFINED
     text = f"{value:.{digits}f}"
@@ -68,23 +68,24 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def interval(low: float | None, high: float | None, digits: int = 2) -> str:
-    """``0.76 – 0.91``, empty where there is none."""
+    """``0.76–0.91``, empty if undefined."""
     if low is None or high is None or low != low or high != high:
         return ""
     return f"{number(low, digits)}–{number(high, digits)}"
 
 
 def sortable(value: float | None) -> str:
-    """For a script that sorts; empty where undefined."""
+    """The value for a sorting script; empty if undefined."""
     return "" if value is None or value != value else f"{value:.6g}"
 
 
 def seconds_short(value: float) -> str:
-    """``+0.4``, ``−1.2``, ``0``: for narrow headings; elsewhere ``offset_in_words``."""
+    """``+0.4``, ``−1.2``, ``0`` for narrow headings; use ``offset_in_words`` elsewhere."""
     return "0" if abs(value) < 0.005 else f"{'+' if value > 0 else chr(0x2212)}{abs(value):.1f}"
 
 
 def class_in_words(label: int) -> str:
+    """The offset of a class in words, such as "audio 0.4 s early"."""
     return offset_in_words(OffsetGrid().offset_of(label))
 
 

@@ -1,7 +1,7 @@
-"""Charts as inline SVG for pages, drawn from the numbers alone: the same bytes for the same numbers.
+"""Charts as inline SVG for pages: equal numbers give equal bytes.
 
-Not matplotlib, because a page's charts take their colours, light or dark, from the page's stylesheet, obey a content
-security policy without style attributes, weigh a few kilobytes and cost no import. Figures as files:
+matplotlib is not used here: these charts take their colours, light or dark, from the page's stylesheet, need no style
+attributes (the content security policy forbids them), are a few kilobytes and cost no import. For figure files see
 ``avbench.pages.drawing``. Every label is escaped. An undefined value (None) leaves a gap.
 """
 
@@ -17,11 +17,12 @@ from markupsafe import Markup, escape
 from avbench.pages import class_in_words, interval, number
 
 LEVELS = 10  # shades of a heat map; ``page.css`` has a colour for each
-LEFT, RIGHT, TOP, BOTTOM = 38.0, 10.0, 12.0, 34.0
+LEFT, RIGHT, TOP, BOTTOM = 38.0, 10.0, 12.0, 34.0  # margins
+CURVE_SIZE, SCATTER_SIZE = (340.0, 220.0), (680.0, 340.0)
 
 
 class Line(NamedTuple):
-    """One line with its band: x (n,), values and bounds (n,) with None where undefined; ``colour`` 0 ... 7."""
+    """One line with its band: x (n,), values and bounds (n,), None where undefined; ``colour`` 0 ... 7."""
 
     label: str
     x: Sequence[float]
@@ -32,6 +33,8 @@ class Line(NamedTuple):
 
 
 class Point(NamedTuple):
+    """One point of a scatter chart; ``colour`` 0 ... 7."""
+
     label: str
     x: float
     y: float
@@ -47,7 +50,7 @@ class Reference(NamedTuple):
 
 
 class _Axes:
-    """Data to picture coordinates, and the grid with its labels."""
+    """Maps data to picture coordinates and draws the grid with its labels."""
 
     def __init__(
         self,
@@ -95,9 +98,9 @@ def curve(
     y_range: tuple[float, float] | None = (0.0, 1.0),
     references: Sequence[Reference] = (),
     x_ticks: Sequence[float] = (),
-    size: tuple[float, float] = (340.0, 220.0),
 ) -> Markup:
-    """Lines with bands; ``y_range`` None: from 0 to what the data need; ``x_ticks`` empty: every x is labelled."""
+    """Lines with bands. ``y_range`` None: from 0 to a round number above the data; ``x_ticks`` empty: label every x."""
+    size = CURVE_SIZE
     xs = sorted({x for line in lines for x in line.x})
     if y_range is None:
         there = [v for line in lines for v in (*line.y, *line.high) if v is not None]
@@ -133,10 +136,10 @@ def scatter(
     title: str,
     x_label: str,
     y_label: str,
-    y_range: tuple[float, float] = (0.0, 1.0),
-    size: tuple[float, float] = (680.0, 340.0),
+    size: tuple[float, float] = SCATTER_SIZE,
 ) -> Markup:
-    """Points over a logarithmic x axis; those of ``front`` (indices) are joined and named."""
+    """Points with y from 0 to 1 over a logarithmic x axis; those in ``front`` (indices) are connected and named."""
+    y_range = (0.0, 1.0)
     low, high = min(p.x for p in points), max(p.x for p in points)
     axes = _Axes(size, (low / 1.4, high * 1.6), y_range, log_x=True)
     out = [axes.frame(_log_ticks(low / 1.4, high * 1.6), x_label, nice_ticks(*y_range))]
@@ -156,7 +159,7 @@ def scatter(
 
 
 def interval_bar(value: float | None, low: float | None, high: float | None, top: float = 1.0) -> Markup:
-    """A dot with its interval on a line from 0 to ``top``, to stand in a table cell beside the number."""
+    """A dot with its interval on a line from 0 to ``top``, for a table cell."""
     size = (120.0, 14.0)
 
     def x(v: float) -> float:
@@ -171,9 +174,9 @@ def interval_bar(value: float | None, low: float | None, high: float | None, top
 
 
 def belief(probabilities: np.ndarray, truth: int, title: str) -> Markup:
-    """What a model believed as the stream went on: ``probabilities`` (W, 21), one column a window, early sound on top.
+    """A model's ``probabilities`` (W, 21) over the stream: one column per window, early sound at the top.
 
-    The darker a cell, the more probable the offset; the true one is framed.
+    The darker a cell, the more probable the offset; the true offset is framed.
     """
     n_windows, n_classes = probabilities.shape
     cell_w, cell_h, left, bottom = 234 / n_windows, 6.0, 46.0, 14.0
@@ -203,13 +206,13 @@ def belief(probabilities: np.ndarray, truth: int, title: str) -> Markup:
 
 
 def heat_level(share: np.ndarray) -> np.ndarray:
-    """Shares 0 ... 1 -> 0 (nothing to see) ... ``LEVELS``; a little raised, so that small shares are seen."""
+    """Shares 0 ... 1 -> levels 0 (blank) ... ``LEVELS``, slightly raised so that small shares are visible."""
     shares = np.clip(np.asarray(share, np.float64), 0, 1)
     return np.where(shares < 0.02, 0, np.ceil(shares**0.8 * LEVELS - 1e-9)).astype(int)
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round values within the range, at most ``most``."""
+    """At most ``most`` round values within the range."""
     raw = (high - low) / max(1, most - 1)
     magnitude = 10 ** math.floor(math.log10(raw)) if raw > 0 else 1.0
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw - 1e-12)
@@ -218,7 +221,7 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def nice_top(value: float) -> float:
-    """A round number not below ``value``, to end an axis with."""
+    """A round number not below ``value``, for the end of an axis."""
     if value <= 0:
         return 1.0
     magnitude = 10 ** math.floor(math.log10(value))
@@ -231,14 +234,14 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def count_ticks(last: int, most: int = 7) -> list[int]:
-    """Counts 1 ... ``last`` worth a label: the first, round ones, the last."""
+    """The counts from 1 to ``last`` to label: the first, round ones, the last."""
     step = next((s for s in (1, 2, 3, 5, 6, 10, 12, 20, 25, 50, 100) if last / s <= most), -(-last // most))
     between = (n for n in range(step, last, step) if min(n - 1, last - n) >= step / 2)
     return sorted({1, *between, last})
 
 
 def _runs(there: Sequence[bool]) -> list[list[int]]:
-    """Stretches of consecutive indices where ``there`` holds."""
+    """Runs of consecutive indices where ``there`` is true."""
     runs: list[list[int]] = []
     for i, yes in enumerate(there):
         if yes and i and there[i - 1]:
@@ -249,7 +252,7 @@ def _runs(there: Sequence[bool]) -> list[list[int]]:
 
 
 def _named(axes: _Axes, points: Sequence[Point], size: tuple[float, float]) -> list[Markup]:
-    """Names beside points, moved up where they would touch; on the left of a point near the right edge."""
+    """Names beside points, moved up where they would overlap; left of a point near the right edge."""
     out: list[Markup] = []
     taken: list[tuple[float, float, float]] = []
     for point in sorted(points, key=lambda p: (-p.y, p.x)):
@@ -287,7 +290,7 @@ def _dot(x: float, y: float, radius: float, colour: int, told: str) -> Markup:
 
 
 def _svg(size: tuple[float, float], title: str, kind: str, parts: Iterable[Markup]) -> Markup:
-    """``title`` empty: a picture that repeats what stands beside it, which readers of the page aloud pass over."""
+    """``title`` empty: the picture repeats the text beside it, so screen readers skip it."""
     told = Markup('role="img" aria-label="{}"').format(escape(title)) if title else Markup('aria-hidden="true"')
     head = Markup('<svg class="{}" viewBox="0 0 {:g} {:g}" {}>').format(kind, *size, told)
     return head + Markup("").join(parts) + Markup("</svg>")

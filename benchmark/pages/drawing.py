@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 FORMATS = (".svg", ".png")
-# distinguishable in grey and for colour-blind readers (Okabe and Ito's palette)
+# Okabe and Ito's palette: distinguishable in grey and by colour-blind readers
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 
 @contextlib.contextmanager
 def drawing(width_in: float, height_in: float) -> Iterator[Figure]:
-    """An empty figure of that size in inches, in the house's style; draw on it inside the block, and inside it too
-    hand it to :func:`svg_text` or :func:`write_figure`."""
+    """An empty figure of that size in inches, in avbench's style. Draw on it, and pass it to :func:`svg_text` or
+    :func:`write_figure`, inside the ``with`` block."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -32,13 +32,14 @@ def drawing(width_in: float, height_in: float) -> Iterator[Figure]:
 
 
 def svg_text(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element to stand inside a page: the same bytes for the same figure."""
+    """The figure as an ``<svg>`` element for a page; equal figures give equal bytes."""
     text = _rendered(figure, "svg").decode()
     return text[text.index("<svg") :]
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """``UsageError`` for another file type than SVG or PNG; ``AvbenchError`` if the file cannot be written."""
+    """Writes the figure as SVG or PNG, by the suffix of ``path``. ``UsageError`` for other suffixes; ``AvbenchError``
+    if the file cannot be written."""
     check_format(path)
     try:
         atomic_write_bytes(path, _rendered(figure, path.suffix[1:]))
@@ -47,9 +48,9 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def check_format(path: Path) -> None:
-    """``UsageError`` unless the file's name says SVG or PNG: said before anything is computed for it."""
+    """``UsageError`` unless ``path`` ends in .svg or .png; to call before computing what will be drawn."""
     if path.suffix not in FORMATS:
-        raise UsageError(f"cannot draw {path.name}: a figure is one of {', '.join(FORMATS)}")
+        raise UsageError(f"cannot draw {path.name}: a figure's file name ends in {' or '.join(FORMATS)}")
 
 
 def _rendered(figure: Figure, kind: str) -> bytes:

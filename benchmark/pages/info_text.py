@@ -19,7 +19,7 @@ def _align(heads: Sequence[str]) -> list[str]:
 
 
 def render_info(facts: Mapping[str, Any]) -> str:
-    """What ``data.inspect.info`` found, for people."""
+    """The result of ``data.inspect.info`` as text."""
     size = f"{facts['n_clips']} clips, {facts['n_videos']} videos, {facts['n_segments']} segments"
     lines = [
         f"{facts['name']} ({facts['kind']}): {size}, {facts['hours']:.2f} h",
@@ -33,7 +33,7 @@ def render_info(facts: Mapping[str, Any]) -> str:
         if counts:
             lines.append(f"{name:9} {' · '.join(f'{key} {n}' for key, n in counts.items())}")
     if facts["unseen_media"]:
-        lines.append(f"unseen    {facts['unseen_media']} clips: no media was there; their length is the promised one")
+        lines.append(f"unseen    {facts['unseen_media']} clips: imported without media; their lengths are as declared")
     heads = [
         "split",
         "channels",
@@ -68,7 +68,7 @@ def render_info(facts: Mapping[str, Any]) -> str:
         if n:
             bar = "▪" * max(1, round(30 * n / longest))
             lines.append(f"  {offset_in_words(grid.offset_of(label)):16} {n:6d}  {bar}")
-    lines += ["", "segments that hold so many windows (streaming protocol)"]
+    lines += ["", "segments long enough for this many windows (streaming protocol)"]
     support = facts["support"]
     windows = list(next(iter(support.values())))
     rows = [[f"hop {hop} s", *by_count.values()] for hop, by_count in support.items()]

@@ -1,5 +1,5 @@
-"""The report of one run, ``run.html``: scores with intervals, the curve over the windows, where the model errs, what it
-believed in its worst moments, and everything needed to repeat the run."""
+"""The report of one run, ``run.html``: scores with intervals, the curve over the windows, where the model errs, its
+probabilities on the worst segments, and everything needed to repeat the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import seconds
 from avbench.types import AvbenchError, UsageError
 
-MAX_LISTED = 50  # failures and the like; run.json has them all
+MAX_LISTED = 50  # failures and warnings shown; run.json has them all
 
 
 class Row(NamedTuple):
@@ -39,12 +39,13 @@ def write_report(result: RunResult, folder: Path, answers: Truth | None, logits:
     try:
         atomic_write_bytes(path, page.encode("utf-8"))
     except OSError as error:
-        raise AvbenchError(f"cannot write {path}: {error.strerror or error}; run.json is there") from error
+        raise AvbenchError(f"cannot write {path}: {error.strerror or error}; run.json is written") from error
     return path
 
 
 def report_again(run: Path) -> Path:
-    """``run.html`` from a run's other files; ``UsageError`` if they are not there, changed, or do not fit together."""
+    """Rebuilds ``run.html`` from a run's other files; ``UsageError`` if they are missing, changed, or do not belong
+    together."""
     from avbench.results.run import run_file
 
     run = Path(run)
@@ -56,14 +57,14 @@ def report_again(run: Path) -> Path:
         ids, logits = read_predictions(run_file(folder, result, "predictions"))
         answers = read_segments(run_file(folder, result, "segments"))
         if ids != answers.segment_ids or logits.shape[1] != iterations:
-            raise UsageError(f"{folder}: run.json, predictions and segments are not of one run; run it again")
+            raise UsageError(f"{folder}: run.json, predictions and segments are not from one run; run it again")
     return write_report(result, folder, answers, logits)
 
 
 def run_page(result: RunResult, answers: Truth | None, logits: np.ndarray) -> str:
-    """The page as text, the same for the same arguments.
+    """The page as text; equal arguments give equal text.
 
-    ``answers``: what is true of the scored segments, in the order of ``logits`` (N, W, 21); None if it is hidden. Both
+    ``answers``: the truth about the scored segments, in the order of ``logits`` (N, W, 21); None if it is hidden. Both
     may be empty (nothing could be scored).
     """
     at = scored_iteration(result)
@@ -88,8 +89,7 @@ def run_page(result: RunResult, answers: Truth | None, logits: np.ndarray) -> st
 
 
 def scored_iteration(result: RunResult) -> int:
-    """Index of the iteration that the page looks into: the last one, or under ``best_iter`` the one of the best
-    accuracy."""
+    """Index of the iteration that the page details: the last, or under ``best_iter`` the one with the best accuracy."""
     from avbench.scoring.selection import selected_iteration
 
     values = [scores["acc"].value for scores in result.curve]
@@ -99,6 +99,7 @@ def scored_iteration(result: RunResult) -> int:
 
 
 def table_rows(result: RunResult) -> list[Row]:
+    """The lines of the score table: the run, then its reference rows."""
     rows = [Row(result.model.name, "run", result.n_scored, result.scores, "")]
     for row in result.rows:
         kind = "same" if row.label.startswith("same") else "other"
@@ -107,8 +108,8 @@ def table_rows(result: RunResult) -> list[Row]:
 
 
 def command(result: RunResult) -> str:
-    """The command line that repeats the run. A manifest folder has no address in a result: its place is left open, and
-    so is that of weights from a file."""
+    """The command line that repeats the run. A result does not record the paths of a manifest folder or of a weight
+    file: FOLDER and FILE stand for them."""
     from avbench.data import synthsync
 
     p, data, model = result.protocol, result.data, result.model
@@ -125,7 +126,7 @@ def command(result: RunResult) -> str:
         str(result.n_resamples),
     ]
     if not built_in or synthsync.planned(data.name, data.split).sha256 != data.manifest_sha256:
-        words += ["--limit", str(result.n_total)]  # a part of the data, or data of a size that is not known here
+        words += ["--limit", str(result.n_total)]  # a part of the data, or data whose size is unknown here
     if model.random_weights is not None:
         words += ["--random-weights", str(model.random_weights)]
     elif model.full_size:

@@ -1,4 +1,4 @@
-"""What is printed at the end of a run, and of ``avbench data info``: plain text, no wider than a terminal can show."""
+"""The text that ``avbench run`` and ``avbench data info`` print, no wider than a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNDEFINED = "–"
 
 
 def render(result: RunResult, folder: Path) -> str:
-    """The header, the table, the slices, where the files are, and what to try next."""
+    """The text printed after a run: header, table of scores, slices, the paths of its files, and what to try next."""
     from avbench.results.run import REPORT_FILE
 
     if result.data.labels == "hidden":
@@ -45,11 +45,11 @@ def render(result: RunResult, folder: Path) -> str:
 
 
 def _without_scores(result: RunResult, folder: Path) -> str:
-    """What there is to say of a run on data whose labels are hidden."""
+    """The text for a run on data whose labels are hidden."""
     n = f"{result.n_scored}/{result.n_total}"
     lines = [_header(result), f"{result.model.name}: {n} segments predicted, none scored"]
     lines += [f"INCOMPLETE: {len(result.failures)} segments failed"] if result.incomplete else []
-    lines += ["the labels of this data are hidden: whoever has them scores what you submit", *_model_notes(result)]
+    lines += ["the labels of this data are hidden: maintainers score it after submission", *_model_notes(result)]
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
     lines += [f"files   {folder}: {names}", f"signature  {result.signature}"]
     return "\n".join([*lines, f"next    avbench submit pack {folder} --out DIR --org ORG --name NAME"])
@@ -61,9 +61,9 @@ def _model_notes(result: RunResult) -> list[str]:
     facts = []
     if model.full_size:
         heard = (
-            f"{model.audio_lead_trim_samples} samples early, as it was trained"
+            f"{model.audio_lead_trim_samples} samples early, as in training"
             if model.audio_lead_trim_samples
-            else "as it is"
+            else "unshifted"
         )
         facts += [f"full size, trained on {model.trained_on}", f"sound heard {heard}"]
     facts += [f"autocast to {model.dtype}"] if model.dtype != "float32" else []
@@ -96,9 +96,10 @@ def _table(result: RunResult) -> str:
     table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
     lines = [line.rstrip() for line in table.splitlines()]
     if any(score.ci_low is not None for score in result.scores.values()):
-        spread = f"± half the {100 * result.level:g} % interval, bootstrapped over videos; it is exact in run.json"
+        level = f"{100 * result.level:g} %"
+        spread = f"± half-width of the {level} interval, bootstrapped over videos; exact bounds in run.json"
     else:
-        spread = "no intervals: they need segments of two videos at least"
+        spread = "no intervals: they need segments from at least two videos"
     lines.append(f"{spread}   * {_latency_note(result)}")
     return "\n".join(lines)
 
@@ -116,7 +117,7 @@ def _cells(scores: Scores) -> list[str]:
 
 
 def _cell(score: Score | None, bounded: bool) -> str:
-    """``.62 ±.05``; seconds keep their leading zero."""
+    """``.62 ±.05``; only seconds keep the leading zero."""
     if score is None or score.value is None:
         return UNDEFINED
     text = _number(score.value, bounded)

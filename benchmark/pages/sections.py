@@ -1,4 +1,4 @@
-"""Parts of a page that a run's report and a leaderboard entry's page share: what ``templates/sections.html`` draws."""
+"""Page sections shared by a run's report and a leaderboard entry's page, drawn by ``templates/sections.html``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from avbench.pages import charts
 from avbench.results.run import Score, Scores, Slice
 from avbench.results.truth import Truth
-from avbench.scoring.metrics import METRICS, checked_logits
+from avbench.scoring.metrics import METRICS, checked_logits, softmax
 from avbench.types import CATEGORIES, OffsetGrid
 
 GRID = OffsetGrid()
@@ -21,7 +21,7 @@ BY_SLICE = ("acc", "map", "mae_s")
 
 
 class Belief(NamedTuple):
-    """One segment, and what the model believed at each iteration."""
+    """One segment with the model's probabilities at each iteration."""
 
     id: str
     category: str
@@ -29,12 +29,12 @@ class Belief(NamedTuple):
     said: int  # class at the scored iteration
     p_said: float
     p_truth: float
-    steps: list[tuple[int, int, float, float]]  # iteration, top class, its probability, that of the truth
+    steps: list[tuple[int, int, float, float]]  # iteration, top class, its probability, probability of the truth
     chart: Markup
 
 
 class Errors(NamedTuple):
-    """Where a model errs at one iteration. ``confusion``: rows of the matrix, see there."""
+    """Where a model errs at one iteration. ``confusion``: rows of the matrix as :func:`confusion` returns them."""
 
     at: int  # iteration, from 1
     wrong: int
@@ -54,7 +54,7 @@ def errors(answers: Truth, logits: np.ndarray, at: int) -> Errors | None:
 
 
 def confusion(labels: np.ndarray, answered: np.ndarray) -> list[dict[str, Any]]:
-    """Rows of the matrix, the latest sound first: ``truth``, ``n`` and per answered class (count, shade)."""
+    """Rows of the confusion matrix, latest sound first: ``truth`` (class), ``n`` and ``cells`` (count, shade)."""
     counts = np.zeros((GRID.n_classes, GRID.n_classes), np.int64)
     np.add.at(counts, (labels, answered), 1)
     totals = counts.sum(axis=1)
@@ -66,16 +66,16 @@ def confusion(labels: np.ndarray, answered: np.ndarray) -> list[dict[str, Any]]:
 
 
 def worst_segments(answers: Truth, logits: np.ndarray, at: int, n: int = N_WORST) -> list[Belief]:
-    """The ``n`` segments that are furthest off at iteration index ``at``, among equals those that give the truth the
-    least; where fewer are wrong, the least sure of the right ones follow."""
+    """The ``n`` segments with the largest error at iteration index ``at``; ties are ordered by the probability of the
+    truth, lowest first. If fewer are wrong, the least certain of the right ones follow."""
     labels, rows = answers.labels, np.arange(len(answers.labels))
     answered = logits[:, at].argmax(axis=-1)
     off = np.abs(answered - labels)
-    p_truth = _softmax(logits[:, at])[rows, labels]
+    p_truth = softmax(checked_logits(logits[:, at]))[rows, labels]
     found = []
     for r in sorted(rows.tolist(), key=lambda r: (-off[r], p_truth[r], answers.segment_ids[r]))[:n]:
         category = answers.categories[r] if answers.categories else ""
-        p, truth, said = _softmax(logits[r]), int(labels[r]), int(answered[r])
+        p, truth, said = softmax(checked_logits(logits[r])), int(labels[r]), int(answered[r])
         top = logits[r].argmax(axis=-1)
         steps = [(i + 1, int(c), float(p[i, c]), float(p[i, truth])) for i, c in enumerate(top)]
         chart = charts.belief(p, truth, f"belief about {answers.segment_ids[r]} at each window")
@@ -95,8 +95,8 @@ def worst_segments(answers: Truth, logits: np.ndarray, at: int, n: int = N_WORST
 
 
 def curve_charts(curve: Mapping[int, Scores], beside: Scores | None = None) -> list[tuple[str, Markup]]:
-    """(title, chart) of the metrics over the windows seen (window -> scores); ``beside``: the row "always in
-    sync", which accuracy has to beat."""
+    """(title, chart) of the metrics over the windows seen. ``curve``: window -> scores; ``beside``: scores of the row
+    "always in sync", which accuracy has to beat."""
     if len(curve) < 2:
         return []
     found = []
@@ -120,7 +120,7 @@ def curve_charts(curve: Mapping[int, Scores], beside: Scores | None = None) -> l
 
 
 def slice_tables(slices: Mapping[str, Mapping[str, Slice]]) -> list[dict[str, Any]]:
-    """Per kind of slice (category, channel): its rows, and where the bars of MAE end."""
+    """Per kind of slice (category, channel): its rows, and the end of the MAE bars."""
     tables = []
     for kind, found in slices.items():
         parts = {name: found[name] for name in in_order(found)} if kind == "category" else found
@@ -138,16 +138,10 @@ def slice_tables(slices: Mapping[str, Mapping[str, Slice]]) -> list[dict[str, An
 
 
 def in_order(categories: Iterable[str]) -> list[str]:
-    """Categories as the paper lists them, others behind by name."""
+    """Categories in the paper's order, then the others by name."""
     there = set(categories)
     return [*(c for c in CATEGORIES if c in there), *sorted(there - set(CATEGORIES))]
 
 
 def _bar(score: Score, top: float) -> Markup:
     return charts.interval_bar(score.value, score.ci_low, score.ci_high, top)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    checked = checked_logits(logits)
-    exponentials = np.exp(checked - checked.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -43,7 +43,7 @@ def load(
     """A resolved model with backbone and head: see :func:`load_model`. ``backbone``: the model's own, if it has been
     loaded already."""
     if model.load_backbone is None:
-        return replace(model, guess=TRIVIAL[model.name][1])
+        return replace(model, guess=TRIVIAL[model.name].predict)
     backbone = backbone or _moved(model.load_backbone(), device, dtype)
     head = model.load_head() if model.load_head else None
     token = ""

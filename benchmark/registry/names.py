@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from avbench.baselines.trivial import TRIVIAL
 from avbench.registry.loading import (
     LEARNED_HEADS,
     PLAIN_HEADS,
@@ -96,12 +97,6 @@ _BACKBONES = {
     "xcorr": _Backbone("classical", "motion energy against sound onset strength, no learning", "nothing", {}),
 }
 _ALIASES = {"apa-sparsesync": "sparsesync+apa", "apa-synchformer": "synchformer+apa"}
-_TRIVIAL = {
-    "constant": 'always "in sync"',
-    "prior": "the class prior that the declared offset law implies",
-    "uniform": "a random guess per segment and iteration",
-    "oracle": "the label itself",
-}
 HEAD_NAMES = (*PLAIN_HEADS, *LEARNED_HEADS)
 
 
@@ -117,7 +112,7 @@ def list_models(pattern: str = "*") -> list[StreamingModel]:
         names += [f"{backbone}+{head}" for head in entry.heads if head != entry.head]
         for variant in (backbone, *tags):
             names += [variant, *(f"{variant}+{head}" for head in PLAIN_HEADS if head != entry.head)]
-    names += [*_TRIVIAL, *sorted(registered_models())]
+    names += [*TRIVIAL, *sorted(registered_models())]
     known = dict.fromkeys(name for name in names if fnmatch.fnmatchcase(name, pattern))
     return [model for name in known if (model := _resolved(name)) is not None]
 
@@ -134,10 +129,10 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
     """What a name means, without loading anything; ``UsageError`` (with the nearest known names) if nothing, or if the
     options do not go with it; ``AvbenchError`` for a weight file that is not there or is of another kind."""
     options = options or ModelOptions()
-    if name in _TRIVIAL:
+    if name in TRIVIAL:
         if options.changes_anything:
             raise UsageError(f"model {name!r} looks at no media: it takes no weight file, no dtype and no compiling")
-        return StreamingModel(name, "trivial", name, "none", None, None, _TRIVIAL[name], "nothing")
+        return StreamingModel(name, "trivial", name, "none", None, None, TRIVIAL[name].description, "nothing")
     base, head = _split_head(name)
     if _is_file(base):
         return _user_model(name, base, head, partial(load_from_file, *_file_and_class(base)), options)
@@ -365,7 +360,7 @@ def _file_and_class(base: str) -> tuple[str, str]:
 
 
 def _did_you_mean(name: str) -> str:
-    known = [*_BACKBONES, *_ALIASES, *_TRIVIAL, *registered_models()]
+    known = [*_BACKBONES, *_ALIASES, *TRIVIAL, *registered_models()]
     base = name.partition("+")[0]
     close = difflib.get_close_matches(base, known, n=2, cutoff=0.55)
     return f"; did you mean {' or '.join(close)}?" if close else "; `avbench models` lists those there are"

@@ -159,9 +159,13 @@ def _reference_rows(model: StreamingModel, session: Session, score: Scorer, prot
                     session.replay(CLASSICAL, load_plain_head(head), protocol),
                     note="classical, no learning",
                 )
-    for name, (label, guess) in TRIVIAL.items():
+    for name, trivial in TRIVIAL.items():
         if name != model.name:
-            add(name, label, guess(session.segments(protocol), session.manifest, protocol.iterations, session.seed))
+            add(
+                name,
+                trivial.label,
+                trivial.predict(session.segments(protocol), session.manifest, protocol.iterations, session.seed),
+            )
     return rows
 
 

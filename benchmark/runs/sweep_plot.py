@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vPX"
 STYLES = ("-", "--", ":", "-.")
-MAX_LINES_INSIDE = 4  # of a legend inside a panel
+MAX_LINES_INSIDE = 4  # most lines of a legend inside a panel
 
 
 def plot_sweep(rows: Sequence[SweepRow], path: Path, title: str = "", metrics: Sequence[str] = ("acc", "map")) -> None:
     """Metrics against the number of windows and, if hops vary, against the hop, with 95 % bands.
 
-    One column of panels a metric; a row of panels over the windows, one over the hops, or both. A colour is a model, a
-    line style the hop (over windows) or the number of windows (over hops). Errors as in :func:`write_figure`.
+    One column of panels per metric; one row of panels over the windows, one over the hops, or both. Colours tell models
+    apart, line styles hops (over windows) or numbers of windows (over hops). Errors as in :func:`write_figure`.
     """
     check_format(path)
     kinds = []
@@ -52,7 +52,7 @@ def plot_sweep(rows: Sequence[SweepRow], path: Path, title: str = "", metrics: S
                 axis.set_xlabel(label)
                 axis.set_ylabel(METRICS[name].title)
                 axis.grid(alpha=0.25, lw=0.5)
-            if n_lines > MAX_LINES_INSIDE:  # beside the panels, where it covers nothing
+            if n_lines > MAX_LINES_INSIDE:  # beside the panels, where it covers no data
                 axes[-1].legend(
                     frameon=False, fontsize=8, handlelength=3, loc="center left", bbox_to_anchor=(1.01, 0.5)
                 )

@@ -1,12 +1,12 @@
 """The metrics: every score avbench prints is one of the six functions below.
 
-The definitions are scikit-learn's on float64 softmax probabilities (equal to 1e-12, ties included), with one
-difference: a class without a single case is left out of a macro mean, where scikit-learn counts it as 0 or nan.
-Each metric is written once, for cases of *videos drawn so many times*: a video drawn 3 times is the same as having its
-cases three times. ``score`` draws everything once; the bootstrap (``avbench.scoring.stats``) draws videos with
-replacement.
+The definitions are scikit-learn's on float64 softmax probabilities (equal to 1e-12, ties included; ``avbench doctor
+metrics`` compares them), with one difference: a macro mean leaves out a class without any case, where scikit-learn
+counts it as 0 or nan. They are our own code because the bootstrap computes thousands of weighted resamples at once.
+Each metric is written once, for cases of *videos drawn a number of times*: a video drawn 3 times counts as its cases
+repeated three times. ``score`` draws everything once; the bootstrap (``avbench.scoring.stats``) draws with replacement.
 
-A new metric is one function and one entry of ``METRICS``.
+A new metric is one function, one entry of ``METRICS`` and one reference in ``avbench.doctor.metrics``.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ import numpy as np
 from avbench.types import NonFiniteError, OffsetGrid, UsageError
 
 GRID = OffsetGrid()
-BLOCK_CELLS = 2**17  # cells of a table worked on at once: 1 MB, near the cache
+BLOCK_CELLS = 2**17  # cells of a table processed at once: 1 MB, so that it fits the cache
 
 
 class Resamples(NamedTuple):
-    """Which videos were drawn how often: case i counts ``counts[r, cluster[i]]`` times in resample r."""
+    """How often each video was drawn: case i counts ``counts[r, cluster[i]]`` times in resample r."""
 
     cluster: np.ndarray  # (N,) int64, index of the case's video
-    counts: np.ndarray  # (R, G) integers, or any weights from 0 on
+    counts: np.ndarray  # (R, G) integers, or any non-negative weights
 
     @property
     def n_clusters(self) -> int:
+        """G, the number of videos."""
         return self.counts.shape[1]
 
     def weights(self, rows: slice = slice(None)) -> np.ndarray:
-        """(rows, N) float64."""
+        """(rows, N) float64: the weight of each case in each resample."""
         return self.counts[rows].astype(np.float64)[:, self.cluster]
 
     def columns(self) -> np.ndarray:
-        """(G, R) ``counts`` as floats to multiply with. Where no sum of counts can reach 2**24, all of them are whole
-        numbers that float32 holds exactly, at half the cost."""
+        """(G, R) ``counts`` as floats for matrix products: float32, which is twice as fast, if all sums of counts are
+        integers below 2**24 and so are exact in it; else float64."""
         exact = self.counts.dtype.kind in "iu" and int(self.counts.max(initial=0)) * len(self.cluster) < 2**24
         return np.ascontiguousarray(self.counts.T, np.float32 if exact else np.float64)
 
 
 def everything_once(n: int) -> Resamples:
-    """One resample that is the ``n`` cases themselves."""
+    """A single resample that contains each of the ``n`` cases once."""
     return Resamples(np.zeros(n, np.int64), np.ones((1, 1), np.int32))
 
 
@@ -69,7 +70,7 @@ class Cases:
     """Checked predictions with their true classes: what every metric is computed from. Made by ``cases``."""
 
     probabilities: np.ndarray  # (N, n_classes) float64, rows sum to 1
-    predicted: np.ndarray  # (N,) int64, the most probable class, the lowest one winning a tie
+    predicted: np.ndarray  # (N,) int64, the most probable class; the lowest wins a tie
     labels: np.ndarray  # (N,) int64
     grid: OffsetGrid
 
@@ -80,24 +81,28 @@ class Cases:
 
     @cached_property
     def rankings(self) -> dict[int, Ranking]:
-        """One ranking per present class; sorted once, used for all resamples."""
+        """One ranking per present class, computed once for all resamples."""
         return {c: _rank(self.probabilities[:, c], self.labels == c) for c in self.present}
 
 
 def cases(logits: Any, labels: Any, grid: OffsetGrid = GRID) -> Cases:
-    """Checks ``logits`` (N, n_classes) and ``labels`` (N,) and takes the softmax in float64.
+    """Checks ``logits`` (N, n_classes) and ``labels`` (N,) and computes the softmax in float64.
 
-    Log-probabilities are logits too: their softmax is the probabilities again. ``NonFiniteError`` names the first row
-    with NaN or infinity; ``UsageError`` for other shapes, no cases at all, or labels outside 0 ... n_classes - 1.
+    Log-probabilities are valid logits: their softmax gives the probabilities back. ``NonFiniteError`` names the first
+    row with NaN or infinity; ``UsageError`` for other shapes, no cases at all, or labels outside 0 ... n_classes - 1.
     """
     logits, labels = checked_logits(logits, grid), np.asarray(labels)
     if labels.shape != logits.shape[:1]:
         raise UsageError(f"labels have shape {labels.shape}; {len(logits)} rows of logits need shape ({len(logits)},)")
     labels = checked_labels(labels, grid)
+    return Cases(softmax(logits), logits.argmax(axis=1), labels, grid)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Finite float64 ``logits`` (N, C) -> probabilities (N, C) whose rows sum to 1."""
     with np.errstate(over="ignore"):  # a spread beyond float64 is a probability of exactly 0
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return Cases(probabilities, logits.argmax(axis=1), labels, grid)
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def checked_logits(logits: Any, grid: OffsetGrid = GRID) -> np.ndarray:
@@ -141,7 +146,7 @@ def _rank(probability: np.ndarray, positive: np.ndarray) -> Ranking:
 
 
 def _mean_over_classes(values: list[np.ndarray]) -> np.ndarray:
-    """Mean over classes, per resample, of the values that are defined there; nan where none is."""
+    """Mean over classes, per resample, of the defined values; nan where none is defined."""
     table = np.stack(values)
     defined = ~np.isnan(table)
     count = defined.sum(axis=0)
@@ -153,16 +158,16 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _mean(per_case: np.ndarray, drawn: Resamples) -> np.ndarray:
-    """(N,) whole numbers -> (R,) their weighted means; summed per video first, exactly."""
+    """(N,) integers -> (R,) their weighted means; summed per video first, which is exact."""
     sums, sizes = (np.bincount(drawn.cluster, w, drawn.n_clusters) for w in (per_case, np.ones(len(per_case))))
     return _ratio(drawn.counts @ sums, drawn.counts @ sizes)
 
 
 def _weight_above(cluster: np.ndarray, places: np.ndarray, counts: np.ndarray) -> Callable[[slice], np.ndarray]:
-    """What gives, for a block of resamples, the (P, block) total weight of the first ``places`` (P,) of ranked cases.
+    """A function of a block of resamples: (P, block) total weight of the first ``places`` (P,) ranked cases.
 
-    ``cluster`` (N,): the ranked cases' videos; ``places``: not falling; ``counts`` (G, R) of ``Resamples.columns``.
-    With few videos it is a matrix product over them; with many, a running sum over all cases costs less.
+    ``cluster`` (N,): the ranked cases' videos; ``places``: in ascending order; ``counts`` (G, R) of
+    ``Resamples.columns``. With few videos a matrix product over them is cheaper; with many, a running sum over cases.
     """
     n, n_clusters = len(cluster), len(counts)
     if len(places) * n_clusters > 20 * n:
@@ -173,7 +178,7 @@ def _weight_above(cluster: np.ndarray, places: np.ndarray, counts: np.ndarray) -
             return total[places]
 
         return summed
-    first = np.searchsorted(places, np.arange(n), side="right")  # the first of ``places`` that a case counts for
+    first = np.searchsorted(places, np.arange(n), side="right")  # index of the first place that includes the case
     cells = (len(places) + 1) * n_clusters
     per_video = np.bincount(first * n_clusters + cluster, minlength=cells).reshape(-1, n_clusters)[:-1]
     above = np.cumsum(per_video, axis=0, dtype=counts.dtype)  # (P, G)
@@ -189,10 +194,12 @@ def _blocks(n_rows: int, n: int) -> list[slice]:
 
 
 def acc(cases: Cases, drawn: Resamples) -> np.ndarray:
+    """Share of the cases whose predicted class is right."""
     return _mean(cases.predicted == cases.labels, drawn)
 
 
 def acc_tol1(cases: Cases, drawn: Resamples) -> np.ndarray:
+    """Share of the cases whose predicted class is right or a neighbour of the right one."""
     return _mean(np.abs(cases.predicted - cases.labels) <= 1, drawn)
 
 
@@ -206,7 +213,7 @@ def average_precision(cases: Cases, drawn: Resamples) -> np.ndarray:
         for block in _blocks(counts.shape[1], len(rank.positives)):
             positive = counts[cluster[rank.positives], block].astype(np.float64)
             above = weight_above(block)
-            above[above == 0] = 1  # nothing is there, no positive either
+            above[above == 0] = 1  # no case above, so no positive either
             precision = np.cumsum(positive, axis=0)[rank.positives_end - 1] / above
             value[block] = _ratio(np.einsum("pr,pr->r", positive, precision), positive.sum(axis=0))
         values.append(value)
@@ -214,7 +221,7 @@ def average_precision(cases: Cases, drawn: Resamples) -> np.ndarray:
 
 
 def roc_auc(cases: Cases, drawn: Resamples) -> np.ndarray:
-    """Per class: the chance that one of its cases is given a higher probability than a case of another class."""
+    """Per class: the chance that one of its cases gets a higher probability than a case of another class."""
     counts, values = drawn.columns(), []
     total = np.bincount(drawn.cluster, minlength=drawn.n_clusters) @ counts.astype(np.float64)
     for rank in cases.rankings.values():
@@ -235,6 +242,7 @@ def roc_auc(cases: Cases, drawn: Resamples) -> np.ndarray:
 
 
 def balanced_acc(cases: Cases, drawn: Resamples) -> np.ndarray:
+    """Mean over classes of the share of their cases that are predicted right (recall)."""
     hit, counts, recalls = cases.predicted == cases.labels, drawn.counts.astype(np.float64), []
     for c in cases.present:
         of_class = cases.labels == c
@@ -245,13 +253,14 @@ def balanced_acc(cases: Cases, drawn: Resamples) -> np.ndarray:
 
 
 def mae_s(cases: Cases, drawn: Resamples) -> np.ndarray:
+    """Mean distance in seconds between predicted and true offset."""
     step_s = 2 * cases.grid.max_offset_s / (cases.grid.n_classes - 1)
     return step_s * _mean(np.abs(cases.predicted - cases.labels), drawn)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric as data: what people read about it, and its function."""
+    """A metric: how to show it, its range, and its function (Cases, Resamples) -> (R,) float64."""
 
     name: str
     title: str
@@ -290,6 +299,6 @@ def score(logits: Any, labels: Any, grid: OffsetGrid = GRID) -> dict[str, float]
 
 
 def absent_classes(labels: Any, grid: OffsetGrid = GRID) -> tuple[int, ...]:
-    """Classes without a single case in ``labels`` (N,): the macro means leave them out."""
+    """Classes without any case in ``labels`` (N,); the macro means leave them out."""
     present = set(checked_labels(labels, grid).tolist())
     return tuple(c for c in range(grid.n_classes) if c not in present)

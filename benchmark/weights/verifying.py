@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avbench.baselines.frontends import cut_window
 from avbench.baselines.sparsesync import SparseSync, fast
+from avbench.system.findings import Finding
 from avbench.types import AvbenchError, FrontEnd, MediaError, UsageError, first_line
 from avbench.weights import checkpoints
 from avbench.weights.containers import read_container
@@ -19,13 +20,6 @@ from avbench.weights.published import Published, md5_of, published_entry, with_m
 
 MAX_LINES = 12  # for one kind of difference
 LOGIT_TOLERANCE, PROBABILITY_TOLERANCE = 0.1, 0.02  # some published values were computed under float16 autocast
-
-
-class Finding(NamedTuple):
-    """One line of the report; ``ok`` is False for a problem."""
-
-    ok: bool
-    text: str
 
 
 def examine(path: Path, media: Path | None = None) -> Iterator[Finding]:

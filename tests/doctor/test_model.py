@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from avbench.baselines.xcorr import Xcorr
-from avbench.doctor import finding, model
+from avbench.cli import main
 from avbench.doctor import machine as doctor
+from avbench.doctor import model
+from avbench.scoring.metrics import METRICS
+from avbench.system.findings import Finding, print_findings
 from avbench.types import Snapshot, UsageError
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
@@ -20,6 +24,9 @@ MODELS = """
 import numpy as np
 from avbench import FrontEnd, Snapshot, SnapshotPredictor
 from avbench.baselines.xcorr import Xcorr
+from avbench.cli import main
+from avbench.system.findings import Finding, print_findings
+from avbench.scoring.metrics import METRICS
 
 class Good(SnapshotPredictor):
     frontend = FrontEnd(size=16)
@@ -96,7 +103,7 @@ def models(tmp_path: Path) -> Path:
     return path
 
 
-def problems(findings: list[finding.Finding]) -> list[str]:
+def problems(findings: list[Finding]) -> list[str]:
     return [finding.text for finding in findings if not finding.ok]
 
 
@@ -160,9 +167,9 @@ def test_a_model_of_the_right_sign_and_one_of_the_wrong_one(models: Path) -> Non
     assert sign[1].warning  # one window of a scene is too hard for it: said, not failed
     wrong = problems(list(doctor.examine(f"{models}:Backwards")))
     assert len(wrong) == 1
-    assert "REVERSED: it says late where the sound is early" in wrong[0]
+    assert "REVERSED: it predicts late where the sound is early" in wrong[0]
     halves = [f.text for f in doctor.examine(f"{models}:Halves") if f.text.startswith("sign")]
-    assert "wrong SIZE: it says 0.2 s where it is 0.8 s" in halves[0]
+    assert "SIZE is wrong: it predicts 0.2 s where it is 0.8 s" in halves[0]
 
 
 def test_a_model_that_cannot_tell_is_warned_of(models: Path) -> None:
@@ -175,7 +182,7 @@ def test_a_model_that_cannot_tell_is_warned_of(models: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "says"),
     [
-        ([0.2] * 16, "always says"),
+        ([0.2] * 16, "always predicts"),
         ([-1.6, -0.8, 0.8, 1.6] * 4, "early where"),
         ([1.6, 0.8, -0.8, -1.6] * 4, "REVERSED"),
     ],
@@ -193,11 +200,11 @@ def test_a_head_that_looks_ahead(models: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Apa, "replay", look_ahead)
     wrong = problems(list(doctor.examine(f"{models}:Good+apa")))
-    assert wrong == ["causality: noise in the future of head apa CHANGES what was said before"]
+    assert wrong == ["causality: noise in the future of head apa CHANGES earlier predictions"]
 
 
 def test_trivial_models_have_nothing_to_check() -> None:
-    with pytest.raises(UsageError, match="looks at no media"):
+    with pytest.raises(UsageError, match="ignores its input"):
         list(doctor.examine("constant"))
 
 
@@ -211,6 +218,50 @@ def test_a_damaged_store_is_named(tmp_path: Path) -> None:
     (shard,) = (tmp_path / "store").rglob("*.safetensors")
     shard.write_bytes(shard.read_bytes()[:-4])
     assert str(shard) in problems(list(doctor._store(tmp_path / "store")))[0]
+
+
+def test_the_metrics_are_those_of_scikit_learn(avbench: Avbench) -> None:
+    done = avbench("doctor", "metrics")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(METRICS) + 1
+    for metric, line in zip(METRICS.values(), lines, strict=False):
+        assert line.startswith(f"ok    {metric.title}: agrees with ")
+    assert sum("scikit-learn's" in line for line in lines) == 5
+    done = avbench("doctor", "metrics", "--dtype", "bfloat16")
+    assert done.returncode == 2
+    assert "need a model name" in done.stderr
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_a_wrong_metric_is_reported(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = METRICS[name].function
+    wrong = replace(METRICS[name], function=lambda cases, drawn: right(cases, drawn) + 1e-9)
+    monkeypatch.setitem(METRICS, name, wrong)
+    assert main(["doctor", "metrics"]) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
+    assert len(failed) == 1
+    assert failed[0].startswith(f"FAIL  {wrong.title}: DIFFERS from ")
+
+
+def test_a_metric_that_is_undefined_where_the_reference_is_not_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    undefined = replace(METRICS["roc_auc"], function=lambda cases, drawn: np.array([np.nan]))
+    monkeypatch.setitem(METRICS, "roc_auc", undefined)
+    (text,) = problems(list(doctor.examine("metrics")))
+    assert "ROC-AUC: DIFFERS" in text
+
+
+def test_a_metric_without_a_reference_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "other", replace(METRICS["acc"], name="other", title="Other"))
+    assert problems(list(doctor.examine("metrics"))) == ["no independent definition of Other"]
+
+
+def test_a_finding_sends_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    findings = [Finding(True, "a\x1b[2Jb"), Finding(True, "odd", warning=True), Finding(False, "wrong")]
+    assert print_findings(findings) == (False, True)
+    assert capsys.readouterr().out == "ok    a?[2Jb\nwarn  odd\nFAIL  wrong\n"
 
 
 def test_the_command_says_it_in_words_and_exits_accordingly(models: Path, avbench: Avbench) -> None:

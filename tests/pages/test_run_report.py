@@ -232,7 +232,7 @@ def test_files_of_two_runs_are_refused(avbench: Avbench, tmp_path: Path) -> None
     write_run(result.model_copy(update={"files": files}), tmp_path)
     done = avbench("report", tmp_path)
     assert done.returncode == 2
-    assert "are not of one run" in done.stderr
+    assert "are not from one run" in done.stderr
     assert read_run(tmp_path).n_scored == 10
 
 

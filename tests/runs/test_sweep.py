@@ -138,7 +138,7 @@ def test_a_figure_is_drawn_the_same_twice(clicks: Path, tmp_path: Path) -> None:
     assert drawn == (tmp_path / "b.svg").read_text()
     for text in ("xcorr+apa", "windows seen", "mAP", "clicks"):
         assert f">{text}<" in drawn
-    with pytest.raises(UsageError, match=r"\.svg, \.png"):
+    with pytest.raises(UsageError, match=r"\.svg or \.png"):
         plot_sweep(rows, tmp_path / "a.jpeg")
 
 

@@ -219,7 +219,7 @@ def test_fetch_convert_verify_run(
     assert (card["full_size"], card["audio_lead_trim_samples"], card["dtype"]) == (True, 1024, "float32")
     assert card["trained_on"] == "LRS3, then VGGSound"
     assert "|lead1024|" in result["signature"]
-    assert "sound heard 1024 samples early, as it was trained" in done.stdout
+    assert "sound heard 1024 samples early, as in training" in done.stdout
     # the .pt file itself is recognised by its md5: the same model
     done = avbench("run", "--model", "apa-sparsesync", "--weights", source, *one, "--out", "same")
     assert done.returncode == 0, done.stderr
@@ -411,7 +411,7 @@ def test_wrong_requests_are_one_line(avbench: Callable[..., Any], small: Any, tm
     one_line(avbench(*run, "sparsesync", "--random-weights", -1), 2, "must be 0 or more")
     one_line(avbench("sweep", "--models", "sparsesync", "--weights", "gone.pt"), 1, "gone.pt does not exist")
     one_line(avbench("doctor", "sparsesync", "--weights", "gone.pt"), 1, "gone.pt does not exist")
-    one_line(avbench("doctor", "--random-weights"), 2, "name the model")
+    one_line(avbench("doctor", "--random-weights"), 2, "need a model name")
 
 
 def test_any_batch_size_word(avbench: Callable[..., Any], clicks: Path) -> None:

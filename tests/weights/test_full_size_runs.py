@@ -68,7 +68,7 @@ def check(done: Any, out: Path, manifest: Manifest, source: Path, iterations: in
     assert run["model"]["full_size"]
     assert run["model"]["trained_on"] == f"undeclared ({source.name})"
     assert "|lead0|" in run["signature"]
-    assert "sound heard as it is" in done.stdout
+    assert "sound heard unshifted" in done.stdout
     return run
 
 
