@@ -73,24 +73,16 @@ def _build(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from avbench.data.building.jobs import engine_of
-    from avbench.data.building.stages import REPORT, Settings, build
+    from avbench.data.building.stages import REPORT, Execution, Settings, build
 
     settings = Settings()
     encoding = _given(args, "clip_s", "min_clip_s", "short_side", "crf")
     changes = _given(args, "min_duration_s", "min_height", "split", "offsets", "starts", "iterations", "seed", "name")
     annotators = None if args.no_annotations else _annotators(args)
     settings = replace(settings, **changes, encoding=replace(settings.encoding, **encoding), annotators=annotators)
-    engine = engine_of(args.engine, _workers(args))
+    execution = Execution(engine_of(args.engine, _workers(args)), args.timeout_s, args.retry)
     with Progress() as progress:
-        manifest, report = build(
-            args.videos,
-            args.out,
-            settings,
-            engine,
-            timeout_s=args.timeout_s,
-            retry_set_aside=args.retry,
-            progress=progress,
-        )
+        manifest, report = build(args.videos, args.out, settings, execution, progress=progress)
     say_each("refused", [f"{name}: {reason}" for name, reason in report.refused.items()])
     say_each("left out", report.notes)
     say_each("set aside", [f"{name}: {reason}" for name, reason in report.set_aside.items()])
@@ -116,7 +108,7 @@ def _annotate(args: argparse.Namespace) -> int:
     if args.score and not any(s.category for s in manifest.segments):
         raise UsageError(f"{args.data} brings no categories to compare with; leave --score out")
     with Progress() as progress:
-        labels, failed = annotate(manifest, _annotators(args), _workers(args), progress)
+        labels, failed = annotate(manifest, _annotators(args), _workers(args), progress.of("annotating"))
     say_each("set aside", failed)
     if args.score:
         _print_agreement(agreement(manifest.segments, {name: found[0] for name, found in labels.items()}))

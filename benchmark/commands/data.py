@@ -93,21 +93,19 @@ def _data_synth(args: argparse.Namespace) -> int:
 
 
 def _data_from_files(args: argparse.Namespace) -> int:
-    from avbench.data.from_files import manifest_from_files
+    from avbench.data.from_files import SegmentRules, manifest_from_files
     from avbench.ticks import ticks
 
+    rules = SegmentRules(
+        offset_law=args.offsets,
+        start_law=args.starts,
+        hop=ticks(hop_s(args)),
+        iterations=args.iterations,
+        seed=args.seed,
+    )
     with Progress() as progress:
         manifest, refused = manifest_from_files(
-            args.paths,
-            args.out,
-            offset_law=args.offsets,
-            start_law=args.starts,
-            hop=ticks(hop_s(args)),
-            iterations=args.iterations,
-            seed=args.seed,
-            copy=args.copy,
-            name=args.name,
-            progress=progress.of("reading"),
+            args.paths, args.out, rules, copy=args.copy, name=args.name, progress=progress.of("reading")
         )
     say_each("refused", [str(error) for error in refused])
     print(f"{args.out}: {count(manifest)}; {manifest.note}")

@@ -1,14 +1,14 @@
-"""What a segment shows and sounds like: *talking head / voice-over / other*, and audio events (paper sec. 3.1).
+"""Annotate segments: category (*talking head / voice-over / other*) and audio events (paper sec. 3.1).
 
-A clip is looked at in overlapping chunks of 4 s. Each chunk gets four measures: the share of pictures with a face, the
-share of speech, how well the mouth follows the sound (lip sync, only where there is both), and the events heard.
-A segment's category is a rule over its chunks: mouths that follow the sound make a talking head, speech without them a
-voice-over, neither is other.
+A clip is measured in overlapping chunks of 4 s. Each chunk gets four measures: the share of pictures with a face, the
+share of speech, how well the mouth follows the sound (lip sync, only where a face is seen), and the events heard.
+A rule over its chunks gives a segment's category: talking head if mouths follow the sound, voice-over if there is
+speech without such mouths, else other.
 
-The built-in annotators work offline and are what they are called: OpenCV's Haar face cascade, Silero VAD, the
-correlation of mouth and speech, onsets and levels. Each can be replaced by a class in a user's own file
-(``path/to/file.py:ClassName``), which is how a SyncNet-style scorer comes in; ``audioset:FOLDER`` hears with an
-AudioSet classifier (AST, ...) that transformers can load from a local folder of safetensors weights.
+The built-in annotators work offline: OpenCV's Haar face cascade, Silero VAD, the correlation of mouth and speech,
+onsets and levels. Each can be replaced by a class in a user's own file (``path/to/file.py:ClassName``), for example a
+SyncNet-style scorer; ``audioset:FOLDER`` tags events with an AudioSet classifier (AST, ...) that transformers loads
+from a local folder of safetensors weights.
 
 Measured on SynthSync (``avbench data annotate --split test --score``), precision / recall: on the test split (168
 segments) talking head .67 / .57, voice-over .63 / .71, other 1 / 1; on valid (84) .80 / .57, .73 / .86, .90 / 1.
@@ -32,16 +32,16 @@ from avbench.types import CATEGORIES, SegmentRecord, UsageError, first_line, in_
 
 CHUNK_S = 4.0
 CHUNK_HOP_S = 2.0
-SPAN_S = 39.0  # of a segment that decide its category: 18 windows of 5 s at a hop of 2 s
-FACE_SIZE = 96  # pixels; faces are handed to the lip-sync scorer as squares of this size
-DETECT_EVERY = 10  # frames; a face stays where it was found until then
-DETECT_SHORT_SIDE = 256  # pixels; pictures are brought to this size for the detector
-SMALLEST_FACE = 30  # pixels of those; below that a mouth is a handful of pixels
+SPAN_S = 39.0  # from a segment's start; decides its category: 18 windows of 5 s at a hop of 2 s
+FACE_SIZE = 96  # pixels; the lip-sync scorer gets faces as squares of this size
+DETECT_EVERY = 10  # frames; a face's box is kept until the next detection
+DETECT_SHORT_SIDE = 256  # pixels; pictures are resized to this short side for the detector
+SMALLEST_FACE = 30  # pixels at that size; in a smaller face the mouth is a handful of pixels
 TALKING_HEAD, VOICE_OVER, OTHER = CATEGORIES
 
-# The rule, tuned on the first 12 clips of SynthSync's train split; valid and test were only ever scored.
+# The rule, tuned on the first 12 clips of SynthSync's train split; valid and test were only scored.
 LIP_SYNC_THRESHOLD = 0.4
-MIN_TALKING_SHARE = 0.15  # of all chunks: a speaker who is in the picture for a sixth of the time is a talking head
+MIN_TALKING_SHARE = 0.15  # of all chunks: a speaker who is visible for a sixth of the time is a talking head
 MIN_SPEECH_SHARE = 0.35
 SPEECH_IN_CHUNK = 0.3  # share of speech that makes a chunk one with speech
 FACE_IN_CHUNK = 0.5
@@ -50,26 +50,34 @@ Box = tuple[int, int, int, int]  # x, y, width, height in pixels
 
 
 class FaceDetector(Protocol):
+    """Finds faces in pictures."""
+
     def faces(self, picture: np.ndarray) -> Sequence[Box]:
         """Boxes of the faces in a (H, W, 3) uint8 RGB picture, the most important one first."""
         ...
 
 
 class SpeechDetector(Protocol):
+    """Finds speech in sound."""
+
     def speech(self, audio: np.ndarray) -> np.ndarray:
         """Probability of speech for every 25 fps frame: (N,) float32 at 16 kHz -> (N // 640,) float32."""
         ...
 
 
 class LipSyncScorer(Protocol):
+    """Scores how well a face's mouth follows the sound."""
+
     def score(self, faces: np.ndarray, audio: np.ndarray) -> float:
-        """How well mouths follow the sound: (T, 96, 96, 3) uint8 and (640 T,) float32 -> higher is better, 0: not."""
+        """(T, 96, 96, 3) uint8 RGB faces and (640 T,) float32 -> a score: higher is better, 0: no relation."""
         ...
 
 
 class EventTagger(Protocol):
+    """Names what is heard."""
+
     def events(self, audio: np.ndarray) -> Sequence[str]:
-        """Names of what is heard in (N,) float32 at 16 kHz."""
+        """Names of the events in (N,) float32 at 16 kHz."""
         ...
 
 
@@ -88,6 +96,7 @@ class HaarFaces:
         self._cv2, self._cascade = cv2, cv2.CascadeClassifier(str(path))
 
     def faces(self, picture: np.ndarray) -> list[Box]:
+        """See ``FaceDetector``; the largest face comes first."""
         cv2 = self._cv2
         scale = DETECT_SHORT_SIDE / min(picture.shape[:2])
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
@@ -99,13 +108,14 @@ class HaarFaces:
 
 
 class SileroSpeech:
-    """Silero VAD, whose weights ship with its package; 32 ms steps brought to 25 fps."""
+    """Silero VAD, whose weights ship with its package; its 32 ms steps are interpolated to 25 fps."""
 
     def __init__(self) -> None:
         _need("torch", "torch").set_num_threads(1)
         self._model = _need("silero_vad", "silero-vad").load_silero_vad()
 
     def speech(self, audio: np.ndarray) -> np.ndarray:
+        """See ``SpeechDetector``."""
         import torch
 
         self._model.reset_states()
@@ -117,19 +127,20 @@ class SileroSpeech:
 
 
 class MouthSpeechCorrelation:
-    """Correlation of the mouth with the loudness of speech, against the same at lags where nothing can match.
+    """Correlation of the mouth with the loudness of speech, compared with that at lags too large to match.
 
-    Two signals of the lower face: how dark it is (an open mouth) and how much it changes, each less what the upper face
-    does at the same time (head, light). Each is correlated with the loudness (or its change) at lags of at most 2
-    frames; what the best of them exceeds the 90 % quantile of lags of 8 to 25 frames by is the score.
+    Two signals of the lower face: how dark it is (an open mouth) and how much it changes, each minus the same signal of
+    the upper face (head movement, light). Each is correlated with the loudness (or its change) at lags of at most 2
+    frames; the score is how far the best of these exceeds the 90 % quantile over lags of 8 to 25 frames.
 
-    It follows SynthSync's mouths. On natural faces it is weak: a real speaker with a face of 35 to 60 pixels scores 0.1
-    to 0.3 where 0.4 is asked for, and is then taken for a voice-over; use a trained scorer there.
+    It works on SynthSync's mouths. On natural faces it is weak: a real speaker with a face of 35 to 60 pixels scores
+    0.1 to 0.3 where 0.4 is required, and is labelled a voice-over; use a trained scorer there.
     """
 
     near, far = 2, range(8, 26)
 
     def score(self, faces: np.ndarray, audio: np.ndarray) -> float:
+        """See ``LipSyncScorer``."""
         luma = faces.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
         mouth, upper = luma[:, 60:92, 24:72], luma[:, 20:52, 20:76]
         loud = loudness(audio)[: len(luma)]
@@ -144,14 +155,15 @@ class MouthSpeechCorrelation:
 
 
 class SignalEvents:
-    """Events that follow from the signal alone: ``silence``, ``loud`` (levels) and ``onset`` (a sudden broad burst).
+    """Events measured from the signal alone: ``silence``, ``loud`` (levels) and ``onset`` (a sudden broadband burst).
 
-    They say what was measured, not what caused it; a classifier does that.
+    They do not say what caused the sound; that takes a classifier.
     """
 
     silence_db, loud_db, onset_db = -55.0, -10.0, 12.0
 
     def events(self, audio: np.ndarray) -> list[str]:
+        """See ``EventTagger``."""
         levels = 20 * np.log10(np.maximum(loudness(audio), 1e-6))
         found: list[str] = []
         if not len(levels):
@@ -167,14 +179,17 @@ class SignalEvents:
 
 
 class AudioSetEvents:
-    """An AudioSet classifier from a local folder (config, safetensors weights, feature extractor) by transformers."""
+    """An AudioSet classifier that transformers loads from a local folder (config, safetensors, feature extractor).
+
+    ``UsageError``: no transformers, no classifier in ``folder``, or one that cannot be loaded.
+    """
 
     threshold = 0.3
 
     def __init__(self, folder: str) -> None:
         transformers = _need("transformers", "transformers")
         if not (Path(folder) / "config.json").is_file():
-            raise UsageError(f"audioset: {folder} holds no classifier (no config.json); give the folder of its weights")
+            raise UsageError(f"audioset: no classifier (config.json) in {folder}; give the folder of its weights")
         local = {"local_files_only": True, "trust_remote_code": False}
         try:
             self._features = transformers.AutoFeatureExtractor.from_pretrained(folder, **local)
@@ -184,6 +199,7 @@ class AudioSetEvents:
             raise UsageError(f"audioset: {folder} cannot be loaded ({first_line(error)[:160]})") from error
 
     def events(self, audio: np.ndarray) -> list[str]:
+        """See ``EventTagger``: the classifier's labels with a probability above ``threshold``."""
         import torch
 
         inputs = self._features(audio, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
@@ -205,17 +221,19 @@ _BUILT_IN: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Annotators:
+    """One annotator for each role."""
+
     faces: FaceDetector
     speech: SpeechDetector
     lips: LipSyncScorer
     events: EventTagger
-    version: str  # changes when a chunk's measures may change
+    version: str  # changes when the measures of a chunk may change
 
     @classmethod
     def load(cls, names: Mapping[str, str]) -> Annotators:
         """``names``: role -> a built-in name, ``audioset:FOLDER`` (events) or ``path/to/file.py:ClassName``.
 
-        ``UsageError``, one line: an unknown name or role, a missing extra, a file or weights that are not there.
+        Roles without a name get the default. ``UsageError``: an unknown name or role, a missing extra, file or weights.
         """
         unknown = set(names) - set(_BUILT_IN)
         if unknown:
@@ -237,7 +255,7 @@ def _annotator(role: str, name: str) -> Any:
 
 
 def _from_file(path: Path, class_name: str) -> Any:
-    """An instance of a class in a user's Python file, which is run: only name files you trust."""
+    """An instance of a class in a user's Python file. The file is executed: name only files you trust."""
     if not path.is_file():
         raise UsageError(f"annotator file {path} does not exist")
     spec = importlib.util.spec_from_file_location(f"avbench_annotator_{path.stem}", path)
@@ -266,7 +284,7 @@ def annotate_clip(
     path: Path, clip_id: str, n_frames: int, n_samples: int, annotators: Annotators
 ) -> list[dict[str, Any]]:
     """One row per chunk, in time order: ``start_s``, ``end_s``, ``face`` and ``speech`` (shares, 0 ... 1), ``lip_sync``
-    (None where there was no face to look at) and ``events``. ``MediaError`` if the clip cannot be read."""
+    (None where no face was seen for most of the chunk) and ``events``. ``MediaError`` if the clip cannot be read."""
     from avbench.data.media import ClipReader
     from avbench.types import ClipRecord
 
@@ -299,7 +317,7 @@ def annotate_clip(
 
 
 class _Faces:
-    """The largest face of every frame as a square crop; only the frames of the current chunk are kept."""
+    """The largest face of every frame as a square crop; only the current chunk's frames are kept."""
 
     def __init__(self, reader: Any, detector: FaceDetector, clip_id: str) -> None:
         self._crops = self._all(reader, detector, clip_id)
@@ -307,7 +325,7 @@ class _Faces:
         self._first = 0  # frame index of _kept[0]
 
     def between(self, first: int, last: int) -> tuple[np.ndarray | None, np.ndarray]:
-        """((n, 96, 96, 3) uint8 or None, (n,) bool: a face was there). Frames without a face repeat the last crop."""
+        """((n, 96, 96, 3) uint8 or None, (n,) bool: a face was seen). Frames without a face repeat the last crop."""
         del self._kept[: first - self._first]
         self._first = first
         while len(self._kept) < last - first:
@@ -347,7 +365,7 @@ class _Faces:
 
 
 def _follow(box: Box | None, found: Box | None) -> Box | None:
-    """A box that overlaps the last one moves it only a little: a jump of the detector is not a movement of the face."""
+    """The next box: one that overlaps the last box moves it only a little, because the detector jitters."""
     if box is None or found is None:
         return found
     x0, y0 = max(box[0], found[0]), max(box[1], found[1])
@@ -363,15 +381,15 @@ def _follow(box: Box | None, found: Box | None) -> Box | None:
 
 
 def label(start_s: float, rows: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[str, ...]]:
-    """(category, events) of a segment that begins at ``start_s`` of a clip, from the clip's chunks that lie at least
-    half within its first 39 s. ``("", ())`` where nothing is known."""
+    """(category, events) of a segment that starts at ``start_s`` of a clip, from the clip's chunks whose middle lies in
+    its first 39 s. ``("", ())`` if there are none."""
     inside = [row for row in rows if start_s <= (row["start_s"] + row["end_s"]) / 2 < start_s + SPAN_S]
     if not inside:
         return "", ()
     events = {event for row in inside for event in row["events"]}
     if any(row["speech"] >= SPEECH_IN_CHUNK for row in inside):
         events.add("speech")
-    # a mouth that follows the sound speaks, whatever the speech detector makes of the voice
+    # a mouth that follows the sound counts as speaking, even if the speech detector hears no speech
     talking = sum((row["lip_sync"] or 0.0) >= LIP_SYNC_THRESHOLD for row in inside)
     if talking >= MIN_TALKING_SHARE * len(inside):
         category = TALKING_HEAD
@@ -381,7 +399,7 @@ def label(start_s: float, rows: Sequence[Mapping[str, Any]]) -> tuple[str, tuple
 
 
 def agreement(known: Sequence[SegmentRecord], found: Mapping[str, str]) -> dict[str, dict[str, float | int | None]]:
-    """Per category: ``n`` segments known to be of it, ``found`` as it, ``precision`` and ``recall`` (None: undefined).
+    """Per category: ``n`` true segments, ``found`` segments, ``precision`` and ``recall`` (None: undefined).
 
     ``found``: segment id -> category."""
     table: dict[str, dict[str, float | int | None]] = {}
@@ -402,13 +420,13 @@ def agreement(known: Sequence[SegmentRecord], found: Mapping[str, str]) -> dict[
 
 
 def loudness(audio: np.ndarray) -> np.ndarray:
-    """(N,) -> (N // 640,) float32: root mean square of every frame's 40 ms."""
+    """(N,) at 16 kHz -> (N // 640,) float32: root mean square over the 40 ms of every frame."""
     whole = audio[: len(audio) // TICKS_PER_FRAME * TICKS_PER_FRAME].reshape(-1, TICKS_PER_FRAME)
     return np.sqrt((whole.astype(np.float64) ** 2).mean(axis=1)).astype(np.float32)
 
 
 def _band_flux(audio: np.ndarray) -> np.ndarray:
-    """(n,) rise of the mean band level over 20 ms steps, dB: high where something sets in over many bands at once."""
+    """(n,) mean rise of the band levels in dB, in 20 ms steps: high where a sound sets in over many bands at once."""
     step = 320
     n = len(audio) // step - 1
     if n < 3:
@@ -430,14 +448,14 @@ def _change(luma: np.ndarray) -> np.ndarray:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Less its running mean over a second: light and camera move slowly, mouths do not."""
+    """Subtract the running mean over a second: light and camera change slowly, mouths do not."""
     width = FRAME_RATE_HZ
     padded = np.pad(values, width // 2, mode="edge")
     return values - np.convolve(padded, np.ones(width) / width, "valid")[: len(values)]
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, lag: int) -> float:
-    """Pearson's r of ``a`` and ``b`` delayed by ``lag`` frames; 0 where one of them is constant."""
+    """Pearson's r of ``a`` and ``b`` delayed by ``lag`` frames; 0 if one of them is constant."""
     a, b = (a[lag:], b[: len(b) - lag]) if lag >= 0 else (a[:lag], b[-lag:])
     n = min(len(a), len(b))
     a, b = a[:n] - a[:n].mean(), b[:n] - b[:n].mean()

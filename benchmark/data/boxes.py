@@ -1,5 +1,5 @@
-"""What an mp4 file says about its clocks, read from the boxes themselves: FFmpeg applies edit lists but does not show
-them, and a hidden 64 ms can later only be traced through them. Reads only; a file that is no mp4 has nothing to say.
+"""Read the clocks and edit lists of an mp4 file from its boxes: FFmpeg applies edit lists but does not show them, and a
+hidden delay of 64 ms can later be traced only through them. A file that is not an mp4 has none.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_MOOV_LIMIT = 256 * 2**20  # bytes; an index larger than that is not one
-_EDITS_KEPT = 8  # of each track; a file that is cut into more pieces is said to have more
+_MOOV_LIMIT = 256 * 2**20  # bytes; no real index is larger
+_EDITS_KEPT = 8  # the first ones of each track
 _KINDS = {b"vide": "video", b"soun": "audio"}
 
 
 def edit_lists(path: Path) -> dict[str, Any]:
-    """Edit lists of a file's picture and sound tracks, as plain data; ``{}`` if it is not a readable mp4.
+    """Edit lists of a file's picture and sound tracks, as plain data; ``{}`` if the file is not a readable mp4.
 
-    ``movie_timescale``: ticks per second of ``segment_duration``; ``fragmented``: whether samples come in fragments;
+    ``movie_timescale``: ticks per second of ``segment_duration``; ``fragmented``: whether samples are in fragments;
     ``tracks``: per track ``kind``, ``timescale`` (ticks per second of ``media_time``) and ``edits``, pairs of
     (segment_duration, media_time); media_time -1 is an empty edit (a delay), 1024 on an AAC track its priming.
     """
@@ -52,7 +52,7 @@ def _moov(file: BinaryIO) -> bytes:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(type, payload) of each box in ``data``; stops where they no longer fit."""
+    """(type, payload) of each box in ``data``; stops at the first box that does not fit."""
     at = 0
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -98,11 +98,12 @@ def _track(data: bytes) -> dict[str, Any]:
 
 
 def _timescale(data: bytes) -> int:
-    """Of an mvhd or mdhd box: after version, flags and two times of 4 or 8 bytes."""
+    """Ticks per second in an mvhd or mdhd box: the field after version, flags and two times of 4 or 8 bytes."""
     return int(struct.unpack_from(">I", data, 20 if data[:1] == b"\1" else 12)[0])
 
 
 def _edits(data: bytes) -> list[list[int]]:
+    """(segment_duration, media_time) pairs of an elst box, ``_EDITS_KEPT`` at most."""
     count = struct.unpack_from(">I", data, 4)[0]
     layout = ">Qq4x" if data[:1] == b"\1" else ">Ii4x"
     step = struct.calcsize(layout)

@@ -1,10 +1,11 @@
-"""Writing clips: H.264 and AAC in an mp4, every picture and sample where it belongs."""
+"""Write clips: H.264 and AAC in an mp4, every picture and every sample at its exact time."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,25 +21,40 @@ if TYPE_CHECKING:
     import av
 
 
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """Encoder settings: ``crf``, ``preset`` and ``mbtree`` for x264, ``audio_bit_rate`` (bits per second) for AAC.
+
+    ``mbtree`` is off: with it (and x264's vector code) the bytes of some clips depend on what the process did before,
+    if frames are decoded while others are encoded.
+    """
+
+    crf: int = 26
+    preset: str = "veryfast"
+    audio_bit_rate: int = 48_000
+    mbtree: bool = False
+
+    def x264(self) -> dict[str, str]:
+        """Options of libx264. bf=0: the first picture has pts 0 and needs no edit list; g=25: a seek decodes one second
+        at most."""
+        return {"crf": str(self.crf), "preset": self.preset, "g": "25", "bf": "0", "mbtree": str(int(self.mbtree))}
+
+
 def encode_clip(
     path: Path,
     frames: Iterable[np.ndarray],
     audio: np.ndarray,
+    codec: Codec | None = None,
     *,
-    crf: int = 26,
-    preset: str = "veryfast",
-    audio_bit_rate: int = 48_000,
     end_with_picture: bool = False,
-    mbtree: bool = False,
 ) -> None:
     """Write an mp4 clip: H.264 High at 25 fps (frame k at pts k/25 s exactly) and AAC-LC 16 kHz mono (no lag).
 
     ``frames``: (H, W, 3) uint8 RGB arrays, or one (T, H, W, 3) array; H and W even. ``audio``: (N,) float32 in [-1, 1];
-    with ``end_with_picture`` what lasts longer than the frames is left out.
-    The same input gives the same bytes: one encoder thread (libx264's output depends on the thread count), and no
-    ``mbtree``: with it (and x264's vector code) some clips' bytes depend on what the process did before, where frames
-    are decoded while others are encoded. The file appears under ``path`` only when complete. ``UsageError`` for input
-    of another shape; ``AvbenchError`` if the file cannot be written.
+    ``end_with_picture`` drops the samples after the last frame. ``codec``: None for the defaults.
+    The same input gives the same bytes: one encoder thread (the output of libx264 depends on the thread count). The
+    file appears under ``path`` only when complete. ``UsageError`` for input of another shape; ``AvbenchError`` if the
+    file cannot be written.
     """
     import av
 
@@ -47,13 +63,11 @@ def encode_clip(
     if sound.ndim != 1 or not sound.size or not np.isfinite(sound).all():
         raise UsageError(f"{path.name}: audio must be (N,) finite samples with N > 0, not {np.shape(audio)}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # bf=0: the first picture has pts 0 and no edit list is needed; g=25: a seek never decodes more than one second
-    options = {"crf": str(crf), "preset": preset, "g": "25", "bf": "0", "mbtree": str(int(mbtree))}
     try:
         # the default movie clock of 1 ms would round the sound's length in the edit list to 16 samples
         clock = {"movie_timescale": str(SAMPLE_RATE_HZ)}
         with av.open(str(temporary), "w", format="mp4", options=clock) as container:
-            _encode(container, path.name, iter(frames), sound, options, audio_bit_rate, end_with_picture)
+            _encode(container, path.name, iter(frames), sound, codec or Codec(), end_with_picture)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -68,8 +82,7 @@ def _encode(
     name: str,
     frames: Iterator[np.ndarray],
     sound: np.ndarray,
-    options: dict[str, str],
-    bit_rate: int,
+    codec: Codec,
     end_with_picture: bool,
 ) -> None:
     import av
@@ -81,15 +94,15 @@ def _encode(
     if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
         raise UsageError(f"{name}: frames must be (H, W, 3) with even H and W, not {shape}")
 
-    video = container.add_stream("libx264", rate=FRAME_RATE_HZ, options=options)
+    video = container.add_stream("libx264", rate=FRAME_RATE_HZ, options=codec.x264())
     video.height, video.width = shape[:2]
     video.pix_fmt = "yuv420p"
     video.thread_count = 1
-    voice = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono", bit_rate=bit_rate)
+    voice = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono", bit_rate=codec.audio_bit_rate)
     position, held = 0, AAC_SAMPLES if end_with_picture else 0
 
     def write_sound(until: int) -> None:
-        """Whole AAC packets up to sample ``until``: the two streams stay interleaved, memory stays bounded."""
+        """Write whole AAC packets up to sample ``until``: the streams stay interleaved and memory bounded."""
         nonlocal position
         while position < min(until, sound.size):
             piece = av.AudioFrame.from_ndarray(sound[None, position : position + AAC_SAMPLES], "fltp", "mono")

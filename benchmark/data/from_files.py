@@ -1,4 +1,4 @@
-"""A manifest over any videos a user has: probe, hash, choose starts and offsets. The media are not touched."""
+"""Make a manifest over a user's own videos: probe, hash, choose starts and offsets. The videos are not changed."""
 
 from __future__ import annotations
 
@@ -6,58 +6,77 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avbench.data.media import media_sha256
 from avbench.data.probing import MediaInfo, probe
 from avbench.protocol.manifest import Manifest, write_manifest
 from avbench.protocol.offsets import draw_offset, nominal_starts, parse_offset_law
+from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, seconds
 from avbench.types import ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
 
 EXTENSIONS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts")
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentRules:
+    """Which segments clips get: a start law, an offset law (see ``offsets``) and the length that must fit.
+
+    A segment needs ``iterations`` windows, one ``hop`` apart, of picture and of (shifted) sound; ``window`` and ``hop``
+    in ticks. ``UsageError``: an unknown law or one without draws, times that are not whole frames, no iteration.
+    """
+
+    offset_law: str = "uniform"
+    start_law: str = "grid:10"
+    window: Tick = 5 * TICKS_PER_S
+    hop: Tick = 2 * TICKS_PER_S
+    iterations: int = 1
+    seed: int = 0  # of the offsets
+
+    def __post_init__(self) -> None:
+        if parse_offset_law(self.offset_law)[0] in ("list", "hidden"):
+            raise UsageError(
+                f"offset law {self.offset_law!r} is for data that brings its offsets; choose uniform, truncnorm or "
+                "fixed:S"
+            )
+        nominal_starts(self.start_law, 1)
+        for word, value in (("window", self.window), ("hop", self.hop)):
+            if value <= 0 or value % TICKS_PER_FRAME:
+                raise UsageError(
+                    f"{word} is {seconds(value):g} s; it must be a positive multiple of 0.04 s (one frame)"
+                )
+        if self.iterations < 1:
+            raise UsageError(f"iterations is {self.iterations}; it must be at least 1")
+
+    @property
+    def length(self) -> Tick:
+        """Ticks from a segment's start to the end of its last window."""
+        return self.window + (self.iterations - 1) * self.hop
+
+
 def manifest_from_files(
     paths: Iterable[Path | str],
     out: Path,
+    rules: SegmentRules | None = None,
     *,
-    offset_law: str = "uniform",
-    start_law: str = "grid:10",
-    window: Tick = 5 * TICKS_PER_S,
-    hop: Tick = 2 * TICKS_PER_S,
-    iterations: int = 1,
-    seed: int = 0,
     copy: bool = False,
     name: str = "",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: ItemProgress | None = None,
 ) -> tuple[Manifest, list[MediaError]]:
     """Write a manifest over video files and folders (searched recursively for ``EXTENSIONS``) into ``out``.
 
-    Every file is decoded once to measure it. A segment is made for each start of ``start_law`` at which ``iterations``
-    windows of picture and of (shifted) sound fit; the first start is moved to where its offset allows. One window is
-    the default, so that short clips stay in; a run with more iterations lists the segments it cannot use.
-    ``copy`` puts the media under ``out/media``; otherwise the manifest records where they are.
+    Every file is decoded once to measure it, and gets the segments that ``rules`` allow (None: the defaults, with one
+    window, so that short clips can be used; a run with more iterations lists the segments it cannot use).
+    ``copy`` puts the media under ``out/media``; otherwise the manifest records where they are. ``name``: of the data;
+    empty for the name of ``out``.
 
-    Returns the manifest and one ``MediaError`` for every file that was refused. ``progress(done, total, file)``.
-    ``UsageError``: unknown law, no files, or none that can be used.
+    Returns the manifest and one ``MediaError`` for every refused file. ``UsageError``: no files, or none can be used.
     """
-    grid = OffsetGrid()
-    if parse_offset_law(offset_law, grid)[0] in ("list", "hidden"):
-        raise UsageError(
-            f"offset law {offset_law!r} is for data that brings its offsets; choose uniform, truncnorm or fixed:S"
-        )
-    nominal_starts(start_law, 1)  # an unknown law is refused before any file is decoded
-    for word, value in (("window", window), ("hop", hop)):
-        if value <= 0 or value % TICKS_PER_FRAME:
-            raise UsageError(f"{word} is {seconds(value):g} s; it must be a positive multiple of 0.04 s (one frame)")
-    if iterations < 1:
-        raise UsageError(f"iterations is {iterations}; it must be at least 1")
-    length = window + (iterations - 1) * hop
-
-    out = Path(out)
-    files = find_media(paths)
+    rules = rules or SegmentRules()
+    out, files = Path(out), find_media(paths)
     root = _common_folder(files)
     media_root = out / "media" if copy else root
     clips: dict[str, ClipRecord] = {}
@@ -68,24 +87,16 @@ def manifest_from_files(
         if progress:
             progress(done, len(files), clip_id)
         try:
-            info = probe(file, clip_id)
-            clip = ClipRecord(
-                id=clip_id,
-                video_id=clip_id,
-                path=clip_id + file.suffix.lower() if copy else file.relative_to(root).as_posix(),
-                sha256=media_sha256(file),
-                n_frames=info.n_frames,
-                n_samples=info.n_samples,
-                channel="" if file.parent == root else file.parent.relative_to(root).as_posix(),
-            )
-            made = segments_of(clip, nominal_starts(start_law, clip.duration), length, offset_law, seed, grid)
+            clip, info = _measured(file, clip_id, root)
+            found = segments_of(clip, rules, OffsetGrid())
             if copy:
+                clip = replace(clip, path=clip_id + file.suffix.lower())
                 _copy(file, media_root / clip.path, clip_id)
         except MediaError as error:
             refused.append(error)
             continue
         clips[clip_id], sources[clip_id] = clip, _source(info, file)
-        segments += made
+        segments += found
     if progress:
         progress(len(files), len(files), "")
     if not clips:
@@ -93,12 +104,13 @@ def manifest_from_files(
     manifest = Manifest(
         name=name or out.resolve().name,
         kind="files",
-        note=f"{len(clips)} of {len(files)} files; starts {start_law}, offsets {offset_law} (seed {seed})",
-        offset_law=offset_law,
+        note=f"{len(clips)} of {len(files)} files; starts {rules.start_law}, offsets {rules.offset_law} "
+        f"(seed {rules.seed})",
+        offset_law=rules.offset_law,
         clips=clips,
         segments=tuple(segments),
         media_root=media_root,
-        grid=grid,
+        grid=OffsetGrid(),
         sources=sources,
     )
     write_manifest(manifest, out)
@@ -106,9 +118,9 @@ def manifest_from_files(
 
 
 def find_media(paths: Iterable[Path | str]) -> list[Path]:
-    """The files meant by ``paths``, sorted, each once: files as named (whatever their extension), folders recursed.
+    """The files in ``paths``, sorted, each once: files of any extension, and folders searched for ``EXTENSIONS``.
 
-    Links are followed to the file they mean. ``UsageError`` for a path that does not exist, or if nothing is found.
+    Links are resolved. ``UsageError`` for a path that does not exist, or if nothing is found.
     """
     found: set[Path] = set()
     for given in map(Path, paths):
@@ -120,7 +132,7 @@ def find_media(paths: Iterable[Path | str]) -> list[Path]:
         else:
             raise UsageError(f"{given} does not exist")
     if not found:
-        raise UsageError(f"no video files there (looked for {', '.join(e[1:] for e in EXTENSIONS)})")
+        raise UsageError(f"no video files found (searched for {', '.join(e[1:] for e in EXTENSIONS)})")
     return sorted(found)
 
 
@@ -128,14 +140,14 @@ def _common_folder(files: list[Path]) -> Path:
     try:
         return Path(os.path.commonpath([f.parent for f in files]))
     except ValueError as error:  # two drives
-        raise UsageError("the files have no folder in common; make one manifest per drive, or use copy") from error
+        raise UsageError("the files are on different drives; make one manifest for each") from error
 
 
 def name_clips(files: list[Path], root: Path) -> dict[str, Path]:
-    """Clip ids from the relative paths: readable, safe as file names, unique, and independent of the other files
-    unless two would collide (then both keep their extension, and numbers settle what is left)."""
+    """Clip id -> file. Ids come from the paths relative to ``root``: readable, safe as file names, unique. Only files
+    whose ids would collide affect each other: they keep their extension, and get a number if that is not enough."""
     stems = {f: _slug(f.relative_to(root).with_suffix("").as_posix()) for f in files}
-    taken = Counter(stem.casefold() for stem in stems.values())  # copies must not meet on a case-blind disk either
+    taken = Counter(stem.casefold() for stem in stems.values())  # copies must not collide on a case-insensitive disk
     named: dict[str, Path] = {}
     used: set[str] = set()
     for file in files:
@@ -153,17 +165,32 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text.replace("/", "--")).lstrip(".")[-150:] or "clip"
 
 
-def segments_of(
-    clip: ClipRecord, starts: list[Tick], length: Tick, law: str, seed: int, grid: OffsetGrid
-) -> list[SegmentRecord]:
-    """One segment for every start at which picture and sound fit; ``MediaError`` if there is none."""
+def _measured(file: Path, clip_id: str, root: Path) -> tuple[ClipRecord, MediaInfo]:
+    """The clip of a file below ``root``, decoded to the end; its folder is its channel."""
+    info = probe(file, clip_id)
+    clip = ClipRecord(
+        id=clip_id,
+        video_id=clip_id,
+        path=file.relative_to(root).as_posix(),
+        sha256=media_sha256(file),
+        n_frames=info.n_frames,
+        n_samples=info.n_samples,
+        channel="" if file.parent == root else file.parent.relative_to(root).as_posix(),
+    )
+    return clip, info
+
+
+def segments_of(clip: ClipRecord, rules: SegmentRules, grid: OffsetGrid) -> list[SegmentRecord]:
+    """One segment for every start at which picture and sound fit; ``MediaError`` if there is none.
+
+    The first start is moved to the first frame that its offset allows."""
     made = []
     shortest = None
-    for nominal in starts:
+    for nominal in nominal_starts(rules.start_law, clip.duration):
         segment_id = f"{clip.id}@{seconds(nominal):.10g}"
-        offset = draw_offset(law, segment_id, seed, grid)
+        offset = draw_offset(rules.offset_law, segment_id, rules.seed, grid)
         earliest = -(-max(nominal, -offset) // TICKS_PER_FRAME) * TICKS_PER_FRAME
-        end = earliest + length
+        end = earliest + rules.length
         shortest = max(end, end + offset) if shortest is None else shortest
         if end > clip.n_frames * TICKS_PER_FRAME or end + offset > clip.n_samples:
             continue
@@ -186,7 +213,7 @@ def segments_of(
 
 
 def _source(info: MediaInfo, file: Path) -> dict[str, object]:
-    """What the container said: kept, because a hidden 64 ms can later only be traced through it."""
+    """What the container declared; kept, because a hidden delay of 64 ms can be traced only through it."""
     return {
         "file": file.name,
         "fps": str(info.fps),

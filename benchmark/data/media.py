@@ -1,10 +1,10 @@
-"""Reading clips with PyAV, everything placed by ``pts * time_base`` and never by counting.
+"""Read clips with PyAV; every frame and sample is placed by ``pts * time_base``, never by counting.
 
 A clip has one clock: time 0 is the instant of its first picture (pts 0 in the files avbench writes; 1.48 s in many
 mpegts files), and both streams are read on it. Grid frame k is what a viewer sees at k/25 s, sample k is what is heard
-at k/16000 s. Offsets are imposed by whoever cuts windows out of these two, never here and never by muxing.
+at k/16000 s. Offsets are imposed by the code that cuts windows out of these two, never here and never by muxing.
 
-What this module promises was measured: a constant error of 64 ms (one AAC packet) is a third of a class.
+The tests measure this alignment: a constant error of 64 ms (one AAC packet) is a third of a class.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OPEN_OPTIONS = {"format_whitelist": "mp4,matroska,mpegts,avi", "protocol_whitel
 
 @dataclass(frozen=True, slots=True)
 class PlacedSound:
-    """All of a file's sound, and where it lies."""
+    """All of a file's sound, and where it starts."""
 
     samples: np.ndarray  # (n_samples,) float32, 16 kHz
     start_s: Fraction  # of the first decoded sample on the clip's clock (negative: before the picture)
@@ -42,17 +42,17 @@ class PlacedSound:
 
 
 class ClipReader:
-    """One clip's picture and sound on the clip's clock. Each stream is decoded linearly, once, by one thread.
+    """One clip's picture and sound on the clip's clock. Each stream is decoded once, front to back, by one thread.
 
-    With ``clip`` given, exactly ``clip.n_frames`` frames and ``clip.n_samples`` samples come out, or a ``MediaError``
-    that says what is missing; without it, everything the file holds. A context manager for symmetry with files: no
-    file stays open between calls.
+    With ``clip`` given, exactly ``clip.n_frames`` frames and ``clip.n_samples`` samples are read, or a ``MediaError``
+    says what is missing; without it, everything in the file, and errors name ``clip_id`` (default: the file's name).
+    It is a context manager so that it is used like a file; no file stays open between calls.
     """
 
-    def __init__(self, path: Path, clip: ClipRecord | None = None) -> None:
+    def __init__(self, path: Path, clip: ClipRecord | None = None, clip_id: str | None = None) -> None:
         self.path = Path(path)
         self.clip = clip
-        self.clip_id = clip.id if clip else self.path.name
+        self.clip_id = clip.id if clip else clip_id or self.path.name
         self._sound: PlacedSound | None = None
         self.origin_s: Fraction | None = None  # pts of the first picture, once one of the streams has been read
 
@@ -65,9 +65,9 @@ class ClipReader:
     def audio(self) -> np.ndarray:
         """(n_samples,) float32 mono 16 kHz; sample k is at k/16000 s of the clip's clock.
 
-        Native 16 kHz mono comes out untouched; channels are averaged; another rate is resampled over the whole clip at
-        once, so that the phase does not depend on where a window starts. Sound that begins after the picture is
-        preceded by silence. ``MediaError``: unreadable, no sound, a hole, or shorter than the manifest says.
+        16 kHz mono is not changed; channels are averaged; another rate is resampled over the whole clip at once, so
+        that the phase does not depend on where a window starts. Sound that begins after the picture is preceded by
+        silence. ``MediaError``: unreadable, no sound, a hole, or shorter than the manifest says.
         """
         samples = self.placed_sound().samples
         if self.clip is None:
@@ -82,7 +82,7 @@ class ClipReader:
     def audio_blocks(self) -> Generator[np.ndarray]:
         """The same sound as :meth:`audio` of a reader without ``clip``, in (n,) float32 blocks of about a second.
 
-        Memory stays bounded however long the file is; the concatenated blocks are exactly what ``audio`` returns.
+        Memory stays bounded for files of any length; the concatenated blocks are exactly what ``audio`` returns.
         """
         self._find_origin()
         assert self.origin_s is not None
@@ -90,7 +90,7 @@ class ClipReader:
             yield from SoundStream(container, stream, self.origin_s, self._error)
 
     def pictures(self) -> Generator[av.VideoFrame]:
-        """The decoded picture of every grid frame k, in order: what :meth:`frames` converts. A picture held over
+        """The decoded picture of every grid frame k, in order, before :meth:`frames` converts it. A picture held over
         several grid frames is the same object again."""
         yield from self._grid()
 
@@ -100,7 +100,7 @@ class ClipReader:
 
         Grid frame k is the last picture with pts <= k/25 s: for a 25 fps source exactly its k-th frame. A picture
         held over several grid frames is the same array object again. ``MediaError``: unreadable, no picture, a hole,
-        or a stream that ends before the manifest says; ``UsageError`` for a front end no clip can serve.
+        or a stream that ends before the manifest says; ``UsageError`` for a front end with impossible settings.
         """
         for frontend in frontends:
             _check_frontend(frontend)
@@ -134,7 +134,7 @@ class ClipReader:
         for start, duration, picture in self.placed_pictures():
             if held is None:
                 base = picture.time_base
-                # _grid_frames_before(start, base) with its constant parts worked out once: this runs for every frame
+                # _grid_frames_before(start, base) with its constants computed once: this runs for every frame
                 up, down = base.numerator * GRID_SLACK_PER_S * FRAME_RATE_HZ, base.denominator * GRID_SLACK_PER_S
                 slack = base.denominator * FRAME_RATE_HZ
             else:
@@ -151,7 +151,7 @@ class ClipReader:
     def placed_pictures(self) -> Generator[tuple[int, int, Any]]:
         """(start on the clip's clock, duration), both in units of the frame's time base, and the decoded frame.
 
-        Plain integers, as exact as fractions and cheap enough to check every frame for holes.
+        Integers are as exact as fractions, and cheap enough to check every frame for holes.
         """
         with self.stream("video") as (container, stream):
             base = stream.time_base
@@ -180,10 +180,10 @@ class ClipReader:
                 # a missing or absurd duration (mpegts) is replaced by the last step, or by the file's rate
                 yield now - first, duration if 0 < duration <= 2 * usual else usual, picture
             if first is None:
-                raise self._error("the picture stream holds no picture")
+                raise self._error("the picture stream is empty")
 
     def placed_sound(self) -> PlacedSound:
-        """What :meth:`audio` returns without ``clip``, and where it lies. ``MediaError`` likewise; read once."""
+        """What :meth:`audio` returns without ``clip``, and where it starts; the same errors. Decoded only once."""
         if self._sound is None:
             self._find_origin()
             assert self.origin_s is not None
@@ -194,7 +194,7 @@ class ClipReader:
         return self._sound
 
     def _find_origin(self) -> None:
-        """Time 0 of the clip: the first picture's pts."""
+        """Set time 0 of the clip: the first picture's pts."""
         if self.origin_s is None:
             with contextlib.closing(self.placed_pictures()) as pictures:
                 next(pictures)
@@ -224,7 +224,7 @@ class ClipReader:
 
 @contextlib.contextmanager
 def opened(path: Path, clip_id: str) -> Iterator[av.container.InputContainer]:
-    """The container of a media file that may come from anywhere. ``MediaError``: missing, a folder, not media."""
+    """Open an untrusted media file. ``MediaError``: missing, a folder, not media."""
     import av
 
     try:
@@ -265,7 +265,8 @@ def _grid_frames_before(instant: int, base: Fraction) -> int:
 
 
 def grid_frames(end: int, base: Fraction) -> int:
-    """Length of the grid for a picture that ends at ``end``: 2 ms of rounding must not conjure up one more frame."""
+    """Grid frames of a picture stream that ends at ``end`` (in units of ``base``): rounding of up to 2 ms must not add
+    one."""
     return max(1, _grid_frames_before(end - round(Fraction(3, 2000) / base), base))
 
 
@@ -275,7 +276,7 @@ def grid_frames(end: int, base: Fraction) -> int:
 def _check_frontend(frontend: FrontEnd) -> None:
     if frontend.short_side and (frontend.fit != "crop" or frontend.short_side < frontend.size):
         raise UsageError(
-            f"front end short_side is {frontend.short_side}; it goes with fit 'crop' and is at least size "
+            f"front end short_side is {frontend.short_side}; it needs fit 'crop' and must be at least size "
             f"({frontend.size})"
         )
     if frontend.fit not in ("square", "crop", "short"):
@@ -293,8 +294,8 @@ def _check_frontend(frontend: FrontEnd) -> None:
 
 
 def rgb_converter() -> Any:
-    """Decoded frame -> (H, W, 3) uint8 RGB, upright. One scaler for the whole clip, one thread: a scaler (with its
-    thread pool) made anew for every frame costs fifteen times as much."""
+    """A function (decoded frame, clip id) -> (H, W, 3) uint8 RGB, upright. It keeps one scaler for the whole clip, with
+    one thread: a new scaler (with its thread pool) for every frame costs fifteen times as much."""
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
@@ -317,8 +318,8 @@ def rgb_converter() -> Any:
 
 
 def _fit(shape: tuple[int, ...], frontend: FrontEnd, clip_id: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes (H, W, 3) of this shape (3, size, size), contiguous; with fit "short" (3, size, wider) or
-    (3, higher, size)."""
+    """The function that turns (H, W, 3) arrays of this shape into (3, size, size), contiguous; with fit "short" into
+    (3, size, wider) or (3, higher, size)."""
     size, short = frontend.size, min(shape[:2])
     wanted = (frontend.short_side or short) if frontend.fit == "crop" else size
     if wanted != short:
@@ -334,20 +335,23 @@ def _fit(shape: tuple[int, ...], frontend: FrontEnd, clip_id: str) -> Callable[[
         top, left = round((height - size) / 2.0), round((width - size) / 2.0)
         rows, columns = slice(top, top + size), slice(left, left + size)
     if wanted != short:
-        return lambda rgb: _resized(rgb, (height, width))[rows, columns].transpose(2, 0, 1).copy()
+        return lambda rgb: resized(rgb, (height, width))[rows, columns].transpose(2, 0, 1).copy()
     if frontend.fit == "short" or height == width == size:
         return lambda rgb: rgb.transpose(2, 0, 1).copy()
     return lambda rgb: rgb[rows, columns].transpose(2, 0, 1).copy()
 
 
-def _resized(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Antialiased bilinear in torch (bit-identical to torchvision's; swscale differs by up to 69 grey levels)."""
+def resized(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 -> (*size, 3) uint8 (not contiguous), by torch's antialiased bilinear resizing.
+
+    Bit-identical to torchvision's; swscale differs by up to 69 grey levels. ``size``: (height, width) in pixels.
+    """
     import torch
     from torch.nn.functional import interpolate
 
     planes = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
-    resized = interpolate(planes, size=size, mode="bilinear", antialias=True, align_corners=False)
-    return resized[0].permute(1, 2, 0).numpy()
+    scaled = interpolate(planes, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return scaled[0].permute(1, 2, 0).numpy()
 
 
 def media_sha256(path: Path) -> str:

@@ -1,27 +1,28 @@
-"""What a media file says of itself (``read_header``) and what it really holds (``probe``), with what is in doubt."""
+"""Read what a media file declares (``read_header``) and measure what it really contains (``probe``), with warnings."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from avbench.data.boxes import edit_lists
-from avbench.data.media import GRID_SLACK_PER_S, ClipReader, grid_frames, opened, stream_of
+from avbench.data.media import GRID_SLACK_PER_S, ClipReader, PlacedSound, grid_frames, opened, stream_of
 from avbench.data.sound import AAC_SAMPLES
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from avbench.types import MediaError
 
-MAX_CLIP_S = 3600  # probing refuses longer files: a clip's sound is held in memory as a whole
-_DECLARED_SLACK_S = Fraction(1, 2)  # a file ending this much before its own declared duration is truncated
+MAX_CLIP_S = 3600  # probing refuses longer files: the whole sound of a clip is kept in memory
+_DECLARED_SLACK_S = Fraction(1, 2)  # a stream that ends this much before its declared duration is truncated
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What a file really holds, by decoding all of it. Times in seconds of the container's own clock."""
+    """What a file really contains, measured by decoding all of it. Times in seconds of the container's own clock."""
 
     n_frames: int  # on the 25 fps grid
     n_samples: int  # at 16 kHz
@@ -34,22 +35,22 @@ class MediaInfo:
     channels: int
     video_start_s: float
     audio_start_s: float
-    first_audio_packet_s: float | None  # negative: priming is signalled by an edit list; 0 in mp4: none is signalled
+    first_audio_packet_s: float | None  # negative: an edit list signals the priming; 0 in mp4: none is signalled
     container: str
     encoder: str
     warnings: tuple[str, ...]
     edit_lists: dict[str, Any] = field(default_factory=dict)  # of an mp4, see boxes.py
-    clock_doubt_ms: tuple[float, float] = (0.0, 0.0)  # how early and how late the sound may be without a trace in it
+    clock_doubt_ms: tuple[float, float] = (0.0, 0.0)  # how early and how late the sound may be with no trace in it
 
     @property
     def duration_s(self) -> float:
-        """Seconds covered by both streams."""
+        """Seconds that both streams cover."""
         return min(self.n_frames / FRAME_RATE_HZ, self.n_samples / SAMPLE_RATE_HZ)
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself; only its first picture is decoded. Times in seconds."""
+    """What a file declares; only its first picture is decoded. Times in seconds."""
 
     container: str
     encoder: str
@@ -71,63 +72,53 @@ class Header:
 
 
 def read_header(path: Path, clip_id: str | None = None) -> Header:
-    """``MediaError``: missing, a folder, not media, no picture or no sound stream, a first picture that is damaged."""
+    """What the file declares, without decoding it.
+
+    ``MediaError``: missing, a folder, not media, no picture or no sound stream, a first picture that is damaged.
+    """
     path = Path(path)
-    reader = ClipReader(path)
-    reader.clip_id = name = clip_id or path.name
-    with opened(path, name) as container:
-        for kind, word in (("video", "picture"), ("audio", "sound")):
-            if stream_of(container, kind) is None:
-                raise MediaError(name, f"the file has no {word} stream")
+    reader = ClipReader(path, clip_id=clip_id)
+    _declared_duration_s(reader)
     with contextlib.closing(reader.placed_pictures()) as pictures:
         rotation = next(pictures)[2].rotation
-    with reader.stream("video") as (container, stream):
-        aspect = Fraction(stream.sample_aspect_ratio or 1)
-        width, height = upright_size(stream.codec_context.width, stream.codec_context.height, aspect, rotation)
-        container_name, duration = container.format.name, container.duration
-        encoder = container.metadata.get("encoder", "") or stream.metadata.get("encoder", "")
-        fps, video_codec = stream.guessed_rate, stream.codec_context.name
-        declared_video_s = None if stream.duration is None else Fraction(stream.duration) * stream.time_base
-    with reader.stream("audio") as (container, stream):
-        packet = next((p for p in container.demux(stream) if p.pts is not None), None)
-        first_packet_s = None if packet is None else float(packet.pts * packet.time_base)
-        sound = stream.codec_context
-        declared_audio_s = None if stream.duration is None else Fraction(stream.duration) * stream.time_base
+    video, audio = _Video.read(reader), _Audio.read(reader)
+    aspect = video.pixel_aspect or Fraction(1)
+    width, height = upright_size(video.width, video.height, aspect, rotation)
     start_s = float(reader.origin_s or 0)
     edits = edit_lists(path)
     return Header(
-        container=container_name,
-        encoder=encoder,
-        duration_s=None if duration is None else duration / 1_000_000,
+        container=video.container,
+        encoder=video.encoder,
+        duration_s=None if video.duration_s is None else float(video.duration_s),
         width=width,
         height=height,
-        fps=None if fps is None else Fraction(fps),
+        fps=video.fps,
         pixel_aspect=aspect,
-        video_codec=video_codec,
-        audio_codec=sound.name,
-        sample_rate=sound.sample_rate,
-        channels=sound.layout.nb_channels,
+        video_codec=video.codec,
+        audio_codec=audio.codec,
+        sample_rate=audio.sample_rate,
+        channels=audio.channels,
         video_start_s=start_s,
-        first_audio_packet_s=first_packet_s,
-        declared_video_s=declared_video_s,
-        declared_audio_s=declared_audio_s,
+        first_audio_packet_s=audio.first_packet_s,
+        declared_video_s=video.declared_s,
+        declared_audio_s=audio.declared_s,
         edit_lists=edits,
-        clock_doubt_ms=clock_doubt_ms(sound.name, sound.sample_rate, first_packet_s, start_s, edits),
+        clock_doubt_ms=clock_doubt_ms(audio.codec, audio.sample_rate, audio.first_packet_s, start_s, edits),
     )
 
 
 def clock_warnings(doubt: tuple[float, float]) -> list[str]:
-    """The same in words."""
+    """``clock_doubt_ms`` in words; no line where nothing is in doubt."""
     early, late = doubt
     if not late:
         return []
-    # nobody can tell from the file whether its maker had compensated the delay of its encoder
+    # the file does not tell whether its maker compensated the delay of the encoder
     text = f"no AAC encoder delay is signalled: the sound may be up to {late:.0f} ms late in the source itself"
     return [text + (f", or {early:.0f} ms early" if early else "")]
 
 
 def upright_size(width: int, height: int, aspect: Fraction, rotation: int) -> tuple[int, int]:
-    """Width and height a viewer sees: pixels made square by widening, then turned."""
+    """Width and height a viewer sees: widened to square pixels, then rotated (``rotation`` in degrees)."""
     wide = round(width * aspect)
     return (height, wide) if rotation % 180 else (wide, height)
 
@@ -135,12 +126,11 @@ def upright_size(width: int, height: int, aspect: Fraction, rotation: int) -> tu
 def clock_doubt_ms(
     codec: str, rate: int, first_packet_s: float | None, video_start_s: float, edits: dict[str, Any]
 ) -> tuple[float, float]:
-    """How many ms (early, late) the sound may be in the source itself without the file showing it; (0, 0): nothing
-    is in doubt.
+    """How many ms (early, late) the sound may be off in the source itself, with no trace in the file; (0, 0): no doubt.
 
-    An mp4 whose AAC track signals no encoder delay may have been compensated by its maker or not: 1024 samples late
-    at most with the common encoders. One without an edit list on a picture that begins after 0 may contain the delay
-    of reordered pictures, or a real one: the sound is then early by up to that.
+    If the AAC track of an mp4 signals no encoder delay, its maker may have compensated it or not: the sound is at most
+    1024 samples late with the common encoders. If the picture begins after 0 and has no edit list, the delay may come
+    from reordered pictures or be real: the sound is then early by up to that delay.
     """
     if codec != "aac" or not edits or first_packet_s is None or first_packet_s < 0:
         return (0.0, 0.0)
@@ -149,116 +139,219 @@ def clock_doubt_ms(
 
 
 def probe(path: Path, clip_id: str | None = None) -> MediaInfo:
-    """Decode both streams of a file to the end and say what is in it.
+    """Decode both streams of a file to the end and return what was found.
 
-    ``MediaError`` (one line, by name): missing, a folder, not media, truncated, damaged, a hole in a stream, no picture
-    stream, no sound stream. What can be worked with but should be known is in ``warnings``.
+    ``MediaError`` (one line, with the clip's name): missing, a folder, not media, truncated, damaged, a hole in a
+    stream, no picture stream, no sound stream. Problems that do not prevent its use are in ``warnings``.
     """
     path = Path(path)
-    name = clip_id or path.name
-    reader = ClipReader(path)
-    reader.clip_id = name
-    with opened(path, name) as container:
-        for kind, word in (("video", "picture"), ("audio", "sound")):
-            if stream_of(container, kind) is None:
-                raise MediaError(name, f"the file has no {word} stream")
-        length_s = (container.duration or 0) / 1_000_000
-        if length_s > MAX_CLIP_S:
-            raise MediaError(
-                name, f"lasts {length_s / 60:.0f} min, clips of {MAX_CLIP_S // 60} min at most are read; cut it"
-            )
-    warnings: list[str] = []
-
-    starts: list[Fraction] = []
-    rotations, sizes, interlaced = set(), set(), False
-    end, n_frames, clock = Fraction(0), 0, Fraction(1)
-    for start_pts, duration, picture in reader.placed_pictures():
-        start, clock = start_pts * picture.time_base, picture.time_base
-        starts.append(start)
-        rotations.add(picture.rotation % 360)
-        sizes.add((picture.width, picture.height))
-        interlaced |= bool(picture.interlaced_frame)
-        end, n_frames = start + duration * clock, grid_frames(start_pts + duration, clock)
-    sound = reader.placed_sound()
-    origin = reader.origin_s or Fraction(0)
-
-    with reader.stream("video") as (container, stream):
-        rate = stream.guessed_rate
-        mean = Fraction(len(starts) - 1) / starts[-1] if len(starts) > 1 else Fraction(rate or FRAME_RATE_HZ)
-        fps = Fraction(rate) if rate and abs(mean - rate) < rate / 500 else mean.limit_denominator(1001)
-        aspect = stream.sample_aspect_ratio
-        declared_s = None if stream.duration is None else Fraction(stream.duration) * stream.time_base
-        whole_s = None if container.duration is None else Fraction(container.duration, 1_000_000)
-        encoder = container.metadata.get("encoder", "") or stream.metadata.get("encoder", "")
-        kind = container.format.name
-    with reader.stream("audio") as (container, stream):
-        sample_rate, channels = stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
-        codec = stream.codec_context.name
-        declared_sound_s = None if stream.duration is None else Fraction(stream.duration) * stream.time_base
-        packet = next((p for p in container.demux(stream) if p.pts is not None), None)
-        first_packet_s = None if packet is None else float(packet.pts * packet.time_base)
-
-    sound_s = Fraction(len(sound.samples), SAMPLE_RATE_HZ)
-    if whole_s is not None:  # (mpegts declares nothing: its length is only estimated)
-        whole_s = None if kind == "mpegts" else whole_s - max(origin, Fraction(0))
-    lengths: list[tuple[str, Fraction, Fraction | None]] = [
-        ("picture", end, declared_s),
-        ("sound", sound_s - sound.start_s, declared_sound_s),
-        ("file", max(end, sound_s), whole_s),
-    ]
-    for word, has, says in lengths:
-        if says is not None and has < says - _DECLARED_SLACK_S:
-            raise MediaError(
-                name, f"truncated: the {word} ends at {float(has):.2f} s, {float(says):.2f} s are declared"
-            )
-
-    slack = min(clock / 2, Fraction(1, GRID_SLACK_PER_S))
-    is_cfr_25 = all(abs(start - Fraction(k, FRAME_RATE_HZ)) <= slack for k, start in enumerate(starts))
-    if not is_cfr_25:
-        steps: list[Fraction] = [b - a for a, b in itertools.pairwise(starts)]
-        regular = not steps or max(steps) <= min(steps) + 2 * clock
-        warnings.append(
-            f"source is {float(fps):.6g} fps{'' if regular else ', varying'}: "
-            "the picture is read on the 25 fps grid, up to one source frame old"
+    reader = ClipReader(path, clip_id=clip_id)
+    name = reader.clip_id
+    length_s = _declared_duration_s(reader)
+    if length_s > MAX_CLIP_S:
+        raise MediaError(
+            name, f"lasts {length_s / 60:.0f} min, clips of {MAX_CLIP_S // 60} min at most are read; cut it"
         )
-    if len(sizes) > 1:
-        warnings.append(f"the picture size changes: {', '.join(f'{w}x{h}' for w, h in sorted(sizes))}")
-    if len(rotations) > 1:
+    shown = _Pictures.decode(reader)
+    sound = reader.placed_sound()
+    video, audio = _Video.read(reader), _Audio.read(reader)
+    origin = reader.origin_s or Fraction(0)
+    sound_s = Fraction(len(sound.samples), SAMPLE_RATE_HZ)
+    # (mpegts declares nothing: its length is only estimated)
+    whole_s = None if video.container == "mpegts" else video.duration_s
+    if whole_s is not None:
+        whole_s -= max(origin, Fraction(0))
+    refuse_truncated(
+        name,
+        ("picture", shown.end_s, video.declared_s),
+        ("sound", sound_s - sound.start_s, audio.declared_s),
+        ("file", max(shown.end_s, sound_s), whole_s),
+    )
+    if len(shown.rotations) > 1:
         raise MediaError(name, "the picture's rotation changes within the file")
-    if interlaced:
-        warnings.append("the picture is interlaced; it is read without deinterlacing")
-    if aspect and abs(aspect - 1) > Fraction(1, 100):
-        warnings.append(f"pixels are not square ({aspect.numerator}:{aspect.denominator}); they are taken as they are")
-    if sound.start_s * 1000 > 1:
-        warnings.append(f"sound begins {float(sound.start_s):.3f} s after the picture; that stretch is silence")
-    if end - sound_s > Fraction(1, 10):
-        warnings.append(f"sound ends {float(end - sound_s):.2f} s before the picture; the clip ends with the sound")
-    if sound.patched:
-        warnings.append(f"{1000 * sound.patched / sample_rate:.1f} ms of short holes in the sound are silence")
-    if not sound.samples.any():
-        warnings.append("the sound is silent (every sample is zero)")
+    fps = shown.fps(video.fps)
     edits = edit_lists(path)
-    doubt = clock_doubt_ms(codec, sample_rate, first_packet_s, float(origin), edits)
-    warnings += clock_warnings(doubt)
-
-    width, height = next(iter(sorted(sizes)))
-    rotation = rotations.pop()
+    doubt = clock_doubt_ms(audio.codec, audio.sample_rate, audio.first_packet_s, float(origin), edits)
+    warnings = [
+        *_picture_warnings(shown, fps, video.pixel_aspect),
+        *_sound_warnings(sound, shown.end_s, audio.sample_rate),
+        *clock_warnings(doubt),
+    ]
+    width, height = min(shown.sizes)
+    (rotation,) = shown.rotations
     return MediaInfo(
-        n_frames=n_frames,
+        n_frames=shown.n_frames,
         n_samples=len(sound.samples),
         fps=fps,
-        is_cfr_25=is_cfr_25,
+        is_cfr_25=shown.is_cfr_25,
         width=height if rotation % 180 else width,
         height=width if rotation % 180 else height,
         rotation=rotation,
-        sample_rate=sample_rate,
-        channels=channels,
+        sample_rate=audio.sample_rate,
+        channels=audio.channels,
         video_start_s=float(origin),
         audio_start_s=float(origin + sound.start_s),
-        first_audio_packet_s=first_packet_s,
-        container=kind,
-        encoder=encoder,
+        first_audio_packet_s=audio.first_packet_s,
+        container=video.container,
+        encoder=video.encoder,
         warnings=tuple(warnings),
         edit_lists=edits,
         clock_doubt_ms=doubt,
     )
+
+
+def refuse_truncated(
+    clip_id: str, *lengths: tuple[str, Fraction, Fraction | None], late_s: Fraction = Fraction(0)
+) -> None:
+    """``MediaError`` for the first of ``lengths``, (stream, decoded seconds, declared seconds or None), that ends over
+    half a second before its declared end; ``late_s`` more is allowed."""
+    for stream, found_s, declared_s in lengths:
+        if declared_s is not None and found_s < declared_s - _DECLARED_SLACK_S - late_s:
+            raise MediaError(
+                clip_id,
+                f"truncated: the {stream} ends at {float(found_s):.2f} s, {float(declared_s):.2f} s are declared",
+            )
+
+
+# ---------------------------------------------------------------------------------------------------- declared values
+
+
+@dataclass(frozen=True, slots=True)
+class _Video:
+    """What the container declares of the file and of its picture stream."""
+
+    container: str
+    encoder: str
+    duration_s: Fraction | None  # of the whole file
+    width: int  # as stored
+    height: int
+    pixel_aspect: Fraction | None
+    fps: Fraction | None  # as FFmpeg guesses it
+    codec: str
+    declared_s: Fraction | None  # of the picture stream
+
+    @classmethod
+    def read(cls, reader: ClipReader) -> _Video:
+        with reader.stream("video") as (container, stream):
+            duration, aspect, rate = container.duration, stream.sample_aspect_ratio, stream.guessed_rate
+            return cls(
+                container=container.format.name,
+                encoder=container.metadata.get("encoder", "") or stream.metadata.get("encoder", ""),
+                duration_s=None if duration is None else Fraction(duration, 1_000_000),
+                width=stream.codec_context.width,
+                height=stream.codec_context.height,
+                pixel_aspect=Fraction(aspect) if aspect else None,
+                fps=None if rate is None else Fraction(rate),
+                codec=stream.codec_context.name,
+                declared_s=_declared_s(stream),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Audio:
+    """What the container declares of the sound stream, and the time of its first packet."""
+
+    codec: str
+    sample_rate: int
+    channels: int
+    declared_s: Fraction | None
+    first_packet_s: float | None
+
+    @classmethod
+    def read(cls, reader: ClipReader) -> _Audio:
+        with reader.stream("audio") as (container, stream):
+            packet = next((p for p in container.demux(stream) if p.pts is not None), None)
+            return cls(
+                codec=stream.codec_context.name,
+                sample_rate=stream.codec_context.sample_rate,
+                channels=stream.codec_context.layout.nb_channels,
+                declared_s=_declared_s(stream),
+                first_packet_s=None if packet is None else float(packet.pts * packet.time_base),
+            )
+
+
+def _declared_s(stream: Any) -> Fraction | None:
+    return None if stream.duration is None else Fraction(stream.duration) * stream.time_base
+
+
+def _declared_duration_s(reader: ClipReader) -> float:
+    """The file's declared duration (0: none). ``MediaError``: not media, or without a picture or a sound stream."""
+    with opened(reader.path, reader.clip_id) as container:
+        for kind, word in (("video", "picture"), ("audio", "sound")):
+            if stream_of(container, kind) is None:
+                raise MediaError(reader.clip_id, f"the file has no {word} stream")
+        return (container.duration or 0) / 1_000_000
+
+
+# ----------------------------------------------------------------------------------------------------- decoded values
+
+
+@dataclass(frozen=True, slots=True)
+class _Pictures:
+    """What decoding the whole picture stream showed. Times in seconds of the clip's clock."""
+
+    starts_s: list[Fraction]  # of every picture
+    end_s: Fraction
+    clock_s: Fraction  # one tick of the stream's clock
+    n_frames: int  # on the 25 fps grid
+    sizes: set[tuple[int, int]]  # (width, height) as stored
+    rotations: set[int]  # degrees
+    interlaced: bool
+
+    @classmethod
+    def decode(cls, reader: ClipReader) -> _Pictures:
+        starts_s: list[Fraction] = []
+        sizes, rotations, interlaced = set(), set(), False
+        end_s, n_frames, clock_s = Fraction(0), 0, Fraction(1)
+        for start, duration, picture in reader.placed_pictures():
+            clock_s = picture.time_base
+            starts_s.append(start * clock_s)
+            sizes.add((picture.width, picture.height))
+            rotations.add(picture.rotation % 360)
+            interlaced |= bool(picture.interlaced_frame)
+            end_s, n_frames = starts_s[-1] + duration * clock_s, grid_frames(start + duration, clock_s)
+        return cls(starts_s, end_s, clock_s, n_frames, sizes, rotations, interlaced)
+
+    @property
+    def is_cfr_25(self) -> bool:
+        slack_s = min(self.clock_s / 2, Fraction(1, GRID_SLACK_PER_S))
+        return all(abs(start_s - Fraction(k, FRAME_RATE_HZ)) <= slack_s for k, start_s in enumerate(self.starts_s))
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether all pictures are shown for the same time, within the rounding of the stream's clock."""
+        steps_s: list[Fraction] = [b - a for a, b in itertools.pairwise(self.starts_s)]
+        return not steps_s or max(steps_s) <= min(steps_s) + 2 * self.clock_s
+
+    def fps(self, guessed: Fraction | None) -> Fraction:
+        """FFmpeg's guess where the pictures confirm it to 0.2 %, else their mean rate."""
+        many = len(self.starts_s) > 1
+        mean = Fraction(len(self.starts_s) - 1) / self.starts_s[-1] if many else guessed or Fraction(FRAME_RATE_HZ)
+        return guessed if guessed and abs(mean - guessed) < guessed / 500 else mean.limit_denominator(1001)
+
+
+def _picture_warnings(shown: _Pictures, fps: Fraction, pixel_aspect: Fraction | None) -> Iterator[str]:
+    if not shown.is_cfr_25:
+        yield (
+            f"source is {float(fps):.6g} fps{'' if shown.is_regular else ', varying'}: "
+            "the picture is read on the 25 fps grid, up to one source frame old"
+        )
+    if len(shown.sizes) > 1:
+        yield f"the picture size changes: {', '.join(f'{w}x{h}' for w, h in sorted(shown.sizes))}"
+    if shown.interlaced:
+        yield "the picture is interlaced; it is read without deinterlacing"
+    if pixel_aspect and abs(pixel_aspect - 1) > Fraction(1, 100):
+        ratio = f"{pixel_aspect.numerator}:{pixel_aspect.denominator}"
+        yield f"pixels are not square ({ratio}); they are taken as they are"
+
+
+def _sound_warnings(sound: PlacedSound, picture_end_s: Fraction, sample_rate: int) -> Iterator[str]:
+    sound_s = Fraction(len(sound.samples), SAMPLE_RATE_HZ)
+    if sound.start_s * 1000 > 1:
+        yield f"sound begins {float(sound.start_s):.3f} s after the picture; that stretch is silence"
+    if picture_end_s - sound_s > Fraction(1, 10):
+        yield f"sound ends {float(picture_end_s - sound_s):.2f} s before the picture; the clip ends with the sound"
+    if sound.patched:
+        yield f"{1000 * sound.patched / sample_rate:.1f} ms of short holes in the sound are silence"
+    if not sound.samples.any():
+        yield "the sound is silent (every sample is zero)"

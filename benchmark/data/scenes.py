@@ -1,10 +1,10 @@
-"""Procedural scenes for SynthSync: what happens, what it looks like, what it sounds like. numpy only, seeded.
+"""Procedural scenes for SynthSync: events, picture and sound. numpy only, seeded.
 
 A scene is a sequence of shots of 4-14 s in one of three categories that mirror the paper's: a *talking head* whose
 mouth follows the syllables (when the speaker is on screen), a *voice-over* whose narrator is mostly unseen, and
 *other* material (ball games) with sparse impacts over crowd noise. Every category carries distractors: mouths that do
 not belong to the sound, B-roll, visible hits without a sound and sounds without a visible hit. One 5 s window is
-therefore often undecidable while a minute usually is not.
+therefore often ambiguous; a minute usually is not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MARGIN = 8  # pixels of background around the picture for camera movement
 MOUTH_LEVELS = 10
 TALKING_HEAD, VOICE_OVER, OTHER = CATEGORIES
 
-# Everything that shapes the difficulty, in one place; part of the hashed specification.
+# Everything that determines the difficulty; part of the hashed specification.
 SHOT_MIX = {
     TALKING_HEAD: {"speaker": 0.40, "broll": 0.22, "listener": 0.18, "dubbed": 0.20},
     VOICE_OVER: {"speaker": 0.08, "broll": 0.56, "listener": 0.16, "dubbed": 0.20},
@@ -64,12 +64,14 @@ def parameters() -> dict[str, object]:
 
 
 class Syllable(NamedTuple):
+    """When which syllable of a voice is spoken."""
+
     start_s: float
     kind: int  # index into the voice's bank
 
 
 class Layer(NamedTuple):
-    """A sprite track: per frame which sprite (-1: hidden) and where its top left corner is, in pixels."""
+    """A sprite track: for every frame the index of the sprite (-1: hidden) and its top left corner in pixels."""
 
     sprites: list[tuple[np.ndarray, np.ndarray]]  # (h, w, 3) uint8 and (h, w, 1) bool
     shown: np.ndarray
@@ -79,6 +81,8 @@ class Layer(NamedTuple):
 
 @dataclass
 class Shot:
+    """Frames between two cuts: a background, the camera's position on it, and sprites."""
+
     first: int  # frame
     n: int  # frames
     background: np.ndarray  # (SIZE + 2 MARGIN, SIZE + 2 MARGIN, 3) uint8
@@ -147,7 +151,7 @@ class Voice:
 
 
 class Palette(NamedTuple):
-    """A channel's look: two background colours, a studio light and its noise."""
+    """A channel's look: two background colours, the camera's noise and the logo's colour."""
 
     low: np.ndarray
     high: np.ndarray
@@ -227,7 +231,7 @@ def _thud(rng: np.random.Generator) -> np.ndarray:
 
 
 class Scene:
-    """One clip, planned and ready to be drawn and heard. Same arguments, same frames and samples.
+    """One planned clip; its frames and samples depend on the arguments only.
 
     ``category``: one of CATEGORIES; ``channel``: 0 ... N_CHANNELS - 1; ``seed``: any non-negative int, the identity.
     """
@@ -283,14 +287,14 @@ class Scene:
         return np.tanh(1.2 * self._sound).astype(np.float32)
 
     def _hear(self, sound: np.ndarray, time_s: float, gain: float = 1.0, jitter_s: float = EVENT_JITTER_SD_S) -> None:
-        """Mixes a sound in at a picture time, with the clip's latency and an own small jitter."""
+        """Mix in a sound at a picture time, with the clip's latency and a small jitter of its own."""
         at = round((time_s + self.latency_s + self.rng.normal(0, jitter_s)) * SAMPLE_RATE_HZ)
         a, b = max(at, 0), min(at + len(sound), self.n_samples)
         if a < b:
             self._sound[a:b] += gain * sound[a - at : b - at]
 
     def _bed(self) -> None:
-        """Room tone or crowd: a looped coloured noise that swells slowly; some clips have a quiet music pad."""
+        """Room tone or crowd: looped coloured noise that swells slowly; some clips have a quiet music pad."""
         rng = self.rng
         loud = 0.10 if self.category == OTHER else 0.015
         n = 4 * SAMPLE_RATE_HZ
@@ -334,7 +338,7 @@ class Scene:
     # -- picture -------------------------------------------------------------------------------------------------
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Yields ``n_frames`` arrays (SIZE, SIZE, 3) uint8; deterministic, can be called again."""
+        """Yields ``n_frames`` arrays (SIZE, SIZE, 3) uint8; deterministic, the same on every call."""
         rng = np.random.default_rng([int(1e6 * abs(self.latency_s)), self.n_frames])
         noise = rng.normal(0, self.palette.noise_sd, (32, SIZE, SIZE, 1)).astype(np.int16)
         logo = self.palette.logo.astype(np.uint8)
@@ -378,7 +382,7 @@ class Scene:
         shot.layers.append(Layer(sprites, levels + MOUTH_LEVELS * blink, x, y))
 
     def _broll(self, shot: Shot) -> None:
-        """Drifting things; now and then one drops and lands with a quiet thud (most of the time)."""
+        """Drifting objects; now and then one falls and lands, mostly with a quiet thud."""
         rng, n = self.rng, shot.n
         for _ in range(rng.integers(1, 4)):
             size = int(rng.integers(6, 18))
@@ -402,7 +406,7 @@ class Scene:
         shot.layers.append(Layer([_blob(rng, size)], index, x, y))
 
     def _game(self, shot: Shot) -> None:
-        """A ball flies between hits; each hit shows a turn and a short flash and is heard most of the time."""
+        """A ball flies between hits; a hit turns it, flashes shortly and is mostly heard."""
         rng, n = self.rng, shot.n
         hits, t = [0], rng.uniform(0.3, 1.5)
         while t < n / FRAME_RATE_HZ:

@@ -1,4 +1,4 @@
-"""A clip's sound on the clip's clock: every decoded sample where its pts says, mono, brought to 16 kHz as a whole."""
+"""Decode a clip's sound: every sample at its pts on the clip's clock, mono, resampled to 16 kHz as a whole."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from avbench.ticks import SAMPLE_RATE_HZ
 if TYPE_CHECKING:
     import av
 
-AAC_SAMPLES = 1024  # of a packet
+AAC_SAMPLES = 1024  # per packet
 _SOUND_HOLE_S = Fraction(1, 50)  # a longer hole (or jump back) in the sound is damage, not a jittery clock
 
 
 class SoundStream:
-    """Decodes a sound stream, puts every sample where its pts says and yields 16 kHz mono from the clip's time 0 on.
+    """Decode a sound stream, place every sample by its pts and yield 16 kHz mono from the clip's time 0 on.
 
-    Frames that follow each other within the rounding of the container's clock are kept seamless: rounding is measured
-    from the start of the seamless run, so it cannot add up to a drift. ``start_s``, ``patched`` and ``rate`` are
-    settled when the iteration is over.
+    Frames that follow each other within the rounding of the container's clock are joined without a gap. The rounding is
+    measured from the start of such a run, so it cannot add up to a drift. ``start_s``, ``patched`` and ``rate`` are
+    final when the iteration is over. ``error(reason)`` makes the exception to raise for damaged sound.
     """
 
     def __init__(self, container: Any, stream: Any, origin: Fraction, error: Any) -> None:
@@ -32,7 +32,7 @@ class SoundStream:
         self.rate = 0
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """(n,) float32 blocks."""
+        """(n,) float32 blocks at 16 kHz."""
         resample: _To16k | None = None
         for native in self._native():
             resample = resample or _To16k(self.rate)
@@ -43,8 +43,8 @@ class SoundStream:
     def _native(self) -> Iterator[np.ndarray]:
         """(rate,) float32 blocks at the native rate; the last one is shorter.
 
-        The end is held back: a frame may begin up to 20 ms before the last one ended, and the container's declared end
-        may cut the padding of the last two packets off.
+        The latest samples are held back: a frame may begin up to 20 ms before the last one ended, and the container's
+        declared end may cut off the padding of the last two packets.
         """
         waiting, emitted, held = np.zeros(0, np.float32), 0, 0  # waiting[0] is native sample ``emitted``
         end: int | None = None
@@ -64,7 +64,7 @@ class SoundStream:
                 yield waiting[: self.rate]
                 waiting, emitted = waiting[self.rate :], emitted + self.rate
         if end is None:
-            raise self.error("the sound stream holds no sound")
+            raise self.error("the sound stream is empty")
         if end <= 0:
             raise self.error("the sound ends before the picture begins")
         end = min(end, max(_declared_end(self.stream, self.origin, self.rate, end), 1))
@@ -102,7 +102,7 @@ class SoundStream:
 
 
 def _declared_end(stream: Any, origin: Fraction, rate: int, end: int) -> int:
-    """The container's own end of the sound, if it only cuts the encoder's padding of the last packets off."""
+    """End of the sound in native samples: the container's own if it only cuts off padding of the last two packets."""
     if stream.duration is None or stream.start_time is None:
         return end
     declared = round(((stream.start_time + stream.duration) * stream.time_base - origin) * rate)
@@ -111,7 +111,7 @@ def _declared_end(stream: Any, origin: Fraction, rate: int, end: int) -> int:
 
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:
-    """(samples,) float32 in [-1, 1]: the plain mean over channels, as in the published code."""
+    """(samples,) float32 in [-1, 1]: the mean over channels, as in the published code."""
     array: np.ndarray = frame.to_ndarray()
     channels = frame.layout.nb_channels
     if not frame.format.is_planar:
@@ -124,7 +124,7 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
 
 
 class _To16k:
-    """Resamples from sample 0 on (swr has no group delay); n samples become floor(n * 16000 / rate)."""
+    """Resamples to 16 kHz from sample 0 on (swr has no group delay); n samples become floor(n * 16000 / rate)."""
 
     def __init__(self, rate: int) -> None:
         from av import AudioResampler
@@ -135,7 +135,7 @@ class _To16k:
         self._resampler = None if same else AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
 
     def feed(self, native: np.ndarray) -> Iterator[np.ndarray]:
-        """(m,) native samples, the next ones; yields the 16 kHz samples that are settled."""
+        """Take the next (m,) native samples and yield the 16 kHz samples that are final."""
         if self._resampler is None:
             yield native
             return
@@ -147,12 +147,12 @@ class _To16k:
         yield from self._up_to_length(self._resampler.resample(piece))
 
     def end(self) -> Iterator[np.ndarray]:
-        """What was kept back, cut or filled up to the length."""
+        """Yield the remaining samples, cut or padded with silence to the exact length."""
         if self._resampler is None:
             return
         yield from self._up_to_length(self._resampler.resample(None))
         missing = self.fed * SAMPLE_RATE_HZ // self.rate - self.made
-        if missing:  # the resampler may keep back the last fraction of a sample
+        if missing:  # the resampler may hold back the last fraction of a sample
             yield np.zeros(missing, np.float32)
 
     def _up_to_length(self, frames: list[av.AudioFrame]) -> Iterator[np.ndarray]:

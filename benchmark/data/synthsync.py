@@ -173,9 +173,9 @@ def make_clip(spec: ClipSpec, media: Path) -> str:
 def encode(path: Path, frames: Iterable[np.ndarray], audio: np.ndarray) -> None:
     """``encode_clip`` as SynthSync always was: without mbtree these would be other clips than the published figures are
     of. (Nothing is decoded meanwhile: made in 1, 2 or 3 processes they come out the same.)"""
-    from avbench.data.encode import encode_clip
+    from avbench.data.encode import Codec, encode_clip
 
-    encode_clip(path, frames, audio, mbtree=True, **ENCODING)  # type: ignore[arg-type]
+    encode_clip(path, frames, audio, Codec(mbtree=True, **ENCODING))  # type: ignore[arg-type]
 
 
 def check_clip(path: Path, spec: ClipSpec, scene: Scene | None = None) -> None:

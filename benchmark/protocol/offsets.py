@@ -1,9 +1,9 @@
-"""Laws by which offsets and starts are chosen. Seeded per segment, so they do not depend on order or on other clips.
+"""Laws that choose the offsets and starts of segments. Seeded per segment, so order and other clips do not matter.
 
 Offset laws: ``uniform`` (continuous in [-2, 2] s, rounded to 0.01 s), ``truncnorm`` or ``truncnorm:SD`` (normal with
-standard deviation SD, 1 s if not said, truncated to +-2 s and quantised to the 21 grid values: the paper's main
-setting), ``fixed:S`` (always S seconds). ``list`` stands for offsets that came with the data, ``hidden`` for offsets
-that are imposed in the media already and told to nobody (every offset in the manifest is 0): nothing can be drawn.
+standard deviation SD, 1 s by default, truncated to +-2 s and quantised to the 21 grid values: the paper's main
+setting), ``fixed:S`` (always S seconds). Two names mark data whose offsets cannot be drawn: ``list``, the offsets came
+with the data; ``hidden``, they are already imposed in the media and kept secret (every offset in the manifest is 0).
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ _STEP_S = 0.01  # offsets are whole hundredths of a second, as in the published 
 
 
 def draw_offset(law: str, segment_id: str, seed: int, grid: OffsetGrid | None = None) -> Tick:
-    """The offset in ticks of one segment, a function of (law, segment id, seed) alone. ``UsageError``: unknown law."""
+    """The offset of one segment in ticks; it depends on (law, segment id, seed) only. ``UsageError``: unknown law, or
+    one without draws."""
     grid = grid or OffsetGrid()
     kind, value = parse_offset_law(law, grid)
     if kind in ("list", "hidden"):
-        raise UsageError(f"offset law {kind!r} means the offsets came with the data; nothing can be drawn from it")
+        raise UsageError(f"offset law {kind!r} means the offsets came with the data; they cannot be drawn")
     if kind == "fixed":
         return ticks(value)
     u, limit = _uniform(segment_id, seed), grid.max_offset_s
@@ -39,11 +40,11 @@ def draw_offset(law: str, segment_id: str, seed: int, grid: OffsetGrid | None = 
 
 
 def class_prior(law: str, grid: OffsetGrid | None = None) -> np.ndarray:
-    """(n_classes,) float64, sums to 1: how often each class is drawn under ``law``.
+    """(n_classes,) float64, sums to 1: the probability of each class under ``law``.
 
-    Exact: the law's mass in every cell of 0.01 s, given to the class of that cell (so the two edge classes of
-    ``uniform`` get half the others'). ``list`` and ``hidden`` say nothing: equal shares. Classes that cannot occur keep
-    1e-6 each, so that a logarithm stays finite.
+    Exact: the law's mass in every cell of 0.01 s counts for the class of that cell (so the two edge classes of
+    ``uniform`` get half as much as the others). ``list`` and ``hidden`` give equal shares. Classes that cannot occur
+    keep 1e-6 each, so that a logarithm stays finite. ``UsageError``: unknown law.
     """
     grid = grid or OffsetGrid()
     kind, value = parse_offset_law(law, grid)
@@ -65,7 +66,7 @@ def class_prior(law: str, grid: OffsetGrid | None = None) -> np.ndarray:
 
 
 def parse_offset_law(law: str, grid: OffsetGrid | None = None) -> tuple[str, float]:
-    """``"truncnorm:0.8"`` -> ``("truncnorm", 0.8)``; ``UsageError`` that lists the laws if it is not one of them."""
+    """``"truncnorm:0.8"`` -> ``("truncnorm", 0.8)``; ``UsageError``, which lists the laws, for an unknown one."""
     grid = grid or OffsetGrid()
     kind, colon, text = law.partition(":")
     if kind in ("uniform", "list", "hidden") and not colon:
@@ -85,8 +86,8 @@ def parse_offset_law(law: str, grid: OffsetGrid | None = None) -> tuple[str, flo
 
 def nominal_starts(law: str, duration: Tick) -> list[Tick]:
     """Starts in ticks below ``duration``: ``first`` -> 0; ``grid:10`` -> 0, 10, 20 s, ... A start too early for its
-    segment's offset is then moved to the first frame that fits; all later ones keep a common grid, and so their picture
-    windows coincide. ``UsageError``: unknown law."""
+    segment's offset is later moved to the first frame that fits; the others stay on a common grid, so that segments
+    share picture windows. ``UsageError``: unknown law."""
     kind, colon, text = law.partition(":")
     if kind == "first" and not colon:
         return [0]
@@ -105,6 +106,6 @@ def _number(text: str) -> float | None:
 
 
 def _uniform(segment_id: str, seed: int) -> float:
-    """A number in (0, 1) that depends on the segment's name and the seed only, on every platform."""
+    """A number in (0, 1) from the segment's name and the seed, the same on every platform."""
     digest = hashlib.sha256(f"avbench offset {seed} {segment_id}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") // 2**11 + 0.5) / 2**53

@@ -50,7 +50,7 @@ def test_building(benchmark: Any, tmp_path: Path, width: int, height: int) -> No
         begin = time.process_time()
         made = normalise(raw, "v", "k", run / "media", run / "records", Encoding(min_clip_s=1))
         costs.append(time.process_time() - begin)
-        return sum(clip["n_frames"] for clip in made["clips"])
+        return sum(clip.n_frames for clip in made.clips)
 
     assert benchmark.pedantic(build, rounds=2) == N_FRAMES
     benchmark.extra_info["frames_per_cpu_s"] = round(N_FRAMES / min(costs))

@@ -220,7 +220,7 @@ def test_an_audioset_classifier_is_only_read_from_a_local_folder(
     fake.AutoFeatureExtractor = load(lambda audio, **_: {"x": len(audio)})  # type: ignore[attr-defined]
     fake.AutoModelForAudioClassification = load(Model())  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "transformers", fake)
-    with pytest.raises(UsageError, match=r"no config\.json"):
+    with pytest.raises(UsageError, match=r"no classifier \(config\.json\)"):
         AudioSetEvents(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     assert AudioSetEvents(str(tmp_path)).events(np.zeros(64_000, np.float32)) == ["Speech", "Crowd"]

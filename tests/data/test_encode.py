@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from stamps import noise, stamp
 
-from avbench.data.encode import encode_clip
+from avbench.data.encode import Codec, encode_clip
 from avbench.data.media import ClipReader, media_sha256
 from avbench.types import AvbenchError, FrontEnd, UsageError
 
@@ -55,6 +55,6 @@ def test_bytes_do_not_depend_on_what_was_encoded_before(tmp_path: Path) -> None:
         encode_clip(
             tmp_path / "other.mp4", (stamp(k, width, 64) for k in range(int(draw.integers(2, 40)))), noise(6400)
         )
-        encode_clip(tmp_path / "same.mp4", pictures(), noise(96_000), crf=18)
+        encode_clip(tmp_path / "same.mp4", pictures(), noise(96_000), Codec(crf=18))
         found.add(media_sha256(tmp_path / "same.mp4"))
     assert len(found) == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from avbench.data.encode import encode_clip
-from avbench.data.from_files import find_media, manifest_from_files
+from avbench.data.from_files import SegmentRules, find_media, manifest_from_files
 from avbench.data.inspect import SUPPORT_HOPS_S, SUPPORT_WINDOWS, info, verify
 from avbench.data.media import ClipReader
 from avbench.protocol.manifest import Manifest, read_manifest
@@ -83,18 +83,19 @@ def test_labels_do_not_depend_on_the_other_files(made: tuple[Manifest, list[str]
     fewer, _ = manifest_from_files([folder / "news", folder / "sport" / "long.mp4"], out)
     long = [s for s in manifest.segments if s.clip_id == "sport--long"]
     assert [s for s in fewer.segments if s.clip_id == "sport--long"] == long
-    other, _ = manifest_from_files([folder / "sport"], out, seed=1)
+    other, _ = manifest_from_files([folder / "sport"], out, SegmentRules(seed=1))
     assert [s.offset for s in other.segments] != [s.offset for s in long]
 
 
 def test_iterations_decide_what_fits(folder: Path, tmp_path: Path) -> None:
-    manifest, refused = manifest_from_files([folder], tmp_path, iterations=10, offset_law="fixed:0.4", hop=ticks(3))
+    rules = SegmentRules(iterations=10, offset_law="fixed:0.4", hop=ticks(3))
+    manifest, refused = manifest_from_files([folder], tmp_path, rules)
     assert {s.clip_id for s in manifest.segments} == {"sport--long"}
     assert [s.start for s in manifest.segments] == [0, ticks(10)]
     assert {s.offset_class for s in manifest.segments} == {12}
     assert len(refused) == 4
     assert "last 32.00 s, 32.40 s are needed with its offset" in str(refused[0])
-    first, _ = manifest_from_files([folder], tmp_path, start_law="first")
+    first, _ = manifest_from_files([folder], tmp_path, SegmentRules(start_law="first"))
     assert len(first.segments) == len(first.clips) == 3
 
 
@@ -112,13 +113,14 @@ def test_usage_errors(folder: Path, tmp_path: Path) -> None:
     for arguments, word in (
         ({"offset_law": "gauss"}, "offset law"),
         ({"offset_law": "list"}, "brings its offsets"),
+        ({"offset_law": "hidden"}, "brings its offsets"),
         ({"start_law": "somewhere"}, "start law"),
         ({"iterations": 0}, "iterations is 0"),
         ({"hop": 641}, "hop"),
         ({"iterations": 50}, "none of the 5 files can be used; the first: clip news--a_b.mp4: too short"),
     ):
         with pytest.raises(UsageError, match=word):
-            manifest_from_files([folder], tmp_path, **arguments)  # type: ignore[arg-type]
+            manifest_from_files([folder], tmp_path, SegmentRules(**arguments))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="does not exist"):
         find_media([tmp_path / "nothing"])
     with pytest.raises(UsageError, match="no video files"):

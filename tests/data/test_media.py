@@ -124,7 +124,7 @@ def test_impossible_front_ends_are_refused(clip_path: Path) -> None:
         (FrontEnd(sample_rate=8000), "16000 Hz"),
         (FrontEnd(fit="stretch"), "fit"),
         (FrontEnd(size=0), "positive"),
-        (FrontEnd(size=64, short_side=72), "goes with fit 'crop'"),
+        (FrontEnd(size=64, short_side=72), "needs fit 'crop'"),
         (FrontEnd(size=64, audio_lead_trim_samples=-1), "audio_lead_trim_samples is -1; it must be 0 or more"),
         (FrontEnd(size=64, fit="crop", short_side=60), "at least size"),
     ):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avbench.data.from_files import manifest_from_files
+from avbench.data.from_files import SegmentRules, manifest_from_files
 from avbench.data.inspect import verify
 from avbench.data.media import ClipReader
 from avbench.data.probing import probe
@@ -41,7 +41,7 @@ def test_the_re_encoded_clip_has_no_lag_to_its_original() -> None:
 
 
 def test_from_files_makes_a_working_manifest(tmp_path: Path) -> None:
-    manifest, refused = manifest_from_files([MEDIA], tmp_path / "real")
+    manifest, refused = manifest_from_files([TALK, EVENT, EVENT_RAW], tmp_path / "real")
     assert refused == []
     assert len(manifest.clips) == 3
     again = read_manifest(tmp_path / "real")
@@ -52,7 +52,8 @@ def test_from_files_makes_a_working_manifest(tmp_path: Path) -> None:
 
 
 def test_three_iterations_fit_ten_seconds_when_the_offset_is_small(tmp_path: Path) -> None:
-    manifest, refused = manifest_from_files([TALK, EVENT], tmp_path, iterations=3, offset_law="fixed:-0.8")
+    rules = SegmentRules(iterations=3, offset_law="fixed:-0.8")
+    manifest, refused = manifest_from_files([TALK, EVENT], tmp_path, rules)
     assert refused == []
     assert {s.start for s in manifest.segments} == {20 * 640}
     for clip in manifest.clips.values():

@@ -23,7 +23,7 @@ from avbench.baselines.sparsesync import SparseSync
 from avbench.baselines.streamsync import StreamSync
 from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
-from avbench.data.from_files import manifest_from_files
+from avbench.data.from_files import SegmentRules, manifest_from_files
 from avbench.protocol.manifest import Manifest, read_manifest
 from avbench.training.fullsize import loop
 from avbench.training.fullsize.data import Example, TrainingStreams, ValidationStreams, spectrograms
@@ -635,7 +635,8 @@ def test_full_size_learns_real_and_made_clips_by_heart(tmp_path: Path, monkeypat
         shutil.copy(path, clips)
     frames, sound = click_and_flash(12)
     encode_clip(clips / "made.mp4", frames.repeat(4, 1).repeat(4, 2), sound)
-    manifest, refused = manifest_from_files([clips], tmp_path / "data", start_law="first", hop=16_000, iterations=2)
+    rules = SegmentRules(start_law="first", hop=16_000, iterations=2)
+    manifest, refused = manifest_from_files([clips], tmp_path / "data", rules)
     assert not refused
     assert len(manifest.segments) == 3
     recipe = FullSizeRecipe(windows=2, gradient_windows=1, phase1_steps=1, epochs=4, batch=3, lr=1e-4)

@@ -1,72 +1,74 @@
-"""One raw video becomes clips of one shape: H.264 High at 25 fps with short side 256, AAC-LC mono 16 kHz, 5 minutes.
+"""Cut a raw video into uniform clips: H.264 High at 25 fps with short side 256, AAC-LC mono 16 kHz, 5 minutes.
 
-The video is decoded once, front to back, in bounded memory. Picture and sound are cut on one clock, the instant of the
-first picture: clip i holds the grid frames from i * 7500 on and exactly the samples that belong to them. Resizing is
-the antialiased bilinear one of the readers (swscale only converts colours; its resizing differs by up to 69 grey
-levels).
+The video is decoded once, front to back, in bounded memory. Picture and sound are cut on one clock, whose time 0 is the
+first picture: clip i contains the grid frames from i * 7500 on and exactly the samples that belong to them. Frames are
+resized as the readers do it (``media.resized``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avbench.data.encode import encode_clip
-from avbench.data.media import ClipReader, media_sha256, rgb_converter
-from avbench.data.probing import Header, clock_warnings, read_header, upright_size
+from avbench.data.building.records import BuiltClip, BuiltVideo
+from avbench.data.encode import Codec, encode_clip
+from avbench.data.media import ClipReader, media_sha256, resized, rgb_converter
+from avbench.data.probing import Header, clock_warnings, read_header, refuse_truncated, upright_size
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
 from avbench.types import MediaError
 
-_DECLARED_SLACK_S = Fraction(1, 2)  # a stream that ends this much before its own declared length is truncated
-_ASPECT_SLACK = 0.01  # a picture of another shape than the first is refused
+_ASPECT_SLACK = 0.01  # relative; a picture whose aspect differs more from the first is refused
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How clips are written. ``crf`` and ``preset`` are x264's; ``short_side`` in pixels."""
+    """How clips are made. ``short_side`` in pixels; ``crf``, ``preset``, ``audio_bit_rate``: see ``Codec``."""
 
     clip_s: float = 300.0
-    min_clip_s: float = 30.0  # a shorter rest at the end of a video is left out
+    min_clip_s: float = 30.0  # a shorter remainder at the end of a video is left out
     short_side: int = 256
     crf: int = 18
     preset: str = "veryfast"
     audio_bit_rate: int = 64_000
 
+    @property
+    def codec(self) -> Codec:
+        """The encoders' part."""
+        return Codec(self.crf, self.preset, self.audio_bit_rate)
 
-def normalise(file: Path, video_id: str, key: str, media: Path, records: Path, encoding: Encoding) -> dict[str, Any]:
-    """Cut ``file`` into clips ``<video_id>_<start>_<end>.mp4`` in ``media``, one record (JSON) each in ``records``.
 
-    A clip whose file and record (made under the same ``key``) are there already is not encoded again. Where one stream
-    ends first, the last clip ends with it, on a frame. Returns ``{"clips": [record], "dropped": [text]}``: a record has
-    id, path, n_frames, n_samples, n_bytes, sha256, source and key; dropped clips are the rest at the end and clips
-    without a sound in them.
+def normalise(file: Path, video_id: str, key: str, media: Path, records: Path, encoding: Encoding) -> BuiltVideo:
+    """Cut ``file`` into clips ``<video_id>_<start>_<end>.mp4`` in ``media``, with one JSON record each in ``records``.
+
+    A clip whose file and record (of the same ``key``) exist is not encoded again. Where one stream ends first, the last
+    clip ends with it, on a frame. Clips without any sound and a remainder that is too short are dropped.
 
     ``MediaError``: unreadable, truncated, damaged, no sound at all, a picture whose shape changes. ``AvbenchError``:
     the clip cannot be written.
     """
     header = read_header(file, video_id)
-    reader = ClipReader(file)
-    reader.clip_id = video_id
+    reader = ClipReader(file, clip_id=video_id)
     n_samples = round(encoding.clip_s * FRAME_RATE_HZ) * TICKS_PER_FRAME
     size = _target_size((header.width, header.height), encoding.short_side)
-    clips: list[dict[str, Any]] = []
+    target = _Target(media, records, key, encoding)
+    clips: list[BuiltClip] = []
     dropped: list[str] = []
     with contextlib.closing(reader.pictures()) as pictures, contextlib.closing(reader.audio_blocks()) as blocks:
         sound, picture = _Sound(blocks), _Picture(pictures, header, size, video_id)
-        for index in range(10**6):
+        for index in itertools.count():
             piece = sound.take(n_samples)
             start_s = index * encoding.clip_s
             clip_id = f"{video_id}_{start_s:g}_{start_s + encoding.clip_s:g}"
-            source = _source(header, start_s, size)
-            clip = _write_clip(clip_id, key, piece, picture, media, records, encoding, source)
+            clip = target.write(clip_id, _source(header, start_s, size), piece, picture)
             if clip is None:
                 seconds = min(picture.count / FRAME_RATE_HZ, len(piece) / SAMPLE_RATE_HZ)
                 if seconds:
@@ -79,7 +81,7 @@ def normalise(file: Path, video_id: str, key: str, media: Path, records: Path, e
             if picture.ended or len(piece) < n_samples:
                 break
         used = picture.total
-        picture.skip(10**9)  # what one stream has and the other lacks: a few frames, or a damaged file
+        picture.skip(10**9)  # the rest of the longer stream: a few frames, or a damaged file
         sound.drain()
     _check_lengths(header, picture, sound, video_id)
     if (rest := (picture.total - used) / FRAME_RATE_HZ) > 0.1:
@@ -88,69 +90,67 @@ def normalise(file: Path, video_id: str, key: str, media: Path, records: Path, e
         raise MediaError(video_id, "the sound is silent (every sample is zero)")
     if not clips:
         raise MediaError(video_id, f"picture and sound together last less than {encoding.min_clip_s:g} s")
-    return {"clips": clips, "dropped": dropped}
+    return BuiltVideo(tuple(clips), tuple(dropped))
 
 
-def _write_clip(
-    clip_id: str,
-    key: str,
-    piece: np.ndarray,
-    picture: _Picture,
-    media: Path,
-    records: Path,
-    encoding: Encoding,
-    source: dict[str, Any],
-) -> dict[str, Any] | None:
-    """Encode the next clip, or pass over it where it is there; None if it is too short."""
-    path, record_path = media / f"{clip_id}.mp4", records / f"{clip_id}.json"
-    limit = len(piece) // TICKS_PER_FRAME
-    least = round(encoding.min_clip_s * FRAME_RATE_HZ)
-    picture.count = 0
-    if limit < least:
-        picture.skip(limit)
-        return None
-    with contextlib.suppress(OSError, ValueError, KeyError, MediaError):  # no record or no file, or other ones
-        record: dict[str, Any] = json.loads(record_path.read_bytes())
-        if record["key"] == key and record["source"] == source and media_sha256(path) == record["sha256"]:
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where the clips and records of a video go, and how the clips are written."""
+
+    media: Path
+    records: Path
+    key: str
+    encoding: Encoding
+
+    def write(self, clip_id: str, source: dict[str, Any], piece: np.ndarray, picture: _Picture) -> BuiltClip | None:
+        """Encode the next clip, or skip its frames if it was made before; None if it is too short."""
+        limit = len(piece) // TICKS_PER_FRAME
+        least = round(self.encoding.min_clip_s * FRAME_RATE_HZ)
+        picture.count = 0
+        if limit < least:
             picture.skip(limit)
-            return record
-    frames = picture.frames(limit)
-    first = next(frames, None)
-    if first is None:
-        return None
-    encode_clip(
-        path,
-        _chain(first, frames),
-        piece,
-        crf=encoding.crf,
-        preset=encoding.preset,
-        audio_bit_rate=encoding.audio_bit_rate,
-        end_with_picture=True,
-    )
-    if picture.count < least:
-        path.unlink()
-        return None
-    record = {
-        "id": clip_id,
-        "path": path.name,
-        "n_frames": picture.count,
-        "n_samples": picture.count * TICKS_PER_FRAME,
-        "n_bytes": path.stat().st_size,
-        "sha256": media_sha256(path),
-        "source": source,
-        "key": key,
-    }
-    atomic_write_bytes(record_path, json.dumps(record, sort_keys=True).encode())
-    return record
+            return None
+        known = self._on_record(clip_id, source)
+        if known is not None:
+            picture.skip(limit)
+            return known
+        frames = picture.frames(limit)
+        first = next(frames, None)
+        if first is None:
+            return None
+        path = self.media / f"{clip_id}.mp4"
+        encode_clip(path, itertools.chain([first], frames), piece, self.encoding.codec, end_with_picture=True)
+        if picture.count < least:
+            path.unlink()
+            return None
+        clip = BuiltClip(
+            id=clip_id,
+            path=path.name,
+            n_frames=picture.count,
+            n_samples=picture.count * TICKS_PER_FRAME,
+            n_bytes=path.stat().st_size,
+            sha256=media_sha256(path),
+            source=source,
+            key=self.key,
+        )
+        atomic_write_bytes(self._record(clip_id), json.dumps(asdict(clip), sort_keys=True).encode())
+        return clip
 
+    def _on_record(self, clip_id: str, source: dict[str, Any]) -> BuiltClip | None:
+        """The clip made earlier from the same source with the same key, if its file is unchanged."""
+        try:
+            clip = BuiltClip(**json.loads(self._record(clip_id).read_bytes()))
+            same = clip.key == self.key and clip.source == source
+            return clip if same and media_sha256(self.media / f"{clip_id}.mp4") == clip.sha256 else None
+        except (OSError, ValueError, TypeError, MediaError):  # no record or no file, or not one of ours
+            return None
 
-def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield first
-    yield from rest
+    def _record(self, clip_id: str) -> Path:
+        return self.records / f"{clip_id}.json"
 
 
 class _Sound:
-    """16 kHz samples in stretches of a wanted length."""
+    """16 kHz samples in pieces of any length; ``total`` samples were read."""
 
     def __init__(self, blocks: Iterator[np.ndarray]) -> None:
         self.blocks = blocks
@@ -159,7 +159,7 @@ class _Sound:
         self._rest = np.zeros(0, np.float32)
 
     def take(self, n: int) -> np.ndarray:
-        """(n,) float32, fewer at the end."""
+        """The next (n,) float32 samples, fewer at the end."""
         parts, have = [self._rest], len(self._rest)
         while have < n and not self.ended:
             block = next(self.blocks, None)
@@ -174,6 +174,7 @@ class _Sound:
         return joined[:n]
 
     def drain(self) -> None:
+        """Read the rest, to count it."""
         self.total += len(self._rest) + sum(len(block) for block in self.blocks)
         self._rest, self.ended = self._rest[:0], True
 
@@ -198,6 +199,7 @@ class _Picture:
             yield self._array
 
     def skip(self, limit: int) -> None:
+        """Pass over at most ``limit`` frames."""
         for _ in self._next(limit):
             pass
 
@@ -212,10 +214,7 @@ class _Picture:
             yield picture
 
     def _resized(self, picture: Any) -> np.ndarray:
-        """Antialiased bilinear to the target size; ``MediaError`` if the picture's shape is not the first one's."""
-        import torch
-        from torch.nn.functional import interpolate
-
+        """The picture at the target size; ``MediaError`` if its aspect differs from the first picture's."""
         shape = upright_size(picture.width, picture.height, self.header.pixel_aspect, picture.rotation)
         ratio = (shape[0] * self.header.height) / (shape[1] * self.header.width)
         if abs(ratio - 1) > _ASPECT_SLACK:
@@ -228,20 +227,18 @@ class _Picture:
         width, height = self.size
         if rgb.shape[:2] == (height, width):
             return np.ascontiguousarray(rgb)
-        planes = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
-        resized = interpolate(planes, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
-        return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+        return np.ascontiguousarray(resized(rgb, (height, width)))
 
 
 def _target_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """(width, height), even, the shorter one ``short_side``, the other as near to the source's aspect as even goes."""
+    """(width, height), both even: the shorter is ``short_side``, the other keeps the aspect as closely as possible."""
     width, height = size
     scale = Fraction(short_side, min(width, height))
     return 2 * round(width * scale / 2), 2 * round(height * scale / 2)
 
 
 def _source(header: Header, start_s: float, size: tuple[int, int]) -> dict[str, Any]:
-    """What the raw file said, kept with every clip: a hidden 64 ms can later only be traced through it."""
+    """What the raw file declared; kept with every clip: a hidden delay of 64 ms can be traced only through it."""
     warnings = clock_warnings(header.clock_doubt_ms)
     if min(size) > min(header.width, header.height):
         warnings.append(f"enlarged from {header.width}x{header.height}")
@@ -259,23 +256,20 @@ def _source(header: Header, start_s: float, size: tuple[int, int]) -> dict[str, 
         "video_start_s": header.video_start_s,
         "first_audio_packet_s": header.first_audio_packet_s,
         "edit_lists": header.edit_lists,
-        "clock_doubt_ms": list(header.clock_doubt_ms),  # how early and how late the sound may be in the source itself
+        "clock_doubt_ms": list(header.clock_doubt_ms),  # how early and late the sound may be in the source
         "warnings": warnings,
     }
 
 
 def _check_lengths(header: Header, picture: _Picture, sound: _Sound, video_id: str) -> None:
-    """Both streams were read to their ends: they must have lasted as long as the file declares."""
+    """Both streams were read to the end: ``MediaError`` if one is shorter than the file declares."""
     picture_s, sound_s = Fraction(picture.total, FRAME_RATE_HZ), Fraction(sound.total, SAMPLE_RATE_HZ)
     # (mpegts declares nothing: its length is only estimated)
     whole_s = None if header.container == "mpegts" or header.duration_s is None else Fraction(header.duration_s)
-    slack = _DECLARED_SLACK_S + Fraction(max(header.video_start_s, 0.0))
-    for word, has, declared in (
+    refuse_truncated(
+        video_id,
         ("picture", picture_s, header.declared_video_s),
         ("sound", sound_s, header.declared_audio_s),
         ("file", max(picture_s, sound_s), whole_s),
-    ):
-        if declared is not None and has < declared - slack:
-            raise MediaError(
-                video_id, f"truncated: the {word} ends at {float(has):.2f} s, {float(declared):.2f} s are declared"
-            )
+        late_s=Fraction(max(header.video_start_s, 0.0)),
+    )

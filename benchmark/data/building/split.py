@@ -1,4 +1,4 @@
-"""Which videos go to train, valid and test: by whole videos, balanced over channels, seeded."""
+"""Divide whole videos into train, valid and test: balanced over channels, seeded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMES = ("train", "valid", "test")
 
 
 def parse_shares(text: str) -> tuple[float, float, float]:
-    """``"90/5/5"`` -> shares of train, valid and test that sum to 1; ``UsageError`` if it is nothing of the kind."""
+    """``"90/5/5"`` -> shares of train, valid and test that sum to 1; ``UsageError`` for any other text."""
     try:
         parts = [float(part) for part in text.split("/")]
     except ValueError:
@@ -27,10 +27,10 @@ def split_videos(
 ) -> dict[str, str]:
     """Video id -> split. ``durations_s`` and ``channels`` are per video id.
 
-    Within each channel the videos are put in a seeded random order and dealt out so that the hours of every split come
-    as near to its share as whole videos allow, in this channel together with the channels before it: what one channel
-    cannot give (5 % of three videos) the next ones do. A split with a share above 0 gets at least one video as long as
-    there are videos enough; train is served last.
+    Channel by channel, the videos are put in a seeded random order and assigned so that the hours of every split come
+    as close to its share as whole videos allow. Hours are counted over this channel and the ones before it: what one
+    channel cannot give (5 % of three videos) the next ones do. A split with a share above 0 gets at least one video if
+    there are enough; train comes last.
     """
     split: dict[str, str] = {}
     given, target = dict.fromkeys(NAMES, 0.0), dict.fromkeys(NAMES, 0.0)
@@ -45,7 +45,7 @@ def split_videos(
             while videos:
                 length = durations_s[videos[0]]
                 lacking = target[name] - given[name]
-                if lacking < length / 2:  # nearer to the share without it
+                if lacking < length / 2:  # closer to the share without it
                     break
                 split[videos.pop(0)] = name
                 given[name] += length
@@ -57,7 +57,7 @@ def split_videos(
 
 
 def _fill_empty(split: dict[str, str], shares: Sequence[float], seed: int) -> None:
-    """Gives an empty split with a share one video of the split that has most."""
+    """Move one video from the largest split to each empty split that has a share."""
     for name, share in (("test", shares[2]), ("valid", shares[1]), ("train", shares[0])):
         if share <= 0 or name in split.values():
             continue
@@ -69,5 +69,5 @@ def _fill_empty(split: dict[str, str], shares: Sequence[float], seed: int) -> No
 
 
 def _lot(kind: str, name: str, seed: int) -> bytes:
-    """A place in the queue that depends on the name and the seed only."""
+    """A sort key that gives a random order; it depends on the name and the seed only."""
     return hashlib.sha256(f"avbench split {seed} {kind} {name}".encode()).digest()

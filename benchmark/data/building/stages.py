@@ -1,8 +1,8 @@
-"""The build itself: raw videos -> select -> clips -> split -> segments -> annotations -> manifest -> check.
+"""The build: raw videos -> selection -> clips -> annotations -> split and segments -> manifest -> check.
 
-Every job leaves a record under ``OUT/.build`` that says what it was made of (hash of the raw file, encoding,
-annotators); a record that fits is not made again. Nothing in the result depends on the order of jobs, on how many
-workers there are or on how often the build was interrupted.
+Every job leaves a record under ``OUT/.build`` with the key of its inputs (hash of the raw file, encoding, annotators);
+a job whose record has the right key is not run again. The result does not depend on the order of jobs, the number of
+workers or interruptions.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from typing import Any
 from avbench.data.annotate import DEFAULT_ANNOTATORS, Annotators, label
 from avbench.data.building.jobs import Engine, Job, LocalEngine
 from avbench.data.building.normalise import Encoding
+from avbench.data.building.records import BuiltClip, BuiltVideo, RawVideo
 from avbench.data.building.split import parse_shares, split_videos
-from avbench.data.from_files import find_media, name_clips, segments_of
+from avbench.data.from_files import SegmentRules, find_media, name_clips, segments_of
 from avbench.data.inspect import info
 from avbench.protocol.manifest import Manifest, check, write_manifest
-from avbench.protocol.offsets import nominal_starts, parse_offset_law
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.progress import ItemProgress, Progress
 from avbench.ticks import TICKS_PER_FRAME, seconds, ticks
 from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
 
-Progress = Callable[[str, int, int, str], None]  # stage, done, total, item
 WORK = ".build"
 REPORT = "build_report.json"
 _TASKS = "avbench.data.building.tasks"
 _BASE_TIMEOUT_S = 300.0
-_TIMEOUT_PER_S = 2.0  # a job may take this many times as long as its video lasts, on top
+_TIMEOUT_PER_S = 2.0  # seconds that a job may take for each second of its video, on top
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that shapes the result. The defaults are the paper's (sec. 3 and its supplement)."""
+    """Everything that changes the result. The defaults are the paper's (sec. 3 and its supplement)."""
 
     name: str = ""
     min_duration_s: float = 1200.0
@@ -49,15 +49,30 @@ class Settings:
     starts: str = "grid:10"
     window_s: float = 5.0
     hop_s: float = 2.0
-    iterations: int = 1  # windows a segment must hold
+    iterations: int = 1  # windows that must fit in a segment
     seed: int = 0
     annotators: Mapping[str, str] | None = field(default_factory=lambda: DEFAULT_ANNOTATORS)  # None: no annotations
+
+    @property
+    def rules(self) -> SegmentRules:
+        """The segments' part. ``UsageError``: see ``SegmentRules``."""
+        window, hop = ticks(self.window_s), ticks(self.hop_s)
+        return SegmentRules(self.offsets, self.starts, window, hop, self.iterations, self.seed)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the jobs are run; nothing here changes the result."""
+
+    engine: Engine = field(default_factory=LocalEngine)
+    timeout_s: float | None = None  # of each job; None: 5 minutes plus twice the video's length
+    retry_set_aside: bool = False  # run the jobs again that crashed or timed out twice in an earlier build
 
 
 @dataclass
 class Report:
-    """What was made and what was not. ``refused``: video or clip -> why; ``set_aside``: jobs that crashed or did not
-    end (the quarantine); ``problems``: what the final check found."""
+    """What went wrong or was left out. ``refused``: video or clip -> reason; ``set_aside``: jobs that crashed or
+    timed out; ``notes``: parts of used videos that were dropped; ``problems``: what the final check found."""
 
     refused: dict[str, str] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
@@ -69,52 +84,51 @@ def build(
     videos: Path,
     out: Path,
     settings: Settings | None = None,
-    engine: Engine | None = None,
+    execution: Execution | None = None,
     *,
-    timeout_s: float | None = None,
-    retry_set_aside: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Manifest, Report]:
     """Make a split of ``videos`` (searched recursively) in ``out``: ``media``, the manifest's files and a report.
 
-    The first folder below ``videos`` names a video's channel, its path its id. ``timeout_s`` limits each job (None:
-    5 minutes and twice the video's length). A video that cannot be used, or whose job crashed or hung twice, is named
-    in the report and left out; ``retry_set_aside`` tries the latter again. Run again after an interruption, the build
-    goes on where it was.
+    The first folder below ``videos`` is a video's channel, its path gives its id. A video that cannot be used, or whose
+    job crashed or timed out twice, is named in the report and left out. After an interruption the same call resumes.
 
-    ``UsageError``: an impossible request, no usable video; ``AvbenchError``: ``out`` cannot be written, or another
-    build is running in it.
+    ``UsageError``: impossible settings, no usable video; ``AvbenchError``: ``out`` cannot be written, or another build
+    is running in it.
     """
-    settings = settings or Settings()
+    settings, execution = settings or Settings(), execution or Execution()
     _check_settings(settings)
     root = Path(videos).resolve()
     found = find_media([videos])
     outside = [file for file in found if not file.is_relative_to(root)]
     if outside:
-        raise UsageError(f"{outside[0]} is meant by a link in {videos} but lies outside of it; move or copy it there")
+        raise UsageError(f"a link in {videos} points outside of it, to {outside[0]}; move or copy that file into it")
     files = name_clips(found, root)
     with _own(Path(out)) as work:
-        state = _Build(root, Path(out), work, settings, engine or LocalEngine(), timeout_s, progress)
-        if retry_set_aside:
+        if execution.retry_set_aside:
             for record in (work / "aside").glob("*/*.json"):
                 record.unlink()
-        return state.run(files)
+        return _Build(root, Path(out), work, settings, execution, progress).run(files)
 
 
 def annotate(
-    manifest: Manifest, annotators: Mapping[str, str], workers: int = 1, progress: Progress | None = None
+    manifest: Manifest, annotators: Mapping[str, str], workers: int = 1, progress: ItemProgress | None = None
 ) -> tuple[dict[str, tuple[str, tuple[str, ...]]], list[str]]:
-    """Segment id -> (category, events) for every segment whose clip could be annotated, and what went wrong.
+    """Segment id -> (category, events) for every segment whose clip could be annotated, and one line for every clip
+    that could not.
 
-    ``UsageError``: an annotator that cannot be had; ``MediaError`` of a clip is one of the lines that went wrong.
+    ``UsageError``: an annotator that is not available.
     """
     Annotators.load(annotators)
-    jobs = []
-    for clip in manifest.clips.values():
-        facts = {"id": clip.id, "n_frames": clip.n_frames, "n_samples": clip.n_samples}
-        arguments = {"file": str(manifest.clip_path(clip)), "clip": facts, "annotators": dict(annotators)}
-        limit_s = _BASE_TIMEOUT_S + _TIMEOUT_PER_S * seconds(clip.duration)
-        jobs.append(Job(clip.id, f"{_TASKS}:annotate", arguments, limit_s))
+    jobs = [
+        Job(
+            clip.id,
+            f"{_TASKS}:annotate",
+            _annotate_arguments(manifest.clip_path(clip), clip, annotators),
+            _limit_s(seconds(clip.duration)),
+        )
+        for clip in manifest.clips.values()
+    ]
     rows: dict[str, list[dict[str, Any]]] = {}
     failed = []
     for done, outcome in enumerate(LocalEngine(workers).run(jobs), 1):
@@ -123,30 +137,47 @@ def annotate(
         else:
             failed.append(f"clip {outcome.job.id}: {outcome.reason}")
         if progress:
-            progress("annotating", done, len(jobs), outcome.job.id)
+            progress(done, len(jobs), outcome.job.id)
     return {s.id: label(seconds(s.start), rows[s.clip_id]) for s in manifest.segments if s.clip_id in rows}, failed
 
 
+def _annotate_arguments(file: Path, clip: ClipRecord | BuiltClip, annotators: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "file": str(file),
+        "clip_id": clip.id,
+        "n_frames": clip.n_frames,
+        "n_samples": clip.n_samples,
+        "annotators": dict(annotators),
+    }
+
+
+def _limit_s(length_s: float) -> float:
+    """How long a job may take for media of ``length_s``."""
+    return _BASE_TIMEOUT_S + _TIMEOUT_PER_S * length_s
+
+
 class _Build:
+    """One build in its locked folder."""
+
     def __init__(
         self,
         videos: Path,
         out: Path,
         work: Path,
         settings: Settings,
-        engine: Engine,
-        timeout_s: float | None,
+        execution: Execution,
         progress: Progress | None,
     ) -> None:
-        self.videos, self.out, self.work, self.settings, self.engine = videos, out, work, settings, engine
-        self.timeout_s, self.progress = timeout_s, progress
+        self.videos, self.out, self.work, self.settings = videos, out, work, settings
+        self.execution, self.progress = execution, progress
         self.media = out / "media"
         self.report = Report()
 
     def run(self, files: Mapping[str, Path]) -> tuple[Manifest, Report]:
+        """Every stage in order. ``files``: video id -> raw file."""
         selected = self._select(files)
         made = self._clips(files, selected)
-        clips = {clip["id"]: clip for video in made.values() for clip in video["clips"]}
+        clips = {clip.id: clip for video in made.values() for clip in video.clips}
         rows = self._annotate(clips) if self.settings.annotators is not None else {}
         manifest = self._manifest(files, selected, made, rows)
         self._check(manifest, clips)
@@ -155,51 +186,53 @@ class _Build:
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
-    def _select(self, files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-        """Video id -> header, of the videos that are long and large enough and not the same as another."""
+    def _select(self, files: Mapping[str, Path]) -> dict[str, RawVideo]:
+        """The videos that are long and large enough and not the same as another one, by id."""
         jobs, keys = [], {}
         for video, file in files.items():
             stat = file.stat()
             keys[video] = _key([file.as_posix(), stat.st_size, stat.st_mtime_ns])
             jobs.append(self._job(video, "read_video_header", {"file": str(file), "video_id": video}, 0.0))
         headers = self._records("headers", "reading headers", jobs, keys)
-        selected: dict[str, dict[str, Any]] = {}
+        selected: dict[str, RawVideo] = {}
         first: dict[str, str] = {}
-        for video, head in sorted(headers.items()):
-            reason = self._unfit(head)
-            if not reason and head["sha256"] in first:
-                reason = f"the same file as {first[head['sha256']]}"
+        for video, header in sorted(headers.items()):
+            raw = RawVideo(**header)
+            reason = self._unfit(raw)
+            if not reason and raw.sha256 in first:
+                reason = f"the same file as {first[raw.sha256]}"
             if reason:
                 self.report.refused[video] = reason
             else:
-                first[head["sha256"]] = video
-                selected[video] = head
+                first[raw.sha256] = video
+                selected[video] = raw
         if not selected:
             raise UsageError(
                 f"none of the {len(files)} videos can be used; the first: {self._first_reason(sorted(files)[0])}"
             )
         return selected
 
-    def _unfit(self, head: Mapping[str, Any]) -> str:
-        """Why the rules leave a video out; empty if they do not."""
+    def _unfit(self, raw: RawVideo) -> str:
+        """Why the settings exclude a video; empty if they do not."""
         settings = self.settings
-        if head["duration_s"] is None:
+        if raw.duration_s is None:
             return "the file does not declare its length (remux it to mp4)"
-        if head["duration_s"] < settings.min_duration_s:
-            return f"lasts {head['duration_s']:.1f} s, at least {settings.min_duration_s:g} s are wanted"
-        if min(head["width"], head["height"]) < settings.min_height:
-            return f"is {head['width']}x{head['height']}, a short side of at least {settings.min_height} is wanted"
+        if raw.duration_s < settings.min_duration_s:
+            return f"lasts {raw.duration_s:.1f} s, the minimum is {settings.min_duration_s:g} s"
+        if min(raw.width, raw.height) < settings.min_height:
+            return f"is {raw.width}x{raw.height}, the minimum short side is {settings.min_height}"
         return ""
 
-    def _clips(self, files: Mapping[str, Path], selected: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Video id -> what ``normalise`` returned."""
+    def _clips(self, files: Mapping[str, Path], selected: Mapping[str, RawVideo]) -> dict[str, BuiltVideo]:
+        """Video id -> its clips."""
         self._folder(self.media)
         records = self._folder(self.work / "clips")
         encoding = asdict(self.settings.encoding)
         jobs, keys = [], {}
-        # the longest first: no core is left waiting for one that began last
-        for video in sorted(selected, key=lambda v: (-selected[v]["duration_s"], v)):
-            keys[video] = _key([selected[video]["sha256"], encoding])
+        lengths_s = {video: raw.duration_s or 0.0 for video, raw in selected.items()}
+        # the longest first: no core is left waiting for one that started last
+        for video in sorted(selected, key=lambda v: (-lengths_s[v], v)):
+            keys[video] = _key([selected[video].sha256, encoding])
             arguments = {
                 "file": str(files[video]),
                 "video_id": video,
@@ -208,28 +241,30 @@ class _Build:
                 "records": str(records),
                 "encoding": encoding,
             }
-            jobs.append(self._job(video, "make_clips", arguments, selected[video]["duration_s"]))
-        made = self._records("videos", "making clips", jobs, keys, self._media_there)
-        for _, video in sorted(made.items()):
-            self.report.notes += video["dropped"]
+            jobs.append(self._job(video, "make_clips", arguments, lengths_s[video]))
+        answers = self._records("videos", "making clips", jobs, keys, self._media_there)
+        made = {video: BuiltVideo.from_json(answer) for video, answer in answers.items()}
+        for _, built in sorted(made.items()):
+            self.report.notes += built.dropped
         if not made:
             raise UsageError(f"none of the {len(selected)} videos gave a clip; the first: {self._first_reason()}")
         return made
 
-    def _media_there(self, value: Mapping[str, Any]) -> bool:
-        paths = [(self.media / clip["path"], clip["n_bytes"]) for clip in value["clips"]]
+    def _media_there(self, answer: Mapping[str, Any]) -> bool:
+        """Whether the files of the clips on record still exist, with their sizes."""
+        paths = [(self.media / clip.path, clip.n_bytes) for clip in BuiltVideo.from_json(answer).clips]
         return all(path.is_file() and path.stat().st_size == n for path, n in paths)
 
-    def _annotate(self, clips: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    def _annotate(self, clips: Mapping[str, BuiltClip]) -> dict[str, list[dict[str, Any]]]:
         """Clip id -> rows of its chunks; a clip that could not be annotated has none."""
         annotators = dict(self.settings.annotators or {})
         version = Annotators.load(annotators).version  # a missing extra or weights file is one line, before any job
-        keys = {name: _key([clip["sha256"], annotators, version]) for name, clip in clips.items()}
+        keys = {name: _key([clip.sha256, annotators, version]) for name, clip in clips.items()}
         jobs = [
             self._job(
                 name,
                 "annotate",
-                {"file": str(self.media / clip["path"]), "clip": dict(clip), "annotators": annotators},
+                _annotate_arguments(self.media / clip.path, clip, annotators),
                 self.settings.encoding.clip_s,
             )
             for name, clip in sorted(clips.items())
@@ -239,43 +274,34 @@ class _Build:
     def _manifest(
         self,
         files: Mapping[str, Path],
-        selected: Mapping[str, Mapping[str, Any]],
-        made: Mapping[str, Mapping[str, Any]],
+        selected: Mapping[str, RawVideo],
+        made: Mapping[str, BuiltVideo],
         rows: Mapping[str, list[dict[str, Any]]],
     ) -> Manifest:
         settings, grid = self.settings, OffsetGrid()
         channels = {video: self._channel(files[video]) for video in made}
-        durations_s = {v: seconds(sum(c["n_samples"] for c in made[v]["clips"])) for v in sorted(made)}
+        durations_s = {v: seconds(sum(clip.n_samples for clip in made[v].clips)) for v in sorted(made)}
         split = split_videos(durations_s, channels, parse_shares(settings.split), settings.seed)
-        length = ticks(settings.window_s) + (settings.iterations - 1) * ticks(settings.hop_s)
         clips: dict[str, ClipRecord] = {}
         sources: dict[str, dict[str, Any]] = {}
         segments: list[SegmentRecord] = []
         for video in sorted(made):
-            origin = {"file": files[video].relative_to(self.videos).as_posix(), "sha256": selected[video]["sha256"]}
-            for record in made[video]["clips"]:
+            origin = {"file": files[video].relative_to(self.videos).as_posix(), "sha256": selected[video].sha256}
+            for built in made[video].clips:
                 clip = ClipRecord(
-                    id=record["id"],
+                    id=built.id,
                     video_id=video,
-                    path=record["path"],
-                    sha256=record["sha256"],
-                    n_frames=record["n_frames"],
-                    n_samples=record["n_samples"],
+                    path=built.path,
+                    sha256=built.sha256,
+                    n_frames=built.n_frames,
+                    n_samples=built.n_samples,
                     channel=channels[video],
                     split=split[video],
                 )
-                clips[clip.id], sources[clip.id] = clip, origin | record["source"]
-                try:
-                    starts = nominal_starts(settings.starts, clip.duration)
-                    found = segments_of(clip, starts, length, settings.offsets, settings.seed, grid)
-                except MediaError as error:
-                    self.report.notes.append(f"{clip.id}: no segment ({error.reason})")
-                    continue
-                for segment in found:
-                    category, events = label(seconds(segment.start), rows.get(clip.id, []))
-                    segments.append(replace(segment, category=category, events=events))
+                clips[clip.id], sources[clip.id] = clip, origin | built.source
+                segments += self._segments(clip, grid, rows.get(clip.id, []))
         if not segments:
-            raise UsageError(f"no clip holds a segment; the first: {self.report.notes[-1]}")
+            raise UsageError(f"no segment fits in any clip; the first: {self.report.notes[-1]}")
         return Manifest(
             name=settings.name or self.out.resolve().name,
             kind="files",
@@ -289,14 +315,27 @@ class _Build:
             sources=sources,
         )
 
-    def _check(self, manifest: Manifest, clips: Mapping[str, Mapping[str, Any]]) -> None:
-        """Every clip decoded once more by the reader that evaluations use, and the tables against each other."""
-        keys = {name: _key([clip["sha256"], clip["n_frames"], clip["n_samples"]]) for name, clip in clips.items()}
+    def _segments(self, clip: ClipRecord, grid: OffsetGrid, rows: list[dict[str, Any]]) -> list[SegmentRecord]:
+        """A clip's segments with their labels; none, and a note, if it is too short."""
+        try:
+            found = segments_of(clip, self.settings.rules, grid)
+        except MediaError as error:
+            self.report.notes.append(f"{clip.id}: no segment ({error.reason})")
+            return []
+        labels = [label(seconds(segment.start), rows) for segment in found]
+        return [
+            replace(segment, category=category, events=events)
+            for segment, (category, events) in zip(found, labels, strict=True)
+        ]
+
+    def _check(self, manifest: Manifest, clips: Mapping[str, BuiltClip]) -> None:
+        """Decode every clip once more with the reader that evaluations use, and check the tables' consistency."""
+        keys = {name: _key([clip.sha256, clip.n_frames, clip.n_samples]) for name, clip in clips.items()}
         jobs = [
             self._job(
                 name,
                 "check_clip",
-                {"file": str(self.media / clip["path"]), "clip": dict(clip)},
+                {"file": str(self.media / clip.path), "clip": asdict(clip)},
                 self.settings.encoding.clip_s,
             )
             for name, clip in sorted(clips.items())
@@ -307,7 +346,7 @@ class _Build:
             self.report.problems.append(f"clip {name}: could not be checked ({self._first_reason(name)})")
 
     def _write(self, manifest: Manifest, n_videos: int, rows: Mapping[str, list[dict[str, Any]]]) -> None:
-        for path in self.media.iterdir():  # clips of an earlier state of the videos
+        for path in self.media.iterdir():  # clips of videos that have changed since
             if path.name not in {clip.path for clip in manifest.clips.values()}:
                 path.unlink()
         if rows:
@@ -317,7 +356,7 @@ class _Build:
             self._write_bytes(self.out / "annotations.jsonl", ("\n".join(lines) + "\n").encode())
         write_manifest(manifest, self.out)
         statistics = info(manifest)
-        statistics.pop("media_root", None)  # the report says the same wherever it was made
+        statistics.pop("media_root", None)  # the report does not depend on the folder's place
         report = {
             "settings": asdict(self.settings),
             "n_videos": n_videos,
@@ -334,8 +373,7 @@ class _Build:
     # -- records -----------------------------------------------------------------------------------------------------
 
     def _job(self, name: str, task: str, arguments: dict[str, Any], length_s: float) -> Job:
-        limit_s = self.timeout_s or _BASE_TIMEOUT_S + _TIMEOUT_PER_S * length_s
-        return Job(name, f"{_TASKS}:{task}", arguments, limit_s)
+        return Job(name, f"{_TASKS}:{task}", arguments, self.execution.timeout_s or _limit_s(length_s))
 
     def _records(
         self,
@@ -345,9 +383,10 @@ class _Build:
         keys: Mapping[str, str],
         fits: Callable[[Any], bool] = lambda value: True,
     ) -> dict[str, Any]:
-        """Job id -> answer; what is on record under the same key is taken from there, the rest is run and recorded.
+        """Job id -> answer, from a record with the same key whose answer ``fits``; other jobs are run and recorded.
 
-        Refused and crashed jobs are on record too (and in the report), and have no answer.
+        Refused and crashed jobs are recorded too (and reported), and have no answer. ``AvbenchError``: a job failed for
+        a reason other than its file.
         """
         folder, aside = self._folder(self.work / kind), self._folder(self.work / "aside" / kind)
         answers: dict[str, Any] = {}
@@ -365,7 +404,7 @@ class _Build:
                 todo.append(job)
         done = len(jobs) - len(todo)
         self._tell(stage, done, len(jobs), "")
-        for outcome in self.engine.run(todo) if todo else ():
+        for outcome in self.execution.engine.run(todo) if todo else ():
             name, key = outcome.job.id, keys[outcome.job.id]
             if outcome.kind == "failed":
                 raise AvbenchError(f"{stage}, {name}: {outcome.reason}")
@@ -416,39 +455,36 @@ class _Build:
 
 
 def _check_settings(settings: Settings) -> None:
-    """``UsageError`` for what could only fail, or mislead, hours later."""
+    """``UsageError`` for settings that could only fail, or mislead, hours later."""
     encoding = settings.encoding
     parse_shares(settings.split)
-    if parse_offset_law(settings.offsets)[0] == "list":
-        raise UsageError("offset law 'list' is for data that brings its offsets; choose truncnorm, uniform or fixed:S")
-    nominal_starts(settings.starts, 1)
     for word, value_s in (("clip", encoding.clip_s), ("hop", settings.hop_s), ("window", settings.window_s)):
         if not 0 < value_s <= 3600 or ticks(value_s) % TICKS_PER_FRAME:
             raise UsageError(f"{word} is {value_s:g} s; it must be a positive multiple of 0.04 s, at most an hour")
+    rules = settings.rules  # refuses unknown laws
     if not 0 < encoding.min_clip_s <= encoding.clip_s:
-        raise UsageError(f"the shortest clip is {encoding.min_clip_s:g} s; it must lie in 0 ... {encoding.clip_s:g} s")
+        raise UsageError(
+            f"the shortest clip is {encoding.min_clip_s:g} s; it must be above 0 s and at most {encoding.clip_s:g} s"
+        )
     if encoding.short_side < 16 or encoding.short_side % 2:
         raise UsageError(f"short side is {encoding.short_side}; it must be even and at least 16")
     if not 0 <= encoding.crf <= 51:
-        raise UsageError(f"crf is {encoding.crf}; x264 knows 0 ... 51")
-    if settings.iterations < 1:
-        raise UsageError(f"iterations is {settings.iterations}; it must be at least 1")
-    needed_s = settings.window_s + (settings.iterations - 1) * settings.hop_s
-    if encoding.clip_s < needed_s:
-        raise UsageError(f"clips of {encoding.clip_s:g} s cannot hold segments of {needed_s:g} s")
+        raise UsageError(f"crf is {encoding.crf}; it must be 0 ... 51")
+    if ticks(encoding.clip_s) < rules.length:
+        raise UsageError(f"clips of {encoding.clip_s:g} s cannot hold segments of {seconds(rules.length):g} s")
 
 
 @contextlib.contextmanager
 def _own(out: Path) -> Iterator[Path]:
-    """The build's folder, locked for one build at a time and free of what an interrupted one left half-written."""
+    """The build's working folder, locked for one build at a time, without the partial files of an interrupted one."""
     work = out / WORK
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is not a folder")
     if out.is_dir() and any(out.iterdir()) and not work.is_dir():
-        raise UsageError(f"{out} is not empty and not the folder of a build; choose a new one")
+        raise UsageError(f"{out} is not empty and not a build's folder; choose a new one")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / "lock", "a")  # noqa: SIM115 (held as long as the build runs)
+        lock = open(work / "lock", "a")  # noqa: SIM115 (held while the build runs)
     except OSError as error:
         raise AvbenchError(f"cannot write {out}: {error.strerror or error}") from error
     with lock:
@@ -469,7 +505,7 @@ def _key(parts: Any) -> str:
 
 
 def _read(path: Path, key: str) -> dict[str, Any] | None:
-    """A record made under ``key``, or None (there is none, or it is of something else)."""
+    """The record in ``path``, or None if there is none with this key."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):

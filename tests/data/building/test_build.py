@@ -202,11 +202,12 @@ def test_wrong_requests_are_one_line(avbench: Avbench, raw: Path, tmp_path: Path
     (tmp_path / "empty").mkdir()
     for words, code, text in (
         (("--videos", "nowhere"), 2, "does not exist"),
-        (("--videos", "empty"), 2, "no video files there"),
-        (("--out", "full"), 2, "full is not empty and not the folder of a build"),
+        (("--videos", "empty"), 2, "no video files found"),
+        (("--out", "full"), 2, "full is not empty and not a build's folder"),
         (("--out", "mine.py"), 2, "mine.py is not a folder"),
         (("--split", "90/10"), 2, "must be three shares"),
         (("--offsets", "list"), 2, "brings its offsets"),
+        (("--offsets", "hidden"), 2, "brings its offsets"),
         (("--offsets", "bell"), 2, "is not one of"),
         (("--clip-s", 4), 2, "clips of 4 s cannot hold segments of 5 s"),
         (("--short-side", 63), 2, "short side is 63"),
@@ -231,7 +232,8 @@ def test_a_link_out_of_the_folder_is_named(avbench: Avbench, raw: Path, tmp_path
     (raw / "news" / "a.mp4").symlink_to(tmp_path / "elsewhere.mp4")
     done = build(avbench, raw, "out", "--no-annotations")
     assert done.returncode == 2
-    assert "elsewhere.mp4 is meant by a link in" in done.stderr
+    assert "a link in" in done.stderr
+    assert "elsewhere.mp4; move or copy that file into it" in done.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file locks are POSIX here")

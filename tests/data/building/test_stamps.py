@@ -94,8 +94,8 @@ REFUSED = {
     "silent": "the sound is silent (every sample is zero)",
     "text": "not a readable media file",
     "cut-off": "truncated: ",
-    "short": "lasts 3.0 s, at least 4 s are wanted",
-    "small": "is 40x40, a short side of at least 60 is wanted",
+    "short": "lasts 3.0 s, the minimum is 4 s",
+    "small": "is 40x40, the minimum short side is 60",
     "twin": "the same file as kinds--mp4",
     "changing-rate": "the sound has a hole of",
 }
