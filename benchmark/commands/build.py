@@ -15,6 +15,14 @@ ROLES = ("faces", "speech", "lips", "events")
 
 
 def add(verbs: Any) -> None:
+    """Add ``build`` and ``annotate`` to ``avbench data``."""
+    for parser in (_add_build(verbs), _add_annotate(verbs)):
+        for role, what in zip(ROLES, ("haar", "silero", "correlation", "signal"), strict=True):
+            more = ", audioset:FOLDER" if role == "events" else ""
+            parser.add_argument(f"--{role}", metavar="NAME", help=f"annotator: {what}{more} or file.py:Class")
+
+
+def _add_build(verbs: Any) -> argparse.ArgumentParser:
     build = add_command(
         verbs,
         "build",
@@ -22,38 +30,45 @@ def add(verbs: Any) -> None:
         "make a split from raw videos",
         "DIR/CHANNEL/VIDEO.mp4: the first folder names the channel. Videos that are long and large enough become clips "
         "of 5 minutes (H.264, 25 fps, short side 256, AAC 16 kHz mono), split by whole videos, with segments, offsets "
-        f"and annotations. Run again after an interruption it goes on where it was. {SIGN}",
+        f"and annotations. Progress is saved; run the same command to resume. {SIGN}",
         "avbench data build --videos raw --out my_split",
         "avbench data build --videos raw --out my_split --workers 8 --offsets uniform",
         "avbench data build --videos raw --out my_split --engine ray",
     )
     build.add_argument("--videos", type=Path, required=True, metavar="DIR", help="raw videos, searched recursively")
-    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, or that of this build")
-    build.add_argument("--min-duration-s", type=float, metavar="S", help="shorter videos are left out (default: 1200)")
-    build.add_argument("--min-height", type=int, metavar="PX", help="smaller videos are left out (default: 720)")
+    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, or the one to resume")
+    build.add_argument("--min-duration-s", type=float, metavar="S", help="skip shorter videos (default: 1200)")
+    build.add_argument("--min-height", type=int, metavar="PX", help="skip smaller videos (default: 720)")
     build.add_argument("--clip-s", type=float, metavar="S", help="length of the clips (default: 300)")
-    build.add_argument("--min-clip-s", type=float, metavar="S", help="a shorter rest is left out (default: 30)")
+    build.add_argument("--min-clip-s", type=float, metavar="S", help="drop a shorter rest of a video (default: 30)")
     build.add_argument("--short-side", type=int, metavar="PX", help="of the clips (default: 256)")
-    build.add_argument("--crf", type=int, metavar="N", help="x264's quality, lower is better (default: 18)")
+    build.add_argument("--crf", type=int, metavar="N", help="x264 quality, lower is better (default: 18)")
     build.add_argument("--split", metavar="A/B/C", help="train/valid/test by videos (default: 90/5/5)")
     build.add_argument("--offsets", metavar="LAW", help="truncnorm[:SD], uniform or fixed:S (default: truncnorm)")
     build.add_argument("--starts", metavar="LAW", help="first, or grid:S: one every S seconds (default: grid:10)")
-    build.add_argument("--iterations", type=int, metavar="N", help="windows a segment must hold (default: 1)")
+    build.add_argument(
+        "--iterations", type=int, metavar="N", help="windows that a segment must have room for (default: 1)"
+    )
     build.add_argument("--seed", type=int, metavar="N", help="of split and offsets (default: 0)")
     build.add_argument("--name", help="of the data (default: the folder's)")
     build.add_argument("--no-annotations", action="store_true", help="leave category and events empty")
     build.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    build.add_argument("--engine", default="local", help="local, or ray: on a cluster that sees the folders")
-    build.add_argument("--timeout-s", type=float, metavar="S", help="of a job (default: 300 + 2 x the video's length)")
-    build.add_argument("--retry", action="store_true", help="try again what crashed or did not end before")
+    build.add_argument("--engine", default="local", help="local, or ray: on a cluster that has these folders")
+    build.add_argument(
+        "--timeout-s", type=float, metavar="S", help="limit for one job (default: 300 + 2 x the video's length)"
+    )
+    build.add_argument("--retry", action="store_true", help="try jobs again that crashed or timed out before")
+    return build
 
+
+def _add_annotate(verbs: Any) -> argparse.ArgumentParser:
     annotate = add_command(
         verbs,
         "annotate",
         _annotate,
-        "say what segments show and sound like",
-        "Talking head, voice-over or other, and audio events, by annotators that work offline or by your own. With "
-        "--score the categories are compared with those the data bring; with --out they are written.",
+        "label the category and audio events of segments",
+        "Talking head, voice-over or other, and audio events, by the built-in offline annotators or your own. --score "
+        "compares the categories with the data's own; --out writes them.",
         "avbench data annotate --data synthsync --split valid --score",
         "avbench data annotate --data my_manifest --out my_annotated",
         "avbench data annotate --data my_manifest --lips syncnet.py:Scorer --events audioset:ast --out m",
@@ -61,12 +76,9 @@ def add(verbs: Any) -> None:
     annotate.add_argument("--data", default="synthsync", metavar="DATA", help="a name or a manifest folder")
     annotate.add_argument("--split", help="only this split (default: all of a folder, test of synthsync)")
     annotate.add_argument("--score", action="store_true", help="print precision and recall per category")
-    annotate.add_argument("--out", type=Path, metavar="DIR", help="write the manifest with its annotations there")
+    annotate.add_argument("--out", type=Path, metavar="DIR", help="write the annotated manifest to this folder")
     annotate.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    for parser in (build, annotate):
-        for role, what in zip(ROLES, ("haar", "silero", "correlation", "signal"), strict=True):
-            more = ", audioset:FOLDER" if role == "events" else ""
-            parser.add_argument(f"--{role}", metavar="NAME", help=f"annotator: {what}{more} or file.py:Class")
+    return annotate
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -84,7 +96,7 @@ def _build(args: argparse.Namespace) -> int:
     with Progress() as progress:
         manifest, report = build(args.videos, args.out, settings, execution, progress=progress)
     say_each("refused", [f"{name}: {reason}" for name, reason in report.refused.items()])
-    say_each("left out", report.notes)
+    say_each("skipped", report.notes)
     say_each("set aside", [f"{name}: {reason}" for name, reason in report.set_aside.items()])
     say_each("problem", report.problems)
     _print_splits(manifest)
@@ -103,10 +115,10 @@ def _annotate(args: argparse.Namespace) -> int:
     from avbench.types import UsageError
 
     if not args.score and args.out is None:
-        raise UsageError("say what to do with the annotations: --score, --out DIR, or both")
+        raise UsageError("nothing to do with the annotations: give --score, --out DIR, or both")
     manifest = manifest_of(args)
     if args.score and not any(s.category for s in manifest.segments):
-        raise UsageError(f"{args.data} brings no categories to compare with; leave --score out")
+        raise UsageError(f"{args.data} has no categories to compare with; remove --score")
     with Progress() as progress:
         labels, failed = annotate(manifest, _annotators(args), _workers(args), progress.of("annotating"))
     say_each("set aside", failed)
@@ -123,7 +135,7 @@ def _annotate(args: argparse.Namespace) -> int:
 
 
 def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The options that were given; the defaults stand in ``Settings`` only."""
+    """The options that were given; ``Settings`` has the defaults."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
@@ -131,7 +143,7 @@ def _annotators(args: argparse.Namespace) -> dict[str, str]:
     from avbench.data.annotate import DEFAULT_ANNOTATORS
 
     names = DEFAULT_ANNOTATORS | _given(args, *ROLES)
-    # workers have the same working folder, records should not depend on how a path was written
+    # absolute: records must not depend on how a path was written
     return {role: str(Path(name).resolve()) if ".py:" in name else name for role, name in names.items()}
 
 

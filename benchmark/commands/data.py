@@ -12,15 +12,25 @@ from avbench.commands.common import SIGN, Progress, add_command, count, hop_s, m
 
 
 def add(commands: Any) -> None:
+    """Add ``avbench data`` and its verbs."""
     data = commands.add_parser("data", help="make, list and check data", description="Make, list and check data.")
     verbs = data.add_subparsers(metavar="VERB", required=True)
+    _add_synth(verbs)
+    _add_from_files(verbs)
+    _add_ls(verbs)
+    data_hosted.add_verbs(verbs)
+    _add_info(verbs)
+    _add_verify(verbs)
+    build.add(verbs)
 
+
+def _add_synth(verbs: Any) -> None:
     synth = add_command(
         verbs,
         "synth",
         _data_synth,
         "make the procedural clips",
-        "Made once and kept in the cache.",
+        "They are made once and kept in the cache.",
         "avbench data synth",
         "avbench data synth synthsync-full",
     )
@@ -28,12 +38,14 @@ def add(commands: Any) -> None:
     synth.add_argument("--split", default="test", help="train, valid or test (default: test)")
     synth.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
 
+
+def _add_from_files(verbs: Any) -> None:
     files = add_command(
         verbs,
         "from-files",
         _data_from_files,
         "make a manifest over your own videos",
-        f"The videos are not touched: offsets are imposed when they are read. {SIGN}",
+        f"The videos are not changed: offsets are applied when they are read. {SIGN}",
         "avbench data from-files my_videos --out my_manifest",
         "avbench data from-files a.mp4 b.mkv --out m --offsets fixed:0.4 --iterations 3",
     )
@@ -42,41 +54,50 @@ def add(commands: Any) -> None:
     files.add_argument("--offsets", default="uniform", help="uniform, truncnorm[:SD] or fixed:S (default: uniform)")
     files.add_argument("--starts", default="grid:10", help="first, or grid:S: one every S seconds (default: grid:10)")
     files.add_argument("--hop", type=float, default=2.0, metavar="S", help="for --iterations (default: 2)")
-    files.add_argument("--iterations", type=int, default=1, metavar="N", help="windows a segment holds (default: 1)")
+    files.add_argument("--iterations", type=int, default=1, metavar="N", help="windows per segment (default: 1)")
     files.add_argument("--seed", type=int, default=0, metavar="N", help="of the offsets (default: 0)")
     files.add_argument("--copy", action="store_true", help="copy the videos into the manifest folder")
     files.add_argument("--name", default="", help="of the data (default: the folder's)")
 
+
+def _add_ls(verbs: Any) -> None:
     ls = add_command(
-        verbs, "ls", _data_ls, "list data", "Without a folder: what is built in.", "avbench data ls my_data"
+        verbs, "ls", _data_ls, "list data", "Without a folder: the built-in data.", "avbench data ls my_data"
     )
     ls.add_argument("folders", nargs="*", metavar="DIR", help="list the manifests under these folders")
 
-    data_hosted.add_verbs(verbs)
+
+def _add_info(verbs: Any) -> None:
     info = add_command(
         verbs,
         "info",
         _data_info,
-        "what is in it",
+        "describe the content of a data set",
         "Tables shaped like the paper's Tables 1 and 2, classes, support.",
         "avbench data info DIR",
         "avbench data info DIR --plot offsets.svg",
     )
+    _add_data(info)
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+    info.add_argument("--plot", type=Path, metavar="FILE", help="draw the histogram of Figure 1 (.svg or .png)")
+
+
+def _add_verify(verbs: Any) -> None:
     verify = add_command(
         verbs,
         "verify",
         _data_verify,
         "check hashes, durations and labels",
-        "Decodes everything.",
+        "Decodes every frame and sample.",
         "avbench data verify my_manifest",
     )
-    for verb in (info, verify):
-        verb.add_argument("data", nargs="?", default="synthsync", metavar="DATA", help="a name or a manifest folder")
-        verb.add_argument("--split", help="only this split (default: all of a folder, test of synthsync)")
-    info.add_argument("--json", action="store_true", help="print one JSON object")
-    info.add_argument("--plot", type=Path, metavar="FILE", help="draw the histogram of Figure 1 (.svg or .png)")
+    _add_data(verify)
     verify.add_argument("--no-decode", action="store_true", help="compare hashes only")
-    build.add(verbs)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="?", default="synthsync", metavar="DATA", help="a name or a manifest folder")
+    parser.add_argument("--split", help="only this split (default: all of a folder, test of synthsync)")
 
 
 def _data_synth(args: argparse.Namespace) -> int:
@@ -126,10 +147,10 @@ def _data_ls(args: argparse.Namespace) -> int:
         return 0
     found = sorted({path.parent for folder in args.folders for path in Path(folder).rglob("manifest.json")})
     if not found:
-        raise UsageError(f"there is no manifest under {', '.join(args.folders)}; `avbench data from-files` makes one")
+        raise UsageError(f"no manifest under {', '.join(args.folders)}; `avbench data from-files` makes one")
     manifests = [(str(folder), read_manifest(folder)) for folder in found]
     rows = [(folder, ", ".join(m.splits), f"{m.kind}: {count(m)}") for folder, m in manifests]
-    print(tabulate(rows, headers=("data", "splits", "what is in it"), tablefmt="plain"))
+    print(tabulate(rows, headers=("data", "splits", "content"), tablefmt="plain"))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""``avbench data import-realsync``, ``pull`` and ``push``: data that others have published, or will have."""
+"""``avbench data import-realsync``, ``pull`` and ``push``: published lists, and data sets on the hub."""
 
 from __future__ import annotations
 
@@ -12,30 +12,39 @@ from avbench.commands.common import SIGN, Progress, add_command, count, say, say
 
 
 def add_verbs(verbs: Any) -> None:
+    """Add the three commands to ``avbench data``."""
+    _add_import_realsync(verbs)
+    _add_pull(verbs)
+    _add_push(verbs)
+
+
+def _add_import_realsync(verbs: Any) -> None:
     lists = add_command(
         verbs,
         "import-realsync",
         _import_realsync,
         "make manifests of the published lists",
-        f"RealSync's fixed-offset lists, and those of VGGSound-Sparse and LRS3. One manifest a list. {SIGN}",
+        f"RealSync's fixed-offset lists, and those of VGGSound-Sparse and LRS3; one manifest per list. {SIGN}",
         "avbench data import-realsync --lists lists --media none --out realsync",
         "avbench data import-realsync --lists lists --media cropped_videos --out realsync",
         "avbench run --model streamsync-trf --data realsync/normal.evaluation",
     )
-    lists.add_argument("--lists", type=Path, required=True, metavar="DIR", help="the .csv and .json files")
+    lists.add_argument("--lists", type=Path, required=True, metavar="DIR", help="folder with the .csv and .json files")
     lists.add_argument(
         "--media", required=True, metavar="DIR|none", help="VIDEO/VIDEO_T0_T1.mkv (or .mp4, ...), or none"
     )
-    lists.add_argument("--out", type=Path, required=True, metavar="DIR", help="one folder a list is made in it")
+    lists.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets one manifest folder per list")
     lists.add_argument("--workers", type=int, metavar="N", help="processes that hash media (default: one per core)")
     lists.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
+
+def _add_pull(verbs: Any) -> None:
     pull = add_command(
         verbs,
         "pull",
         _pull,
         "fetch a hosted data set, pinned and verified",
-        "A commit is a pin: the same 40 digits are the same bytes for ever. Continues where it was stopped.",
+        "A commit is a pin: its 40 digits always name the same bytes. Run again to resume after an interruption.",
         "avbench data pull ORG/NAME --revision COMMIT",
         "avbench data pull ORG/NAME --revision COMMIT --out my_data",
         "HF_HUB_OFFLINE=1 avbench data pull ORG/NAME --revision COMMIT",
@@ -44,9 +53,14 @@ def add_verbs(verbs: Any) -> None:
     pull.add_argument("repo", metavar="ORG/NAME")
     pull.add_argument("--revision", default="main", metavar="COMMIT", help="all 40 digits")
     pull.add_argument("--out", type=Path, metavar="DIR", help="(default: in $AVBENCH_CACHE or ~/.cache)")
-    pull.add_argument("--media-root", type=Path, metavar="DIR", help="the media are here; they are only verified")
-    pull.add_argument("--allow-moving", action="store_true", help="take a branch or tag as it is now; not for a board")
+    pull.add_argument("--media-root", type=Path, metavar="DIR", help="verify the media in this folder, fetch none")
+    pull.add_argument(
+        "--allow-moving", action="store_true", help="accept a branch or tag as it is now; not for a board"
+    )
+    _add_endpoint(pull)
 
+
+def _add_push(verbs: Any) -> None:
     push = add_command(
         verbs,
         "push",
@@ -58,27 +72,29 @@ def add_verbs(verbs: Any) -> None:
     )
     push.add_argument("directory", type=Path, metavar="DIR")
     push.add_argument("--repo", required=True, metavar="ORG/NAME")
-    push.add_argument("--private", action="store_true", help="if the repository is made now")
-    push.add_argument("--no-media", action="store_true", help="the labels alone")
-    for verb in (pull, push):
-        verb.add_argument("--endpoint", metavar="URL", help="another hub (default: $HF_ENDPOINT or huggingface.co)")
+    push.add_argument("--private", action="store_true", help="create the repository as private")
+    push.add_argument("--no-media", action="store_true", help="publish the labels only")
+    _add_endpoint(push)
+
+
+def _add_endpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint", metavar="URL", help="another hub (default: $HF_ENDPOINT or huggingface.co)")
 
 
 def _pull(args: argparse.Namespace) -> int:
-    from avbench.data.hub import default_folder, pull
+    from avbench.data.hub import HubRepo, default_folder, pull
 
     with Progress() as progress:
         pulled = pull(
-            args.repo,
+            HubRepo(args.repo, args.endpoint),
             args.revision,
             args.out,
             allow_moving=args.allow_moving,
             media_root=args.media_root,
-            endpoint=args.endpoint,
             progress=progress.of("fetching and verifying"),
         )
     if pulled.n_unseen:
-        say(f"{pulled.n_unseen} clips have labels only: their media are not hosted")
+        say(f"{pulled.n_unseen} clips have labels only; their media are not hosted")
     print(f"{pulled.folder}: {count(pulled.manifest)} of {args.repo} at {pulled.revision}, every hash verified")
     in_cache = pulled.folder == default_folder(args.repo, pulled.revision)
     data = f"hub:{args.repo}@{pulled.revision}" if in_cache else pulled.folder
@@ -87,15 +103,14 @@ def _pull(args: argparse.Namespace) -> int:
 
 
 def _push(args: argparse.Namespace) -> int:
-    from avbench.data.hub import push
+    from avbench.data.hub import HubRepo, push
 
     with Progress() as progress:
         commit = push(
             args.directory,
-            args.repo,
+            HubRepo(args.repo, args.endpoint),
             private=args.private,
             with_media=not args.no_media,
-            endpoint=args.endpoint,
             progress=progress.of("uploading"),
         )
     print(f"{args.repo} at {commit}")
@@ -124,72 +139,68 @@ def _import_realsync(args: argparse.Namespace) -> int:
     if missing:
         say_each(f"missing media ({len(missing)} clips)", missing)
     if media is None:
-        say("no media was looked for: the labels are complete, but nothing can be decoded")
+        say("no media folder was given: the labels are complete, but nothing can be decoded")
     return 1 if refused else 0
 
 
 def _report_lines(report: Mapping[str, Any], out: Path) -> list[str]:
+    """The report of an import for people: a table of all lists, then a few lines on each."""
+    lines = _report_table(report["lists"])
+    for name, one in report["lists"].items():
+        lines += ["", f"{name}: {one['role']}", *_list_lines(one)]
+    lines += [f"ignored: {text}" for text in report["other_files"]]
+    name = next(iter(report["lists"]))
+    return [*lines, "", f"next    avbench data info {out / name} · avbench run --model xcorr --data {out / name}"]
+
+
+def _report_table(lists: Mapping[str, Any]) -> list[str]:
     from tabulate import tabulate
 
-    rows = []
-    for name, one in report["lists"].items():
-        media = one["media"]
-        rows.append(
-            [
-                name,
-                "/".join(s for s in one["splits"] if s in ("train", "valid", "test")),
-                one["segments"],
-                one["usable"],
-                one["videos"],
-                one["clips"],
-                f"{100 * one['in_sync_share']:.1f} %",
-                f"{one['duplicates']['segments']}",
-                _held(one, "streaming"),
-                _held(one, "published"),
-                f"{media['clips_seen']}/{one['clips']}",
-            ]
-        )
-    heads = [
-        "list",
-        "split",
-        "segments",
-        "usable",
-        "videos",
-        "clips",
-        "in sync",
-        "doubles",
-        "18 x 2 s",
-        "published",
-        "media",
+    rows = [
+        {
+            "list": name,
+            "split": "/".join(s for s in one["splits"] if s in ("train", "valid", "test")),
+            "segments": one["segments"],
+            "usable": one["usable"],
+            "videos": one["videos"],
+            "clips": one["clips"],
+            "in sync": f"{100 * one['in_sync_share']:.1f} %",
+            "doubles": f"{one['duplicates']['segments']}",
+            "18 x 2 s": _held(one, "streaming"),
+            "published": _held(one, "published"),
+            "media": f"{one['media']['clips_seen']}/{one['clips']}",
+        }
+        for name, one in lists.items()
     ]
-    lines = tabulate(rows, heads, tablefmt="plain", colalign=["left", "left"] + ["right"] * 9).splitlines()
-    lines.append("18 x 2 s: share that holds 18 windows every 2 s; published: by the published loader's rule")
-    for name, one in report["lists"].items():
-        lines += ["", f"{name}: {one['role']}"]
-        if one["broken"]:
-            lines.append(f"  broken    {' · '.join(f'{kind} {n}' for kind, n in one['broken'].items())}")
-        if one["channels"]:
-            counts = (f"{name} {n['segments']}" for name, n in one["channels"].items())
-            lines.append(f"  channels  {' · '.join(counts)}")
-        starts = one["starts_s"]
-        lines.append(f"  starts    {starts['first']:g} ... {starts['last']:g} s")
-        if starts["between_frames"]:
-            lines.append(f"            {starts['between_frames']} lie between two frames and begin at the earlier one")
-        lines.append(f"  classes   {' '.join(map(str, one['class_histogram']))}")
-        doubles, unknown = one["duplicates"], one["lengths_unknown"]
-        if doubles["segments"]:
-            lines.append(
-                f"  doubles   {doubles['segments']} rows repeat a clip and start ({doubles['usable']} usable ones)"
-            )
-        settings = " · ".join(_setting(one, hop, n) for hop, n in ((1, 12), (2, 18), (4, 18), (2, 48)))
+    table = tabulate(rows, "keys", tablefmt="plain", colalign=["left", "left"] + ["right"] * 9)
+    legend = "18 x 2 s: share of segments with room for 18 windows every 2 s; published: by the published loader's rule"
+    return [*table.splitlines(), legend]
+
+
+def _list_lines(one: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if one["broken"]:
+        lines.append(f"  broken    {' · '.join(f'{kind} {n}' for kind, n in one['broken'].items())}")
+    if one["channels"]:
+        counts = (f"{name} {n['segments']}" for name, n in one["channels"].items())
+        lines.append(f"  channels  {' · '.join(counts)}")
+    starts, doubles = one["starts_s"], one["duplicates"]
+    lines.append(f"  starts    {starts['first']:g} ... {starts['last']:g} s")
+    if starts["between_frames"]:
+        lines.append(f"            {starts['between_frames']} lie between two frames and are moved to the earlier one")
+    lines.append(f"  classes   {' '.join(map(str, one['class_histogram']))}")
+    if doubles["segments"]:
         lines.append(
-            f"  held by   {f'unknown: {unknown} clip lengths can be had from the media only' if unknown else settings}"
+            f"  doubles   {doubles['segments']} rows repeat a clip and start ({doubles['usable']} usable ones)"
         )
-        lines += [f"  {key.replace('_', ' ')}: {value}" for key, value in one["facts"].items()]
-    lines += [f"left alone: {text}" for text in report["other_files"]]
-    name = next(iter(report["lists"]))
-    lines += ["", f"next    avbench data info {out / name} · avbench run --model xcorr --data {out / name}"]
-    return lines
+    if one["lengths_unknown"]:
+        lines.append(
+            f"  room for  unknown: the lengths of {one['lengths_unknown']} clips can only be read from the media"
+        )
+    else:
+        settings = " · ".join(_setting(one, hop, n) for hop, n in ((1, 12), (2, 18), (4, 18), (2, 48)))
+        lines.append(f"  room for  {settings}")
+    return lines + [f"  {key.replace('_', ' ')}: {value}" for key, value in one["facts"].items()]
 
 
 def _held(one: Mapping[str, Any], rule: str) -> str:

@@ -1,1 +1,17 @@
-"""Clips and labels: media reading, SynthSync, manifests over own files."""
+"""Clips and labels: media reading, SynthSync, manifests over own files, hosted data, views for ``datasets``.
+
+``as_dataset`` and ``load_split`` are loaded on first use, so ``import avbench.data`` does not load ``datasets``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["as_dataset", "load_split"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("avbench.data.dataset"), name)
+    raise AttributeError(f"module 'avbench.data' has no attribute {name!r}")

@@ -1,11 +1,13 @@
-"""A manifest folder as a data set on the Hugging Face hub: pushed, pulled, pinned and verified.
+"""A manifest folder as a data set on the Hugging Face hub: push, pull, pin and verify.
 
-In the repository: ``manifest.json``, ``clips.parquet`` and ``segments.parquet`` as in the folder (media_root is
-``media``), the media under ``media/``, a card (``README.md``) and, for ``datasets.load_dataset``, the rows of each
-split once more under ``splits/``. A revision is a commit: the same 40 digits are the same bytes for ever.
+The repository contains ``manifest.json``, ``clips.parquet`` and ``segments.parquet`` as in the folder (media_root is
+``media``), the media under ``media/``, a card (``README.md``) and, for ``datasets.load_dataset``, a copy of each
+split's rows under ``splits/``. A revision is a commit: its 40 digits always name the same bytes.
 
-What comes from a hub is not trusted: paths stay below the folder, nothing is followed out of it through a link, sizes
-are capped, and no file is put in place before its sha256 is the pinned one.
+Files from a hub are not trusted: paths must stay inside the folder (links included), sizes are capped, and no file is
+put in place before its sha256 matches the pinned one. This is why :func:`pull` reads the tables itself and not through
+``load_dataset``, which knows no pins and needs the rows of a split as separate files; :mod:`avbench.data.dataset` has
+the ``datasets`` view.
 """
 
 from __future__ import annotations
@@ -19,23 +21,27 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avbench.data.inspect import by_channel, media_problems, overview
 from avbench.data.media import media_sha256
-from avbench.protocol.manifest import CLIP_COLUMNS, SCHEMA_VERSION, SEGMENT_COLUMNS, Manifest, read_manifest
+from avbench.protocol.manifest import CLIP_COLUMNS, SCHEMA_VERSION, SEGMENT_COLUMNS, Manifest, read_manifest, read_meta
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError, ClipRecord, UsageError, first_line
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, HfApi
 
 TABLES = ("clips.parquet", "segments.parquet")
 MEDIA = "media"
 ADDRESS = "hub:ORG/NAME@COMMIT"
-MAX_BYTES = {"manifest.json": 2**22, **dict.fromkeys(TABLES, 2**30), MEDIA: 2**35}  # what one file may have
+MAX_BYTES = {"manifest.json": 2**22, **dict.fromkeys(TABLES, 2**30), MEDIA: 2**35}  # largest size of one file
 MAX_ROWS = 20_000_000
 MAX_UNPACKED_BYTES = 2**33
-DOWNLOADS = 6  # at a time
+DOWNLOADS = 6  # in parallel
+UPLOADS = 20  # files per call of the client
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SPLIT = re.compile(r"\w+")
@@ -44,8 +50,32 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
+class HubRepo:
+    """A data set's repository. ``name``: ORG/NAME; ``endpoint``: the hub's URL (None: $HF_ENDPOINT or huggingface.co);
+    ``token``: None takes $HF_TOKEN or the login. ``UsageError`` if ``name`` is not a repository name."""
+
+    name: str
+    endpoint: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not _REPO.fullmatch(self.name) or ".." in self.name or "--" in self.name:
+            raise UsageError(f"{self.name!r} is not a valid repository name (ORG/NAME)")
+
+    @contextlib.contextmanager
+    def client(self, revision: str | None = None, path: str | None = None) -> Iterator[HfApi]:
+        """The hub's client, for calls of the client only: every error raised in this block is blamed on the hub.
+        ``revision`` and ``path`` are named in the message."""
+        from huggingface_hub import HfApi
+
+        with hub_errors(self.name, self.endpoint, revision, path):
+            yield HfApi(endpoint=self.endpoint, token=self.token)
+
+
+@dataclass(frozen=True)
 class Pulled:
-    """``folder`` is a manifest folder; ``revision`` the commit it holds; ``n_unseen``: clips that have no media."""
+    """``folder``: a manifest folder; ``revision``: the commit it contains; ``n_unseen``: number of clips without
+    media."""
 
     folder: Path
     revision: str
@@ -58,61 +88,68 @@ class Pulled:
 
 def push(
     directory: Path,
-    repo: str,
+    repo: HubRepo,
     *,
     private: bool = False,
     with_media: bool = True,
-    endpoint: str | None = None,
-    token: str | None = None,
     progress: Progress | None = None,
 ) -> str:
     """Publish a manifest folder as a data set, in one commit; returns the commit's sha, the pin of what was published.
 
-    Every media file's hash is checked first. Files that the hub has already are not sent again, so a push that was
-    killed continues; media that the manifest no longer names are removed. ``with_media`` False: the labels alone.
-    ``UsageError``: not a repository's name, not a manifest folder; ``AvbenchError``: changed media, or the hub refuses.
+    Every media file's hash is checked first. Files already on the hub are not sent again, so an interrupted push
+    resumes; media that the manifest no longer names are removed. ``with_media`` False: publish the labels only.
+    ``UsageError``: not a manifest folder; ``AvbenchError``: changed media, or the hub refuses.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    _check_repo(repo)
     manifest = read_manifest(directory)
     unfit = [name for name in manifest.splits if not _SPLIT.fullmatch(name)]
     if unfit:
-        raise UsageError(f"the hub takes letters, digits and _ in a split's name; {unfit[0]!r} has others")
+        raise UsageError(f"split {unfit[0]!r} cannot be hosted: split names may contain letters, digits and _ only")
     seen = [c for c in manifest.clips.values() if c.seen] if with_media else []
     problems = media_problems(manifest, seen, decode=False)
     if problems:
-        more = f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else ""
-        raise AvbenchError(f"not pushed: {problems[0]}{more}")
-    api = HfApi(endpoint=endpoint, token=token)
-    with tempfile.TemporaryDirectory() as temporary, _hub_errors(repo, endpoint):
-        small = _hosted_files(Path(directory), manifest, repo, Path(temporary))
-        api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        if private and not api.dataset_info(repo).private:
-            raise AvbenchError(f"{repo} exists already and is public; nothing was pushed")
+        raise AvbenchError(f"not pushed: {_first_of(problems)}")
+    with tempfile.TemporaryDirectory() as temporary:
+        small = _hosted_files(Path(directory), manifest, repo.name, Path(temporary))
         media = {f"{MEDIA}/{c.path}": manifest.clip_path(c) for c in seen}
-        adds = [CommitOperationAdd(path, str(file)) for path, file in {**media, **small}.items()]
-        for done in range(0, len(adds), 20):  # several at a time, and the large ones before the commit
-            if progress:
-                progress(done, len(adds), adds[done].path_in_repo)
-            api.preupload_lfs_files(repo, adds[done : done + 20], repo_type="dataset")
-        there = api.list_repo_files(repo, repo_type="dataset")
+        with repo.client():
+            adds = [CommitOperationAdd(path, str(file)) for path, file in {**media, **small}.items()]
+        _create(repo, private)
+        _upload(repo, adds, progress)
+        with repo.client() as api:
+            there = api.list_repo_files(repo.name, repo_type="dataset")
         ours = {f"{MEDIA}/{c.path}" for c in manifest.clips.values()} | set(small)
         stale = [p for p in there if p.startswith((f"{MEDIA}/", "splits/")) and p not in ours]
         deletes = [CommitOperationDelete(path) for path in stale]
-        done_ = api.create_commit(
-            repo,
-            [*adds, *deletes],
-            commit_message=f"{manifest.name}: {len(manifest.segments)} segments, manifest {manifest.sha256[:12]}",
-            repo_type="dataset",
-        )
+        message = f"{manifest.name}: {len(manifest.segments)} segments, manifest {manifest.sha256[:12]}"
+        with repo.client() as api:
+            commit = api.create_commit(repo.name, [*adds, *deletes], commit_message=message, repo_type="dataset")
+    if progress:
+        progress(len(adds), len(adds), "")
+    return commit.oid
+
+
+def _create(repo: HubRepo, private: bool) -> None:
+    """Make the repository if there is none; ``private``: refuse one that is public."""
+    with repo.client() as api:
+        api.create_repo(repo.name, repo_type="dataset", private=private, exist_ok=True)
+        is_private = api.dataset_info(repo.name).private
+    if private and not is_private:
+        raise AvbenchError(f"{repo.name} already exists and is public; nothing was pushed")
+
+
+def _upload(repo: HubRepo, adds: list[CommitOperationAdd], progress: Progress | None) -> None:
+    """Send the large files ahead of the commit, several at a time."""
+    for done in range(0, len(adds), UPLOADS):
         if progress:
-            progress(len(adds), len(adds), "")
-        return done_.oid
+            progress(done, len(adds), adds[done].path_in_repo)
+        with repo.client() as api:
+            api.preupload_lfs_files(repo.name, adds[done : done + UPLOADS], repo_type="dataset")
 
 
 def _hosted_files(directory: Path, manifest: Manifest, repo: str, folder: Path) -> dict[str, Path]:
-    """Everything but the media, path in the repository -> file: the tables' bytes as they are, and what is made of
+    """Everything except the media, path in the repository -> file: the tables unchanged, and the files made from
     them."""
     meta = json.loads((directory / "manifest.json").read_bytes()) | {"media_root": MEDIA}
     files = {"manifest.json": (json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode()}
@@ -132,7 +169,7 @@ def _hosted_files(directory: Path, manifest: Manifest, repo: str, folder: Path) 
 
 
 def _by_split(tables: Mapping[str, bytes], manifest: Manifest) -> dict[str, bytes]:
-    """The rows of each split as files of their own: ``load_dataset`` cannot choose rows of one file."""
+    """Each split's rows as separate files: a configuration in the card can name files, but not rows of a file."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -153,7 +190,7 @@ def _by_split(tables: Mapping[str, bytes], manifest: Manifest) -> dict[str, byte
 
 
 def card(manifest: Manifest, repo: str = "ORG/NAME") -> str:
-    """The data set's card: configurations and splits for ``load_dataset``, counts, columns, how to pin."""
+    """The data set's card in Markdown: configurations and splits for ``load_dataset``, counts, columns, how to pin."""
     lines = ["---", f"pretty_name: {json.dumps(manifest.name)}", "tags:", "- audio-visual synchronisation", "configs:"]
     for name in ("segments", "clips"):
         lines += [f"- config_name: {name}", *(["  default: true"] if name == "segments" else []), "  data_files:"]
@@ -170,8 +207,8 @@ def card(manifest: Manifest, repo: str = "ORG/NAME") -> str:
         f"- kind: {manifest.kind}; offsets: {manifest.offset_law}; schema version {SCHEMA_VERSION}",
         "- **A positive offset means that the sound comes early** (it leads the picture), a negative one that it comes"
         " late.",
-        f"- {len(manifest.clips)} clips, {n_seen} of them with their media pinned by sha256 (under `{MEDIA}/`, or"
-        " wherever you keep them: `--media-root`)",
+        f"- {len(manifest.clips)} clips, {n_seen} of them with media pinned by sha256 (under `{MEDIA}/`, or"
+        " where `--media-root` says)",
         f"- manifest sha256: `{manifest.sha256}`",
         "",
         "## Use",
@@ -220,65 +257,85 @@ def _markdown(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str]) -> 
 
 
 def pull(
-    repo: str,
+    repo: HubRepo,
     revision: str = "main",
     out: Path | None = None,
     *,
     allow_moving: bool = False,
     media_root: Path | None = None,
-    endpoint: str | None = None,
-    token: str | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
     """Fetch a hosted data set at one commit into ``out`` (None: avbench's cache) and verify every hash.
 
-    What is there already is not fetched again, so a pull that was killed continues; ``manifest.json`` is written last,
-    and so an unfinished folder is never taken for a data set. Without a network (HF_HUB_OFFLINE=1) the client's cache
-    serves. ``media_root``: the media are there, and are only verified.
+    Files already there are not fetched again, so an interrupted pull resumes; ``manifest.json`` is written last, so an
+    unfinished folder is never taken for a data set. Without a network (HF_HUB_OFFLINE=1) files come from the client's
+    cache. ``media_root``: the media are in this folder; they are verified, not fetched.
 
-    ``UsageError``: not a repository's name, a revision that can move (a branch or a tag) without ``allow_moving``;
-    ``AvbenchError``: no such repository or revision, no access, not an avbench data set, a file that is not the pinned
-    one, no network.
+    ``UsageError``: a revision that can move (a branch or a tag) without ``allow_moving``; ``AvbenchError``: no such
+    repository or revision, no access, not an avbench data set, a file that does not match its hash, no network.
     """
-    _check_repo(repo)
-    pinned = _pin(repo, revision, allow_moving, endpoint, token)
-    folder = Path(out) if out is not None else default_folder(repo, pinned)
-    source = _Source(repo, pinned, endpoint, token)
+    pinned = _pin(repo, revision, allow_moving)
+    folder = Path(out) if out is not None else default_folder(repo.name, pinned)
+    source = _Source(repo, pinned)
     try:
-        small = {name: source.fetch(name, name) for name in ("manifest.json", *TABLES)}
+        data = {name: path.read_bytes() for name, path in source.tables().items()}
     except AvbenchError:
-        whole = _there_already(folder, repo, pinned) if media_root is None else None
+        whole = _there_already(folder, repo.name, pinned) if media_root is None else None
         if whole is None:
             raise
-        return whole  # neither the hub nor the client's cache, but the folder itself is whole
-    data = {name: path.read_bytes() for name, path in small.items()}
-    manifest = _read_hosted(repo, data)
-    media = Path(media_root).resolve() if media_root is not None else folder / MEDIA
+        return whole  # neither the hub nor the client's cache has it, but the folder itself is complete
+    manifest = _read_hosted(repo.name, data)
+    clips = [c for c in manifest.clips.values() if c.seen]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        clips = [c for c in manifest.clips.values() if c.seen]
         if media_root is not None:
-            _verify_elsewhere(clips, media, progress)
+            media_root = Path(media_root).resolve()
+            _verify_elsewhere(clips, media_root, progress)
         else:
-            (folder / "manifest.json").unlink(missing_ok=True)  # not whole until it is back
+            (folder / "manifest.json").unlink(missing_ok=True)  # not a data set until it is back
             source.expect([f"{MEDIA}/{c.path}" for c in clips], MEDIA)
             _fetch_media(source, clips, folder, progress)
-        meta = json.loads(data["manifest.json"]) | ({"media_root": str(media)} if media_root is not None else {})
-        origin = {"repo": repo, "revision": pinned, "asked_for": revision}
         with contextlib.suppress(AvbenchError):  # a data set may have no card
             atomic_write_bytes(folder / "README.md", source.fetch("README.md", "manifest.json").read_bytes())
-        atomic_write_bytes(folder / "pulled.json", (json.dumps(origin, indent=2) + "\n").encode())
-        for name in TABLES:
-            atomic_write_bytes(folder / name, data[name])
-        text = json.dumps(meta, indent=2, ensure_ascii=False) + "\n"
-        atomic_write_bytes(folder / "manifest.json", text.encode())
+        _write_pulled(folder, data, {"repo": repo.name, "revision": pinned, "asked_for": revision}, media_root)
     except OSError as error:
         raise AvbenchError(f"cannot write {folder}: {error.strerror or error}") from error
     return Pulled(folder, pinned, read_manifest(folder), len(manifest.clips) - len(clips))
 
 
+def _write_pulled(folder: Path, data: Mapping[str, bytes], origin: Mapping[str, str], media_root: Path | None) -> None:
+    """Write the small files, ``manifest.json`` last. ``media_root``: recorded in it; None: as published."""
+    meta = json.loads(data["manifest.json"]) | ({"media_root": str(media_root)} if media_root is not None else {})
+    atomic_write_bytes(folder / "pulled.json", (json.dumps(origin, indent=2) + "\n").encode())
+    for name in TABLES:
+        atomic_write_bytes(folder / name, data[name])
+    atomic_write_bytes(folder / "manifest.json", (json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def fetch_tables(repo: HubRepo, revision: str) -> Path:
+    """The folder in the client's cache with ``manifest.json`` and the two tables of one commit, verified against each
+    other; no media are fetched. Errors as :func:`pull`'s."""
+    paths = _Source(repo, revision).tables()
+    _read_hosted(repo.name, {name: path.read_bytes() for name, path in paths.items()})
+    return paths["manifest.json"].parent
+
+
+def fetch_meta(repo: HubRepo, revision: str) -> dict[str, Any]:
+    """The content of one commit's ``manifest.json``, not verified against the tables. Errors as :func:`pull`'s."""
+    path = _Source(repo, revision).fetch("manifest.json", "manifest.json")
+    try:
+        return read_meta(path.parent)
+    except UsageError as error:
+        raise AvbenchError(f"{repo.name}: {str(error).replace(str(path), path.name)}") from error
+
+
+def expect_file(repo: HubRepo, revision: str, path: str) -> None:
+    """``AvbenchError`` unless the commit has this table and its size is allowed. Errors as :func:`pull`'s."""
+    _Source(repo, revision).expect([path], TABLES[0])
+
+
 def _there_already(folder: Path, repo: str, revision: str) -> Pulled | None:
-    """The folder, if it holds just this revision and every hash is right; None otherwise."""
+    """The folder, if it contains exactly this revision and every hash matches; None otherwise."""
     try:
         origin = json.loads((folder / "pulled.json").read_bytes())
         manifest = read_manifest(folder)
@@ -292,43 +349,41 @@ def _there_already(folder: Path, repo: str, revision: str) -> Pulled | None:
 
 
 def open_address(address: str, progress: Progress | None = None) -> Manifest:
-    """The manifest of ``hub:ORG/NAME@COMMIT``: as pulled before, or pulled now. A result must name the bytes it is of,
-    so only a commit will do. Errors as :func:`pull`'s."""
-    repo, at, revision = address.removeprefix("hub:").partition("@")
-    if not at or not _COMMIT.fullmatch(revision):
-        what = f"{revision!r} can move" if at and _REPO.fullmatch(repo) else f"{address!r} is not pinned"
-        raise UsageError(f"{what}: write {ADDRESS} with all 40 digits of the commit (`avbench data pull` says which)")
-    _check_repo(repo)
-    folder = default_folder(repo, revision)
+    """The manifest of ``hub:ORG/NAME@COMMIT``, pulled now unless it was pulled before. Only a commit is accepted,
+    because a result must name the bytes it was computed from. Errors as :func:`pull`'s."""
+    repo, revision = parse_address(address)
+    folder = default_folder(repo.name, revision)
     if (folder / "manifest.json").is_file():
         return read_manifest(folder)
     return pull(repo, revision, progress=progress).manifest
 
 
+def parse_address(address: str) -> tuple[HubRepo, str]:
+    """Repository and commit of ``hub:ORG/NAME@COMMIT``; ``UsageError`` if it is not pinned to a commit."""
+    name, at, revision = address.removeprefix("hub:").partition("@")
+    if not at or not _COMMIT.fullmatch(revision):
+        what = f"{revision!r} can move" if at and _REPO.fullmatch(name) else f"{address!r} is not pinned"
+        raise UsageError(f"{what}: write {ADDRESS} with all 40 digits of the commit (`avbench data pull` prints it)")
+    return HubRepo(name), revision
+
+
 def default_folder(repo: str, revision: str) -> Path:
-    """Where a pulled data set lies if nobody says otherwise: ``hub/ORG--NAME/COMMIT`` in avbench's cache."""
+    """Where a data set is pulled to by default: ``hub/ORG--NAME/COMMIT`` in avbench's cache."""
     from avbench.system.cache import cache_root
 
     return cache_root() / "hub" / repo.replace("/", "--") / revision
 
 
-def _check_repo(repo: str) -> None:
-    if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
-        raise UsageError(f"{repo!r} is not the name of a repository on the hub (ORG/NAME)")
-
-
-def _pin(repo: str, revision: str, allow_moving: bool, endpoint: str | None, token: str | None) -> str:
-    """The commit a revision means. What can move is refused unless the caller says that it may."""
+def _pin(repo: HubRepo, revision: str, allow_moving: bool) -> str:
+    """The commit that a revision names. A branch or tag is refused unless the caller allows it."""
     if _COMMIT.fullmatch(revision):
         return revision
     if re.fullmatch("[0-9a-f]{4,39}", revision):
-        raise UsageError(f"revision {revision} is cut short; give all 40 digits of the commit")
-    from huggingface_hub import HfApi
-
-    with _hub_errors(repo, endpoint, revision):
-        now = HfApi(endpoint=endpoint, token=token).dataset_info(repo, revision=revision).sha
+        raise UsageError(f"revision {revision} is abbreviated; give all 40 digits of the commit")
+    with repo.client(revision) as api:
+        now = api.dataset_info(repo.name, revision=revision).sha
     if not isinstance(now, str) or not _COMMIT.fullmatch(now):
-        raise AvbenchError(f"{repo}: the hub names no commit for revision {revision}")
+        raise AvbenchError(f"{repo.name}: the hub returned no commit for revision {revision}")
     if not allow_moving:
         raise UsageError(
             f"revision {revision!r} can move; pin it: --revision {now} (or --allow-moving, never for a board)"
@@ -339,61 +394,56 @@ def _pin(repo: str, revision: str, allow_moving: bool, endpoint: str | None, tok
 class _Source:
     """One commit of one repository: fetches files into the client's cache."""
 
-    def __init__(self, repo: str, revision: str, endpoint: str | None, token: str | None) -> None:
-        self.repo, self.revision, self.endpoint, self.token = repo, revision, endpoint, token
+    def __init__(self, repo: HubRepo, revision: str) -> None:
+        self.repo, self.revision = repo, revision
         self.expected: set[str] = set()  # files that the hub has, and whose size is allowed
 
+    def tables(self) -> dict[str, Path]:
+        """``manifest.json`` and the two tables in the client's cache, by name."""
+        return {name: self.fetch(name, name) for name in ("manifest.json", *TABLES)}
+
     def expect(self, paths: Sequence[str], kind: str) -> None:
-        """Ask the hub for the sizes of the files that are not cached; one that is missing or too large is refused."""
-        from huggingface_hub import HfApi
+        """Ask the hub for the sizes of the files that are not cached; a missing or too large one is refused."""
         from huggingface_hub.hf_api import RepoFile
 
         todo = [path for path in paths if path not in self.expected and self.cached(path) is None]
         for begin in range(0, len(todo), 500):
             part = todo[begin : begin + 500]
-            with _hub_errors(self.repo, self.endpoint, self.revision, part[0]):
-                api = HfApi(endpoint=self.endpoint, token=self.token)
-                found = api.get_paths_info(self.repo, part, revision=self.revision, repo_type="dataset")
-            sizes = {f.path: f.size for f in found if isinstance(f, RepoFile)}
+            with self.repo.client(self.revision, part[0]) as api:
+                found = api.get_paths_info(self.repo.name, part, revision=self.revision, repo_type="dataset")
+                sizes = {f.path: f.size for f in found if isinstance(f, RepoFile)}
             for path in part:
                 if path not in sizes:
                     hint = "; it is not an avbench data set" if path == "manifest.json" else ""
-                    raise AvbenchError(f"{self.repo} has no {path} at revision {self.revision[:12]}{hint}")
+                    raise AvbenchError(f"{self.repo.name} has no {path} at revision {self.revision[:12]}{hint}")
                 if sizes[path] > MAX_BYTES[kind]:
-                    raise AvbenchError(f"{self.repo}: {path} has {sizes[path]} bytes, {MAX_BYTES[kind]} are allowed")
+                    raise AvbenchError(
+                        f"{self.repo.name}: {path} has {sizes[path]} bytes, at most {MAX_BYTES[kind]} are allowed"
+                    )
             self.expected |= set(part)
 
     def fetch(self, path: str, kind: str) -> Path:
-        """The file in the client's cache. ``kind``: of the table of sizes."""
-        from huggingface_hub import hf_hub_download
-
+        """The file in the client's cache, fetched if it is not there. ``kind``: its key in ``MAX_BYTES``."""
         known = self.cached(path)
         if known is None:
             self.expect([path], kind)
-            with _hub_errors(self.repo, self.endpoint, self.revision, path):
-                known = Path(
-                    hf_hub_download(
-                        self.repo,
-                        path,
-                        repo_type="dataset",
-                        revision=self.revision,
-                        endpoint=self.endpoint,
-                        token=self.token,
-                    )
-                )
+            with self.repo.client(self.revision, path) as api:
+                name, revision = self.repo.name, self.revision
+                known = Path(api.hf_hub_download(name, path, repo_type="dataset", revision=revision))
         if known.stat().st_size > MAX_BYTES[kind]:
             self.forget(path)
-            raise AvbenchError(f"{self.repo}: {path} turned out to be too large ({MAX_BYTES[kind]} bytes are allowed)")
+            raise AvbenchError(f"{self.repo.name}: {path} is too large (at most {MAX_BYTES[kind]} bytes are allowed)")
         return known
 
     def cached(self, path: str) -> Path | None:
+        """The file in the client's cache; None if it is not there."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(self.repo, path, repo_type="dataset", revision=self.revision)
+        found = try_to_load_from_cache(self.repo.name, path, repo_type="dataset", revision=self.revision)
         return Path(found) if isinstance(found, str) else None
 
     def forget(self, path: str) -> None:
-        """Take a file out of the cache: it is not what it should be, and must not be served again."""
+        """Remove a wrong file from the client's cache, so that it is not used again."""
         known = self.cached(path)
         if known is not None:
             for file in (known.resolve(), known):
@@ -401,7 +451,7 @@ class _Source:
 
 
 def _read_hosted(repo: str, data: Mapping[str, bytes]) -> Manifest:
-    """The manifest in these three files, read in a folder of its own. Nothing in it is trusted yet."""
+    """The manifest in these three files, read in a temporary folder. Nothing in it is trusted yet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -412,7 +462,7 @@ def _read_hosted(repo: str, data: Mapping[str, bytes]) -> Manifest:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise AvbenchError(f"{repo}: {name} is not a readable parquet table") from error
         if facts.num_rows > MAX_ROWS or unpacked > MAX_UNPACKED_BYTES:
-            raise AvbenchError(f"{repo}: {name} has {facts.num_rows} rows, {unpacked} bytes unpacked; that is too much")
+            raise AvbenchError(f"{repo}: {name} is too large ({facts.num_rows} rows, {unpacked} bytes unpacked)")
     with tempfile.TemporaryDirectory() as temporary:
         for name, content in data.items():
             (Path(temporary) / name).write_bytes(content)
@@ -421,12 +471,12 @@ def _read_hosted(repo: str, data: Mapping[str, bytes]) -> Manifest:
         except UsageError as error:
             raise AvbenchError(f"{repo}: {str(error).replace(temporary, '').lstrip(':/ ')}") from error
     if json.loads(data["manifest.json"])["media_root"] != MEDIA:
-        raise AvbenchError(f"{repo}: manifest.json has another media_root than {MEDIA!r}")
+        raise AvbenchError(f"{repo}: media_root in manifest.json must be {MEDIA!r}")
     return manifest
 
 
 def _fetch_media(source: _Source, clips: Sequence[ClipRecord], folder: Path, progress: Progress | None) -> None:
-    """Fetch and verify; files are put in place one by one, whole."""
+    """Fetch and verify the media; each file appears in the folder only when it is complete."""
 
     def one(clip: ClipRecord) -> None:
         target = _inside(folder, f"{MEDIA}/{clip.path}")
@@ -435,13 +485,13 @@ def _fetch_media(source: _Source, clips: Sequence[ClipRecord], folder: Path, pro
         path = f"{MEDIA}/{clip.path}"
         was_cached = source.cached(path) is not None
         file = source.fetch(path, MEDIA)
-        if was_cached and media_sha256(file) != clip.sha256:  # somebody has changed the cache, not the hub
+        if was_cached and media_sha256(file) != clip.sha256:  # the cache was changed, not the hub
             source.forget(path)
             file = source.fetch(path, MEDIA)
         if media_sha256(file) != clip.sha256:
             source.forget(path)
             raise AvbenchError(
-                f"{source.repo}: {path} is not the file that the manifest pins (other sha256); it was not taken"
+                f"{source.repo.name}: {path} is not the file that the manifest pins (other sha256); it was discarded"
             )
         _place(file, target)
 
@@ -458,11 +508,12 @@ def _fetch_media(source: _Source, clips: Sequence[ClipRecord], folder: Path, pro
 
 
 def _verify_elsewhere(clips: Sequence[ClipRecord], media: Path, progress: Progress | None) -> None:
+    """Check the hashes of media kept in another folder; ``AvbenchError`` for the first problem."""
     problems = []
     for done, clip in enumerate(clips):
         path = media / clip.path
         if not path.resolve().is_relative_to(media):
-            problems.append(f"clip {clip.id}: {path} leads out of {media} through a link")
+            problems.append(f"clip {clip.id}: {path} points outside {media} through a link")
         elif not path.is_file():
             problems.append(f"clip {clip.id}: {path} does not exist")
         elif media_sha256(path) != clip.sha256:
@@ -470,25 +521,28 @@ def _verify_elsewhere(clips: Sequence[ClipRecord], media: Path, progress: Progre
         if progress:
             progress(done + 1, len(clips), clip.id)
     if problems:
-        more = f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else ""
-        raise AvbenchError(f"{problems[0]}{more}")
+        raise AvbenchError(_first_of(problems))
+
+
+def _first_of(problems: Sequence[str]) -> str:
+    return problems[0] + (f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else "")
 
 
 def _inside(folder: Path, path: str) -> Path:
-    """``folder/path``, its folders made; refused if it would lie elsewhere, a link on the way included."""
+    """``folder/path``, with its parent folders made; refused if it is outside the folder, also through a link."""
     target = folder / path
     home = folder.resolve()
     there = target.parent
     while not there.exists():
         there = there.parent
     if ".." in Path(path).parts or not there.resolve().is_relative_to(home) or target.is_symlink():
-        raise AvbenchError(f"{target} leads out of {folder}; nothing is written there")
+        raise AvbenchError(f"{target} points outside {folder}; nothing was written there")
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
 
 
 def _place(file: Path, target: Path) -> None:
-    """A second name for the cached file where the disk can do that, else a copy; there whole or not at all."""
+    """Hard-link the cached file, or copy it where that is impossible; the target appears complete or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     try:
@@ -502,58 +556,67 @@ def _place(file: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _hub_errors(
+def hub_errors(
     repo: str, endpoint: str | None = None, revision: str | None = None, path: str | None = None
 ) -> Iterator[None]:
-    """Whatever the hub's client raises becomes one line that says what to do."""
-    from huggingface_hub import constants, errors, utils
+    """Turn an error of the hub's client into one line that says what to do. Wrap calls of the client only: an error of
+    our own code in this block would be blamed on the hub."""
+    from huggingface_hub import constants, utils
 
-    where = endpoint or constants.ENDPOINT
     bars = utils.are_progress_bars_disabled()
     if not bars:
         utils.disable_progress_bars()
     try:
         yield
-    except AvbenchError:
-        raise
-    except errors.GatedRepoError as error:
-        raise AvbenchError(f"{repo} is gated: ask for access on {where}, then log in (`hf auth login`)") from error
-    except errors.RepositoryNotFoundError as error:
-        raise AvbenchError(
-            f"there is no data set {repo} on {where}, or it is private and the token given (HF_TOKEN, `hf auth login`) "
-            "may not see it"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise AvbenchError(f"{repo} has no revision {revision}") from error
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        offline = constants.HF_HUB_OFFLINE
-        why = "HF_HUB_OFFLINE is set" if offline else f"{where} cannot be reached"
-        what = f"{path} of {repo}" if path else f"what revision {revision} of {repo} means"
-        raise AvbenchError(f"{why}, and {what} is not in the cache; pull it once online") from error
-    except errors.EntryNotFoundError as error:
-        raise AvbenchError(f"{repo} has no {path} at revision {(revision or '')[:12]}") from error
-    except errors.HFValidationError as error:
-        raise UsageError(f"{repo}: {first_line(error)}") from error
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        if status == 401:
-            raise AvbenchError(f"{where} does not know the token given (HF_TOKEN, `hf auth login`)") from error
-        if status == 403:
-            raise AvbenchError(f"the token given may not do that to {repo} on {where}") from error
-        raise AvbenchError(f"{where} answered {status} for {repo}: {first_line(error)}") from error
-    except OSError as error:
-        if error.strerror:  # a full disk, a cache that cannot be written
-            raise AvbenchError(f"{error.filename or repo}: {error.strerror}") from error
-        raise AvbenchError(f"{where} cannot be reached: {first_line(error)}") from error
-    except Exception as error:  # the client's own kinds of a broken connection differ between its versions
-        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"):
-            raise AvbenchError(f"{where} cannot be reached: {first_line(error)}") from error
-        if isinstance(error, (LookupError, TypeError, AttributeError, AssertionError)):
-            raise AvbenchError(f"{where} does not answer as the Hugging Face hub does; is it one?") from error
-        if isinstance(error, (RuntimeError, ValueError)):
-            cause = error.__cause__
-            raise AvbenchError(f"{where}, {repo}: {first_line(error)} {first_line(cause) if cause else ''}") from error
-        raise
+    except Exception as error:
+        told = _told(error, repo, endpoint or constants.ENDPOINT, revision, path)
+        if told is None:
+            raise
+        raise told from error
     finally:
         if not bars:
             utils.enable_progress_bars()
+
+
+def _told(error: Exception, repo: str, where: str, revision: str | None, path: str | None) -> AvbenchError | None:
+    """What an error of the hub's client means; None if it is not known as one."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return AvbenchError(f"{repo} is gated: request access on {where}, then log in (`hf auth login`)")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return AvbenchError(
+            f"there is no data set {repo} on {where}, or it is private and your token (HF_TOKEN, `hf auth login`) "
+            "does not give access"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return AvbenchError(f"{repo} has no revision {revision}")
+    if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{where} cannot be reached"
+        if revision is None:
+            return AvbenchError(f"{why}; nothing can be pushed to {repo}")
+        what = f"{path} of {repo}" if path else f"the commit of revision {revision} of {repo}"
+        return AvbenchError(f"{why}, and {what} is not in the cache; pull it once online")
+    if isinstance(error, errors.EntryNotFoundError):
+        return AvbenchError(f"{repo} has no {path} at revision {(revision or '')[:12]}")
+    if isinstance(error, errors.HFValidationError):
+        return UsageError(f"{repo}: {first_line(error)}")
+    if isinstance(error, errors.HfHubHTTPError):
+        status = getattr(error.response, "status_code", None)
+        if status == 401:
+            return AvbenchError(f"{where} rejected the token (HF_TOKEN, `hf auth login`)")
+        if status == 403:
+            return AvbenchError(f"your token does not allow this on {repo} at {where}")
+        return AvbenchError(f"{where} answered {status} for {repo}: {first_line(error)}")
+    if isinstance(error, OSError) and error.strerror:  # a full disk, a cache that cannot be written
+        return AvbenchError(f"{error.filename or repo}: {error.strerror}")
+    # the client's own kinds of a broken connection differ between its versions
+    http = type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+    if isinstance(error, OSError) or http:
+        return AvbenchError(f"{where} cannot be reached: {first_line(error)}")
+    if isinstance(error, (LookupError, TypeError, AttributeError, AssertionError)):
+        return AvbenchError(f"{where} is not a Hugging Face Hub endpoint")
+    if isinstance(error, (RuntimeError, ValueError)):
+        cause = error.__cause__
+        return AvbenchError(f"{where}, {repo}: {first_line(error)} {first_line(cause) if cause else ''}")
+    return None

@@ -1,4 +1,4 @@
-"""What is in a manifest, and whether the media still are what it says. Functions only; the commands are elsewhere."""
+"""Statistics of a manifest, and checks of its media against it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SUPPORT_WINDOWS = (2, 4, 6, 8, 12, 18, 24, 36, 48)
 
 
 def info(manifest: Manifest) -> dict[str, Any]:
-    """Statistics as plain data. Hours are of clips; ``support[hop_s][n_windows]`` counts the segments whose clip holds
-    that many 5 s windows of the streaming protocol; ``class_histogram`` has one count per offset class. ``overview``,
-    ``by_channel`` and ``offsets`` are those of the functions of that name; ``unseen_media`` counts clips whose file
-    was not there when the manifest was made (their length is the promised one)."""
+    """Statistics as plain data. Hours are of clips; ``support[hop_s][n_windows]`` counts the segments whose clip has
+    room for that many 5 s windows of the streaming protocol; ``class_histogram`` has one count per offset class.
+    ``overview``, ``by_channel`` and ``offsets`` come from the functions of these names; ``unseen_media`` counts clips
+    whose file was missing when the manifest was written (their length is taken from their name)."""
     segments, clips = manifest.segments, manifest.clips.values()
     classes = Counter(s.offset_class for s in segments)
     hashes = Counter(c.sha256 for c in clips)
@@ -158,11 +158,11 @@ def counts_of(values: Any) -> dict[str, int]:
 def verify(
     manifest: Manifest, decode: bool = True, progress: Callable[[int, int, str], None] | None = None
 ) -> list[str]:
-    """Every problem found, one line each; an empty list means that all is as the manifest says.
+    """Every problem found, one line each; an empty list if everything matches the manifest.
 
-    Checks the tables against each other, every media file's hash and, with ``decode``, by decoding all of it, its
-    frame and sample counts; also that each segment's first window lies inside its clip (not of published lists: there
-    it is no fault of the manifest, and a run lists the segments that it cannot use).
+    Checks the tables against each other, every media file's hash and, with ``decode``, its frame and sample counts by
+    decoding all of it; also that each segment's first window lies inside its clip (except for published lists: there
+    it is not the manifest's fault, and a run lists the segments that it cannot use).
     """
     problems = check(manifest) + media_problems(manifest, manifest.clips.values(), decode, progress)
     known = manifest.kind != "realsync" and all(s.clip_id in manifest.clips for s in manifest.segments)
@@ -181,7 +181,7 @@ def media_problems(
     decode: bool = True,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[str]:
-    """What is wrong with the media of some of a manifest's clips, one line each; as :func:`verify` looks at them."""
+    """The problems with the media of some of a manifest's clips, one line each; the media part of :func:`verify`."""
     problems = []
     for done, clip in enumerate(clips):
         if progress:
@@ -202,8 +202,8 @@ def _media_problems(path: Path, clip_id: str, sha256: str, counts: tuple[int, in
     if not path.exists():
         raise MediaError(clip_id, f"{path} does not exist")
     if media_sha256(path) != sha256:
-        # what a changed file holds is of no interest: its labels no longer apply
-        return [f"clip {clip_id}: {path} has changed (other sha256); restore it or make the manifest anew"]
+        # no further checks of a changed file: its labels no longer apply
+        return [f"clip {clip_id}: {path} has changed (other sha256); restore it or rebuild the manifest"]
     if not decode:
         return []
     found = probe(path, clip_id)

@@ -1,15 +1,15 @@
-"""The published lists of fixed offsets (RealSync, VGGSound-Sparse, LRS3) as manifests, with or without the media.
+"""Import the published lists of fixed offsets (RealSync, VGGSound-Sparse, LRS3) as manifests, with or without media.
 
 RealSync: ``*_{normal,uniform}.{evaluation,test,train}.csv`` (rows ``id,start,channel``, no header) with a ``.json`` of
 the same name (id -> ``offset_sec``, ``v_start_i_sec``). An id is ``VIDEO_T0_T1[_broken[_silence|_short]]_START_0``: the
-slice T0 ... T1 s of a YouTube video, and where in it the segment starts. In the published code ``*.evaluation`` is
-what is reported (here: split "test") and ``*.test`` is what models are selected on (split "valid"); segments whose id
-says "broken" are kept in a split of their own (``test_broken``). Offsets are rounded to 0.01 s, as the published code
-does before it cuts *and* labels; the number as published stands beside it in ``published_offset_s``.
+slice T0 ... T1 s of a YouTube video, and the segment's start in it. The published code reports results on
+``*.evaluation`` (here: split "test") and selects models on ``*.test`` (split "valid"); segments whose id contains
+"broken" are kept in a separate split (``test_broken``). Offsets are rounded to 0.01 s, as the published code does
+before it cuts *and* labels; the unrounded number is kept in ``published_offset_s``.
 
-VGGSound-Sparse and LRS3 fixed-offset lists are known by their headers and become further tracks.
+VGGSound-Sparse and LRS3 fixed-offset lists are recognised by their headers and become further tracks.
 
-Lists are read strictly: what does not fit is named by file and line, and nothing is repaired or left out.
+Lists are read strictly: problems are named by file and line, and nothing is repaired or skipped.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MEDIA_SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".avi", ".ts")
 SUPPORT_HOPS_S = (1, 2, 3, 4)
 GRID = OffsetGrid()
 MAX_LIST_BYTES = 256 * 2**20
-# list -> what the published code uses it for, and the split it becomes
+# list -> the split it becomes, and what the published code uses it for
 ROLES = {
     "evaluation": ("test", "the list that results are reported on (the published code calls it 'test')"),
     "test": (
@@ -70,7 +70,7 @@ _VGGSOUND_HEAD = ["dataset_name", "video_id", "vstart_sec", "offset_sec", "is_sy
 _VGGSOUND_CLEAN_HEAD = ["dataset_name", "video_id", "start_sec", "vid_is_missing", "is_sync", "is_sync_by_cls_obj"]
 _LRS3_HEAD = ["path", "offset_sec", "vstart_sec"]
 
-# the columns that a published list adds to the segment table of a manifest
+# further columns of the segment table of an imported list
 MORE_SEGMENT_COLUMNS = {
     "published_offset_s": ("float64", "the offset as published, seconds, not rounded; positive = the audio is early"),
     "published_start_s": ("float64", "the start as published, seconds; start_s is the frame at or before it"),
@@ -80,8 +80,9 @@ MORE_SEGMENT_COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a published list. ``start_s`` and ``offset_s`` as published; ``start``: the frame at or before it;
-    ``offset`` and ``label``: of the offset rounded to 0.01 s; ``length``: of the clip, as its name promises, or 0."""
+    """One row of a published list. ``start_s`` and ``offset_s``: in seconds, as published; ``start``: the frame at or
+    before it, in ticks; ``offset`` (ticks) and ``label``: of the offset rounded to 0.01 s; ``length``: of the clip, in
+    ticks, according to its name, or 0."""
 
     id: str
     clip_id: str
@@ -99,22 +100,23 @@ class Entry:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing is said against it: it lies in one of the usual splits."""
+        """Whether it is in one of the usual splits: not marked as broken or not in sync."""
         return self.split in SPLITS
 
     @property
     def key(self) -> tuple[str, float]:
-        """What the segment is, whatever list names it and however: its clip and its start."""
+        """Clip and start: they identify the segment across lists."""
         return self.clip_id, self.start_s
 
     @property
     def between_frames(self) -> bool:
+        """Whether the published start lies between two frames, so that ``start`` is earlier."""
         return round(self.start_s * TICKS_PER_S) != self.start
 
 
 @dataclass(frozen=True)
 class PublishedList:
-    """``family``: normal, uniform, vggsound or lrs3. ``role``: in words. ``facts``: what the files said beside it."""
+    """``family``: normal, uniform, vggsound or lrs3. ``role``: in words. ``facts``: further counts for the report."""
 
     name: str
     family: str
@@ -125,6 +127,7 @@ class PublishedList:
 
     @property
     def of_realsync(self) -> bool:
+        """Whether it is one of RealSync's own lists."""
         return self.family in ("normal", "uniform")
 
 
@@ -132,9 +135,9 @@ class PublishedList:
 
 
 def read_lists(folder: Path) -> tuple[list[PublishedList], list[str]]:
-    """The lists in a folder, by name, and one line on every other file there.
+    """The lists in a folder, sorted by name, and one line on every other file there.
 
-    ``UsageError``: no such folder, no list in it, or a row that does not fit (file, line, and how many more).
+    ``UsageError``: no such folder, no list in it, or an invalid row (file, line, and how many more).
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -163,10 +166,10 @@ def read_lists(folder: Path) -> tuple[list[PublishedList], list[str]]:
         used.add(path)
     if clean:
         others.append(
-            f"{clean[0]}: brings no offsets; it says of {len(clean[1])} clips what was found on looking at them"
+            f"{clean[0]}: contains no offsets; its manual judgements of {len(clean[1])} clips go into the report"
         )
         found = [_with_clean_facts(one, clean[1]) if one.family == "vggsound" else one for one in found]
-    others += [f"{p.name}: not a published list, left alone" for p in sorted(folder.iterdir()) if p not in used]
+    others += [f"{p.name}: not a published list" for p in sorted(folder.iterdir()) if p not in used]
     others = [line for line in others if not (clean and line.startswith(f"{clean[0]}: not"))]
     if not found:
         raise UsageError(f"there is no published list in {folder} (looked for *_normal.evaluation.csv and the like)")
@@ -174,15 +177,17 @@ def read_lists(folder: Path) -> tuple[list[PublishedList], list[str]]:
 
 
 class _Problems:
-    """Collects what is wrong with a file; the first is said, the others are counted."""
+    """Collects the problems of a file; the first is reported, the others are counted."""
 
     def __init__(self, file: str) -> None:
         self.file, self.lines = file, list[str]()
 
     def at(self, line: int, text: str) -> None:
+        """Record a problem."""
         self.lines.append(f"{self.file} line {line}: {text}")
 
     def stop(self) -> None:
+        """``UsageError`` if there was a problem."""
         if self.lines:
             more = f" (and {len(self.lines) - 1} more such problems)" if len(self.lines) > 1 else ""
             raise UsageError(self.lines[0] + more)
@@ -191,7 +196,7 @@ class _Problems:
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
-            raise UsageError(f"{path} has more than {MAX_LIST_BYTES // 2**20} MiB; that is no published list")
+            raise UsageError(f"{path} has more than {MAX_LIST_BYTES // 2**20} MiB; too large for a published list")
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
@@ -208,7 +213,7 @@ def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
 
 def _read_realsync(path: Path, beside: Path, family: str, role: str) -> PublishedList:
     if not beside.is_file():
-        raise UsageError(f"{path} has no {beside.name} beside it; the offsets are in that file")
+        raise UsageError(f"{path} needs {beside.name} in the same folder: it contains the offsets")
     offsets = _read_offsets(beside)
     problems, entries, seen = _Problems(path.name), [], dict[str, int]()
     for line, row in _csv_rows(path):
@@ -237,7 +242,7 @@ def _read_offsets(path: Path) -> dict[str, Any]:
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
         if twice:
-            raise ValueError(f"{twice[0]!r} is there twice")
+            raise ValueError(f"{twice[0]!r} appears twice")
         return dict(pairs)
 
     try:
@@ -260,16 +265,16 @@ def _realsync_entry(row: list[str], labels: Any, split: str) -> Entry | str:
     if start_s is None or start_s < 0:
         return f"start {start_text!r} is not a number of seconds"
     if start_s != Fraction(f"{match['start']}.{match['decimals']}"):
-        return f"start {start_text} is not the one in the id {name}"
+        return f"start {start_text} does not match the id {name}"
     if t1 <= t0 or start_s >= t1 - t0:
-        return f"{name}: {float(start_s):g} s does not lie in a slice of {t1 - t0} s"
+        return f"{name}: {float(start_s):g} s is outside the slice of {t1 - t0} s"
     if labels is None:
         return f"{name} has no offset in the .json"
     if not isinstance(labels, dict) or not {"offset_sec", "v_start_i_sec"} <= set(labels):
-        return f"{name}: the .json does not give offset_sec and v_start_i_sec"
+        return f"{name}: the .json lacks offset_sec or v_start_i_sec"
     offset, start_again = labels["offset_sec"], labels["v_start_i_sec"]
     if type(start_again) not in (int, float) or start_again != float(start_s):
-        return f"{name}: the .csv says start {start_text}, the .json {start_again!r}"
+        return f"{name}: start is {start_text} in the .csv, {start_again!r} in the .json"
     wrong = _offset_problem(offset)
     if wrong:
         return f"{name}: {wrong}"
@@ -301,7 +306,7 @@ def _read_vggsound(path: Path, rows: list[tuple[int, list[str]]]) -> PublishedLi
         wrong = _offset_problem(float(offset_s))
         length_s = Fraction(int(match["t1"]) - int(match["t0"]), 1000)
         if wrong or start_s >= length_s:
-            problems.at(line, wrong or f"the start {row[2]} s does not lie in a clip of {float(length_s):g} s")
+            problems.at(line, wrong or f"start {row[2]} s is outside the clip of {float(length_s):g} s")
             continue
         base = f"{row[1]}_{row[2].replace('.', '_')}"
         number[base] += 1
@@ -319,7 +324,7 @@ def _read_vggsound(path: Path, rows: list[tuple[int, list[str]]]) -> PublishedLi
         )
     problems.stop()
     twice = sum(n - 1 for n in Counter(",".join(row) for _, row in rows).values())
-    role = "fixed offsets; rows that say is_sync 0 were judged not in sync at the source: split test_not_in_sync"
+    role = "fixed offsets; rows with is_sync 0 were judged not in sync at the source: split test_not_in_sync"
     return PublishedList(path.stem, "vggsound", role, "list", tuple(entries), {"rows_said_twice": twice})
 
 
@@ -354,7 +359,7 @@ def _read_lrs3(path: Path, rows: list[tuple[int, list[str]]]) -> PublishedList:
 
 
 def _with_clean_facts(one: PublishedList, rows: list[tuple[int, list[str]]]) -> PublishedList:
-    """How many of a fixed-offset list's clips the list of looked-at clips says to be missing or judged by eye."""
+    """Add how many of the list's clips were judged by people or reported missing, from the list of judged clips."""
     judged = {
         (row[1], row[2]): row for _, row in rows if len(row) == len(_VGGSOUND_CLEAN_HEAD)
     }  # (video, start in s) of a clip
@@ -399,16 +404,16 @@ def import_lists(
     workers: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
-    """Read the lists in a folder and write one manifest a list, ``out/NAME/``; returns :func:`report`'s facts.
+    """Read the lists in a folder and write one manifest per list, ``out/NAME/``; returns :func:`report`'s facts.
 
-    ``media``: where the clips are, ``VIDEO/VIDEO_T0_T1.mkv`` or any suffix of ``MEDIA_SUFFIXES``, also flat in one
-    folder; None: nowhere, and no clip is pinned. A clip without media stays in the manifest, unseen, and is listed. A
-    file is hashed and measured by its packets, not decoded: ``avbench data verify`` does that.
+    ``media``: folder of the clips, ``VIDEO/VIDEO_T0_T1.mkv`` or any suffix of ``MEDIA_SUFFIXES``, also flat in one
+    folder; None: there are none, and no clip is pinned. A clip without media stays in the manifest, unseen, and is
+    listed. Files are hashed and measured by their packets, not decoded: ``avbench data verify`` decodes them.
 
-    ``UsageError``: a list that cannot be read as it should be, no such media folder; ``AvbenchError``: cannot write.
+    ``UsageError``: an invalid list, no such media folder; ``AvbenchError``: cannot write.
     """
     if media is not None and not media.is_dir():
-        raise UsageError(f"{media} is not a folder with media; say `--media none` if there are none")
+        raise UsageError(f"{media} is not a folder; use `--media none` if there are no media")
     published, others = read_lists(lists)
     clips = {e.clip_id: e for one in published for e in one.entries}
     found = _find_media(media, {e.stem for e in clips.values()}) if media is not None else {}
@@ -420,7 +425,7 @@ def import_lists(
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``path`` relative to the media folder; frames at 25 fps and samples at 16 kHz, as the packets say."""
+    """A media file: ``path`` relative to the media folder; frames at 25 fps and samples at 16 kHz from its packets."""
 
     path: str
     sha256: str
@@ -429,8 +434,8 @@ class Measured:
 
 
 def _find_media(media: Path, stems: set[str]) -> dict[str, list[Path]]:
-    """stem -> the files that may be meant: those at the stem itself, else those of its name in any folder (if no other
-    stem has that name too)."""
+    """stem -> matching files: those at the stem itself, else those of its name in any folder (unless another stem has
+    the same name)."""
     exact, loose = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
     for path in sorted(media.rglob("*")):
         if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith("."):
@@ -491,7 +496,7 @@ def _measure_all(
 
 
 def measure(path: Path, clip_id: str) -> tuple[str, int, int] | str:
-    """(sha256, frames at 25 fps, samples at 16 kHz) from the packets' times, without decoding; or why not."""
+    """(sha256, frames at 25 fps, samples at 16 kHz) from the packets' times, without decoding; or the problem."""
     import av
 
     from avbench.data.media import media_sha256
@@ -519,7 +524,7 @@ def measure(path: Path, clip_id: str) -> tuple[str, int, int] | str:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         return f"{path} is not a readable media file ({first_line(error)})"
     if not {"video", "audio"} <= set(ends):
-        return f"{path} holds no packets of {'picture' if 'video' not in ends else 'sound'}"
+        return f"{path} contains no packets of {'picture' if 'video' not in ends else 'sound'}"
     origin = starts["video"]
     n_frames = round((ends["video"] - origin) * FRAME_RATE_HZ)
     n_samples = math.floor((ends["audio"] - origin) * SAMPLE_RATE_HZ)
@@ -584,7 +589,7 @@ def report(
     others: list[str],
     media: str | None,
 ) -> dict[str, Any]:
-    """What there is to know of the lists, as plain data.
+    """Statistics of the lists, as plain data.
 
     ``lists[NAME]``: counts, ``class_histogram`` (21 counts), ``class_prior`` (21 shares), ``channels``,
     ``duplicates``, ``support`` (rule -> hop in s -> windows -> segments whose clip holds them), ``media`` (clips seen,
@@ -601,7 +606,7 @@ def report(
         + (
             "never train or select on one and report on the other"
             if family[a] != family[b]
-            else "these are meant to be apart; something is wrong with the lists"
+            else "these lists must not overlap; something is wrong with them"
         )
         for o in overlaps
         for a, b in [o["lists"]]
@@ -664,11 +669,11 @@ def _report_list(
 
 
 def support(entries: Iterable[Entry], seen: Mapping[str, Measured], rule: str) -> dict[int, dict[int, int]]:
-    """hop in s -> windows -> number of segments whose clip (as measured, or as its name promises) holds them.
+    """hop in s -> windows -> number of segments whose clip (as measured, or according to its name) has room for them.
 
     ``streaming``: every 5 s window of picture and of shifted sound fits, as in the streaming protocol. ``published``:
-    start + 5 s + windows x hop lies in the clip (one hop more than needed, the offset not looked at), the published
-    loader's rule; what does not fit was silently replaced by another segment there.
+    start + 5 s + windows x hop lies in the clip (one hop more than needed, ignoring the offset), the published
+    loader's rule; that loader silently replaced segments that do not fit by others.
     """
     rooms = []
     for e in entries:
@@ -686,7 +691,7 @@ def support(entries: Iterable[Entry], seen: Mapping[str, Measured], rule: str) -
 
 
 def _overlap(a: PublishedList, b: PublishedList) -> dict[str, Any]:
-    """What two lists share: videos, clips, segments (clip and start), equal ids, and segments whose offsets differ."""
+    """What two lists share: videos, clips, segments (clip and start), ids, and segments with different offsets."""
     ours, theirs = {e.key: e.offset_s for e in a.entries}, {e.key: e.offset_s for e in b.entries}
     both = ours.keys() & theirs.keys()
     return {

@@ -1,6 +1,6 @@
-"""SynthSync, the embedded procedural split: really encoded clips, made on the spot, the same everywhere.
+"""SynthSync, the built-in procedural data: encoded clips, generated on first use, the same on every machine.
 
-A controlled stand-in: it shows that the harness is right and that streaming helps; it says nothing about who wins on
+A controlled stand-in: it shows that the harness is correct and that streaming helps, but not which model is best on
 broadcast video. The *specification* is hashed, not the files, because encoders may differ between machines; the decoded
 picture and sound of every clip are checked against the scene instead.
 """
@@ -36,7 +36,7 @@ ENCODING = {"crf": 26, "preset": "veryfast", "audio_bit_rate": 48_000}
 OFFSET_SEED = 2026
 NAMES = ("synthsync", "synthsync-full", "synthsync-normal", "synthsync-full-normal")
 NOTE = "procedural stand-in"
-NOT_MADE = "0" * 64  # in place of the media hash of a clip that is planned only
+NOT_MADE = "0" * 64  # in place of the media hash of a clip that was not made yet
 # Measured on encoded clips: about 3 grey levels and 25 dB; far-off values mean a broken codec or a shifted stream.
 MAX_PICTURE_ERROR = 8.0
 MIN_SOUND_CORRELATION = 0.9
@@ -44,7 +44,7 @@ MIN_SOUND_CORRELATION = 0.9
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """What a clip is made of; ``seed`` is the identity, never shared between splits."""
+    """What a clip is made from; ``seed`` identifies it and is never shared between splits."""
 
     id: str
     split: str
@@ -53,11 +53,12 @@ class ClipSpec:
     seed: int
 
     def scene(self) -> Scene:
+        """The scene that the clip shows."""
         return Scene(self.category, self.channel, self.seed, CLIP_S)
 
 
 def clip_specs(split: str, count: int) -> list[ClipSpec]:
-    """The first ``count`` clips of a split; categories and channels take turns."""
+    """The first ``count`` clips of a split, cycling through categories and channels."""
     short = dict(zip(CATEGORIES, ("th", "vo", "ot"), strict=True))
     specs = []
     for i in range(count):
@@ -70,11 +71,12 @@ def clip_specs(split: str, count: int) -> list[ClipSpec]:
 
 
 def specification() -> dict[str, object]:
-    """Everything the pictures and sounds of SynthSync depend on."""
+    """Everything that the pictures and sounds of SynthSync depend on, as JSON data."""
     return {"scenes": parameters(), "clip_s": CLIP_S, "encoding": ENCODING, "seeds": SPLIT_SEEDS}
 
 
 def specification_sha256() -> str:
+    """Hash of :func:`specification`, 64 hex digits: the pin of SynthSync's media."""
     return hashlib.sha256(json.dumps(specification(), sort_keys=True).encode()).hexdigest()
 
 
@@ -85,7 +87,7 @@ def ensure(
     progress: Callable[[int, int, str], None] | None = None,
     workers: int | None = None,
 ) -> Manifest:
-    """The manifest of a SynthSync split, its clips made first where the cache lacks them.
+    """The manifest of a SynthSync split; clips missing from the cache are made first.
 
     ``name``: "synthsync" (24 test clips), "synthsync-full" (120), each with "-normal" for truncated normal offsets
     instead of uniform ones. ``progress(done, total, clip_id)`` is called per clip made. UsageError for an unknown name
@@ -104,13 +106,13 @@ def ensure(
 
 
 def planned(name: str = "synthsync", split: str = "test") -> Manifest:
-    """The manifest of a split as the specification says it: every clip, segment and label, no media.
+    """The manifest of a split without its media: every clip, segment and label of the specification.
 
-    Its ``sha256`` is that of the made split, because synthetic data are pinned by their specification. UsageError for
-    an unknown name or split.
+    Its ``sha256`` equals that of the finished split, because synthetic data are pinned by their specification.
+    UsageError for an unknown name or split.
     """
     if name not in NAMES:
-        raise UsageError(f"unknown SynthSync split family {name!r}: there are {', '.join(NAMES)}")
+        raise UsageError(f"unknown SynthSync data {name!r}: there are {', '.join(NAMES)}")
     if split not in SPLIT_SEEDS:
         raise UsageError(f"unknown split {split!r} of {name}: there are {', '.join(SPLIT_SEEDS)}")
     law = "truncnorm" if name.endswith("-normal") else "uniform"
@@ -133,7 +135,7 @@ def planned(name: str = "synthsync", split: str = "test") -> Manifest:
 
 
 def _with_media(manifest: Manifest, media: Path) -> Manifest:
-    """The planned manifest over the files made in ``media``, with their hashes."""
+    """The planned manifest with the hashes of the files in ``media``."""
     from avbench.data.media import media_sha256
 
     clips = {name: replace(clip, sha256=media_sha256(media / clip.path)) for name, clip in manifest.clips.items()}
@@ -160,7 +162,7 @@ def _make_clips(
 
 
 def make_clip(spec: ClipSpec, media: Path) -> str:
-    """Draws, encodes and checks one clip; it appears under its name only when it is right."""
+    """Draw, encode and check one clip; returns its id. The file gets its name only after the check."""
     scene = spec.scene()
     with tempfile.TemporaryDirectory(dir=media, prefix=".making-") as scratch:
         path = Path(scratch) / f"{spec.id}.mp4"
@@ -171,15 +173,15 @@ def make_clip(spec: ClipSpec, media: Path) -> str:
 
 
 def encode(path: Path, frames: Iterable[np.ndarray], audio: np.ndarray) -> None:
-    """``encode_clip`` as SynthSync always was: without mbtree these would be other clips than the published figures are
-    of. (Nothing is decoded meanwhile: made in 1, 2 or 3 processes they come out the same.)"""
+    """``encode_clip`` with SynthSync's settings. The published figures are of clips encoded with mbtree. (Nothing is
+    decoded at the same time, so 1, 2 or 3 processes give the same bytes.)"""
     from avbench.data.encode import Codec, encode_clip
 
     encode_clip(path, frames, audio, Codec(mbtree=True, **ENCODING))  # type: ignore[arg-type]
 
 
 def check_clip(path: Path, spec: ClipSpec, scene: Scene | None = None) -> None:
-    """AvbenchError unless the decoded file shows and sounds what the specification says, frame by frame."""
+    """AvbenchError unless the decoded picture and sound match the specification, frame by frame."""
     from avbench.data.media import ClipReader
     from avbench.types import FrontEnd
 

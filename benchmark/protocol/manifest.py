@@ -1,9 +1,9 @@
-"""The manifest: what is evaluated, pinned. A folder with three small files beside (or apart from) the media.
+"""The manifest: what is evaluated, pinned. A folder with three small files; the media are in it or elsewhere.
 
 ``manifest.json``: schema_version, name, kind ("synthetic", "files" or "realsync"), note, offset_law, grid,
 spec_sha256, media_root, the canonical sha256 of the content and the sha256 of the two table files.
 ``clips.parquet`` and ``segments.parquet``: one row per clip and per segment, the columns of ``CLIP_COLUMNS`` and
-``SEGMENT_COLUMNS``. Reading is strict: what does not fit is named by file, row and column, nothing is repaired.
+``SEGMENT_COLUMNS``. Reading is strict: problems are named by file, row and column, and nothing is repaired.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCHEMA_VERSION = 1
 KINDS = ("synthetic", "files", "realsync")
 SPLITS = ("train", "valid", "test")  # the usual ones, in this order; others follow by name
 
-# column -> (arrow type, unit and meaning); the description is written into the parquet schema too
+# column -> (arrow type, unit and meaning); the meaning is written into the parquet schema too
 CLIP_COLUMNS = {
     "id": ("string", "unique name of the clip"),
     "video_id": ("string", "the video the clip was cut from"),
@@ -62,7 +62,7 @@ SEGMENT_COLUMNS = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """Clips and labelled segments, immutable. ``media_root`` is where the clips' relative paths start."""
+    """Clips and labelled segments, immutable. The clips' paths are relative to ``media_root``."""
 
     name: str
     kind: str
@@ -73,13 +73,13 @@ class Manifest:
     media_root: Path
     grid: OffsetGrid = field(default_factory=OffsetGrid)
     spec_sha256: str = ""  # of the generator's specification, for synthetic data
-    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # clip id -> what its container said
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # clip id -> what its container reports
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of everything that says what is evaluated; not of where it lies, nor of how the tables are stored.
+        """Hash of everything that defines the evaluation; not of where the files are or how the tables are stored.
 
-        Of synthetic data the specification is hashed, not the files: encoders may differ between machines.
+        For synthetic data the specification is hashed, not the media: encoders may differ between machines.
         """
         digest = hashlib.sha256()
         head = [SCHEMA_VERSION, self.name, self.kind, self.offset_law, self.grid.n_classes, self.grid.max_offset_s]
@@ -95,17 +95,17 @@ class Manifest:
 
     @property
     def labels_hidden(self) -> bool:
-        """Whether the offsets lie in the media and are not told: the manifest's are all 0 and mean nothing."""
+        """Whether the labels are withheld: the offsets in the manifest are then all 0 and mean nothing."""
         return self.offset_law == "hidden"
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits, train, valid and test first."""
+        """Names of the splits; train, valid and test first."""
         there = {s.split for s in self.segments} | {c.split for c in self.clips.values()}
         return (*(s for s in SPLITS if s in there), *sorted(there - set(SPLITS)))
 
     def split(self, name: str) -> Manifest:
-        """The part of one split; ``UsageError`` that lists the splits there are."""
+        """The segments of one split, and their clips; ``UsageError`` lists the splits that exist."""
         if name not in self.splits:
             raise UsageError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits) or 'none'}")
         segments = tuple(s for s in self.segments if s.split == name)
@@ -122,17 +122,15 @@ class Manifest:
         return self._part(segments, (s.clip_id for s in segments))
 
     def clip_path(self, clip: ClipRecord) -> Path:
-        """Where a clip's media lies; ``MediaError`` if it would leave the media root, or if nobody has seen it."""
+        """The clip's media file; ``MediaError`` if it was never seen, or if the path leaves the media root."""
         if not clip.seen:
-            raise MediaError(
-                clip.id, "its media was not there when the manifest was made; make it again with the media"
-            )
+            raise MediaError(clip.id, "its media was missing when the manifest was written; rebuild it with the media")
         problem = _path_problem(clip.path)
         if problem:
             raise MediaError(clip.id, f"path {clip.path!r} {problem}")
         path = self.media_root / clip.path
         if not path.resolve().is_relative_to(self.media_root.resolve()):
-            raise MediaError(clip.id, f"path {clip.path!r} leads out of the media root through a link")
+            raise MediaError(clip.id, f"path {clip.path!r} points outside the media root through a link")
         return path
 
     def prior(self) -> np.ndarray:
@@ -156,7 +154,7 @@ MoreColumns = Mapping[str, tuple[str, str, Sequence[Any]]]  # name -> (type, uni
 
 def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumns | None = None) -> None:
     """Write the three files; the same content gives the same bytes. ``manifest.json``, which pins the two tables, is
-    replaced last: a write that was interrupted is noticed on reading. ``more_columns``: further columns of the segment
+    replaced last, so an interrupted write is noticed on reading. ``more_columns``: further columns of the segment
     table, for people; they are not read back. ``UsageError`` if the content is not valid, ``AvbenchError`` if the
     folder cannot be written."""
     from avbench.system.atomic import atomic_write_bytes
@@ -165,7 +163,7 @@ def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumn
     _raise_first(check(manifest))
     clips = sorted(manifest.clips.values(), key=lambda c: c.id)
     tables = {
-        "clips.parquet": _parquet(CLIP_COLUMNS, [_clip_row(c, manifest.sources.get(c.id)) for c in clips]),
+        "clips.parquet": _parquet(CLIP_COLUMNS, [clip_row(c, manifest.sources.get(c.id)) for c in clips]),
         "segments.parquet": _segment_table(manifest, more_columns or {}),
     }
     root, home = manifest.media_root.resolve(), directory.resolve()
@@ -177,7 +175,7 @@ def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumn
         "offset_law": manifest.offset_law,
         "grid": {"n_classes": manifest.grid.n_classes, "max_offset_s": manifest.grid.max_offset_s},
         "spec_sha256": manifest.spec_sha256,
-        # media kept in the folder move with it; media elsewhere stay where they are
+        # relative if the media are in the folder, so that they can move with it
         "media_root": root.relative_to(home).as_posix() if root.is_relative_to(home) else root.as_posix(),
         "sha256": manifest.sha256,
         "tables": {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()},
@@ -185,7 +183,7 @@ def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumn
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the folder {directory}: {error.strerror}") from error
+        raise UsageError(f"cannot create the folder {directory}: {error.strerror}") from error
     text = json.dumps(meta, indent=2, ensure_ascii=False) + "\n"
     try:
         for name, data in [*tables.items(), ("manifest.json", text.encode())]:
@@ -195,14 +193,15 @@ def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumn
 
 
 def _segment_table(manifest: Manifest, more: MoreColumns) -> bytes:
-    rows = [_segment_row(s) for s in manifest.segments]
+    rows = [segment_row(s) for s in manifest.segments]
     for name, (_, _, values) in more.items():
         for row, value in zip(rows, values, strict=True):
             row[name] = value
     return _parquet(SEGMENT_COLUMNS | {name: (kind, text) for name, (kind, text, _) in more.items()}, rows)
 
 
-def _clip_row(clip: ClipRecord, source: Mapping[str, Any] | None) -> dict[str, Any]:
+def clip_row(clip: ClipRecord, source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A clip's row of ``clips.parquet``. ``source``: what its container reports."""
     row = {name: getattr(clip, name) for name in ClipRecord.__slots__}
     return row | {
         "duration_s": seconds(clip.duration),
@@ -210,7 +209,8 @@ def _clip_row(clip: ClipRecord, source: Mapping[str, Any] | None) -> dict[str, A
     }
 
 
-def _segment_row(segment: SegmentRecord) -> dict[str, Any]:
+def segment_row(segment: SegmentRecord) -> dict[str, Any]:
+    """A segment's row of ``segments.parquet``."""
     row = {name: getattr(segment, name) for name in SegmentRecord.__slots__ if name in SEGMENT_COLUMNS}
     return row | {
         "start_ticks": segment.start,
@@ -245,13 +245,13 @@ def _parquet(columns: Mapping[str, tuple[str, str]], rows: list[dict[str, Any]])
 
 
 def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
-    """Read and check a manifest folder. ``media_root`` replaces the recorded one (media that were moved).
+    """Read and check a manifest folder. ``media_root`` replaces the recorded one (for media that were moved).
 
-    ``UsageError``, one line: no such folder, another schema version, a table that does not match its hash, and every
-    row or column that contradicts another (the first problem, and how many more there are).
+    ``UsageError``, one line: no such folder, another schema version, a table that does not match its hash, or rows and
+    columns that contradict each other (the first problem, and how many more there are).
     """
     directory = Path(directory)
-    meta = _read_meta(directory)
+    meta = read_meta(directory)
     clip_rows = _read_table(directory, "clips.parquet", CLIP_COLUMNS, meta)
     segment_rows = _read_table(directory, "segments.parquet", SEGMENT_COLUMNS, meta)
     problems = [
@@ -262,7 +262,7 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
     ]
     names = [r["id"] for r in clip_rows]
     problems += [
-        f"clips.parquet row {row} column duration_s: {r['duration_s']!r} is not what n_frames and n_samples say"
+        f"clips.parquet row {row} column duration_s: {r['duration_s']!r} does not match n_frames and n_samples"
         for row, r in enumerate(clip_rows)
         if r["duration_s"] != seconds(min(r["n_frames"] * TICKS_PER_FRAME, r["n_samples"]))
     ]
@@ -299,12 +299,13 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
     )
     problems += check(manifest, row_of={name: row for row, name in enumerate(names)})
     if not problems and manifest.sha256 != meta["sha256"]:
-        problems.append("manifest.json: sha256 is not that of the content")
+        problems.append("manifest.json: sha256 does not match the content")
     _raise_first(problems, directory)
     return manifest
 
 
-def _read_meta(directory: Path) -> dict[str, Any]:
+def read_meta(directory: Path) -> dict[str, Any]:
+    """The content of ``manifest.json``: its shape is checked, its hashes are not. ``UsageError``: it is not one."""
     path = directory / "manifest.json"
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a manifest folder (no such folder)")
@@ -316,7 +317,7 @@ def _read_meta(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error}") from error
     version = meta.get("schema_version") if isinstance(meta, dict) else None
     if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise UsageError(f"{path}: schema_version is {version!r}, this avbench reads {SCHEMA_VERSION}; make it anew")
+        raise UsageError(f"{path}: schema_version is {version!r}, this avbench reads {SCHEMA_VERSION}; rebuild it")
     shape: dict[str, Callable[[Any], bool]] = dict.fromkeys(
         ("name", "kind", "note", "offset_law", "spec_sha256", "media_root", "sha256"), lambda v: isinstance(v, str)
     )
@@ -330,7 +331,7 @@ def _read_meta(directory: Path) -> dict[str, Any]:
     shape["tables"] = lambda v: isinstance(v, dict)
     for key, fits in shape.items():
         if key not in meta or not fits(meta[key]):
-            raise UsageError(f"{path}: {key} is missing or not what it should be")
+            raise UsageError(f"{path}: {key} is missing or invalid")
     return meta
 
 
@@ -344,7 +345,7 @@ def _read_table(directory: Path, name: str, columns: Mapping[str, tuple[str, str
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != meta["tables"].get(name):
-        raise UsageError(f"{path} is not the table manifest.json pins (other sha256); restore it or make it anew")
+        raise UsageError(f"{path} is not the table that manifest.json pins (other sha256); restore or rebuild it")
     try:
         table = pq.ParquetFile(io.BytesIO(data)).read()  # read_table would load pandas
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -365,7 +366,8 @@ def _read_table(directory: Path, name: str, columns: Mapping[str, tuple[str, str
 
 
 def check(manifest: Manifest, row_of: Mapping[str, int] | None = None) -> list[str]:
-    """Every contradiction within a manifest, one line each, named by file, row and column."""
+    """Every contradiction in a manifest, one line each, named by file, row and column. ``row_of``: clip id -> its row;
+    None: by name."""
     problems: list[str] = []
     if manifest.kind not in KINDS:
         problems.append(f"manifest.json: kind {manifest.kind!r} is not one of {', '.join(KINDS)}")
@@ -376,12 +378,12 @@ def check(manifest: Manifest, row_of: Mapping[str, int] | None = None) -> list[s
     except UsageError as error:
         problems.append(f"manifest.json: {error}")
     if manifest.labels_hidden and any(s.offset for s in manifest.segments):
-        problems.append("manifest.json: offset_law is hidden, but segments.parquet tells offsets; they must all be 0")
+        problems.append("manifest.json: offset_law is hidden, but segments.parquet has offsets; they must all be 0")
     order = row_of or {name: row for row, name in enumerate(sorted(manifest.clips))}
     for key, clip in manifest.clips.items():
         here = f"clips.parquet row {order.get(key, '?')} column"
         if key != clip.id:
-            problems.append(f"{here} id: the clip is filed under {key!r} but named {clip.id!r}")
+            problems.append(f"{here} id: the clip has the key {key!r} but the id {clip.id!r}")
         if _id_problem(clip.id):
             problems.append(f"{here} id: {clip.id!r} {_id_problem(clip.id)}")
         if _path_problem(clip.path):
@@ -440,13 +442,13 @@ def _id_problem(name: str) -> str:
 
 
 def _path_problem(path: str) -> str:
-    """Why a clip's path is refused; empty if it stays below the media root."""
+    """Why a clip's path is refused; empty if it is fine."""
     parts = PurePosixPath(path).parts
     if not parts or "\0" in path or "\\" in path:
         return "is not a relative '/'-separated path"
     if path.startswith("/") or re.match("[A-Za-z]:", path):
         return "is absolute; it must be relative to the media root"
-    return "climbs out of the media root" if ".." in parts else ""
+    return "points outside the media root" if ".." in parts else ""
 
 
 def _json_object(text: str) -> dict[str, Any]:

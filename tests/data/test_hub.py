@@ -207,11 +207,11 @@ def test_pushing_again_sends_only_what_changed(
 
 def test_pushes_that_are_refused(hub: LoopbackHub, cli: Avbench, make_clicks: Callable[..., Path]) -> None:
     data = make_clicks()
-    fails(cli("push", data, "--repo", "not a name", as_="owner"), "is not the name of a repository", code=2)
+    fails(cli("push", data, "--repo", "not a name", as_="owner"), "is not a valid repository name", code=2)
     fails(cli("push", data.parent, "--repo", REPO, as_="owner"), "is not a manifest folder", code=2)
-    fails(cli("push", data, "--repo", "org/other", as_="guest"), "the token given may not do that to org/other")
+    fails(cli("push", data, "--repo", "org/other", as_="guest"), "your token does not allow this on org/other")
     fails(cli("push", data, "--repo", REPO), "log")
-    fails(cli("push", data, "--repo", REPO, as_="stranger"), "does not know the token given")
+    fails(cli("push", data, "--repo", REPO, as_="stranger"), "rejected the token")
     (data / "media" / "two.mp4").write_bytes(b"another film")
     fails(cli("push", data, "--repo", REPO, as_="owner"), "not pushed: clip two", "has changed (other sha256)")
     (data / "media" / "two.mp4").unlink()
@@ -223,7 +223,7 @@ def test_private_means_private(hub: LoopbackHub, cli: Avbench, clicks: Path) -> 
     assert cli("push", clicks, "--repo", REPO, "--private", as_="owner").returncode == 0
     assert hub.repos["dataset", REPO].private
     hub.create("org/open")
-    fails(cli("push", clicks, "--repo", "org/open", "--private", as_="owner"), "exists already and is public")
+    fails(cli("push", clicks, "--repo", "org/open", "--private", as_="owner"), "already exists and is public")
     assert len(hub.repos["dataset", "org/open"].commits) == 1
 
 
@@ -270,7 +270,7 @@ def test_published_lists_without_media_are_hosted_as_such(
 
 def test_only_a_commit_is_a_pin(hub: LoopbackHub, cli: Avbench, pushed: str, avbench: Avbench, tmp_path: Path) -> None:
     fails(cli("pull", REPO), "'main' can move", pushed, code=2)
-    fails(cli("pull", REPO, "--revision", pushed[:10]), "is cut short; give all 40 digits", code=2)
+    fails(cli("pull", REPO, "--revision", pushed[:10]), "is abbreviated; give all 40 digits", code=2)
     done = cli("pull", REPO, "--allow-moving", "--out", "here")
     assert done.returncode == 0, done.stderr
     origin = json.loads((tmp_path / "here" / "pulled.json").read_text())
@@ -287,8 +287,8 @@ def test_pulls_that_cannot_be(
     fails(cli("pull", REPO, "--revision", NOBODY), f"{REPO} has no revision {NOBODY}")
     fails(cli("pull", REPO, "--revision", "v9", "--allow-moving"), f"{REPO} has no revision v9")
     fails(cli("pull", "org/none", "--revision", pushed), "there is no data set org/none")
-    fails(cli("pull", "none", "--revision", pushed), "is not the name of a repository", code=2)
-    fails(cli("pull", REPO, "--revision", pushed, as_="stranger"), "does not know the token given")
+    fails(cli("pull", "none", "--revision", pushed), "is not a valid repository name", code=2)
+    fails(cli("pull", REPO, "--revision", pushed, as_="stranger"), "rejected the token")
     hub.create("org/else")
     empty = hub.commit("org/else", {"data.csv": b"1"})
     fails(cli("pull", "org/else", "--revision", empty), "has no manifest.json", "it is not an avbench data set")
@@ -312,6 +312,36 @@ def test_pulls_that_cannot_be(
     fails(cli("push", tmp_path / "secret", "--repo", REPO, as_="owner"), "cannot be reached")
 
 
+def test_an_error_of_our_own_code_is_not_blamed_on_the_hub(
+    hub: LoopbackHub, clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of these kinds are the errors that the client raises when a server is no hub."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
+
+    def broken(*args: object) -> None:
+        raise KeyError("a bug of ours")
+
+    repo = hosted.HubRepo(REPO, hub.url, hub.token("owner"))
+    with pytest.raises(KeyError, match="a bug of ours"):
+        hosted.push(clicks, repo, progress=broken)
+    commit = hosted.push(clicks, repo)
+    with pytest.raises(KeyError, match="a bug of ours"):
+        hosted.pull(repo, commit, tmp_path / "out", progress=broken)
+    monkeypatch.setattr(hosted, "card", broken)
+    with pytest.raises(KeyError, match="a bug of ours"):
+        hosted.push(clicks, repo)
+
+
+def test_the_cause_of_a_hub_error_is_kept(hub: LoopbackHub, pushed: str, tmp_path: Path) -> None:
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    with pytest.raises(AvbenchError, match="has no revision") as caught:
+        hosted.pull(hosted.HubRepo(REPO, hub.url), "v9", tmp_path / "out", allow_moving=True)
+    assert isinstance(caught.value.__cause__, RevisionNotFoundError)
+
+
 def _bytes(hub: LoopbackHub, commit: str) -> Iterator[tuple[str, bytes]]:
     for path, file in hub.repos["dataset", REPO].at(commit).files.items():  # type: ignore[union-attr]
         yield path, file.data
@@ -323,7 +353,7 @@ def test_a_changed_file_is_refused_and_not_remembered(
     film = (clicks / "media" / "two.mp4").read_bytes()
     hub.tamper(REPO, "media/two.mp4", film[:-1] + b"x", pushed)
     done = cli("pull", REPO, "--revision", pushed, "--out", "out")
-    fails(done, "media/two.mp4 is not the file that the manifest pins (other sha256)", "it was not taken")
+    fails(done, "media/two.mp4 is not the file that the manifest pins (other sha256)", "it was discarded")
     assert not (tmp_path / "out" / "media" / "two.mp4").exists()
     assert not (tmp_path / "out" / "manifest.json").exists()
     hub.tamper(REPO, "media/two.mp4", film, pushed)
@@ -351,7 +381,8 @@ def test_a_changed_table_is_refused(hub: LoopbackHub, cli: Avbench, pushed: str)
     pq.write_table(table.slice(0, 2), sink)
     hub.tamper(REPO, "segments.parquet", sink.getvalue(), pushed)
     fails(
-        cli("pull", REPO, "--revision", pushed, "--out", "out"), "segments.parquet is not the table manifest.json pins"
+        cli("pull", REPO, "--revision", pushed, "--out", "out"),
+        "segments.parquet is not the table that manifest.json pins",
     )
 
 
@@ -389,7 +420,7 @@ def test_no_path_of_a_hosted_manifest_leaves_the_folder(
 def test_a_media_root_elsewhere_is_refused(hub: LoopbackHub, cli: Avbench, pushed: str, tmp_path: Path) -> None:
     for root in ("/etc", "..", "media/../.."):
         commit = republish(hub, tmp_path, lambda meta, root=root: meta.update(media_root=root))  # type: ignore[misc]
-        fails(cli("pull", REPO, "--revision", commit, "--out", "out"), "another media_root than 'media'")
+        fails(cli("pull", REPO, "--revision", commit, "--out", "out"), "media_root in manifest.json must be 'media'")
 
 
 def test_nothing_is_written_through_a_link(hub: LoopbackHub, cli: Avbench, pushed: str, tmp_path: Path) -> None:
@@ -397,12 +428,12 @@ def test_nothing_is_written_through_a_link(hub: LoopbackHub, cli: Avbench, pushe
     outside.mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "media").symlink_to(outside)
-    fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "leads out of", "nothing is written there")
+    fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "points outside", "nothing was written there")
     assert not list(outside.iterdir())
     (tmp_path / "out" / "media").unlink()
     (tmp_path / "out" / "media").mkdir()
     (tmp_path / "out" / "media" / "one.mp4").symlink_to(outside / "one.mp4")
-    fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "leads out of", "nothing is written there")
+    fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "points outside", "nothing was written there")
     assert not list(outside.iterdir())
 
 
@@ -413,7 +444,7 @@ def test_sizes_are_capped(
     fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "media/one.mp4 has", "1000 are allowed")
     assert not [r for r in hub.requests if r[0] == "GET" and r[1].endswith(".mp4")]  # before a byte of it was fetched
     monkeypatch.setattr(hosted, "MAX_ROWS", 1)
-    fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "rows", "that is too much")
+    fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "is too large", "rows")
     monkeypatch.setitem(hosted.MAX_BYTES, "manifest.json", 10)
     monkeypatch.setattr(hosted, "MAX_ROWS", 100)
     shutil.rmtree(tmp_path / "hf-cache")
@@ -434,7 +465,7 @@ def test_a_table_that_is_none(hub: LoopbackHub, cli: Avbench, pushed: str) -> No
 def test_names_of_repositories_stay_names() -> None:
     for name in ("a", "a/b/c", "../b", "a/..", "a/b..c", "a/.b", "/b", "a/", "a b/c", "a/b--c", "a" * 99 + "/b"):
         with pytest.raises(UsageError):
-            hosted.pull(name, NOBODY)
+            hosted.HubRepo(name)
     assert os.sep not in hosted.default_folder("org/name", NOBODY).parent.name
     with pytest.raises(AvbenchError):
         hosted._inside(Path("/nonexistent-folder-of-a-test"), "../x")

@@ -84,7 +84,7 @@ def test_every_shape_of_id_is_understood(avbench: Avbench, tmp_path: Path) -> No
     assert manifest.splits == ("test", "test_broken")
     assert "reported on" in one["role"]
     assert report["lists"]["normal.test"]["splits"] == {"valid": 1}  # models are selected on it, whatever its name
-    assert (report["other_files"], report["media"]) == (["README.md: not a published list, left alone"], None)
+    assert (report["other_files"], report["media"]) == (["README.md: not a published list"], None)
 
 
 def test_labels_follow_the_float32_rule_after_rounding(avbench: Avbench, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_further_tracks(avbench: Avbench, tmp_path: Path) -> None:
             "line 1: 'AbCdEfGhI-0_0_300_10' is not VIDEO_T0_T1",
         ),
         (("csv", "-0_0_300_broken_30_0", "-0_0_300_damaged_30_0"), "line 3: 'AbCdEfGhI-0_0_300_damaged_30_0' is not"),
-        (("csv", "300_20_0,20.0,", "300_20_0,21.0,"), "line 2: start 21.0 is not the one in the id"),
+        (("csv", "300_20_0,20.0,", "300_20_0,21.0,"), "line 2: start 21.0 does not match the id"),
         (
             ("csv", ",10.0,news", ",ten,news"),
             "line 1: start 'ten' is not a number of seconds (and 1 more such problems)",
@@ -161,7 +161,7 @@ def test_further_tracks(avbench: Avbench, tmp_path: Path) -> None:
         (("csv", ",290.0,news", ",290.0"), "line 5: 2 fields instead of id,start,channel"),
         (
             ("csv", "900_1200_260_0,260.0", "900_1200_300_0,300.0"),
-            "line 8: ----------z_900_1200_300_0: 300 s does not lie",
+            "line 8: ----------z_900_1200_300_0: 300 s is outside the slice",
         ),
         (
             ("csv", "----------z_900_1200_260_0,260.0,sport\n", ""),
@@ -177,11 +177,14 @@ def test_further_tracks(avbench: Avbench, tmp_path: Path) -> None:
         ),
         (("json", '"offset_sec": 1.8', '"offset_sec": NaN'), "offset nan is not a number of seconds"),
         (("json", '"offset_sec": 1.8', '"offset_sec": "1.8"'), "offset '1.8' is not a number"),
-        (("json", '"offset_sec": 1.8', '"offset": 1.8'), "does not give offset_sec and v_start_i_sec"),
-        (("json", '"v_start_i_sec": 260.0', '"v_start_i_sec": 250.0'), "the .csv says start 260.0, the .json 250.0"),
+        (("json", '"offset_sec": 1.8', '"offset": 1.8'), "lacks offset_sec or v_start_i_sec"),
+        (
+            ("json", '"v_start_i_sec": 260.0', '"v_start_i_sec": 250.0'),
+            "start is 260.0 in the .csv, 250.0 in the .json",
+        ),
         (("json", "----------z_900_1200_260_0", "----------y_900_1200_260_0"), "has no offset in the .json"),
         (("json", "{", "[", 1), "made_up_normal.evaluation.json cannot be read"),
-        (("json", "----------z_900_1200_260_0", "_1_2_3_4_5x_600_900_0_0"), "is there twice"),
+        (("json", "----------z_900_1200_260_0", "_1_2_3_4_5x_600_900_0_0"), "appears twice"),
     ],
 )
 def test_a_row_that_does_not_fit_is_named(avbench: Avbench, tmp_path: Path, change: tuple[Any, ...], said: str) -> None:
@@ -207,10 +210,10 @@ def test_other_requests_that_cannot_be_met(avbench: Avbench, tmp_path: Path) -> 
 
     fails(tmp_path / "nowhere", "is not a folder with published lists")
     fails(tmp_path, "there is no published list")
-    fails(MADE_UP, "is not a folder with media", media=tmp_path / "nowhere")
+    fails(MADE_UP, "nowhere is not a folder", media=tmp_path / "nowhere")
     shutil.copytree(MADE_UP, tmp_path / "lists")
     (tmp_path / "lists" / "made_up_normal.test.json").unlink()
-    fails(tmp_path / "lists", "has no made_up_normal.test.json beside it")
+    fails(tmp_path / "lists", "needs made_up_normal.test.json in the same folder")
     shutil.copy(MADE_UP / "made_up_normal.test.json", tmp_path / "lists")
     (tmp_path / "lists" / "made_up_lrs3.csv").write_text("path,offset_sec,vstart_sec\n../../etc/passwd,0.2,1\n")
     fails(tmp_path / "lists", "made_up_lrs3.csv line 2: '../../etc/passwd,0.2,1' is not part/VIDEO/NUMBER")
@@ -256,11 +259,11 @@ def test_media_where_they_are_can_be_run_and_the_rest_is_listed(avbench: Avbench
         "_1_2_3_4_5x_600_900_0_0",
         "----------z_900_1200_260_0",
     }
-    assert all("its media was not there when the manifest was made" in f["reason"] for f in result["failures"])
+    assert all("its media was missing when the manifest was written" in f["reason"] for f in result["failures"])
     assert result["incomplete"]
     checked = avbench("data", "verify", tmp_path / "out" / "normal.evaluation", "--split", "test")
     assert checked.returncode == 1
-    assert "clip _1_2_3_4_5x_600_900: its media was not there" in checked.stdout
+    assert "clip _1_2_3_4_5x_600_900: its media was missing" in checked.stdout
 
 
 def test_a_clip_that_could_be_two_files_is_refused_and_links_are_not_followed_out(
@@ -354,7 +357,7 @@ def test_ids_are_taken_apart_as_they_were_put_together(
     labels = {"offset_sec": offset_s, "v_start_i_sec": float(start)}
     entry = _realsync_entry([name, start, "news"], labels, "test")
     if start_ms >= 1000 * length:
-        assert "does not lie in a slice" in str(entry)
+        assert "is outside the slice" in str(entry)
         return
     assert not isinstance(entry, str), entry
     assert (entry.video_id, entry.clip_id) == (video, f"{video}_{t0}_{t0 + length}")
@@ -496,7 +499,7 @@ def test_the_other_published_tracks(real: tuple[dict[str, Any], Path]) -> None:
     vgg = lists["vggsound_sparse_clean_fixed_offsets"]
     assert vgg["splits"] == {"test": 444, "test_not_in_sync": 202}
     assert (vgg["clips"], vgg["duplicates"]["rows"]) == (451, 1)
-    assert any(line.startswith("vggsound_sparse_clean.csv: brings no offsets") for line in real[0]["other_files"])
+    assert any(line.startswith("vggsound_sparse_clean.csv: contains no offsets") for line in real[0]["other_files"])
 
 
 def test_reading_says_how_the_folder_is_meant(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The SynthSync split family as its user meets it: made once, checked, never shared between splits."""
+"""SynthSync as its user meets it: made once, checked, never shared between splits."""
 
 from __future__ import annotations
 

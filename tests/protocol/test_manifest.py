@@ -211,7 +211,7 @@ def test_no_path_leaves_the_media_root(tmp_path: Path) -> None:
         (lambda c, s: (c, replace(s, id="c0@0")), "row 1 column id: 'c0@0' is already in row 0"),
         (lambda c, s: (c, replace(s, id="a/b")), "row 1 column id"),
         (lambda c, s: (c, replace(s, id="a\nb")), "row 1 column id"),
-        (lambda c, s: (replace(c, path="../x.mp4"), s), "clips.parquet row 0 column path: '../x.mp4' climbs out"),
+        (lambda c, s: (replace(c, path="../x.mp4"), s), "clips.parquet row 0 column path: '../x.mp4' points outside"),
         (lambda c, s: (replace(c, path="/x.mp4"), s), "clips.parquet row 0 column path"),
         (lambda c, s: (replace(c, sha256="AB"), s), "clips.parquet row 0 column sha256"),
         (lambda c, s: (replace(c, n_frames=0), s), "clips.parquet row 0 column n_frames"),
@@ -261,7 +261,7 @@ def with_column(name: str, values: Callable[[list[object]], list[object]]) -> Ca
         ("segments.parquet", with_column("start_ticks", lambda v: [str(x) for x in v]), "must be int64"),
         ("segments.parquet", with_column("id", lambda v: [None, *v[1:]]), "row 0 column id: empty"),
         ("segments.parquet", with_column("offset_s", lambda v: [0.5, *v[1:]]), "row 0 column offset_s"),
-        ("segments.parquet", with_column("category", lambda v: ["x", *v[1:]]), "sha256 is not that of the content"),
+        ("segments.parquet", with_column("category", lambda v: ["x", *v[1:]]), "sha256 does not match the content"),
         ("clips.parquet", with_column("id", lambda v: [v[0], v[0], *v[2:]]), "is already in row 0"),
         ("clips.parquet", with_column("source", lambda v: ["[1]", *v[1:]]), "not a JSON object"),
     ],
@@ -300,7 +300,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
         ("schema_version", True, "schema_version is True"),
         ("name", 3, "name is missing"),
         ("grid", {"n_classes": 21}, "grid is missing"),
-        ("sha256", "0" * 64, "sha256 is not that of the content"),
+        ("sha256", "0" * 64, "sha256 does not match the content"),
         ("offset_law", "gauss", "offset law 'gauss'"),
     ):
         (tmp_path / "m" / "manifest.json").write_text(json.dumps(json.loads(good) | {key: value}))
@@ -311,7 +311,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
     (tmp_path / "m" / "manifest.json").write_text(good)
     data = (tmp_path / "m" / "clips.parquet").read_bytes()
     (tmp_path / "m" / "clips.parquet").write_bytes(data[:-10])
-    assert "clips.parquet is not the table manifest.json pins" in line()
+    assert "clips.parquet is not the table that manifest.json pins" in line()
     (tmp_path / "m" / "clips.parquet").unlink()
     assert "clips.parquet cannot be read" in line()
 
