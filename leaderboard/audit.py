@@ -1,8 +1,8 @@
-"""The redraw audit: does a model know the answers, or find them?
+"""The redraw audit: test whether a model has memorised the public labels.
 
-The same segments are shown twice, under the public offsets and under new ones. A model that finds offsets scores the
-same on both, up to chance; one that has learnt the public labels by heart falls. Both scores come from the same
-resampled videos, so the interval is that of the difference.
+The model is run on the same segments twice, under the public offsets and under redrawn ones. A model that measures
+offsets scores the same on both, up to chance; one that has memorised the public labels scores lower on the redrawn
+ones. Both scores use the same resampled videos, so the interval is that of their paired difference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from avbench.protocol.tracks import Track
 from avbench.results.predictions import parse_predictions
 from avbench.results.run import PREDICTIONS_FILE, RUN_FILE, read_run
-from avbench.scoring.metrics import METRICS
+from avbench.scoring.metrics import METRICS, score
 from avbench.scoring.stats import Bootstrap, Difference, paired_difference
 from avbench.submissions.check import read_entry
 from avbench.submissions.format import MAX_BYTES, SUBMISSION_FILE
@@ -30,8 +30,8 @@ LEVEL = 0.99  # of each deciding interval: an honest model is flagged in about o
 
 @dataclass(frozen=True)
 class Audit:
-    """``differences``: metric -> official minus redrawn. ``memorised``: a deciding metric is better on the public
-    labels than chance allows. ``consistent``: no deciding metric differs in either direction."""
+    """``differences``: metric -> official minus redrawn. ``memorised``: a deciding metric is significantly better
+    on the public labels. ``consistent``: no deciding metric differs significantly in either direction."""
 
     model: str
     n_segments: int
@@ -42,6 +42,8 @@ class Audit:
     consistent: bool
 
     def to_json(self) -> dict[str, Any]:
+        """What ``avbench leaderboard audit --json`` prints; NaN becomes null."""
+
         def number(value: float) -> float | None:
             return None if np.isnan(value) else value
 
@@ -66,7 +68,7 @@ class Audit:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Logits (N, 21) of the last iteration, rows as in the truth; whose they are."""
+    """A model's logits (N, 21) at the last iteration, rows in the truth's order."""
 
     model: str
     fingerprint: str
@@ -75,16 +77,14 @@ class Predictions:
 
 
 def audit(official: Predictions, redrawn: Predictions, n_resamples: int = 2000, seed: int = 0) -> Audit:
-    """Compares the two on the segments they share. ``UsageError``: another model, or no segment in common."""
-    from avbench.scoring.metrics import score
-
+    """Compares the two on the segments they share. ``UsageError``: the models differ, or no segment is shared."""
     if official.fingerprint != redrawn.fingerprint:
         whose = f"{official.fingerprint[:12]} and {redrawn.fingerprint[:12]}"
-        raise UsageError(f"the two are of different models ({whose}): run the same one on both")
+        raise UsageError(f"the two are from different models ({whose}): run the same one on both")
     rows = [(row, official.truth.place.get(source)) for row, source in enumerate(redrawn.truth.sources)]
     pairs = np.array([(a, b) for b, a in rows if a is not None], np.int64).reshape(-1, 2)
     if len(pairs) == 0:
-        raise UsageError("the redrawn set shows none of the official segments (fresh scenes cannot be paired)")
+        raise UsageError("the redrawn set has none of the official segments (fresh scenes cannot be paired)")
     a, b = pairs[:, 0], pairs[:, 1]
     labels_a, labels_b = official.truth.labels[a], redrawn.truth.labels[b]
     found = paired_difference(
@@ -112,13 +112,19 @@ def _apart(difference: Difference) -> bool:
 
 
 def read_official(path: Path | str, base: str) -> Predictions:
-    """The predictions on a public track, from a submission's folder or from a run's."""
+    """The predictions on public track ``base``, from the folder of a submission or of a run.
+
+    ``UsageError`` if the folder is neither, or belongs to another track.
+    """
     track = find(base)
     return _read(Path(path), track, truth(track), None)
 
 
 def read_redrawn(path: Path | str, labels: Path | str) -> tuple[Predictions, str]:
-    """The predictions on a blind set, from a submission's folder or from a run's, and the public track behind it."""
+    """The predictions on a blind set, from the folder of a submission or of a run, and the name of its public track.
+
+    ``UsageError`` if the folder is neither, or does not fit the labels file ``labels``.
+    """
     track, answers = read_labels(labels)
     return _read(Path(path), track, answers, labels), track.name.partition(".blind-")[0]
 
@@ -127,13 +133,13 @@ def _read(path: Path, track: Track, answers: Truth, labels: Path | str | None) -
     if (path / SUBMISSION_FILE).exists():
         entry = read_entry(path, labels)
         if entry.track.name != track.name:
-            raise UsageError(f"{path} is a submission to {entry.track.name}; needed is one to {track.name}")
+            raise UsageError(f"{path} is a submission to {entry.track.name}, not to {track.name}")
         return Predictions(entry.name, entry.submission.run.model_fingerprint, answers, entry.logits[:, -1])
     if not (path / RUN_FILE).exists():
-        raise UsageError(f"{path} holds neither a submission ({SUBMISSION_FILE}) nor a run ({RUN_FILE})")
+        raise UsageError(f"{path} has neither a submission ({SUBMISSION_FILE}) nor a run ({RUN_FILE})")
     run = read_run(path)
     if run.data.manifest_sha256 != track.manifest_sha256:
-        raise UsageError(f"{path} is a run on {run.data.name}, not on {track.name} (another manifest)")
+        raise UsageError(f"{path} is a run on {run.data.name}, not on {track.name} (its manifest differs)")
     if not run.signature.startswith(track.protocol.signature() + "|"):
         raise UsageError(f"{path} was run under {run.signature}; track {track.name} needs {track.protocol.signature()}")
     data = read_bytes(path / PREDICTIONS_FILE, MAX_BYTES[PREDICTIONS_FILE])

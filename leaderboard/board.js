@@ -1,4 +1,4 @@
-// Better with it, whole without it: sorting, filtering, one track at a time.
+// Adds sorting, filtering and track selection; the page is complete without it.
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);

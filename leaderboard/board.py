@@ -1,4 +1,4 @@
-"""The board: per track its entries with ranks and ties, the trivial rows, and the curves over hops."""
+"""The board: for each track its ranked entries with ties, the trivial rows, and the curves over hops."""
 
 from __future__ import annotations
 
@@ -39,13 +39,14 @@ from avbench.ticks import seconds
 from avbench.types import SegmentRecord, UsageError
 
 MAIN_HOP_S = 2.0
+DECISIONS = "decisions.jsonl"
 MAX_DECISIONS_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One entry on its track. ``hops``: hop in seconds -> scores on the segments that all hops of the entry hold;
-    empty unless the same model was submitted to several hops."""
+    """One entry on its track. ``hops``: hop in seconds -> scores on the segments common to all of the model's hops;
+    empty unless the model was submitted at several hops."""
 
     entry: Entry
     ranked: Ranked
@@ -55,18 +56,21 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class TrackBoard:
+    """One track with its entries, best first, and its trivial rows."""
+
     track: Track
     truth: Truth
     rows: list[Row]
-    trivial: list[tuple[str, str, Scored]]  # name, label, what is computed
+    trivial: list[tuple[str, str, Scored]]  # name, label, scores
 
     @property
     def hop_s(self) -> float:
+        """The track's hop in seconds."""
         return seconds(self.track.protocol.hop)
 
 
 class Decision(StrictPart):
-    """One line of ``decisions.jsonl``: what was decided on the board, and why."""
+    """One line of ``decisions.jsonl``: a decision of the maintainers and its reason."""
 
     date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
     action: Literal["added", "removed", "rescored", "note"]
@@ -76,19 +80,21 @@ class Decision(StrictPart):
 
 @dataclass(frozen=True, eq=False)
 class Board:
+    """The whole leaderboard. ``decisions``: newest first."""
+
     tracks: list[TrackBoard]
     decisions: list[Decision] = field(default_factory=list)
 
     @property
     def rows(self) -> list[Row]:
-        """Of all tracks, in order."""
+        """The entries of all tracks, in order."""
         return [row for board in self.tracks for row in board.rows]
 
 
 def assemble(entries: Sequence[Entry], store: Path, decisions: Sequence[Decision] = ()) -> Board:
-    """Ranks the entries of every track; the public tracks at the usual hop are there even without an entry.
+    """Ranks the entries of every track. The public tracks at the usual hop are included even without an entry.
 
-    ``store``: the folder of the cache, as in ``read_entries``.
+    ``store``: the cache folder, as in ``read_entries``.
     """
     tracks = {
         name: (track, truth(track)) for name, track in TRACKS.items() if seconds(track.protocol.hop) == MAIN_HOP_S
@@ -103,7 +109,7 @@ def assemble(entries: Sequence[Entry], store: Path, decisions: Sequence[Decision
 
 
 def _order(track: Track) -> tuple[int, str]:
-    """The public tracks as they are listed, then the private ones by name."""
+    """Sort key: public tracks as listed, then private ones by name."""
     listed = list(TRACKS)
     return listed.index(track.name) if track.name in TRACKS else len(listed), track.name
 
@@ -121,7 +127,7 @@ def _ranked(entries: Sequence[Entry], hops: Mapping[str, Mapping[float, Scores]]
 
 
 def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, Scored]]:
-    """The rows that look at nothing, scored on the track's own labels."""
+    """The rows of the trivial models, which ignore their input, scored on the track's labels."""
     found, manifest = [], None
     for name, trivial in TRIVIAL.items():
         name_of_row = f"trivial {name}"
@@ -141,7 +147,7 @@ def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, 
 
 
 def _manifest(track: Track) -> Manifest:
-    """What the trivial rows may know: the offset law. Of a private track it is not told."""
+    """Gives the trivial rows the offset law; for a private track it is hidden."""
     from avbench.data import synthsync
 
     if track.labels == "public":
@@ -153,8 +159,8 @@ def _manifest(track: Track) -> Manifest:
 
 
 def _over_hops(entries: Sequence[Entry], store: Path) -> dict[str, dict[float, Scores]]:
-    """Entry name -> hop in seconds -> scores, for models that were submitted to several hops of the same data; all on
-    the segments that every one of these hops holds, so that only the hop differs."""
+    """Entry name -> hop in seconds -> scores, for models submitted at several hops of the same data. All are scored on
+    the segments that these hops have in common, so that only the hop differs."""
     families: dict[tuple[str, ...], dict[float, Entry]] = {}
     for entry in entries:
         family = families.setdefault((entry.track.manifest_sha256, *entry.model), {})
@@ -169,7 +175,7 @@ def _over_hops(entries: Sequence[Entry], store: Path) -> dict[str, dict[float, S
 
 
 def _on(entry: Entry, segment_ids: set[str], store: Path) -> Scores:
-    """The entry's scores on some of its track's segments."""
+    """The entry's scores on a subset of its track's segments."""
     answers, last = entry.truth, entry.scored.last
     rows = np.array([row for row, id in enumerate(answers.segment_ids) if id in segment_ids])
     content = hashlib.sha256(np.ascontiguousarray(last).tobytes()).hexdigest()
@@ -187,8 +193,9 @@ def _on(entry: Entry, segment_ids: set[str], store: Path) -> Scores:
 # -- decisions ---------------------------------------------------------------------------------------------------------
 
 
-def read_decisions(path: Path) -> list[Decision]:
-    """The decisions log, newest first; ``UsageError`` naming the line that is not right."""
+def read_decisions(path: Path | None = None) -> list[Decision]:
+    """The decisions log (None: the one in this package), newest first; ``UsageError`` names the line that is wrong."""
+    path = path or Path(__file__).with_name(DECISIONS)
     found = []
     for number, line in enumerate(read_bytes(path, MAX_DECISIONS_BYTES).splitlines(), start=1):
         if line.strip():

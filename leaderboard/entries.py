@@ -1,6 +1,6 @@
-"""Reads the entries of a leaderboard: each is checked as ``avbench submit check`` does, and everything shown of it is
-computed anew from its predictions. What was computed is kept in a cache under a hash of everything it depends on: the
-entry's bytes, the track's labels, this program; a second build of the same entries computes nothing.
+"""Read the entries of a leaderboard: each is checked as by ``avbench submit check``, and everything shown of it is
+recomputed from its predictions. Results are cached under a hash of everything they depend on (the entry's bytes, the
+track's labels, this program), so a second build of the same entries computes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import astuple, dataclass, replace
 from functools import cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,9 @@ from avbench.submissions.format import (
     shown,
 )
 from avbench.submissions.tracks import Truth, known
-from avbench.system import machine
+from avbench.system import imports, machine
 from avbench.system.atomic import atomic_write_bytes
+from avbench.ticks import seconds
 from avbench.types import AvbenchError
 
 RANKED_BY = "map"
@@ -52,20 +52,17 @@ SHOWN_ALONG = ("acc", "map", "mae_s")  # metrics shown per window and per catego
 BOOTSTRAP = Bootstrap(n_resamples=1000, seed=0, level=0.95)
 FEW = replace(BOOTSTRAP, n_resamples=100)  # along the windows and by category: intervals that are only indicative
 FEW_ENTRIES = 8  # computed in this process; more are worth the start of others
-PARTS_OF_THE_KEY = (
-    *(f"avbench{room}" for room in ("", ".system", ".protocol", ".results", ".scoring", ".baselines", ".submissions")),
-    *("avbench.pages", "avbench.pages.templates", "avbench.leaderboard"),
-)
+ROOTS_OF_THE_KEY = (__name__, f"{__package__}.board", f"{__package__}.site")  # score, rank and draw the entries
 
 
 class Refused(tuple[str, str]):
-    """(folder below the entries' root, why) of an entry that is not shown."""
+    """(folder below the entries' root, reason) of an entry that is not shown."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What is computed of predictions. ``curve``: window (from 1) -> scores; ``by_category``: n and scores of each;
-    ``last`` (N, 21): the logits at the last window; ``report``: the part of the entry's page drawn from them."""
+    """Results computed from predictions. ``curve``: window (from 1) -> scores; ``by_category``: n and scores of each;
+    ``last`` (N, 21): the logits at the last window; ``report``: the HTML part of the entry's page drawn from them."""
 
     scores: Scores
     curve: dict[int, Scores]
@@ -76,7 +73,7 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """An accepted entry: what its makers say, and what is computed."""
+    """An accepted entry: its makers' submission and the results computed from it."""
 
     submission: Submission
     track: Track
@@ -86,11 +83,12 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """``<org>__<model>/<revision>/<track>``."""
         return self.submission.entry
 
     @property
     def model(self) -> tuple[str, str, str]:
-        """Organisation, name and revision: the same on every track the model was submitted to."""
+        """Organisation, name and revision, which are the same on every track of one model."""
         card = self.submission.card
         return card.org, card.name, card.revision
 
@@ -102,11 +100,11 @@ def read_entries(
     workers: int | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> tuple[list[Entry], list[Refused]]:
-    """All entries below ``root`` (three folders down, sorted by name), and those that are refused, with the reason.
+    """The accepted entries below ``root`` (three folders down, sorted by name), and the refused ones with the reason.
 
-    ``store``: the folder of the cache. ``labels``: the labels file of a blind track; entries to blind tracks that it
-    does not cover are refused. ``workers``: processes (None: one per core). ``UsageError`` if there is no such folder
-    or the labels file is wrong; ``AvbenchError`` if the cache cannot be written.
+    ``store``: the cache folder. ``labels``: the labels file of a blind track; entries to any other blind track are
+    refused. ``workers``: number of processes (None: one per core). ``UsageError`` if ``root`` is not a folder or the
+    labels file is wrong; ``AvbenchError`` if the cache cannot be written.
     """
     folders = find_entries(root)
     found: dict[Path, Entry | Refused] = {}
@@ -120,14 +118,14 @@ def read_entries(
             found[path] = Refused((_below(path, root), problem))
         elif not _from_cache(path, root, store, labels, found):
             raise AvbenchError(
-                f"{store}: what was just computed for {_below(path, root)} is not there; is it writable?"
+                f"{store}: the cached result of {_below(path, root)} is missing; is the folder writable?"
             )
     ordered = [found[path] for path in folders]
     return [e for e in ordered if isinstance(e, Entry)], [e for e in ordered if isinstance(e, Refused)]
 
 
 def _from_cache(path: Path, root: Path, store: Path, labels: Path | None, found: dict[Path, Entry | Refused]) -> bool:
-    """Fills in ``found[path]`` if nothing has to be computed: the entry is in the cache, or refused at first sight."""
+    """Fills in ``found[path]`` if nothing has to be computed: the entry is cached, or its folder is already refused."""
     try:
         read = read_folder(path)
         track, truth = known(read.submission.track, labels)
@@ -137,7 +135,7 @@ def _from_cache(path: Path, root: Path, store: Path, labels: Path | None, found:
     scored = load(store, entry_key(read, track, truth))
     if scored is None:
         return False
-    told = read.content.get(LATENCY_FILE)  # the entry was accepted, and it with it
+    told = read.content.get(LATENCY_FILE)  # checked when the entry was accepted
     latency = LatencyRecord.model_validate_json(told) if told else None
     found[path] = Entry(read.submission, track, truth, scored, latency)
     return True
@@ -184,7 +182,7 @@ def _alone(work: Callable[[Path], str | None], path: Path) -> str | None:
 
 
 def _check_and_score(path: Path, store: Path, labels: Path | None) -> str | None:
-    """Why the entry is refused, or None once it is in the cache."""
+    """Caches the entry's results and returns None, or returns the reason why the entry is refused."""
     try:
         read = read_folder(path)
         entry = entry_of(read, labels)
@@ -199,10 +197,12 @@ def _check_and_score(path: Path, store: Path, labels: Path | None) -> str | None
 
 
 def score(name: str, track: Track, truth: Truth, logits: np.ndarray, store: Path, report: bool = True) -> Scored:
-    """Everything that is shown of predictions ``logits`` (N, W, 21), rows in the truth's order; ``report`` False: not
-    what is drawn for a page of their own."""
+    """Computes all that is shown of the predictions ``logits`` (N, W, 21), rows in the truth's order.
+
+    ``report`` False: without the HTML part, for rows that have no page of their own.
+    """
     last = np.ascontiguousarray(logits[:, -1])
-    # the ranking needs the resampled values of this metric: kept in the cache, they are drawn once
+    # the ranking needs the resampled values of this metric: cached, so they are drawn once
     (ranked,) = rank_groups({name: last}, truth.labels, truth.clusters, RANKED_BY, BOOTSTRAP, store)
     others = [metric for metric in METRICS if metric != RANKED_BY]
     estimates = bootstrap_scores(last, truth.labels, truth.clusters, BOOTSTRAP, others)
@@ -238,10 +238,10 @@ def _report(
         scores=scores,
         curves=curve_charts(curve),
         slices=slice_tables({"category": by_category} if by_category else {}),
-        # where labels are private, no segment's label may be read off the page
+        # private labels: no segment's label may be readable from the page
         errors=errors(truth, logits, logits.shape[1] - 1) if track.labels == "public" else None,
-        hop_s=track.protocol.hop / 16_000,
-        seen_s=(track.protocol.window + (logits.shape[1] - 1) * track.protocol.hop) / 16_000,
+        hop_s=seconds(track.protocol.hop),
+        seen_s=seconds(track.protocol.window + (logits.shape[1] - 1) * track.protocol.hop),
         at=logits.shape[1],
         level=BOOTSTRAP.level,
     )
@@ -251,25 +251,33 @@ def _report(
 
 
 def entry_key(read: Folder, track: Track, truth: Truth) -> str:
-    """``read_folder`` compared the files with the hashes that the submission declares."""
+    """Cache key of an entry. The submission's hashes stand for its files: ``read_folder`` has compared them."""
     return key(read.submission.to_json(), track.name, track.signature, track.labels, truth.sha256)
 
 
 def key(*parts: Any) -> str:
-    """Hash of what something was computed from, this program included."""
+    """Cache key: hash of all that a result was computed from, this program included."""
     text = json.dumps([program_sha256(), astuple(BOOTSTRAP), astuple(FEW), *parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @cache
 def program_sha256() -> str:
-    """Of the files that decide what is computed and how it is drawn."""
+    """Hash of the code that scores and draws an entry: the source of every module that ``ROOTS_OF_THE_KEY`` can load,
+    and the templates, styles and scripts in their packages. Other modules (training, models) do not count."""
     digest = hashlib.sha256()
-    for package in PARTS_OF_THE_KEY:
-        for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
-            if file.name.endswith((".py", ".html", ".css", ".js")):
-                digest.update(f"{package} {file.name} ".encode() + file.read_bytes())
+    for module in imports.reachable(ROOTS_OF_THE_KEY):
+        _add(digest, module, imports.source(module))
+        if imports.is_package(module):
+            folder = imports.path_of(module).parent
+            for file in sorted([*folder.iterdir(), *folder.glob("templates/*")]):
+                if file.suffix in (".html", ".css", ".js"):
+                    _add(digest, f"{module} {file.name}", file.read_bytes())
     return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, name: str, content: bytes) -> None:
+    digest.update(f"{name} {len(content)} ".encode() + content)
 
 
 SCORES: TypeAdapter[Scores] = TypeAdapter(Scores)
@@ -278,7 +286,7 @@ _SLICES: TypeAdapter[dict[str, Slice]] = TypeAdapter(dict[str, Slice])
 
 
 def save(store: Path, name: str, scored: Scored) -> None:
-    """``AvbenchError`` if it cannot be written."""
+    """Writes a result to the cache; ``AvbenchError`` if it cannot be written."""
     array = io.BytesIO()
     np.save(array, scored.last, allow_pickle=False)
     document = {
@@ -290,13 +298,13 @@ def save(store: Path, name: str, scored: Scored) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(store / f"{name}.last.npy", array.getvalue())
-        atomic_write_bytes(store / f"{name}.json", json.dumps(document).encode())  # last: it says that all is there
+        atomic_write_bytes(store / f"{name}.json", json.dumps(document).encode())  # last: marks it complete
     except OSError as error:
         raise AvbenchError(f"cannot write the cache {store}: {error.strerror or error}; see --cache") from error
 
 
 def load(store: Path, name: str) -> Scored | None:
-    """None if it is not there or not readable: it is then computed anew."""
+    """A result from the cache; None if missing or unreadable, so that it is computed again."""
     try:
         document = json.loads((store / f"{name}.json").read_bytes())
         last = np.load(store / f"{name}.last.npy", allow_pickle=False)
@@ -305,7 +313,7 @@ def load(store: Path, name: str) -> Scored | None:
             _CURVE.validate_python({int(w): scores for w, scores in document["curve"].items()}),
             _SLICES.validate_python(document["by_category"]),
             last,
-            Markup(document["report"]),  # noqa: S704 (drawn by this program from templates, kept in the user's cache)
+            Markup(document["report"]),  # noqa: S704 (drawn by this program from templates, cached by the user)
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None

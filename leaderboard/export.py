@@ -1,14 +1,15 @@
-"""A board for other places: CSV, and the ``.eval_results`` files that the Hugging Face Hub shows on model pages."""
+"""Export a board as CSV, or as the ``.eval_results`` files that the Hugging Face Hub shows on model pages."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from avbench.leaderboard.board import Board
 from avbench.leaderboard.entries import RANKED_BY
 from avbench.leaderboard.site import data_csv
+from avbench.pages import safe_url
 from avbench.scoring.metrics import METRICS
+from avbench.submissions.push import REPO
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError, UsageError
 
@@ -16,26 +17,24 @@ EVAL_FILE = ".eval_results/avbench-{track}.yaml"
 
 
 def write_csv(board: Board, path: Path) -> Path:
-    """The site's ``data.csv``; ``AvbenchError`` if it cannot be written."""
+    """Writes the site's ``data.csv`` to ``path`` and returns it; ``AvbenchError`` if it cannot be written."""
     _write(path, data_csv(board))
     return path
 
 
 def write_eval_results(board: Board, folder: Path, dataset: str, url: str | None = None) -> list[Path]:
-    """For each entry ``folder/<org>__<model>/<revision>/.eval_results/avbench-<track>.yaml``, to be put into the
-    model's repository on the Hub: one value, the recomputed score the board ranks by; interval and rank in the notes.
+    """Writes ``folder/<org>__<model>/<revision>/.eval_results/avbench-<track>.yaml`` for each entry, to be copied into
+    the model's repository on the Hub. The value is the recomputed score that ranks; the notes give interval and rank.
 
-    ``dataset``: the benchmark's dataset on the Hub, ORG/NAME. ``url``: of the leaderboard. ``UsageError`` for another
-    form of either; ``AvbenchError`` if a file cannot be written.
+    ``dataset``: the benchmark's dataset on the Hub, ORG/NAME. ``url``: address of the leaderboard. ``UsageError`` if
+    either is malformed; ``AvbenchError`` if a file cannot be written.
     """
     import yaml
 
-    from avbench.pages import safe_url
-
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", dataset):
-        raise UsageError(f"dataset {dataset!r} is not ORG/NAME of a dataset on the Hub")
+    if not REPO.fullmatch(dataset):
+        raise UsageError(f"dataset is {dataset!r}; it must be ORG/NAME of a dataset on the Hub")
     if url is not None and safe_url(url) is None:
-        raise UsageError(f"url {url[:80]!r} is not an http(s) address")
+        raise UsageError(f"url is {url[:80]!r}; it must be an http(s) address")
     written = []
     for row in board.rows:
         submission, track = row.entry.submission, row.entry.track.name

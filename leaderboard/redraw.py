@@ -1,15 +1,15 @@
-"""Blind sets: the same scenes under offsets that nobody outside has seen.
+"""Blind sets: the same scenes under new, secret offsets.
 
-A submitter is given ``inputs/``: one clip per segment with the offset already in it. The sound is cut ``offset``
-later than the picture *before* anything is encoded, from the drawn scene itself, so that neither the manifest (whose
-offsets are all 0, offset law "hidden") nor the container (equal lengths, both streams from 0), nor traces of an earlier
-encoding, nor the clip's opaque name tell it. ``labels.json`` stays with the maintainers.
+A submitter gets ``inputs/``: one clip per segment with the offset already applied. The sound is cut ``offset`` later
+than the picture from the drawn scene itself, *before* encoding. So nothing in the files reveals the offset: not the
+manifest (all offsets 0, offset law "hidden"), not the container (equal lengths, both streams from 0), not traces of an
+earlier encoding, not the clip's opaque name. ``labels.json`` stays with the maintainers.
 
-What this hides, and what not. With the same scenes (the default, needed for the audit, which pairs the segments) the
-answer is not in the files, but the public clips show the same scenes in sync: who has them can align picture and sound
-with them. Segments of one scene overlap as well. So such a set catches memorised answers, not a determined search. With
-``fresh=True`` every segment is a scene of its own that was never published: there is nothing to align with. Either way
-a seed that can be guessed can be tried out: the default is drawn from the system's randomness.
+What this hides and what it does not: by default the scenes are the same, because the audit pairs the segments. The
+public clips show these scenes in sync, so anyone who has them can align picture and sound with them; segments of one
+scene overlap as well. Such a set detects memorised answers, not a determined search. With ``fresh=True`` every segment
+is a scene of its own that was never published, so there is nothing to align with. Either way, an attacker can try out
+every guessable seed: the default seed comes from the system's randomness.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from avbench.submissions.tracks import LabelRow, Labels, find, truth
 from avbench.system import machine
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, frames, seconds, ticks
-from avbench.types import AvbenchError, ClipRecord, SegmentRecord, UsageError
+from avbench.types import AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, UsageError
 
-BEFORE = ticks(2)  # of picture and sound before a segment's start, as a front end or the paper's protocol may want
+BEFORE = ticks(2)  # ticks of picture and sound before a segment's start, for front ends and the paper's protocol
 AFTER = ticks(1)
 GUESSABLE_SEED = 2**64
 Progress = Callable[[int, int, str], None]
 
 
 class Redrawn(NamedTuple):
-    """A blind set: ``inputs`` to give away, ``labels`` to keep."""
+    """A blind set: folder ``inputs`` for submitters, file ``labels`` for the maintainers only."""
 
     track: str
     inputs: Path
@@ -52,7 +52,7 @@ class Redrawn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One blind clip: where its picture starts in a scene, and by how much later its sound is taken (its offset)."""
+    """One blind clip: where its picture starts in a scene, and how much later its sound starts (its offset)."""
 
     id: str
     segment_id: str  # of the public segment, or the clip's own id for a fresh scene
@@ -66,6 +66,7 @@ class Cut:
     scene_s: int
 
     def scene(self) -> Scene:
+        """The scene that the clip is cut from, not yet drawn."""
         return Scene(self.category, self.channel, self.scene_seed, self.scene_s)
 
 
@@ -79,7 +80,7 @@ def redraw(
 ) -> Redrawn:
     """Makes a blind set of a public track under new offsets: ``out/inputs`` and ``out/labels.json``.
 
-    ``seed``: the same one gives the same set (its files too, with the same encoder). ``fresh``: new scenes, one per
+    ``seed``: equal seeds give equal sets (and equal files, with the same encoder). ``fresh``: new scenes, one per
     segment. ``progress(done, total, clip)``. ``UsageError``: no such track, or ``out`` is not empty; ``AvbenchError``
     if it cannot be written.
     """
@@ -88,7 +89,7 @@ def redraw(
         raise UsageError(f"seed is {seed}; it must be 0 or more")
     track = find(track_name)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already and not empty; choose a new folder")
+        raise UsageError(f"{out} already exists and is not empty; choose a new folder")
     cuts = fresh_cuts(track, seed) if fresh else same_cuts(track, seed)
     inputs, labels = out / "inputs", out / "labels.json"
     name = f"{track.name}{BLIND}{hashlib.sha256(' '.join(c.id for c in cuts).encode()).hexdigest()[:8]}"
@@ -114,7 +115,10 @@ def redraw(
 
 
 def same_cuts(track: Track, seed: int) -> list[Cut]:
-    """The track's own segments under new offsets, in an order that says nothing."""
+    """The track's own segments under new offsets, in an order that reveals nothing.
+
+    ``UsageError`` if a segment has no room for every offset in its clip.
+    """
     manifest = synthsync.planned(track.data, track.split)
     specs = {spec.id: spec for spec in synthsync.clip_specs(track.split, len(manifest.clips))}
     by_id = {segment.id: segment for segment in manifest.segments}
@@ -141,7 +145,7 @@ def same_cuts(track: Track, seed: int) -> list[Cut]:
 
 
 def fresh_cuts(track: Track, seed: int) -> list[Cut]:
-    """As many segments, categories and channels as before, each in a scene of its own."""
+    """As many segments of each category and channel as in the track, each in a new scene of its own."""
     rng = np.random.default_rng([seed, 1])
     cuts = []
     for cut in same_cuts(track, seed):
@@ -156,7 +160,7 @@ def fresh_cuts(track: Track, seed: int) -> list[Cut]:
 
 
 def blind_manifest(name: str, cuts: list[Cut], media: Path) -> Manifest:
-    """What a submitter is given: opaque names, no category, no channel, every offset 0 and the law "hidden"."""
+    """The manifest for submitters: opaque names, no category, no channel, every offset 0 and the law "hidden"."""
     from avbench.data.media import media_sha256
 
     clips, segments = {}, []
@@ -179,8 +183,8 @@ def blind_manifest(name: str, cuts: list[Cut], media: Path) -> Manifest:
 
 
 def cut_streams(cut: Cut, pictures: np.ndarray, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(T, H, W, 3) and (N,) of a scene -> the clip's picture, and its sound taken ``offset`` later in the scene: a
-    positive offset makes it early, as ``Protocol.sound_windows`` would."""
+    """A scene's pictures (T, H, W, 3) and sound (N,) -> those of the clip. The sound is cut ``offset`` later in the
+    scene, so a positive offset makes it early, as in ``Protocol.sound_windows``."""
     first, begin = frames(cut.start), cut.start + cut.offset
     return pictures[first : first + frames(cut.length)], sound[begin : begin + cut.length]
 
@@ -216,8 +220,6 @@ def _make_scene(cuts: list[Cut], media: Path) -> list[str]:
 
 
 def _label(cut: Cut) -> LabelRow:
-    from avbench.types import OffsetGrid
-
     return LabelRow(
         segment_id=cut.id,
         source=cut.segment_id,
@@ -234,7 +236,7 @@ def _opaque(seed: int, name: str) -> str:
 
 
 def _length(track: Track) -> Tick:
-    """Ticks of one blind clip, the same for all: what the windows span, and the margins. Whole frames."""
+    """Length in ticks of every blind clip, in whole frames: the span of the windows and the margins."""
     span = track.protocol.window + (track.protocol.iterations - 1) * track.protocol.hop
     length = BEFORE + span + AFTER
     assert length % TICKS_PER_FRAME == 0

@@ -1,4 +1,4 @@
-"""What a pull request changes among the entries, checked: the report that maintainers read beside it."""
+"""Check the entries that a pull request adds or changes, and report on them to the maintainers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from avbench.pages import number
 from avbench.protocol.tracks import BLIND
 from avbench.scoring.metrics import METRICS
 from avbench.submissions.check import Report, check
 from avbench.submissions.format import MAX_BYTES, Problem, find_entries, shown
 
-MAX_CHANGED = 50  # entries looked at in one go
+MAX_CHANGED = 50  # entries checked in one review
 
 
 class Review(NamedTuple):
-    """``checked``: folder below the entries' root -> its report; ``private``: entries to blind tracks, which only who
-    has the labels can check; ``removed``: entries that are no longer there; ``stray``: what is no entry."""
+    """``checked``: folder below the entries' root -> its report; ``private``: entries to blind tracks, which only those
+    with the labels can check; ``removed``: entries that are gone; ``stray``: files and folders that are not entries."""
 
     checked: dict[str, Report]
     private: list[str]
@@ -26,13 +27,14 @@ class Review(NamedTuple):
 
     @property
     def ok(self) -> bool:
+        """Whether the pull request is acceptable as it is."""
         return not self.stray and all(report.ok for report in self.checked.values())
 
 
 def review(base: Path, entries: Path) -> Review:
-    """Checks the entries below ``entries`` that are not, byte for byte, below ``base`` (the accepted ones).
+    """Checks the entries below ``entries`` that are new or differ in any byte from the accepted ones below ``base``.
 
-    Either folder may be missing: it is then empty. Nothing below ``entries`` is run, and no link is followed.
+    A missing folder counts as empty. No code below ``entries`` is run, and no link is followed.
     """
     old, new = _folders(base), _folders(entries)
     changed = [name for name in new if name not in old or not _same(old[name], new[name])]
@@ -40,7 +42,7 @@ def review(base: Path, entries: Path) -> Review:
     checked = {name: check(new[name]) for name in changed[:MAX_CHANGED] if name not in private}
     stray = [shown(name) for name in _stray(entries)]
     if len(changed) > MAX_CHANGED:
-        stray.append(f"{len(changed) - MAX_CHANGED} more changed entries than the {MAX_CHANGED} that are looked at")
+        stray.append(f"{len(changed) - MAX_CHANGED} more changed entries than the {MAX_CHANGED} that are checked")
     return Review(checked, private, sorted(set(old) - set(new)), stray)
 
 
@@ -51,7 +53,7 @@ def _folders(root: Path) -> dict[str, Path]:
 
 
 def _same(a: Path, b: Path) -> bool:
-    """Whether two entries hold the same files."""
+    """Whether two entries have the same files."""
     try:
         names = [sorted(path.name for path in folder.iterdir()) for folder in (a, b)]
         if names[0] != names[1] or any(path.is_symlink() for path in (b, *b.iterdir())):
@@ -64,7 +66,7 @@ def _same(a: Path, b: Path) -> bool:
 
 
 def _stray(root: Path) -> Iterable[str]:
-    """Files that lie where no entry's files lie: ``find_entries`` would pass over them."""
+    """Files and folders that ``find_entries`` ignores: hidden ones, and files above the entries' folders."""
     if not root.is_dir():
         return
     level = [root]
@@ -79,39 +81,35 @@ def _stray(root: Path) -> Iterable[str]:
 
 
 def to_markdown(found: Review) -> str:
-    """For a comment: whatever a stranger wrote stands in code spans, where nothing is rendered and nobody is called."""
+    """The review as text for a comment. Untrusted text is put in code spans, so no markup or @mention takes effect."""
     if not any(found):
         return "No entry is added, changed or removed.\n"
-    parts = ["Scores recomputed by the checker of the main branch, from the predictions in this pull request."]
+    parts = ["Scores recomputed by the checker of the main branch from the predictions in this pull request."]
     parts += [_entry(name, report) for name, report in found.checked.items()]
     parts += [
-        f"### {_code(name)}\nIts labels are private: a maintainer who has them checks it." for name in found.private
+        f"### {_code(name)}\nIts labels are private: a maintainer who has them will check it." for name in found.private
     ]
     parts += [f"**Not an entry**: {_code(name)}" for name in found.stray]
     parts += [f"Removed: {_code(name)}" for name in found.removed]
-    parts.append("All right." if found.ok else "**Not accepted as it is**: see above.")
+    parts.append("Every change is valid." if found.ok else "**Not acceptable as it is**: see above.")
     return "\n\n".join(parts) + "\n"
 
 
 def _entry(name: str, report: Report) -> str:
-    lines = [f"### {_code(name)}: {'right' if report.ok else '**refused**'}"]
+    lines = [f"### {_code(name)}: {'valid' if report.ok else '**refused**'}"]
     if report.recomputed:
         lines += ["", "| | claimed | recomputed | 95 % interval |", "|---|---:|---:|---:|"]
         for metric in METRICS.values():
             score = report.recomputed[metric.name]
-            bounds = f"{_number(score.ci_low)} … {_number(score.ci_high)}"
-            claimed = _number(report.claimed.get(metric.name))
-            lines.append(f"| {metric.title} | {claimed} | {_number(score.value)} | {bounds} |")
+            bounds = f"{number(score.ci_low, 4)} … {number(score.ci_high, 4)}"
+            claimed = number(report.claimed.get(metric.name), 4)
+            lines.append(f"| {metric.title} | {claimed} | {number(score.value, 4)} | {bounds} |")
     lines += ["", *(_problem(problem) for problem in report.errors)] if report.errors else []
     return "\n".join(lines)
 
 
 def _problem(problem: Problem) -> str:
     return f"- {_code(problem.field)}: {_code(problem.message)}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def _code(text: str) -> str:

@@ -1,5 +1,5 @@
-"""The static site of a board: one page with everything, one page an entry, and the same as JSON and CSV. No file of it
-asks anything of the network; equal boards give equal bytes."""
+"""The static site of a board: one page for the board, one page per entry, and the same data as JSON and CSV. No page
+makes a network request; equal boards give equal bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from avbench import __version__
 from avbench.latency.record import LEADERBOARD_SAMPLES
-from avbench.leaderboard.board import Board, Row, TrackBoard
+from avbench.leaderboard.board import DECISIONS, Board, Row, TrackBoard
 from avbench.leaderboard.entries import BOOTSTRAP, RANKED_BY
 from avbench.pages import charts, render
 from avbench.pages.charts import Line, Point
@@ -25,7 +25,7 @@ from avbench.scoring.metrics import METRICS
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError, UsageError
 
-INDEX, DATA, TABLE, DECISIONS = "index.html", "data.json", "data.csv", "decisions.jsonl"
+INDEX, DATA, TABLE = "index.html", "data.json", "data.csv"
 ENTRIES = "entries"
 N_LINES = 7  # entries drawn in a chart of curves
 BY_CATEGORY = ("map", "acc")
@@ -33,9 +33,9 @@ REPORTED_COLUMNS = {"acc": "Acc", "acc_tol1": "Acc±1", "map": "mAP", "roc_auc":
 
 
 def write_site(board: Board, site: Path) -> list[Path]:
-    """Writes the site and returns its files. Entry pages of an older build that are no longer wanted are deleted.
+    """Writes the site and returns its files. Pages of entries that are gone since an earlier build are deleted.
 
-    ``UsageError`` if ``site`` holds something else than a site; ``AvbenchError`` if it cannot be written.
+    ``UsageError`` if the folder ``site`` contains anything but a site; ``AvbenchError`` if it cannot be written.
     """
     site = Path(site)
     records = {page_of(row): _line(entry_record(row)) for row in board.rows}
@@ -59,18 +59,23 @@ def write_site(board: Board, site: Path) -> list[Path]:
     return [site / name for name in files]
 
 
+def check_out(site: Path) -> None:
+    """``UsageError`` if the folder ``site`` contains anything but a site, so that none may be written there."""
+    _old_pages(Path(site))
+
+
 def _old_pages(site: Path) -> set[str]:
-    """The entry files that the last build in this folder wrote. ``UsageError`` if the folder holds other things."""
+    """The entry files of an earlier build in this folder. ``UsageError`` if the folder contains anything but a site."""
     if not site.exists():
         return set()
     if not site.is_dir() or (any(site.iterdir()) and not (site / DATA).is_file()):
-        raise UsageError(f"{site} is not empty and holds no site of this program; choose another --out")
+        raise UsageError(f"{site} is not empty and not a site made by this program; choose another --out")
     found = {path.relative_to(site).as_posix() for path in (site / ENTRIES).glob("*/*/*") if not path.is_symlink()}
     return {name for name in found if name.endswith((".html", ".json"))}
 
 
 def page_of(row: Row) -> str:
-    """``entries/<org>__<model>/<revision>/<track>.html``; all of these names were checked when the entry was read."""
+    """``entries/<org>__<model>/<revision>/<track>.html``; these names were checked when the entry was read."""
     return f"{ENTRIES}/{row.entry.name}.html"
 
 
@@ -78,7 +83,7 @@ def page_of(row: Row) -> str:
 
 
 def entry_record(row: Row) -> dict[str, Any]:
-    """One element of ``data.json``."""
+    """One element of ``data.json``: ranks, scores with intervals, latency, card and run of an entry."""
     submission, ranked, scored = row.entry.submission, row.ranked, row.entry.scored
     record: dict[str, Any] = {
         "entry": row.entry.name,
@@ -110,7 +115,7 @@ def entry_record(row: Row) -> dict[str, Any]:
 
 
 def data_csv(board: Board) -> str:
-    """One line an entry: ranks, scores with intervals, card."""
+    """The text of ``data.csv``, one line per entry: ranks, scores with intervals, card."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [f"{name}{part}" for name in METRICS for part in ("", "_ci_low", "_ci_high")]
@@ -130,7 +135,7 @@ def data_csv(board: Board) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula is marked as text."""
+    """Marks as text what a spreadsheet would run as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
@@ -143,7 +148,7 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def _list(lines: Iterable[str]) -> str:
-    """JSON list, one line an element."""
+    """A JSON list with one element per line."""
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
@@ -152,7 +157,7 @@ def _scores(scores: Scores) -> dict[str, Any]:
 
 
 def _finite(difference: Mapping[str, Any]) -> dict[str, Any]:
-    """Strict JSON has no nan: where there is no interval there is null."""
+    """Strict JSON has no NaN: a missing interval becomes null."""
     return {name: None if value != value else value for name, value in difference.items()}
 
 
@@ -182,12 +187,12 @@ def _index(board: Board) -> str:
 
 
 def _metrics() -> list[Any]:
-    """The one that ranks first."""
+    """All metrics, the ranking one first."""
     return [METRICS[RANKED_BY], *(metric for name, metric in METRICS.items() if name != RANKED_BY)]
 
 
 def _table(table: TrackBoard) -> dict[str, Any]:
-    """One track as the template wants it."""
+    """One track in the form that the template needs."""
     any_scored = table.trivial[0][2]
     models = [row.entry.model[:2] for row in table.rows]
     rows = [
@@ -229,7 +234,7 @@ def _row(row: Row, previous: Row | None) -> dict[str, Any]:
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
-    """Names for charts: the model's, with its organisation or revision where another has the same."""
+    """Model names for charts, with organisation and revision where the name alone is not unique."""
     cards = [row.entry.submission.card for row in rows]
     names = [card.name for card in cards]
     with_org = [f"{card.org}/{card.name}" for card in cards]
@@ -241,7 +246,7 @@ def _labels(rows: Sequence[Row]) -> list[str]:
 
 
 def _curves(table: TrackBoard, rows: Sequence[Row]) -> list[tuple[str, Markup]]:
-    """Charts over windows, and over hops where an entry has several, of the first entries."""
+    """Charts of these entries over windows, and over hops where an entry has several: (title, SVG)."""
     if not rows:
         return []
     labels, found = _labels(rows), []
@@ -275,7 +280,7 @@ def _hop_line(label: str, hops: Mapping[float, Scores], colour: int) -> Line:
 
 
 def _pareto(rows: Sequence[Row]) -> dict[str, Markup] | None:
-    """The plot in two widths: text in a picture does not grow with a narrow screen."""
+    """The plot in two widths, so that its text stays readable on a narrow screen."""
     timed = [(row, ratio) for row in rows if (ratio := ratio_to_snapshot(row)) is not None]
     values = [(row.entry.scored.scores[RANKED_BY].value, ratio) for row, ratio in timed]
     points = [
@@ -293,7 +298,7 @@ def _pareto(rows: Sequence[Row]) -> dict[str, Markup] | None:
 
 
 def front(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other one beats in both time (smaller) and score (larger)."""
+    """Indices of the Pareto front, by time: the points that no other beats in both time (x) and score (y)."""
     best, found = float("-inf"), []
     for i in sorted(range(len(points)), key=lambda i: (points[i].x, -points[i].y, points[i].label)):
         if points[i].y > best:
@@ -303,8 +308,8 @@ def front(points: Sequence[Point]) -> list[int]:
 
 
 def ratio_to_snapshot(row: Row) -> float | None:
-    """Time of one step as a multiple of the snapshot's beside it, from the times themselves; None where the entry has
-    no measurement fit for a leaderboard: steps, enough of them, steady, both audits passed."""
+    """Median time of one step as a multiple of the snapshot timed in the same process. None unless the entry's record
+    is fit for the leaderboard: mode "step", enough samples, steady, all audits passed."""
     record = row.entry.latency
     if record is None or record.mode != "step" or record.n < LEADERBOARD_SAMPLES:
         return None
@@ -380,31 +385,9 @@ def _above(row: Row, table: TrackBoard) -> str | None:
 
 
 def reported_rows() -> list[dict[str, Any]]:
-    """Table 3 as the paper prints it: name, selection and values of each row."""
+    """Table 3 as printed in the paper: name, selection and values of each row."""
     rows: dict[str, dict[str, Any]] = {}
     for cell in of_table("table3"):
         row = rows.setdefault(cell.row, {"name": cell.row, "selection": cell.selection, "values": {}})
         row["values"][cell.metric] = cell.value
     return list(rows.values())
-
-
-def build(
-    entries: Path,
-    out: Path,
-    store: Path,
-    labels: Path | None = None,
-    decisions: Path | None = None,
-    workers: int | None = None,
-    progress: Any = None,
-) -> tuple[Board, list[Any]]:
-    """Reads, ranks and writes; the board and the refused entries. See ``read_entries`` and ``write_site``."""
-    from avbench.leaderboard.board import assemble, read_decisions
-    from avbench.leaderboard.entries import read_entries
-
-    _old_pages(Path(out))  # a wrong --out is said before anything is computed
-    with resources.as_file(resources.files(__package__).joinpath(DECISIONS)) as built_in:
-        log = read_decisions(decisions or built_in)
-    accepted, refused = read_entries(entries, store, labels, workers, progress)
-    board = assemble(accepted, store, log)
-    write_site(board, out)
-    return board, refused

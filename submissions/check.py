@@ -1,6 +1,6 @@
-"""The checker: is a submission what it says, and what does it really score? Believes nothing, runs nothing of it.
+"""Check a submission and recompute its scores. Trusts none of its figures and runs none of its content.
 
-Imports neither torch nor anything that unpickles or evaluates; ``tests/submissions/test_security.py`` proves it.
+Imports neither torch nor anything that unpickles or evaluates code; ``tests/submissions/test_security.py`` proves it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from avbench.types import AvbenchError, UsageError
 if TYPE_CHECKING:
     from avbench.latency.record import LatencyRecord
 
-CLAIM_TOLERANCE = 1e-6  # the same float32 predictions give the same float64 score to far better than this
+CLAIM_TOLERANCE = 1e-6  # equal float32 predictions give float64 scores that agree far more closely than this
 V1_METRICS = ("acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s")  # every v1 submission claims these
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A submission whose form and predictions are right. ``logits`` (N, W, 21) float32, rows in the truth's order."""
+    """A submission with valid format and predictions. ``logits`` (N, W, 21) float32, rows in the truth's order."""
 
     folder: Path
     submission: Submission
@@ -56,12 +56,13 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """``<org>__<model>/<revision>/<track>``."""
         return self.submission.entry
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found. ``recomputed`` is empty if the predictions could not be scored."""
+    """The result of a check. ``recomputed`` is empty if the predictions could not be scored."""
 
     ok: bool
     errors: tuple[Problem, ...]
@@ -70,6 +71,7 @@ class Report:
     entry: Entry | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """What ``avbench submit check --json`` prints."""
         return {
             "ok": self.ok,
             "entry": self.entry.name if self.entry else None,
@@ -80,10 +82,10 @@ class Report:
 
 
 def check(folder: Path | str, labels: Path | str | None = None, n_resamples: int = 1000, seed: int = 0) -> Report:
-    """Everything about a submission: form, hashes, completeness, and its scores computed anew beside the claimed ones.
+    """Checks a submission's format, hashes and completeness, and recomputes its scores beside the claimed ones.
 
-    ``labels``: the maintainers' file of a blind track. Whatever is wrong is in the report; with that file itself, under
-    the field ``labels``.
+    ``labels``: the maintainers' labels file of a blind track. Every problem is in the report, never raised; a problem
+    with the labels file is under the field ``labels``.
     """
     claimed: Mapping[str, float | None] = {}
     try:
@@ -100,10 +102,10 @@ def check(folder: Path | str, labels: Path | str | None = None, n_resamples: int
 
 
 def read_entry(folder: Path | str, labels: Path | str | None = None, verify: bool = True) -> Entry:
-    """A submission, checked; ``ValidationError`` with the fields that are wrong.
+    """Reads and checks a submission; ``ValidationError`` names the fields that are wrong.
 
-    ``verify`` recomputes the claimed scores too (a second or so); a caller that has done so before for the same
-    predictions and labels may leave it out.
+    ``verify`` also recomputes the claimed scores (about a second); pass False if that was already done for the same
+    predictions and labels.
     """
     entry = entry_of(read_folder(folder), labels)
     if verify:
@@ -114,7 +116,10 @@ def read_entry(folder: Path | str, labels: Path | str | None = None, verify: boo
 
 
 def entry_of(read: Folder, labels: Path | str | None = None) -> Entry:
-    """The submission of a folder that was read, with its track and its predictions in the track's order."""
+    """The submission in a folder already read, with its track and its predictions in the track's order.
+
+    ``ValidationError`` if its run, latency record or predictions do not fit the track.
+    """
     submission = read.submission
     track, truth = known(submission.track, labels)
     _check_run(submission, track, truth)
@@ -130,16 +135,16 @@ def scores(entry: Entry, n_resamples: int = 1000, seed: int = 0) -> Scores:
 
 
 def values(entry: Entry) -> dict[str, float | None]:
-    """The scores alone; None where undefined."""
+    """The entry's scores at the last iteration without intervals; None where undefined."""
     found = score(entry.logits[:, -1], entry.truth.labels)
     return {name: None if math.isnan(value) else value for name, value in found.items()}
 
 
 def claim_problems(submission: Submission, track: Track, true: Mapping[str, float | None]) -> list[Problem]:
-    """One problem for every claimed score that the predictions do not have."""
+    """One problem for each claimed score that differs from ``true``, is missing, or names no metric."""
     claimed = submission.claimed
     problems = [
-        Problem(f"claimed.{name}", f"there is no metric {name}; there are {', '.join(METRICS)}")
+        Problem(f"claimed.{name}", f"there is no metric {name}; the metrics are {', '.join(METRICS)}")
         for name in claimed
         if name not in METRICS
     ]
@@ -181,8 +186,11 @@ def _check_run(submission: Submission, track: Track, truth: Truth) -> None:
 
 
 def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
-    """The latency record of a submission, of the same model, as the leaderboard wants it (662 steps, audits passed),
-    its figures borne out by its own times. ``ValidationError`` if not."""
+    """Parses and checks a submission's latency record.
+
+    It must be of the same model, have at least 662 steps and passed audits, and its figures must follow from its raw
+    times. ``ValidationError`` if not.
+    """
     from avbench.latency.record import LEADERBOARD_SAMPLES, REFUSED, UNSTABLE, parse_latency, summary
 
     try:
@@ -198,7 +206,7 @@ def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
     own, run = summary(record.times_ms), submission.run
     problems = []
     if record.model.fingerprint != run.model_fingerprint:
-        problems.append(Problem("latency.model.fingerprint", "is another model's than the run's"))
+        problems.append(Problem("latency.model.fingerprint", "differs from that of the run: another model was timed"))
     if record.n < LEADERBOARD_SAMPLES or not record.leaderboard:
         problems.append(
             Problem("latency.n", f"is {record.n}; `avbench latency --leaderboard` times {LEADERBOARD_SAMPLES} steps")
@@ -210,9 +218,9 @@ def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
     ]
     worst = max(own.iqr_over_median, summary(record.snapshot_times_ms).iqr_over_median)
     if worst > REFUSED:
-        problems.append(Problem("latency.iqr_over_median", f"is {worst:.0%}; at most {REFUSED:.0%} can be compared"))
+        problems.append(Problem("latency.iqr_over_median", f"is {worst:.0%}; at most {REFUSED:.0%} is accepted"))
     if record.unstable != (worst > UNSTABLE):
-        problems.append(Problem("latency.unstable", f"is {record.unstable}, with a spread of {worst:.0%}"))
+        problems.append(Problem("latency.unstable", f"is {record.unstable}, but the spread is {worst:.0%}"))
     if not _same(record.p99_ms, own.p99_ms):
         problems.append(
             Problem("latency.p99_ms", f"says {_number(record.p99_ms)}; its times give {_number(own.p99_ms)}")
@@ -223,7 +231,7 @@ def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
 
 
 def _predictions(data: bytes, track: Track, truth: Truth) -> np.ndarray:
-    """(N, W, 21) float32 in the truth's order; every segment of the track exactly once, every iteration there."""
+    """(N, W, 21) float32 in the truth's order, with every segment of the track exactly once and every iteration."""
     n, iterations = len(truth.segment_ids), track.protocol.iterations
     try:
         ids, logits = parse_predictions(data, PREDICTIONS_FILE, max_rows=4 * n * iterations)
@@ -233,15 +241,13 @@ def _predictions(data: bytes, track: Track, truth: Truth) -> np.ndarray:
     missing = [name for name in truth.segment_ids if name not in present]
     unknown = [name for name in ids if name not in truth.place]
     problems = []
-    for what, names in (("lack", missing), ("hold, beside those of the track,", unknown)):
+    for what, names in (("predictions lack", missing), ("the track has no", unknown)):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            problems.append(Problem("predictions.segment_id", f"they {what} segment {names[0]}{more}"))
+            problems.append(Problem("predictions.segment_id", f"{what} segment {names[0]}{more}"))
     if logits.shape[1] != iterations:
         problems.append(
-            Problem(
-                "predictions.iteration", f"they have iterations 1 ... {logits.shape[1]}; needed is 1 ... {iterations}"
-            )
+            Problem("predictions.iteration", f"iterations are 1 ... {logits.shape[1]}; they must be 1 ... {iterations}")
         )
     if problems:
         raise ValidationError(problems)

@@ -1,9 +1,9 @@
 """Format v1 of a submission: a folder ``<org>__<model>/<revision>/<track>/`` of plain files.
 
 ``submission.json`` (a ``Submission``: the model's card, the run it comes from, what is claimed, the files' hashes),
-``predictions.parquet`` (as a run writes it: segment_id, iteration, 21 logits) and, if wanted, ``latency.json``. Nothing
-else may lie there, and nothing in it is ever run. Everything that a person typed is checked here, once, on reading:
-known fields only, plain text of bounded length, http(s) addresses, names that are safe as folders on any system.
+``predictions.parquet`` (as a run writes it: segment_id, iteration, 21 logits) and, optionally, ``latency.json``. No
+other file is allowed, and nothing in the folder is ever run. All text that a person typed is checked here, when it is
+read: known fields only, plain text of bounded length, http(s) addresses, names that are safe as folders on any system.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pydantic
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from avbench.system.atomic import atomic_write_bytes
 from avbench.system.strict import Number, Sha256, StrictPart, parse_json
 from avbench.types import AvbenchError, UsageError
 
@@ -31,12 +32,12 @@ SUBMISSION_FILE = "submission.json"
 PREDICTIONS_FILE = "predictions.parquet"
 LATENCY_FILE = "latency.json"
 SCHEMA_PATH = Path(__file__).parent / "schemas" / "submission.v1.json"
-# size caps, looked at before a byte is parsed; a track of 32,000 segments x 18 iterations has 45 MB of predictions
+# size limits, checked before parsing; a track of 32,000 segments x 18 iterations has 45 MB of predictions
 MAX_BYTES = {SUBMISSION_FILE: 256 * 2**10, PREDICTIONS_FILE: 128 * 2**20, LATENCY_FILE: 8 * 2**20}
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TRACK_PATTERN = r"^[a-z0-9][a-z0-9.-]{0,63}$"
-# reserved on Windows, with or without an ending: such a folder could not be checked out there
+# reserved names on Windows, with or without an extension: such a folder could not be checked out there
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 _SCHEME = re.compile(r"(?:java|vb|live)script\s*:|data\s*:\s*[a-z]+/", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#|[A-Za-z][A-Za-z0-9]*;)")
@@ -50,7 +51,7 @@ class Problem(NamedTuple):
 
 
 class ValidationError(UsageError):
-    """A submission is refused. ``problems``: all that were found at this stage; the text names the first one."""
+    """A submission is refused. ``problems``: all problems found at this stage; the message gives the first one."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(Problem(_shown_field(p.field), shown(p.message, 400)) for p in problems)
@@ -60,40 +61,41 @@ class ValidationError(UsageError):
 
 
 def refuse(field: str, message: str) -> ValidationError:
+    """A ``ValidationError`` with one problem, to be raised."""
     return ValidationError([Problem(field, message)])
 
 
 def shown(text: str, limit: int = 100) -> str:
-    """``text`` as it may be put on a terminal or a page's one line: printable, without line breaks, cut."""
+    """``text`` made safe for one line of output: printable, no line breaks, at most ``limit`` characters."""
     plain = "".join(c if c.isprintable() else " " for c in text)
     plain = " ".join(plain.split())
     return plain if len(plain) <= limit else plain[: limit - 3] + "..."
 
 
 def _shown_field(field: str) -> str:
-    """A field's name, which may be a key that a stranger chose: ASCII, and never empty."""
+    """A field's name as ASCII, never empty: it may be a key from an untrusted file."""
     return shown(field.encode("ascii", "replace").decode()) or "(a key without a printable name)"
 
 
-# -- what a person typed -----------------------------------------------------------------------------------------------
+# -- text from a person -----------------------------------------------------------------------------------------------
 
 
 def _plain(text: str) -> str:
-    """Text that is only text: printable, no markup, no script address. It is escaped on the site all the same."""
+    """Accepts plain text only: printable, no markup, no script address. The site escapes it as well."""
     if not text.isprintable():  # control characters, line breaks, bidirectional overrides, lone surrogates
-        raise ValueError("has a control, direction or line break character; plain text on one line is needed")
+        raise ValueError("has a control, direction or line break character; it must be plain text on one line")
     if text != text.strip():
         raise ValueError("begins or ends with a space")
     if "<" in text or ">" in text or _ENTITY.search(text):
-        raise ValueError("has markup (<, > or an & entity); plain text is needed")
+        raise ValueError("has markup (<, > or an & entity); it must be plain text")
     if _SCHEME.search(text):
-        raise ValueError("has a script or data address; plain text is needed")
+        raise ValueError("has a script or data address; it must be plain text")
     return text
 
 
 def plain_texts(value: Any, field: str, depth: int = 0) -> None:
-    """``ValidationError`` unless every text in a free-form JSON value is plain, at most 400 characters long, and the
-    value no deeper than 8 levels."""
+    """``ValidationError`` unless every text in a free-form JSON value is plain and at most 400 characters long, and the
+    value is nested at most 8 levels deep."""
     if depth > 8:
         raise refuse(field, "is nested too deeply")
     if isinstance(value, str) and value:
@@ -118,21 +120,21 @@ def _web_address(text: str) -> str:
     try:
         parts = urlsplit(text)
         host = parts.hostname
-        _ = parts.port  # a port that is no number
+        _ = parts.port  # raises if the port is not a number
     except ValueError:
         raise ValueError("is not a web address") from None
     if parts.scheme not in ("http", "https") or not re.match("https?://", text):
         raise ValueError("must begin with https:// or http://")
     if not host or "@" in parts.netloc:
-        raise ValueError("needs a host, and no user name or password")
+        raise ValueError("must have a host and no user name or password")
     return text
 
 
 def _folder_name(name: str) -> str:
     if name.endswith(".") or ".." in name or "__" in name:
-        raise ValueError("must not hold .. or __, nor end with a dot")
+        raise ValueError("must not contain .. or __, or end with a dot")
     if name.partition(".")[0].lower() in _DEVICES:
-        raise ValueError("is a device's name on Windows")
+        raise ValueError("is a reserved device name on Windows")
     return name
 
 
@@ -151,7 +153,7 @@ Created = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:
 
 
 class TrainingData(StrictPart):
-    """What the model has seen. "none" (nothing was learnt), "declared" (``datasets`` lists all) or "undeclared"."""
+    """What the model was trained on: "none" (not trained), "declared" (``datasets`` lists all) or "undeclared"."""
 
     status: Literal["none", "declared", "undeclared"]
     datasets: Annotated[list[Line], Field(max_length=50, default_factory=list)]
@@ -166,7 +168,7 @@ class TrainingData(StrictPart):
 
 
 class Card(StrictPart):
-    """Who made which model. ``org`` and ``name`` are folder names and what the leaderboard shows."""
+    """The model and its makers. ``org`` and ``name`` are folder names and are shown on the leaderboard."""
 
     org: Name
     name: Name
@@ -183,7 +185,7 @@ class Card(StrictPart):
 
 
 class Provenance(StrictPart):
-    """The run behind the predictions, from its run.json. ``environment`` is told, not checked."""
+    """The run that made the predictions, from its run.json. ``environment`` is reported by the makers, not checked."""
 
     model: Line
     signature: Annotated[str, StringConstraints(max_length=400), AfterValidator(_plain)]
@@ -198,17 +200,20 @@ class Provenance(StrictPart):
 
 
 class FileInfo(StrictPart):
+    """Hash and size of one file."""
+
     sha256: Sha256
     bytes: Annotated[int, Field(ge=1, le=2**31)]
 
 
 class Files(StrictPart):
-    """The folder's other files; their names are fixed, so that no path can be written here."""
+    """The folder's other files. Their names are fixed, so no path can be given here."""
 
     predictions: FileInfo
     latency: FileInfo | None = None
 
     def by_name(self) -> dict[str, FileInfo]:
+        """File name -> hash and size, of the files present."""
         named = {PREDICTIONS_FILE: self.predictions, LATENCY_FILE: self.latency}
         return {name: info for name, info in named.items() if info is not None}
 
@@ -229,7 +234,7 @@ class Submission(StrictPart):
         return f"{self.card.org}__{self.card.name}/{self.card.revision}/{self.track}"
 
     def to_json(self) -> str:
-        """Keys sorted, two spaces, UTF-8, a newline at the end; equal submissions give equal text."""
+        """The text of ``submission.json``: sorted keys, indent 2, final newline; equal submissions give equal text."""
         return json.dumps(self.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -248,7 +253,7 @@ def json_schema_text() -> str:
 
 
 class Folder(NamedTuple):
-    """A submission's folder with its bytes read once: what was hashed is what is parsed."""
+    """A submission's folder with its files read once, so that the bytes hashed are the bytes parsed."""
 
     path: Path
     submission: Submission
@@ -256,9 +261,9 @@ class Folder(NamedTuple):
 
 
 def read_folder(folder: Path | str) -> Folder:
-    """Reads a submission's folder and checks its form: names, sizes, schema, hashes; not yet its predictions.
+    """Reads a submission's folder and checks names, sizes, schema and hashes, but not the predictions' content.
 
-    ``ValidationError`` for anything out of place, with the field's name.
+    ``ValidationError`` with the name of the first wrong field.
     """
     path = Path(os.path.abspath(folder))  # not resolved: a link must stay visible
     _refuse_links(path)
@@ -271,7 +276,7 @@ def read_folder(folder: Path | str) -> Folder:
     content = {}
     for name in (PREDICTIONS_FILE, LATENCY_FILE):
         if name in present and name not in declared:
-            raise refuse(f"files.{Path(name).stem}", f"{name} is in the folder, but submission.json has no hash of it")
+            raise refuse(f"files.{Path(name).stem}", f"{name} is in the folder, but submission.json has no hash for it")
     for name, info in declared.items():
         field = f"files.{Path(name).stem}"
         if name not in present:
@@ -280,15 +285,15 @@ def read_folder(folder: Path | str) -> Folder:
         if len(data) != info.bytes:
             raise refuse(f"{field}.bytes", f"{name} has {len(data)} bytes, submission.json says {info.bytes}")
         if hashlib.sha256(data).hexdigest() != info.sha256:
-            raise refuse(f"{field}.sha256", f"{name} is not the file that was packed (another sha256)")
+            raise refuse(f"{field}.sha256", f"{name} is not the file that was packed (its sha256 differs)")
         content[name] = data
     return Folder(path, submission, content)
 
 
 def find_entries(root: Path | str) -> list[Path]:
-    """The submission folders below ``root``, three levels down, sorted by name; what they hold is not looked at.
+    """The submission folders three levels below ``root``, sorted by name; their contents are not read.
 
-    ``UsageError`` if there is no such folder. Hidden folders and files are passed over.
+    ``UsageError`` if ``root`` is not a folder. Hidden folders and all files are ignored.
     """
     root = Path(root)
     if not root.is_dir():
@@ -301,39 +306,39 @@ def find_entries(root: Path | str) -> list[Path]:
 
 
 def _refuse_links(path: Path) -> None:
-    """The folder and the two above it belong to the submission: none of them may be a link."""
+    """Neither the folder nor the two above it, which belong to the submission, may be a link."""
     for folder in (path, path.parent, path.parent.parent):
         if folder.is_symlink():
-            raise refuse("folder", f"{folder.name} is a link; a submission is made of real folders and files")
+            raise refuse("folder", f"{folder.name} is a link; a submission must consist of real folders and files")
     if not path.is_dir():
         raise refuse("folder", f"{path} is not a folder")
 
 
 def _listing(path: Path) -> dict[str, Path]:
-    """The folder's files by name: only the three of the format, and all of them plain files."""
+    """The folder's files by name; refuses any file outside the format and anything but regular files."""
     found = {}
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.name not in MAX_BYTES:
                 raise refuse(
-                    "folder", f"holds {entry.name!r}; a submission has {', '.join(MAX_BYTES)} and nothing else"
+                    "folder", f"contains {entry.name!r}; a submission has {', '.join(MAX_BYTES)} and nothing else"
                 )
             if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
-                raise refuse("folder", f"{entry.name} is a link or no plain file")
+                raise refuse("folder", f"{entry.name} is a link or not a regular file")
             found[entry.name] = Path(entry.path)
     return found
 
 
 def _read_file(path: Path, field: str) -> bytes:
-    """The file's bytes, at most its cap; never through a link, never from a pipe or device."""
+    """The file's bytes, up to its size limit; never through a link, never from a pipe or device."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(handle, "rb") as file:
             facts, cap = os.fstat(file.fileno()), MAX_BYTES[path.name]
             if not stat.S_ISREG(facts.st_mode):
-                raise refuse(field, f"{path.name} is no plain file")
+                raise refuse(field, f"{path.name} is not a regular file")
             if facts.st_size > cap:
-                raise refuse(field, f"{path.name} has {facts.st_size} bytes; more than {cap} are not read")
+                raise refuse(field, f"{path.name} has {facts.st_size} bytes; the limit is {cap}")
             return file.read(cap + 1)
     except OSError as error:
         raise refuse(field, f"{path.name} cannot be read: {error.strerror}") from None
@@ -341,14 +346,14 @@ def _read_file(path: Path, field: str) -> bytes:
 
 def _read_submission(path: Path | None) -> Submission:
     if path is None:
-        raise refuse("folder", f"holds no {SUBMISSION_FILE}; `avbench submit pack` makes one")
+        raise refuse("folder", f"has no {SUBMISSION_FILE}; make one with `avbench submit pack`")
     data = _read_file(path, SUBMISSION_FILE)
     try:
         document = parse_json(data, SUBMISSION_FILE)
     except UsageError as error:
         raise refuse(SUBMISSION_FILE, str(error)) from None
     if not isinstance(document, dict):
-        raise refuse(SUBMISSION_FILE, "does not hold a JSON object")
+        raise refuse(SUBMISSION_FILE, "is not a JSON object")
     version = document.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise refuse("schema_version", f"is {json.dumps(version)[:40]}; this avbench reads {SCHEMA_VERSION}")
@@ -356,7 +361,7 @@ def _read_submission(path: Path | None) -> Submission:
 
 
 def validated(model: type[Model], document: Any, prefix: str = "") -> Model:
-    """``document`` as ``model``; ``ValidationError`` with every problem (at most 20) under its field's name."""
+    """``document`` as a ``model``; ``ValidationError`` with the problems (at most 20), each with its field's name."""
     try:
         return model.model_validate(document)
     except pydantic.ValidationError as error:
@@ -376,13 +381,11 @@ def validated(model: type[Model], document: Any, prefix: str = "") -> Model:
 def write_folder(root: Path, submission: Submission, content: dict[str, bytes]) -> Path:
     """Writes ``root/<org>__<model>/<revision>/<track>/``, ``submission.json`` last, and returns it.
 
-    ``UsageError`` if there is one already; ``AvbenchError`` if it cannot be written.
+    ``UsageError`` if that submission already exists; ``AvbenchError`` if it cannot be written.
     """
-    from avbench.system.atomic import atomic_write_bytes
-
     folder = Path(root) / submission.entry
     if (folder / SUBMISSION_FILE).exists():
-        raise UsageError(f"{folder} is there already; choose another --revision, or delete it")
+        raise UsageError(f"{folder} already exists; choose another --revision, or delete it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in [*content.items(), (SUBMISSION_FILE, submission.to_json().encode())]:

@@ -1,4 +1,4 @@
-"""A run's folder -> a submission's folder. What the run says is taken over; what it cannot know is the card's."""
+"""Make a submission's folder from a run's folder. The run gives the facts; the card gives what it cannot know."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from avbench.system.strict import parse_json, read_bytes
 from avbench.types import UsageError
 
 MAX_CARD_BYTES = 2**18
-NOTHING = ("nothing", "none")  # how a classical or trivial model says that it was not trained
+NOTHING = ("nothing", "none")  # how a classical or trivial model declares that it was not trained
 
 
 def pack(
@@ -39,10 +39,10 @@ def pack(
 ) -> Path:
     """Writes ``out/<org>__<name>/<revision>/<track>/`` from the run in folder ``run`` and returns it.
 
-    ``card``: further fields of the ``Card`` (revision, description, paper_url, ...); what is left out is taken from the
+    ``card``: further fields of the ``Card`` (revision, description, paper_url, ...). Missing fields are taken from the
     run: the revision is the start of the model's fingerprint, the training data are what the model declares.
-    ``latency``: a latency.json to add. Before anything is written the submission is checked as the maintainers will.
-    ``UsageError``: the run is incomplete, belongs to no track, or a field is not right.
+    ``latency``: path of a latency.json to add. The submission is checked as the maintainers will check it before
+    anything is written. ``UsageError``: the run is incomplete, belongs to no track, or a field is wrong.
     """
     run = Path(run)
     result = read_run(run)
@@ -51,7 +51,7 @@ def pack(
     predictions = read_bytes(base / PREDICTIONS_FILE, MAX_PREDICTIONS_BYTES)
     pinned = result.files.get("predictions")
     if pinned is None or hashlib.sha256(predictions).hexdigest() != pinned.sha256:
-        raise UsageError(f"{base / PREDICTIONS_FILE} is not what run.json pins (another sha256): run it again")
+        raise UsageError(f"{base / PREDICTIONS_FILE} does not match run.json (its sha256 differs): run again")
     content = {PREDICTIONS_FILE: predictions}
     if latency is not None:
         content[LATENCY_FILE] = read_bytes(Path(latency), MAX_BYTES[LATENCY_FILE])
@@ -66,7 +66,7 @@ def pack(
             "files": Files(predictions=infos[PREDICTIONS_FILE], latency=infos.get(LATENCY_FILE)),
         },
     )
-    if BLIND in track:  # its labels are the maintainers'
+    if BLIND in track:  # only the maintainers have its labels
         if LATENCY_FILE in content:
             check_latency(content[LATENCY_FILE], submission)
     else:
@@ -78,17 +78,17 @@ def pack(
 
 
 def read_card(path: Path | str) -> dict[str, Any]:
-    """A card's fields from a JSON file; ``UsageError`` if it holds no JSON object."""
+    """A card's fields from a JSON file, not yet checked; ``UsageError`` if it is not a JSON object."""
     document = parse_json(read_bytes(Path(path), MAX_CARD_BYTES), path)
     if not isinstance(document, dict):
-        raise UsageError(f"{path} does not hold a card (a JSON object)")
+        raise UsageError(f"{path} is not a card (a JSON object)")
     return document
 
 
 def _track(result: RunResult) -> str:
     """The name of the track that a run was made for."""
     if result.incomplete or result.failures:
-        raise UsageError(f"the run is incomplete: {len(result.failures)} segments failed; all of a track are needed")
+        raise UsageError(f"the run is incomplete: {len(result.failures)} segments failed; a track needs all of them")
     if BLIND in result.data.name:
         base = find(result.data.name.partition(BLIND)[0])
         if result.protocol == base.protocol:
@@ -97,8 +97,8 @@ def _track(result: RunResult) -> str:
     if track is None:
         commands = "; ".join(f"{t.name}: `{t.command}`" for t in list(TRACKS.values())[:1])
         raise UsageError(
-            f"the run ({result.data.name} {result.data.split}, {result.signature}) belongs to no track; a run of the "
-            f"whole data and protocol of one is needed, such as {commands} (`avbench submit tracks` lists all)"
+            f"the run ({result.data.name} {result.data.split}, {result.signature}) belongs to no track; run the "
+            f"whole data of one with its protocol, such as {commands} (`avbench submit tracks` lists all)"
         )
     return track.name
 
@@ -125,7 +125,7 @@ def _training_data(trained_on: str) -> dict[str, Any]:
 
 
 def _provenance(result: RunResult) -> Provenance:
-    """What run.json says of the run. A user's model is named without its folder: paths are nobody's business."""
+    """The run's facts from run.json. A user's model is named without its folder: paths are private."""
     environment = {
         re.sub(r"[^a-z0-9_]", "_", key.lower()): value if isinstance(value, int) else shown(str(value))
         for key, value in result.environment.items()

@@ -1,4 +1,4 @@
-"""A checked submission -> a pull request on a dataset repository of the Hugging Face hub."""
+"""Send a checked submission as a pull request to a dataset repository on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from avbench.types import AvbenchError, UsageError
 if TYPE_CHECKING:
     from avbench.submissions.format import Folder
 
-ROOT = "submissions"  # where entries lie in the results repository
-REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+ROOT = "submissions"  # folder of the entries in the results repository
+REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")  # ORG/NAME on the Hub
 
 
 def push(folder: Path | str, repo: str, endpoint: str | None = None) -> str:
     """Opens a pull request that adds the submission to dataset repository ``repo`` ("org/name"); returns its address.
 
-    What the checker would refuse is refused before anything is sent (the scores of a blind track only its maintainers
-    can check). Who is asking the hub's own client says: HF_TOKEN, or ``hf auth login``. ``endpoint``: another hub.
-    ``UsageError`` for a wrong repository or submission, ``AvbenchError`` if the hub refuses or cannot be reached.
+    The submission is checked before anything is sent (except the scores of a blind track, which only its maintainers
+    can check). The hub's client logs in with HF_TOKEN or ``hf auth login``. ``endpoint``: address of another hub.
+    ``UsageError`` for an invalid repository or submission, ``AvbenchError`` if the hub refuses or cannot be reached.
     """
     if not REPO.fullmatch(repo):
         raise UsageError(f"repository is {repo!r}; it must be ORG/NAME")
@@ -34,9 +34,9 @@ def push(folder: Path | str, repo: str, endpoint: str | None = None) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # what it has to say comes back as an error
+    logging.set_verbosity_error()  # errors are raised and reported below
     api = HfApi(endpoint=endpoint)
-    # asked first, because an upload to a hub that is not there is tried again for half a minute
+    # asked first: an upload to an unreachable hub is retried for half a minute
     _asked(repo, api.repo_info, repo_id=repo, repo_type="dataset", timeout=30)
     submission = read.submission
     base = f"{ROOT}/{submission.entry}"
@@ -68,14 +68,14 @@ def _checked(folder: Path | str) -> Folder:
 
 
 def _description(read: Folder) -> str:
-    """What a reader of the pull request sees first; the checker of the repository adds the recomputed scores."""
+    """The text of the pull request; the repository's checker adds the recomputed scores."""
     submission = read.submission
     lines = [f"{name}: {value:.4f}" for name, value in submission.claimed.items() if value is not None]
     return "\n".join([f"signature {submission.run.signature}", "claimed (to be recomputed):", *lines])
 
 
 def _asked(repo: str, call: Any, **arguments: Any) -> Any:
-    """The hub's answer; its refusals as one line that says what to do."""
+    """The hub's answer; a refusal becomes one line that says what to do."""
     from huggingface_hub import errors
 
     try:
@@ -83,19 +83,19 @@ def _asked(repo: str, call: Any, **arguments: Any) -> Any:
     except errors.RepositoryNotFoundError as error:
         status = getattr(error.response, "status_code", 0)
         login = "; log in with `hf auth login` or set HF_TOKEN" if status == 401 else ""
-        raise AvbenchError(f"there is no dataset repository {repo}, or it is not yours to see{login}") from error
+        raise AvbenchError(f"there is no dataset repository {repo}, or you may not read it{login}") from error
     except errors.OfflineModeIsEnabled as error:
-        raise AvbenchError("HF_HUB_OFFLINE is set: pushing needs the hub; unset it") from error
+        raise AvbenchError("HF_HUB_OFFLINE is set, but pushing needs the hub: unset it") from error
     except errors.LocalTokenNotFoundError as error:
-        raise AvbenchError("you are not logged in: `hf auth login`, or set HF_TOKEN") from error
+        raise AvbenchError("you are not logged in: run `hf auth login` or set HF_TOKEN") from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", 0)
         advice = {
             401: "log in with `hf auth login` or set HF_TOKEN",
-            403: "your token may not open pull requests there: it needs the right to write discussions",
+            403: "your token may not open pull requests there: it needs permission to write discussions",
             412: "someone pushed at the same time: try again",
             429: "too many requests: try again later",
         }.get(status, shown(error.server_message or str(error), 200))
         raise AvbenchError(f"the hub refused the pull request on {repo} ({status}): {advice}") from error
-    except (OSError, ValueError, getattr(errors, "HTTPError", OSError)) as error:  # what the client's transport raises
+    except (OSError, ValueError, getattr(errors, "HTTPError", OSError)) as error:  # raised by the client's transport
         raise AvbenchError(f"the hub cannot be reached: {shown(str(error), 200) or type(error).__name__}") from error

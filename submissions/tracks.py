@@ -1,8 +1,8 @@
-"""Tracks: what can be submitted to. A track is a pinned manifest, a protocol, and labels that are public or private.
+"""The tracks of the leaderboard: each is a pinned manifest, a protocol, and labels that are public or private.
 
-The labels of the public tracks follow from the SynthSync specification: no clip has to be made to check a submission.
-A private ("blind") track is made by ``avbench leaderboard redraw``; what it is and how it is labelled is read from the
-labels file that its maintainers keep, never from a submission.
+The labels of the public tracks follow from the SynthSync specification, so checking a submission needs no clip.
+A private ("blind") track is made by ``avbench leaderboard redraw``; its definition and labels are read from the labels
+file that its maintainers keep, never from a submission.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from avbench.protocol.tracks import BLIND, TRACKS, Track
 from avbench.results.truth import Truth
 from avbench.submissions.format import TrackName, ValidationError, refuse, validated
 from avbench.system.strict import Sha256, StrictPart, parse_json, read_bytes
+from avbench.ticks import seconds
 from avbench.types import OffsetGrid, UsageError
 
 if TYPE_CHECKING:
@@ -31,38 +32,38 @@ MAX_LABELS_BYTES = 64 * 2**20
 
 
 def find(name: str) -> Track:
-    """A public track; ``ValidationError`` for any other name, with a word on blind ones."""
+    """A public track; ``ValidationError`` for any other name, with advice for blind ones."""
     if name in TRACKS:
         return TRACKS[name]
     if BLIND in name:
-        raise refuse("track", f"{name} has private labels: give the maintainers' file with --labels")
-    raise refuse("track", f"there is no track {name!r}; the public ones are {', '.join(TRACKS)}")
+        raise refuse("track", f"{name} has private labels: give the maintainers' labels file with --labels")
+    raise refuse("track", f"there is no track {name!r}; the public tracks are {', '.join(TRACKS)}")
 
 
 @lru_cache(maxsize=16)
 def truth(track: Track) -> Truth:
-    """The labels of a public track, from the specification of its data. ``UsageError`` if this avbench describes other
-    data than the track pins."""
+    """The labels of a public track, from the specification of its data. ``UsageError`` if this version of avbench makes
+    other data than the track pins."""
     from avbench.data import synthsync
 
     manifest = synthsync.planned(track.data, track.split)
     if manifest.sha256 != track.manifest_sha256:
         raise UsageError(
-            f"track {track.name} pins manifest {track.manifest_sha256[:12]}, this avbench describes "
-            f"{manifest.sha256[:12]}: use the version the track was made with"
+            f"track {track.name} pins manifest {track.manifest_sha256[:12]}, but this avbench makes "
+            f"{manifest.sha256[:12]}: use the version that the track was made with"
         )
     segments = [s for s in manifest.segments if track.protocol.supports(s, manifest.clips[s.clip_id])]
     return replace(Truth.of(segments, len(manifest.segments)), sources=tuple(s.id for s in segments))
 
 
 def common_segments(tracks: Sequence[Track]) -> tuple[str, ...]:
-    """The segments that all of these public tracks score: what a curve over their hops may use."""
+    """The segments that all of these public tracks score, in the first track's order; for curves over their hops."""
     shared = set.intersection(*(set(truth(track).segment_ids) for track in tracks))
     return tuple(name for name in truth(tracks[0]).segment_ids if name in shared)
 
 
 def track_of_run(run: RunResult) -> Track | None:
-    """The public track that a run was made for, by manifest hash and protocol; None if there is none."""
+    """The public track with the run's manifest hash and protocol; None if there is none."""
     for track in TRACKS.values():
         if track.manifest_sha256 == run.data.manifest_sha256 and run.protocol == track.protocol:
             return track
@@ -73,7 +74,7 @@ def track_of_run(run: RunResult) -> Track | None:
 
 
 class LabelRow(StrictPart):
-    """One segment of a blind track: its opaque name, and what it is."""
+    """One segment of a blind track: its opaque name and its labels. ``source``: the public segment that it shows."""
 
     segment_id: Annotated[str, Field(min_length=1, max_length=200)]
     source: Annotated[str, Field(min_length=1, max_length=200)]
@@ -87,7 +88,7 @@ class LabelRow(StrictPart):
 class Labels(StrictPart):
     """``labels.json``, kept by the maintainers: a blind track, its labels, and the seed they were drawn with.
 
-    ``base``: the public track it was made of; the protocol is that track's.
+    ``base``: the public track that it was made from and shares its protocol with.
     """
 
     schema_version: Literal[1] = 1
@@ -99,36 +100,37 @@ class Labels(StrictPart):
     segments: Annotated[list[LabelRow], Field(min_length=1, max_length=10**6)]
 
     def to_json(self) -> str:
+        """The text of ``labels.json``: sorted keys, final newline; equal labels give equal text."""
         return json.dumps(self.model_dump(), sort_keys=True, indent=1) + "\n"
 
 
 def read_labels(path: Path | str) -> tuple[Track, Truth]:
-    """The private track that a labels file describes, and its labels; ``UsageError`` if the file is not right."""
+    """The private track that a labels file describes, and its labels; ``UsageError`` if the file is not valid."""
     path = Path(path)
     return _parse_labels(read_bytes(path, MAX_LABELS_BYTES), path)
 
 
 @lru_cache(maxsize=4)
 def _parse_labels(data: bytes, path: Path) -> tuple[Track, Truth]:
-    """Many entries are checked against one file: the same bytes are read once."""
+    """Cached, because many entries are checked against the same file."""
     try:
         labels = validated(Labels, parse_json(data, path))
     except ValidationError as error:
         raise UsageError(f"{path} is not a labels file: {str(error).removeprefix('ValidationError: ')}") from None
     base = TRACKS.get(labels.base)
     if base is None:
-        raise UsageError(f"{path}: there is no track {labels.base!r} for it to be made of")
+        raise UsageError(f"{path}: its base: there is no track {labels.base!r}")
     if labels.signature != base.protocol.signature():
         raise UsageError(
-            f"{path} was made for protocol {labels.signature}, {base.name} has {base.protocol.signature()}"
+            f"{path} was made for protocol {labels.signature}, but {base.name} has {base.protocol.signature()}"
         )
     grid = OffsetGrid()
     for row in labels.segments:
-        if grid.class_of(row.offset_ticks / 16_000) != row.offset_class:
-            raise UsageError(f"{path}: segment {row.segment_id}: offset_class is not that of offset_ticks")
+        if grid.class_of(seconds(row.offset_ticks)) != row.offset_class:
+            raise UsageError(f"{path}: segment {row.segment_id}: offset_class does not match offset_ticks")
     ids = tuple(row.segment_id for row in labels.segments)
     if len(set(ids)) != len(ids):
-        raise UsageError(f"{path} labels a segment twice")
+        raise UsageError(f"{path} has two labels for one segment")
     track = replace(
         base,
         name=labels.track,
@@ -148,22 +150,22 @@ def _parse_labels(data: bytes, path: Path) -> tuple[Track, Truth]:
 
 
 def known(name: str, labels: Path | str | None) -> tuple[Track, Truth]:
-    """Track and labels of a submission to ``name``; ``labels`` is used if it is the file of that track.
+    """Track and labels for a submission to track ``name``; ``labels`` is used if it is the labels file of that track.
 
-    ``ValidationError`` (field ``track``) if the name is that of no track that can be checked.
+    ``ValidationError`` (field ``track``) if there is no such track or its labels are missing.
     """
     if labels is not None:
         track, answers = read_labels(labels)
         if track.name == name:
             return track, answers
         if name not in TRACKS:
-            raise refuse("track", f"is {name}, but the labels file is of {track.name}")
+            raise refuse("track", f"is {name}, but the labels file is for {track.name}")
     track = find(name)
     return track, truth(track)
 
 
 def main_tracks() -> list[dict[str, Any]]:
-    """What ``avbench submit tracks`` lists."""
+    """The rows of ``avbench submit tracks``: the public tracks at every hop."""
     return [
         {
             "name": track.name,

@@ -1,10 +1,9 @@
-"""``avbench leaderboard``: the site, exports, blind sets and their audit."""
+"""``avbench leaderboard``: build the site, export it, review pull requests, make blind sets and audit models."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,15 @@ from avbench.commands.common import Progress, add_command, say
 
 if TYPE_CHECKING:
     from avbench.leaderboard.audit import Audit
+    from avbench.leaderboard.entries import Entry, Refused
 
 
 def add(commands: Any) -> None:
+    """Adds ``avbench leaderboard`` and its verbs."""
     leaderboard = commands.add_parser(
         "leaderboard",
-        help="the site, exports, blind sets, audits",
-        description="What the leaderboard's maintainers do.",
+        help="build the leaderboard, make blind sets, audit models",
+        description="Commands for the maintainers of the leaderboard.",
     )
     verbs = leaderboard.add_subparsers(metavar="VERB", required=True)
     _add_build(verbs)
@@ -34,15 +35,15 @@ def _add_build(verbs: Any) -> None:
         "build",
         _build,
         "check and rank all entries, and write the site",
-        "Every score is recomputed from the entries' predictions; what was computed is kept for the next time.\nAn "
-        "entry that is not right is named on one line and left out; the exit code is then 1.",
+        "Recomputes every score from the entries' predictions; results are cached for the next build.\n"
+        "Each invalid entry is reported on one line and left out; the exit code is then 1.",
         "avbench leaderboard build --entries submissions/entries --out site",
         "avbench leaderboard build --entries submissions/entries --out site --labels blind/labels.json",
     )
     _add_entries(build)
-    build.add_argument("--out", type=Path, required=True, metavar="SITE", help="a new folder, or one built before")
-    build.add_argument("--decisions", type=Path, metavar="FILE", help="the decisions log (default: the one built in)")
-    build.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+    build.add_argument("--out", type=Path, required=True, metavar="SITE", help="a new folder, or an earlier site")
+    build.add_argument("--decisions", type=Path, metavar="FILE", help="the decisions log (default: the built-in one)")
+    build.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
 def _add_export(verbs: Any) -> None:
@@ -50,8 +51,8 @@ def _add_export(verbs: Any) -> None:
         verbs,
         "export",
         _export,
-        "entries as CSV, or as .eval_results files for model cards on the Hugging Face Hub",
-        "The scores are the recomputed ones.",
+        "write the entries as CSV, or as .eval_results files for model cards on the Hugging Face Hub",
+        "Exports the recomputed scores.",
         "avbench leaderboard export --entries submissions/entries --format csv --out board.csv",
         "avbench leaderboard export --entries submissions/entries --format eval-results --dataset ORG/NAME --out cards",
     )
@@ -59,7 +60,7 @@ def _add_export(verbs: Any) -> None:
     export.add_argument("--format", choices=("csv", "eval-results"), required=True)
     export.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file (csv) or a folder")
     export.add_argument("--dataset", metavar="ORG/NAME", help="eval-results: the benchmark's dataset on the Hub")
-    export.add_argument("--url", help="eval-results: where the leaderboard is published")
+    export.add_argument("--url", help="eval-results: the address of the leaderboard")
 
 
 def _add_review(verbs: Any) -> None:
@@ -68,23 +69,21 @@ def _add_review(verbs: Any) -> None:
         "review",
         _review,
         "check the entries that a pull request adds or changes",
-        "Writes DIR/review.md, to be posted beside it. Nothing of the entries is run. Exit code 2: not acceptable.",
+        "Writes DIR/review.md, to post as a comment. No code from the entries is run. Exit code 2: not acceptable.",
         "avbench leaderboard review --base main/submissions/entries --entries pr/submissions/entries --out review",
     )
     review.add_argument("--base", type=Path, required=True, metavar="DIR", help="the accepted entries")
-    review.add_argument("--entries", type=Path, required=True, metavar="DIR", help="the entries with the changes")
+    review.add_argument("--entries", type=Path, required=True, metavar="DIR", help="the pull request's entries")
     review.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
 def _add_entries(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--entries", type=Path, required=True, metavar="DIR", help="holds <org>__<name>/<revision>/<track>"
+        "--entries", type=Path, required=True, metavar="DIR", help="contains <org>__<name>/<revision>/<track>"
     )
-    parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="the labels of a blind track, to rank its entries too"
-    )
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="labels of a blind track, to rank its entries too")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="(default: in $AVBENCH_CACHE or ~/.cache)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument("--workers", type=int, metavar="N", help="number of processes (default: one per core)")
 
 
 def _add_redraw(verbs: Any) -> None:
@@ -93,20 +92,18 @@ def _add_redraw(verbs: Any) -> None:
         "redraw",
         _redraw,
         "make a blind set of a track: the same scenes, new offsets",
-        "DIR/inputs is for submitters: the offsets are in the media and nowhere told. DIR/labels.json is to be kept.",
+        "DIR/inputs is for submitters: the offsets are in the media and written nowhere. Keep DIR/labels.json secret.",
         "avbench leaderboard redraw --track synthsync-test --out blind",
-        "avbench leaderboard redraw --track synthsync-test --seed 7 --out try   # the same again: not for a secret",
+        "avbench leaderboard redraw --track synthsync-test --seed 7 --out try   # reproducible, so not secret",
         "avbench run --model streamsync-trf --data blind/inputs --out blind-run",
     )
-    redraw.add_argument("--track", required=True, metavar="T", help="of `avbench submit tracks`")
-    redraw.add_argument(
-        "--seed", type=int, metavar="N", help="the same set again (default: drawn at random, kept secret)"
-    )
+    redraw.add_argument("--track", required=True, metavar="T", help="a name from `avbench submit tracks`")
+    redraw.add_argument("--seed", type=int, metavar="N", help="to make the same set again (default: random and secret)")
     redraw.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     redraw.add_argument(
-        "--fresh-scenes", action="store_true", help="scenes never published; cannot be paired in an audit"
+        "--fresh-scenes", action="store_true", help="use scenes that were never published; an audit cannot pair them"
     )
-    redraw.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    redraw.add_argument("--workers", type=int, metavar="N", help="number of processes (default: one per core)")
 
 
 def _add_audit(verbs: Any) -> None:
@@ -114,47 +111,45 @@ def _add_audit(verbs: Any) -> None:
         verbs,
         "audit",
         _audit,
-        "does a model know the public labels by heart?",
-        "Compares its scores under the public offsets and under redrawn ones, paired. Exit code 1: it does.",
+        "test for memorised labels",
+        "Compares a model's scores under the public offsets and under redrawn ones, paired. Exit code 1: memorised.",
         "avbench leaderboard audit runs/official runs/redrawn --labels blind/labels.json",
     )
-    audit.add_argument("official", type=Path, metavar="OFFICIAL", help="a run's or a submission's folder, public track")
+    audit.add_argument("official", type=Path, metavar="OFFICIAL", help="a run or submission on the public track")
     audit.add_argument("redrawn", type=Path, metavar="REDRAWN", help="the same model's on the redrawn set")
     audit.add_argument("--labels", type=Path, required=True, metavar="FILE", help="labels.json of the redrawn set")
-    audit.add_argument("--n-resamples", type=int, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
-    audit.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+    audit.add_argument("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default: 2000)")
+    audit.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
 def _build(args: argparse.Namespace) -> int:
-    from avbench.leaderboard.site import INDEX, build
+    from avbench.leaderboard.board import assemble, read_decisions
+    from avbench.leaderboard.site import INDEX, check_out, write_site
 
-    with Progress() as progress:
-        board, refused = build(
-            args.entries, args.out, _cache(args), args.labels, args.decisions, args.workers, progress.of("entries")
-        )
-    _say_refused(refused)
+    check_out(args.out)  # before anything is computed
+    decisions = read_decisions(args.decisions)
+    entries, refused = _read(args)
+    board = assemble(entries, _cache(args), decisions)
+    write_site(board, args.out)
     if args.json:
         facts = {"site": str(args.out), "entries": len(board.rows), "refused": [list(entry) for entry in refused]}
         print(json.dumps(facts, indent=2))
     else:
         for table in board.tracks:
             ranks = len({row.ranked.rank for row in table.rows})
-            print(f"{table.track.name}: {len(table.rows)} entries in {ranks} groups that can be told apart")
+            print(f"{table.track.name}: {len(table.rows)} entries in {ranks} distinguishable groups")
         print(f"site    {args.out / INDEX}")
     return 1 if refused else 0
 
 
 def _export(args: argparse.Namespace) -> int:
     from avbench.leaderboard.board import assemble
-    from avbench.leaderboard.entries import read_entries
     from avbench.leaderboard.export import write_csv, write_eval_results
     from avbench.types import UsageError
 
     if args.format == "eval-results" and not args.dataset:
-        raise UsageError("eval-results name the benchmark's dataset on the Hub: give --dataset ORG/NAME")
-    with Progress() as progress:
-        entries, refused = read_entries(args.entries, _cache(args), args.labels, args.workers, progress.of("entries"))
-    _say_refused(refused)
+        raise UsageError("--format eval-results needs the benchmark's dataset on the Hub: give --dataset ORG/NAME")
+    entries, refused = _read(args)
     board = assemble(entries, _cache(args))
     if args.format == "csv":
         files = [write_csv(board, args.out)]
@@ -175,36 +170,45 @@ def _review(args: argparse.Namespace) -> int:
     return 0 if found.ok else 2
 
 
-def _cache(args: argparse.Namespace) -> Path:
-    from avbench.system.cache import cache_root
+def _read(args: argparse.Namespace) -> tuple[list[Entry], list[Refused]]:
+    """The entries that ``_add_entries``'s options name; those refused are named on stderr."""
+    from avbench.leaderboard.entries import read_entries
+
+    _check_workers(args)
+    with Progress() as progress:
+        entries, refused = read_entries(args.entries, _cache(args), args.labels, args.workers, progress.of("entries"))
+    for folder, reason in refused:
+        say(f"refused: {folder}: {reason}")
+    return entries, refused
+
+
+def _check_workers(args: argparse.Namespace) -> None:
     from avbench.types import UsageError
 
     if args.workers is not None and args.workers < 1:
         raise UsageError(f"workers is {args.workers}; it must be at least 1")
+
+
+def _cache(args: argparse.Namespace) -> Path:
+    from avbench.system.cache import cache_root
+
     return args.cache or cache_root() / "leaderboard"
-
-
-def _say_refused(refused: Sequence[tuple[str, str]]) -> None:
-    for folder, reason in refused:
-        say(f"refused: {folder}: {reason}")
 
 
 def _redraw(args: argparse.Namespace) -> int:
     import secrets
 
     from avbench.leaderboard.redraw import GUESSABLE_SEED, redraw
-    from avbench.types import UsageError
 
-    if args.workers is not None and args.workers < 1:
-        raise UsageError(f"workers is {args.workers}; it must be at least 1")
+    _check_workers(args)
     seed = secrets.randbits(128) if args.seed is None else args.seed
     if seed < GUESSABLE_SEED:
-        say("note: so small a seed can be guessed, and the labels with it; for a secret set leave --seed out")
+        say("note: a seed this small can be guessed, and so can the labels; for a secret set, leave out --seed")
     with Progress() as progress:
         made = redraw(args.track, seed, args.out, args.fresh_scenes, args.workers, progress.of("making blind clips"))
     print(f"track   {made.track}: {made.n_segments} segments")
     print(f"inputs  {made.inputs}   for submitters; the offsets are in the media")
-    print(f"labels  {made.labels}   keep it; `avbench submit check FOLDER --labels {made.labels}`")
+    print(f"labels  {made.labels}   keep it secret; `avbench submit check FOLDER --labels {made.labels}`")
     print(f"next    avbench run --model MODEL --data {made.inputs}")
     return 0
 
@@ -235,9 +239,9 @@ def _table(found: Audit) -> str:
     headers = ("", "official", "redrawn", "difference", f"{100 * LEVEL:g} % interval", "")
     table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
     if found.memorised:
-        verdict = "MEMORISED: it is better under the public offsets than chance allows"
+        verdict = "MEMORISED: significantly better under the public offsets"
     elif found.consistent:
-        verdict = "consistent: what it knows does not depend on the public labels"
+        verdict = "consistent: no significant difference between public and redrawn offsets"
     else:
-        verdict = "not memorised, but the redrawn set suits it better than chance allows: look at it"
-    return f"{found.model}: {found.n_segments} segments under both offsets\n{table}\n* decides\n{verdict}"
+        verdict = "not memorised, but significantly better on the redrawn set; inspect"
+    return f"{found.model}: {found.n_segments} segments under both offsets\n{table}\n* decides the verdict\n{verdict}"

@@ -15,68 +15,78 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    """Adds ``avbench submit`` and its verbs."""
     submit = commands.add_parser(
         "submit",
         help="pack a run, check a submission, push it",
-        description="Pack a run, check a submission, push it. Scores are recomputed from predictions, never believed.",
+        description="Pack a run, check a submission, push it. Scores are always recomputed from the predictions.",
     )
     verbs = submit.add_subparsers(metavar="VERB", required=True)
+    _add_pack(verbs)
+    _add_check(verbs)
+    _add_push(verbs)
+    tracks = add_command(verbs, "tracks", _tracks, "list the tracks to submit to", "", "avbench submit tracks")
+    tracks.add_argument("--json", action="store_true", help="print a JSON list")
 
+
+def _add_pack(verbs: Any) -> None:
     pack = add_command(
         verbs,
         "pack",
         _pack,
-        "a run's folder -> a submission's folder",
+        "make a submission from a run",
         "Prints the folder made: DIR/<org>__<name>/<revision>/<track>.",
         "avbench submit pack runs/2026-11-24-streamsync-trf --out my_submission --org acme --name streamsync-trf",
         "avbench submit pack RUN --out DIR --org acme --name my-net --card card.json --revision v2",
     )
-    pack.add_argument("run", type=Path, metavar="RUN_DIR", help="what `avbench run` wrote")
-    pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the submission's folder is made")
-    pack.add_argument("--org", required=True, help="your organisation's or your own short name")
+    pack.add_argument("run", type=Path, metavar="RUN_DIR", help="the output folder of `avbench run`")
+    pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to make the submission's folder")
+    pack.add_argument("--org", required=True, help="short name of your organisation, or your own")
     pack.add_argument("--name", required=True, help="the model's name on the leaderboard")
-    pack.add_argument("--card", type=Path, metavar="FILE", help="a JSON file with the fields below; options come first")
+    pack.add_argument("--card", type=Path, metavar="FILE", help="JSON file with the fields below; options override it")
     pack.add_argument("--revision", help="(default: the start of the model's fingerprint)")
     pack.add_argument("--description", help="one or two sentences")
     pack.add_argument("--paper-url", metavar="URL")
     pack.add_argument("--code-url", metavar="URL")
-    pack.add_argument("--parameters", type=int, metavar="N", help="how many the model has")
+    pack.add_argument("--parameters", type=int, metavar="N", help="number of parameters of the model")
     pack.add_argument(
-        "--training-data", choices=("none", "declared", "undeclared"), help="(default: as the model says)"
+        "--training-data", choices=("none", "declared", "undeclared"), help="(default: what the model declares)"
     )
-    pack.add_argument("--dataset", action="append", metavar="TEXT", help="it was trained on; may be given repeatedly")
+    pack.add_argument("--dataset", action="append", metavar="TEXT", help="a training data set; repeat for several")
     pack.add_argument("--contact", metavar="TEXT", help="shown publicly")
     pack.add_argument("--licence", metavar="TEXT", help="of the model")
     pack.add_argument("--latency", type=Path, metavar="FILE", help="a latency.json to add")
 
+
+def _add_check(verbs: Any) -> None:
     check = add_command(
         verbs,
         "check",
         _check,
-        "is a submission right, and what does it really score?",
-        "Form, hashes, completeness; then the scores recomputed from its predictions, beside the claimed ones.",
+        "check a submission and recompute its scores",
+        "Checks format, hashes and completeness, then shows the recomputed scores beside the claimed ones.",
         "avbench submit check my_submission/acme__streamsync-trf/1f3a55e0c9d2/synthsync-test",
         "avbench submit check FOLDER --labels labels.json --json",
     )
     check.add_argument("folder", type=Path, metavar="FOLDER", help="<org>__<name>/<revision>/<track>")
-    check.add_argument("--labels", type=Path, metavar="FILE", help="the maintainers' labels of a blind track")
-    check.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
-    check.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+    check.add_argument("--labels", type=Path, metavar="FILE", help="labels of a blind track (maintainers only)")
+    check.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)")
+    check.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
+
+def _add_push(verbs: Any) -> None:
     push = add_command(
         verbs,
         "push",
         _push,
         "open a pull request with a submission",
-        "On a dataset repository of the Hugging Face hub, as `hf auth login` or HF_TOKEN says. Prints its address.",
+        "Opens it on a dataset repository of the Hugging Face Hub and prints its address.\n"
+        "Log in with `hf auth login` or set HF_TOKEN.",
         "avbench submit push my_submission/acme__streamsync-trf/1f3a55e0c9d2/synthsync-test --repo org/results",
     )
     push.add_argument("folder", type=Path, metavar="FOLDER", help="<org>__<name>/<revision>/<track>")
-    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="the results' dataset repository")
+    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="the dataset repository of the results")
     push.add_argument("--endpoint", metavar="URL", help="another hub (default: HF_ENDPOINT, or the public one)")
-
-    tracks = add_command(verbs, "tracks", _tracks, "what can be submitted to", "", "avbench submit tracks")
-    tracks.add_argument("--json", action="store_true", help="print a JSON list")
 
 
 def _pack(args: argparse.Namespace) -> int:
@@ -107,7 +117,7 @@ def _check(args: argparse.Namespace) -> int:
     if not report.ok:
         from avbench.submissions.format import ValidationError
 
-        print(end="", file=sys.stdout, flush=True)
+        sys.stdout.flush()  # the table comes before the error
         raise ValidationError(report.errors)
     return 0
 

@@ -1,8 +1,8 @@
 """A manifest as a ``datasets.Dataset``: for training and analysis with the Hugging Face library.
 
 A run does not read data through this module: it needs the pinned hashes, which :func:`avbench.data.hub.pull` and
-:func:`avbench.protocol.manifest.read_manifest` check. Media columns are never decoded here (``Video(decode=False)``), so neither
-torchcodec nor an extra of ``datasets`` is needed; ``av.open(row["video"]["path"])`` opens a clip.
+:func:`avbench.protocol.manifest.read_manifest` check. Media columns are never decoded here (``Video(decode=False)``),
+so neither torchcodec nor an extra of ``datasets`` is needed; ``av.open(row["video"]["path"])`` opens a clip.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def signature_problem(text: str, track: Track, fingerprint: str, version: str) -
         return wrong
     how = "".join(f"|{part}" for part in found.computed)
     if re.fullmatch(r"\|?[a-z0-9|]*random[0-9]+", how):
-        return "is that of random weights: such scores mean nothing"
+        return "is from a model with random weights; its scores mean nothing"
     if not re.fullmatch(r"(\|lead[0-9]{1,6})?(\|b?float16)?(\|compiled)?", how):
-        return f"has {how!r} between model and data; only lead, precision and compiled may stand there"
+        return f"has {how!r} between model and data; only lead, precision and compiled are allowed there"
     return ""

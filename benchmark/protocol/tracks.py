@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from avbench.protocol.rules import Protocol, streaming
+from avbench.ticks import seconds
 
 BLIND = ".blind-"  # in the name of a private track: <public track>.blind-<first digits of the manifest's hash>
 
@@ -15,7 +16,7 @@ _SYNTHSYNC_FULL = "29ee63b74d646bc73f1747dbd155a3e39fa03d9df7db139341322df18cffb
 
 @dataclass(frozen=True)
 class Track:
-    """``data`` and ``split``: what ``avbench run`` is given. ``labels``: "public", or "private" (read from a file)."""
+    """``data`` and ``split``: arguments for ``avbench run``. ``labels``: "public", or "private" (read from a file)."""
 
     name: str
     title: str
@@ -27,19 +28,19 @@ class Track:
 
     @property
     def signature(self) -> str:
-        """What two scores must have in common to be ranked together."""
+        """Protocol and data; two scores are ranked together only if these are equal."""
         return f"{self.protocol.signature()}|d:{self.manifest_sha256[:12]}"
 
     @property
     def command(self) -> str:
-        """How a submitter makes a run for this track."""
-        hop_s = self.protocol.hop / 16_000
+        """The command that makes a run for this track."""
+        hop_s = seconds(self.protocol.hop)
         hop = "" if hop_s == 2 else f" --hop {hop_s:g}"
         return f"avbench run --model MODEL --data {self.data} --split {self.split}{hop}"
 
 
 def _hops(name: str, title: str, data: str, sha256: str) -> list[Track]:
-    """A track at the usual hop of 2 s, and its companions for hop curves."""
+    """A track at the usual hop of 2 s, and the tracks at other hops for hop curves."""
     main = Track(name, title, data, "test", sha256, streaming())
     others = [
         replace(main, name=f"{name}-hop{hop_s}", title=f"{title}, hop {hop_s} s", protocol=streaming(hop_s=hop_s))
@@ -60,5 +61,5 @@ TRACKS: dict[str, Track] = {
         ),
     )
 }
-# what `avbench run --data TRACK` means, for the tracks of the usual protocol: (data, split)
+# for `avbench run --data TRACK`: (data, split) of the tracks with the usual protocol
 DATA_OF_TRACK = {t.name: (t.data, t.split) for t in TRACKS.values() if t.protocol == streaming()}

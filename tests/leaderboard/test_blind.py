@@ -1,4 +1,4 @@
-"""Blind sets: made, run, submitted, scored by whoever has the labels; and the audit that catches a memoriser."""
+"""Blind sets: made, run, submitted, scored by anyone who has the labels; and the audit that detects a memoriser."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_a_memoriser_is_caught_and_an_honest_model_is_not() -> None:
     )
     assert honest.consistent
     assert not honest.memorised
-    # says the public label whatever it is shown
+    # gives the public label for any input
     memoriser = audit(
         predictions(public, logits_for(public.labels, 18, 6.0, seed=1)),  # type: ignore[arg-type]
         predictions(answers, logits_for(known, 18, 6.0, seed=2)),  # type: ignore[arg-type]
@@ -257,7 +257,7 @@ def test_a_memoriser_is_caught_and_an_honest_model_is_not() -> None:
     assert memoriser.memorised
     assert memoriser.official["acc"] > 0.9
     assert memoriser.redrawn["acc"] < 0.2
-    # an honest model that knows a third of the public answers by heart besides
+    # an honest model that has also memorised a third of the public labels
     rng = np.random.default_rng(0)
     third = dict(zip(public.segment_ids, rng.random(168) < 1 / 3, strict=True))
     official = logits_for(public.labels, 18, 2.0, seed=1)
@@ -314,7 +314,7 @@ def test_audit_as_a_command(small: Track, made: Redrawn, avbench: Avbench, tmp_p
     assert "different models" in refused.stderr
     swapped = avbench("leaderboard", "audit", "redrawn", "official", "--labels", made.labels)
     assert swapped.returncode == 2
-    assert "another manifest" in swapped.stderr
+    assert "its manifest differs" in swapped.stderr
 
 
 def test_the_memoriser_on_disk(tmp_path: Path, avbench: Avbench) -> None:
@@ -356,7 +356,7 @@ def test_the_memoriser_on_disk(tmp_path: Path, avbench: Avbench) -> None:
 
 
 def test_reading_what_is_neither(tmp_path: Path, small: Track, made: Redrawn) -> None:
-    with pytest.raises(UsageError, match="neither a submission"):
+    with pytest.raises(UsageError, match="has neither a submission"):
         read_official(tmp_path, "synthsync-test")
-    with pytest.raises(UsageError, match="neither a submission"):
+    with pytest.raises(UsageError, match="has neither a submission"):
         read_redrawn(tmp_path, made.labels)

@@ -1,4 +1,4 @@
-"""What a pull request's entries are found to be, and what may stand in the comment on it."""
+"""The review of a pull request's entries, and what its comment may contain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOOD = make_logits(TRUTH, 18, 0.35)
 
 @pytest.fixture
 def pull(tmp_path: Path) -> Path:
-    """``main`` holds one accepted entry, ``pr`` the same and whatever the test adds."""
+    """``main`` holds one accepted entry, ``pr`` the same and what the test adds."""
     make_entry(tmp_path / "main", TRACK, TRUTH, "old", logits=GOOD)
     shutil.copytree(tmp_path / "main", tmp_path / "pr")
     return tmp_path / "pr"
@@ -36,11 +36,11 @@ def test_only_what_changed_is_checked_and_shown(avbench: Avbench, pull: Path) ->
     assert done.returncode == 0, done.stderr
     text = (pull.parent / "out" / "review.md").read_text(encoding="utf-8")
     assert done.stdout == text
-    assert f"`{new.relative_to(pull).as_posix()}`: right" in text
+    assert f"`{new.relative_to(pull).as_posix()}`: valid" in text
     assert "acme__old" not in text
     for metric in METRICS.values():
         assert f"| {metric.title} |" in text
-    assert text.endswith("All right.\n")
+    assert text.endswith("Every change is valid.\n")
 
 
 def test_nothing_changed_and_no_folders() -> None:
@@ -65,7 +65,7 @@ def test_a_lie_a_change_a_removal_and_strays(avbench: Avbench, pull: Path) -> No
     assert "**Not an entry**: `acme__old/run.sh`" in text
     assert "**Not an entry**: `.hidden`" in text
     assert f"Removed: `{gone.relative_to(pull.parent / 'main').as_posix()}`" in text
-    assert "**Not accepted as it is**" in text
+    assert "**Not acceptable as it is**" in text
 
 
 def test_private_labels_are_left_to_who_has_them(pull: Path) -> None:
@@ -74,7 +74,7 @@ def test_private_labels_are_left_to_who_has_them(pull: Path) -> None:
     found = review(pull.parent / "main", pull)
     assert found.ok
     assert found.checked == {}
-    assert "a maintainer who has them checks it" in to_markdown(found)
+    assert "a maintainer who has them will check it" in to_markdown(found)
 
 
 @pytest.mark.parametrize("text", ["`](http://x) @everyone", "<img src=x onerror=alert(1)>", "a | b", "# head\n# line"])

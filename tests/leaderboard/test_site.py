@@ -1,4 +1,4 @@
-"""The leaderboard as its readers and its maintainers meet it."""
+"""The leaderboard as its readers and maintainers use it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from entries import make_entry, make_logits
 from pages import assert_stands_alone
 
 from avbench.cli import main
+from avbench.leaderboard import entries as board_entries
 from avbench.leaderboard.board import Decision, assemble
 from avbench.leaderboard.entries import read_entries
 from avbench.leaderboard.site import write_site
@@ -29,6 +30,7 @@ from avbench.scoring.scorer import as_scores
 from avbench.scoring.stats import bootstrap_scores, paired_difference
 from avbench.submissions.format import TrainingData
 from avbench.submissions.tracks import truth
+from avbench.system import imports
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
 TRACK = TRACKS["synthsync-test"]
@@ -37,7 +39,7 @@ GOOD = make_logits(TRUTH, 18, 0.35)
 
 
 def make_entries(root: Path) -> None:
-    """Two that nothing can tell apart, a worse one, one with hops, and one without a word on its training data."""
+    """Two that cannot be told apart, a worse one with undeclared training data, and one at two hops."""
     nearly = GOOD + 0.01 * np.random.default_rng(5).standard_normal(GOOD.shape).astype(np.float32)
     make_entry(root, TRACK, TRUTH, "alpha", logits=GOOD, ratio=1.2, head="trf")
     make_entry(root, TRACK, TRUTH, "beta", logits=nearly, org="zeta", backbone="synchformer", ratio=0.5)
@@ -297,7 +299,7 @@ def test_a_folder_with_other_things_is_left_alone(avbench: Avbench, store: Path,
     (tmp_path / "none").mkdir()
     done = avbench("leaderboard", "build", "--entries", "none", "--out", "home", "--cache", store)
     assert done.returncode == 2
-    assert "holds no site of this program" in done.stderr
+    assert "not a site made by this program" in done.stderr
     assert [p.name for p in (tmp_path / "home").iterdir()] == ["thesis.tex"]
     assert avbench("leaderboard", "build", "--entries", "missing", "--out", "s").returncode == 2
 
@@ -316,7 +318,7 @@ def test_a_decisions_log_is_checked(avbench: Avbench, store: Path, tmp_path: Pat
         assert "line 2" in done.stderr
 
 
-def test_a_damaged_cache_is_computed_anew(entries: Path, site: Path, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_computed_again(entries: Path, site: Path, tmp_path: Path) -> None:
     only = tmp_path / "entries"
     make_entry(only, TRACK, TRUTH, "alpha", logits=GOOD)
     read_entries(only, tmp_path / "c")
@@ -325,6 +327,45 @@ def test_a_damaged_cache_is_computed_anew(entries: Path, site: Path, tmp_path: P
     accepted, refused = read_entries(only, tmp_path / "c")
     assert refused == []
     assert accepted[0].scored.scores["map"].value == rows_of(site)["alpha"]["scores"]["map"]["value"]
+
+
+def change_source(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """From now on the source of ``module`` reads as if a line had been added."""
+    stored = imports.source
+    monkeypatch.setattr(imports, "source", lambda name: stored(name) + b"\n# changed\n" * (name == module))
+    monkeypatch.setattr(board_entries, "program_sha256", board_entries.program_sha256.__wrapped__)
+
+
+@pytest.mark.parametrize(
+    ("module", "counts"),
+    [
+        ("avbench.scoring.metrics", True),
+        ("avbench.scoring.stats", True),
+        ("avbench.leaderboard.board", True),
+        ("avbench.pages.charts", True),
+        ("avbench.training.head", False),
+        ("avbench.engine.runner", False),
+        ("avbench.cli", False),
+    ],
+)
+def test_the_cache_is_for_the_code_that_scores(
+    module: str, counts: bool, entries: Path, site: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[Path] = []
+    monkeypatch.setattr(board_entries, "_check_and_score", lambda path, **_: scored.append(path) or "not scored here")
+    change_source(monkeypatch, module)
+    accepted, refused = read_entries(entries, store)
+    assert (len(scored), len(accepted), len(refused)) == ((5, 0, 5) if counts else (0, 5, 0))
+
+
+def test_the_cache_is_for_the_templates_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    add = board_entries._add
+    monkeypatch.setattr(board_entries, "_add", lambda to, name, data: seen.append(name) or add(to, name, data))
+    assert board_entries.program_sha256.__wrapped__() == board_entries.program_sha256()
+    assert len(set(seen)) == len(seen)
+    for name in ("avbench.leaderboard board.js", "avbench.leaderboard entry_report.html", "avbench.pages page.css"):
+        assert name in seen
 
 
 def test_exports(avbench: Avbench, site: Path, entries: Path, store: Path, tmp_path: Path) -> None:

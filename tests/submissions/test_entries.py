@@ -1,4 +1,4 @@
-"""The accepted entries stay right: whatever changes in the checker, what it accepted once it accepts."""
+"""The accepted entries stay valid: the checker still accepts every entry that it accepted before."""
 
 from __future__ import annotations
 

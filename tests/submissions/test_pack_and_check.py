@@ -140,7 +140,7 @@ def test_packing_takes_a_card_and_options_over_it(avbench: Avbench, tmp_path: Pa
     assert entry.submission.card.training_data.model_dump() == {"status": "declared", "datasets": ["LRS3", "VoxCeleb2"]}
     again = avbench("submit", "pack", "run", "--out", "mine", "--org", "a-b", "--name", "Toy.2", *options)
     assert again.returncode == 2
-    assert "there already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_predictions_that_are_not_the_runs_cannot_be_packed(tmp_path: Path) -> N
     make_run(tmp_path / "run")
     answers = truth(TRACKS[TRACK])
     write_predictions(tmp_path / "run" / "predictions.parquet", answers.segment_ids, logits_for(answers.labels, 18, 9))
-    with pytest.raises(UsageError, match="not what run"):
+    with pytest.raises(UsageError, match="does not match run"):
         pack(tmp_path / "run", tmp_path / "mine", "acme", "toy")
 
 
@@ -215,7 +215,7 @@ def test_another_segment(folder: Path) -> None:
     ids = ["ss-test-xx-999_010" if s == "ss-test-th-000_010" else s for s in t["segment_id"].to_pylist()]
     rewrite_predictions(folder, t.set_column(0, t.schema.field(0), pa.array(ids)))
     report = only_error(folder, "predictions.segment_id", "lack segment")
-    assert "beside those of the track" in report.errors[1].message
+    assert "the track has no segment" in report.errors[1].message
 
 
 def test_a_missing_iteration(folder: Path) -> None:
@@ -253,12 +253,12 @@ def test_a_truncated_file(folder: Path, keep: int) -> None:
 def test_an_oversized_file_is_not_read(folder: Path) -> None:
     with open(folder / "predictions.parquet", "wb") as file:
         file.truncate(form.MAX_BYTES["predictions.parquet"] + 1)  # sparse
-    only_error(folder, "files.predictions", "are not read")
+    only_error(folder, "files.predictions", "the limit is")
 
 
 def test_an_oversized_card_is_not_read(folder: Path) -> None:
     edit(folder, lambda d: d["card"].update(description="x" * 2**19))
-    only_error(folder, "submission.json", "are not read")
+    only_error(folder, "submission.json", "the limit is")
 
 
 # -- what is refused: the form
@@ -266,7 +266,7 @@ def test_an_oversized_card_is_not_read(folder: Path) -> None:
 
 def test_a_wrong_hash(folder: Path) -> None:
     edit(folder, lambda d: d["files"]["predictions"].update(sha256="0" * 64))
-    only_error(folder, "files.predictions.sha256", "another sha256")
+    only_error(folder, "files.predictions.sha256", "sha256 differs")
 
 
 def test_another_signature(folder: Path) -> None:
@@ -393,7 +393,7 @@ def test_linked_folders_are_refused(folder: Path, tmp_path: Path, up: int) -> No
 def test_a_pipe_is_not_waited_for(folder: Path) -> None:
     (folder / "predictions.parquet").unlink()
     os.mkfifo(folder / "predictions.parquet")
-    only_error(folder, "folder", "no plain file")
+    only_error(folder, "folder", "not a regular file")
 
 
 @pytest.mark.parametrize("name", ["setup.py", ".hidden", "predictions.parquet.bak", "a\x1b[2Jb"])

@@ -1,4 +1,4 @@
-"""Whatever a submission's folder holds: one clear line, exit code 2, nothing run, nothing written outside."""
+"""For any content of a submission's folder: one clear line, exit code 2, nothing run, nothing written outside."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_reading_a_submission_executes_nothing(packed: Path, tmp_path: Path) -> 
     code = """
 import sys
 from avbench.submissions.check import check
-check(sys.argv[1], n_resamples=5)  # whatever is imported on the way is imported now
+check(sys.argv[1], n_resamples=5)  # so that every import happens now
 seen = []
 sys.addaudithook(lambda event, args: seen.append(event))
 report = check(sys.argv[1], n_resamples=5)
@@ -118,7 +118,7 @@ class Mutator:
             predictions = self._bytes(predictions, rng)
         elif kind == "table":
             predictions = self._table(rng)
-        if kind in ("bytes", "table") and rng.random() < 0.9:  # otherwise the hash would be all that is looked at
+        if kind in ("bytes", "table") and rng.random() < 0.9:  # otherwise only the hash would be checked
             info = document["files"]["predictions"]
             info["sha256"], info["bytes"] = hashlib.sha256(predictions).hexdigest(), len(predictions)
         text = json.dumps(document).encode()
