@@ -14,39 +14,46 @@ from avbench.commands.common import Progress, add_command, say, say_each
 
 
 def add(commands: Any) -> None:
+    """Add ``paper`` to the commands."""
     paper = add_command(
         commands,
         "paper",
         _paper,
         "regenerate the paper's tables and figures, with intervals and verdicts",
-        "Every table is replayed from one store: what it lacks is computed first, the union of all tables once. Beside "
-        "each number stands what the paper reports, labelled as such; of every ordering that the paper claims it is "
-        "said whether it holds here. NAME: table1 ... table6, fig1, fig2, fig4, or all (default).",
+        "All tables are replayed from one store; snapshots that it lacks are computed first, once for all tables. The "
+        "paper's numbers are printed separately, and each ordering that the paper claims gets a verdict. NAME: table1 "
+        "... table6, fig1, fig2, fig4, or all (default).",
         "avbench paper all --out paper",
         "avbench paper table3 --data synthsync-full --out paper-full",
         "avbench paper table4 fig4 --data my_manifest --split test",
     )
     paper.add_argument("names", nargs="*", default=[], metavar="NAME", help="table1 ... table6, fig1, fig2, fig4, all")
-    paper.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR", help="(default: paper)")
+    paper.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR", help="output folder (default: paper)")
     paper.add_argument(
         "--data", default="synthsync", help="a name of `avbench data ls` (default: synthsync) or a folder"
     )
-    paper.add_argument("--split", default="test", help="(default: test)")
+    paper.add_argument("--split", default="test", help="split to score (default: test)")
     paper.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
-    paper.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: as in `run`)")
+    paper.add_argument("--store", type=Path, metavar="DIR", help="store of the snapshots (default: as in `run`)")
     paper.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
-    paper.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
-    paper.add_argument("--seed", type=int, default=0, metavar="N", help="of bootstrap and guesses (default: 0)")
+    paper.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)")
+    paper.add_argument("--seed", type=int, default=0, metavar="N", help="seed of bootstrap and guesses (default: 0)")
     paper.add_argument(
-        "--latency-samples", type=int, default=30, metavar="N", help="steps timed for Table 3's ms, 0 for none (30)"
+        "--latency-samples",
+        type=int,
+        default=30,
+        metavar="N",
+        help="steps timed for Table 3's ms, 0: none (default: 30)",
     )
-    paper.add_argument("--json", action="store_true", help="print paper.json, and nothing else")
+    paper.add_argument("--json", action="store_true", help="print only paper.json")
 
 
 def _paper(args: argparse.Namespace) -> int:
+    from avbench.engine.runner import Compute
     from avbench.paper.regenerate import regenerate
     from avbench.paper.replays import summary
     from avbench.paper.write import markdown, verdicts_for_a_terminal
+    from avbench.scoring.stats import Bootstrap
 
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         outcome = regenerate(
@@ -55,10 +62,8 @@ def _paper(args: argparse.Namespace) -> int:
             data=args.data,
             split=args.split,
             limit=args.limit,
-            store=args.store,
-            workers=args.workers,
-            n_resamples=args.n_resamples,
-            seed=args.seed,
+            compute=Compute(args.store, args.workers),
+            bootstrap=Bootstrap(args.n_resamples, args.seed),
             latency_samples=args.latency_samples,
             progress=progress,
         )
@@ -67,7 +72,7 @@ def _paper(args: argparse.Namespace) -> int:
     say_each("failed", [f"{reason} ({n} segment{'s' * (n > 1)})" for reason, n in failed.items()])
     if outcome.incomplete:
         n = len({failure.segment_id for failure in outcome.failures})
-        say(f"INCOMPLETE: {n} segments failed and are left out of every table that is replayed")
+        say(f"INCOMPLETE: {n} segments failed and are excluded from every replayed table")
     if args.json:
         print(json.dumps(outcome.facts, indent=1, ensure_ascii=False))
     else:
@@ -76,5 +81,5 @@ def _paper(args: argparse.Namespace) -> int:
         print(text)
         if outcome.counters:
             print(f"\n{summary(outcome.counters)} · {outcome.wall_s:.0f} s")
-        print(f"files   {args.out}: {len(outcome.files)} files, paper.md has everything on one page")
+        print(f"files   {args.out}: {len(outcome.files)} files, paper.md shows everything on one page")
     return 1 if outcome.incomplete else 0

@@ -1,9 +1,8 @@
-"""``avbench train``: the embedded recipes by name, and what else can be trained, one verb each."""
+"""``avbench train``: the embedded recipes by name, and the verbs ``head`` and ``fullsize``."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,65 +10,71 @@ from avbench.commands import train_fullsize, train_head
 from avbench.commands.common import Progress, add_command
 
 VERBS = (train_head, train_fullsize)
-# written out, because the recipes themselves would load torch for `--help`
+# written out: importing the recipes would load torch for `--help`
 RECIPES = (
     *("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm", "synchformer-trf"),
     *("table5-k3-h12", "table5-k2-h12", "table5-k4-h12", "table5-k3-h6", "table5-k3-h18"),
 )
-TABLE5 = "table5"  # all of its rows, and their record
+TABLE5 = "table5"  # all of its rows and the record of them
 
 
 def add(commands: Any) -> None:
+    """Add ``train`` to the commands."""
     train = add_command(
         commands,
         "train",
         _train,
-        "make embedded weights, a head for a backbone, or train at full size",
-        "Trains a recipe and what it builds on; a killed training continues where it was. table5: all recipes of the "
-        "paper's Table 5, and the record that `avbench paper table5` shows.",
+        "train an embedded model, a head for a backbone, or a full-size model",
+        "Trains a recipe and first what it builds on. Progress is saved; run the same command to resume. table5: all "
+        "recipes of the paper's Table 5, and the record that `avbench paper table5` shows.",
         "avbench train --list",
         "avbench train streamsync-trf --out train",
         "avbench train table5 --out train",
         "avbench train head --head lstm --backbone my_net.py:MyNet",
         "avbench train fullsize --help",
     )
-    train.add_argument("--list", action="store_true", help="the recipes and their settings")
+    train.add_argument("--list", action="store_true", help="list the recipes and their settings")
     _options(train, out=Path("train"), threads=1)
-    verbs = train.add_subparsers(dest="recipe", metavar="RECIPE", title="what is trained")
+    verbs = train.add_subparsers(dest="recipe", metavar="RECIPE", title="what to train")
     for module in VERBS:
         module.add(verbs)
     for name in (*RECIPES, TABLE5):
         recipe = add_command(
-            verbs, name, _train, f"the recipe {name}", "From nothing.", f"avbench train {name} --out train"
+            verbs,
+            name,
+            _train,
+            f"the recipe {name}",
+            "Runs first what it builds on.",
+            f"avbench train {name} --out train",
         )
-        # as before the recipe's name: what was given there counts
+        # also options of `avbench train` itself: a value given before the recipe's name counts
         _options(recipe, out=argparse.SUPPRESS, threads=argparse.SUPPRESS)
 
 
 def _options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    parser.add_argument("--out", type=Path, default=defaults["out"], metavar="DIR", help="(default: train)")
-    text = "of torch, beside rendering (default: 1)"
+    parser.add_argument(
+        "--out", type=Path, default=defaults["out"], metavar="DIR", help="output folder (default: train)"
+    )
+    text = "CPU threads of torch; rendering has its own process (default: 1)"
     parser.add_argument("--threads", type=int, default=defaults["threads"], metavar="N", help=text)
 
 
 def _train(args: argparse.Namespace) -> int:
     from avbench.training import table5
+    from avbench.training.common import say_on_stderr
     from avbench.training.recipes import RECIPES, run
     from avbench.types import UsageError
-
-    def tell(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
     if args.list:
         for name, recipe in RECIPES.items():
             print(f"{name:18} {recipe}")
         return 0
     if not args.recipe:
-        names = f"{', '.join(RECIPES)}, {table5.NAME} for all of its rows, or head or fullsize"
+        names = f"{', '.join(RECIPES)}, {table5.NAME} (all of its rows), head or fullsize"
         raise UsageError(f"name a recipe: {names}")
     if args.recipe == table5.NAME:
         with Progress() as progress:
-            print(table5.train(args.out, tell, args.threads, progress=progress))
+            print(table5.train(args.out, say_on_stderr, args.threads, progress=progress))
     else:
-        print(run(args.recipe, args.out, tell, args.threads))
+        print(run(args.recipe, args.out, say_on_stderr, args.threads))
     return 0

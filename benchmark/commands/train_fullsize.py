@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,33 @@ from avbench.commands.common import add_command, say
 
 
 def add(verbs: Any) -> None:
+    """Add ``fullsize`` to the verbs of ``avbench train``."""
     fullsize = add_command(
         verbs,
         "fullsize",
         _fullsize,
         "train the published models at full size on real clips",
-        "Phase 1 trains the streaming parts over a frozen SparseSync, phase 2 everything. A killed training continues "
-        "where it was, to the same weights. Several GPUs: put `torchrun --nproc-per-node N -m` before `avbench`.",
+        "Phase 1 trains the streaming parts on a frozen SparseSync, phase 2 everything. A killed training resumes when "
+        "you run it again, to the same weights. Several GPUs: put `torchrun --nproc-per-node N -m` before `avbench`.",
         "avbench train fullsize --list",
         "avbench train fullsize --data train-manifest --init sparsesync.safetensors --out trained",
         "avbench train fullsize --recipe published-trf --data DIR --valid valid --init FILE --device cuda",
     )
     fullsize.add_argument("--recipe", default="paper-trf", metavar="NAME", help="see --list (default: paper-trf)")
-    fullsize.add_argument("--data", metavar="DIR", help="manifest folder; its split 'train' if it has one")
+    fullsize.add_argument("--data", metavar="DIR", help="manifest folder; its split 'train' is used if it has one")
     fullsize.add_argument("--valid", metavar="SPLIT", help="split of the same manifest to validate on")
     fullsize.add_argument("--init", type=Path, metavar="FILE", help="SparseSync weights, converted or as published")
-    # what `avbench train` has too keeps the value given there
+    # options of `avbench train` itself: a value given before `fullsize` counts
     inherit: Any = argparse.SUPPRESS
-    fullsize.add_argument("--out", type=Path, default=inherit, metavar="DIR", help="(default: train)")
+    fullsize.add_argument("--out", type=Path, default=inherit, metavar="DIR", help="output folder (default: train)")
     fullsize.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting of the recipe (repeatable)"
     )
     fullsize.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
     fullsize.add_argument("--autocast", choices=("bfloat16",), help="mixed precision; not the reference")
     fullsize.add_argument("--readers", type=int, default=1, metavar="N", help="decoding threads (default: 1)")
-    fullsize.add_argument("--threads", type=int, default=inherit, metavar="N", help="of torch on a CPU (default: 1)")
-    fullsize.add_argument("--list", action="store_true", default=inherit, help="the recipes and their settings")
+    fullsize.add_argument("--threads", type=int, default=inherit, metavar="N", help="CPU threads of torch (default: 1)")
+    fullsize.add_argument("--list", action="store_true", default=inherit, help="list the recipes and their settings")
 
 
 def _fullsize(args: argparse.Namespace) -> int:
@@ -46,7 +46,8 @@ def _fullsize(args: argparse.Namespace) -> int:
     import torch
 
     from avbench.protocol.manifest import read_manifest
-    from avbench.training.fullsize.loop import train
+    from avbench.training.common import say_on_stderr
+    from avbench.training.fullsize.loop import Compute, train
     from avbench.training.fullsize.recipe import RECIPES
     from avbench.types import UsageError
     from avbench.weights.checkpoints import load_weights
@@ -56,7 +57,7 @@ def _fullsize(args: argparse.Namespace) -> int:
             print(f"{name:20} {' '.join(f'{k}={v}' for k, v in asdict(recipe).items() if k != 'size')}")
         return 0
     if args.recipe not in RECIPES:
-        raise UsageError(f"unknown recipe {args.recipe!r}: there are {', '.join(RECIPES)}")
+        raise UsageError(f"unknown recipe {args.recipe!r}: choose from {', '.join(RECIPES)}")
     settings = {}
     for text in args.set:
         name, equals, value = text.partition("=")
@@ -65,15 +66,15 @@ def _fullsize(args: argparse.Namespace) -> int:
         settings[name] = value
     recipe = RECIPES[args.recipe].changed(settings)
     if not args.data or not args.init:
-        raise UsageError("--data (a manifest folder) and --init (SparseSync weights) are needed")
+        raise UsageError("--data (a manifest folder) and --init (SparseSync weights) are required")
     whole = read_manifest(Path(args.data))
     manifest = whole.split("train") if "train" in whole.splits else whole
     if manifest is whole and args.valid:
         raise UsageError(
-            f"{whole.name} has no split 'train': it would be trained on what --valid {args.valid} looks at"
+            f"{whole.name} has no split 'train': training and validation data (--valid {args.valid}) would overlap"
         )
-    if manifest is whole and os.environ.get("RANK", "0") == "0":  # one of torchrun's processes speaks
-        say(f"note: {whole.name} has no split 'train': all of it ({', '.join(whole.splits)}) is trained on")
+    if manifest is whole and os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints
+        say(f"note: {whole.name} has no split 'train': training uses all of it ({', '.join(whole.splits)})")
     torch.set_num_threads(max(args.threads, 1))
     path = train(
         recipe,
@@ -81,10 +82,8 @@ def _fullsize(args: argparse.Namespace) -> int:
         load_weights(args.init),
         args.out,
         valid=whole.split(args.valid) if args.valid else None,
-        device=args.device,
-        autocast=torch.bfloat16 if args.autocast else None,
-        readers=args.readers,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
+        compute=Compute(args.device, torch.bfloat16 if args.autocast else None, args.readers),
+        say=say_on_stderr,
     )
     print(path)
     return 0

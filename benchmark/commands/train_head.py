@@ -11,29 +11,31 @@ from avbench.commands.common import Progress, add_command
 
 
 def add(verbs: Any) -> None:
+    """Add ``head`` to the verbs of ``avbench train``."""
     head = add_command(
         verbs,
         "head",
         _head,
-        "a streaming head on any backbone",
-        "The backbone is frozen: its snapshots of the training clips are stored once, the head learns from them.",
+        "train a streaming head on any backbone",
+        "The backbone is frozen: its snapshots of the training clips are stored once, and the head is trained on them.",
         "avbench train head --head lstm --backbone my_net.py:MyNet --out heads",
         "avbench run --model my_net.py:MyNet+lstm --head-weights heads/my_net-MyNet-lstm.safetensors",
     )
     head.add_argument("--backbone", required=True, metavar="M", help="a name of `avbench models`, or file.py:Class")
     head.add_argument("--head", choices=("lstm", "trf"), default="lstm", help="(default: lstm)")
-    head.add_argument("--data", default="synthsync", help="with splits train and valid (default: synthsync)")
-    head.add_argument("--offsets", type=int, default=6, metavar="N", help="streams of each clip (default: 6)")
+    head.add_argument("--data", default="synthsync", help="data with the splits train and valid (default: synthsync)")
+    head.add_argument("--offsets", type=int, default=6, metavar="N", help="streams per clip (default: 6)")
     head.add_argument("--limit", type=int, metavar="N", help="only the first N clips of each split")
-    head.add_argument("--steps", type=int, default=600, metavar="N", help="(default: 600)")
+    head.add_argument("--steps", type=int, default=600, metavar="N", help="training steps (default: 600)")
     head.add_argument("--seed", type=int, default=0, metavar="N", help="of offsets, weights and batches (default: 0)")
-    head.add_argument("--out", type=Path, default=Path("train"), metavar="DIR", help="(default: train)")
-    head.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: as in `run`)")
+    head.add_argument("--out", type=Path, default=Path("train"), metavar="DIR", help="output folder (default: train)")
+    head.add_argument("--store", type=Path, metavar="DIR", help="store of the snapshots (default: as in `run`)")
     head.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
 
 
 def _head(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
+    from avbench.training.common import say_on_stderr
     from avbench.training.head import HeadRecipe, train_head
 
     recipe = HeadRecipe(args.backbone, args.head, args.data, args.offsets, args.limit, steps=args.steps, seed=args.seed)
@@ -42,7 +44,7 @@ def _head(args: argparse.Namespace) -> int:
             recipe,
             args.out,
             Compute(args.store, args.workers),
-            lambda text: print(text, file=sys.stderr, flush=True),
+            say_on_stderr,
             progress,
         )
     print(path)

@@ -1,6 +1,6 @@
 """The paper's tables and figures, measured: cells with intervals, and verdicts on the orderings that it claims.
 
-Every function takes the replayed streams and returns an :class:`Exhibit`; nothing here computes a snapshot. Rows and
+Every function takes the replayed streams and returns an :class:`Exhibit`; no snapshot is computed here. Rows and
 columns are in the paper's order; rows that the paper does not have come last.
 """
 
@@ -37,7 +37,7 @@ ADDED = "the paper has no such row"
 
 
 class Cell(NamedTuple):
-    """``paper``: what the paper reports there, None where it reports nothing. None for what is undefined."""
+    """A measured value with its interval, None where undefined. ``paper``: what the paper reports, None for nothing."""
 
     row: str
     column: str
@@ -50,7 +50,7 @@ class Cell(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """An ordering that the paper claims, and what the paired interval of the difference says of it here."""
+    """An ordering that the paper claims, and the verdict of the paired difference's interval measured here."""
 
     claim: str
     verdict: str
@@ -61,7 +61,7 @@ class Claim(NamedTuple):
 
 @dataclass
 class Exhibit:
-    """``settings``: row -> what was run for it; ``measured_on``: the data, in words."""
+    """A table or figure. ``settings``: row -> what was run for it; ``measured_on``: the data, in words."""
 
     name: str
     title: str
@@ -70,29 +70,33 @@ class Exhibit:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     measured_on: str = ""
-    unit: str = "score"  # or "count": whole numbers, not scores
+    unit: str = "score"  # or "count"
 
     def value(self, row: str, column: str) -> Cell | None:
+        """The cell at a row and column, None if there is none."""
         return next((c for c in self.cells if (c.row, c.column) == (row, column)), None)
 
     @property
     def rows(self) -> list[str]:
+        """Row names in order."""
         return list(dict.fromkeys(c.row for c in self.cells))
 
     @property
     def columns(self) -> list[str]:
+        """Column names in order."""
         return list(dict.fromkeys(c.column for c in self.cells))
 
 
 def number(value: float) -> float | None:
+    """The value as a float, None if it is not finite."""
     return float(value) if math.isfinite(value) else None
 
 
 def verdict(low: float, high: float) -> str:
-    """What an interval of (greater by the claim) - (smaller by the claim) says.
+    """The verdict of an interval of (claimed larger) - (claimed smaller).
 
-    "not separable" too where there is no interval, or one without width: two or three videos that happen to agree tell
-    nothing of others.
+    Without an interval, or with one of width 0, it is "not separable": two or three videos that happen to agree say
+    nothing about others.
     """
     if not low < high:
         return OPEN
@@ -100,17 +104,19 @@ def verdict(low: float, high: float) -> str:
 
 
 def claim(text: str, difference: float, low: float, high: float) -> Claim:
+    """A claim with its verdict; numbers that are not finite become None."""
     return Claim(text, verdict(low, high), number(difference), number(low), number(high))
 
 
 def cell(table: str, row: str, column: str, estimate: Estimate | None, n_scored: int, n_total: int) -> Cell:
-    """A cell beside the paper's number; ``estimate`` None where nothing could be measured."""
+    """A cell with the paper's number; ``estimate`` is None where nothing could be measured."""
     value, low, high = estimate or (math.nan,) * 3
     paper = reported.value(table, row, column)
     return Cell(row, column, number(value), number(low), number(high), n_scored, n_total, paper)
 
 
 def title_of(metric: str) -> str:
+    """The metric's name in tables, e.g. "mAP" for "map"."""
     return METRICS[metric].title
 
 
@@ -132,7 +138,7 @@ TABLE3_ROWS = {
     "uniform": ("uniform", "final"),
     "oracle": ("oracle", "final"),
 }
-# (the better row, the worse row, in which metrics); the last one is what the paper only predicts
+# (better row, worse row, metrics); the paper only predicts the last one
 TABLE3_CLAIMS = (
     ("APA SparseSync", "finetuned SparseSync*", ("acc", "map")),
     ("finetuned SparseSync*", "pretrained SparseSync*", ("acc", "map")),
@@ -150,6 +156,7 @@ Latencies = Mapping[str, Mapping[str, Any]]  # model -> p50_ms, n, ratio_to_snap
 
 
 def table3(replays: Replays, need: Need, boot: Bootstrap, latencies: Latencies | None = None) -> Exhibit:
+    """Every model at 18 windows, with latencies in ms where they were measured."""
     part = replays.part(need)
     table = Exhibit("table3", "Table 3: models at 18 windows, hop 2 s")
     chosen: dict[str, dict[str, np.ndarray]] = {}
@@ -170,8 +177,8 @@ def table3(replays: Replays, need: Need, boot: Bootstrap, latencies: Latencies |
         predicted = " (the paper only predicts it)" if better == ON_SYNCHFORMER else ""
         table.claims += [c._replace(claim=c.claim + predicted) for c in ordered]
     table.notes += [
-        "* one window alone, each metric at its best iteration: chosen on these labels, so optimistic for these rows.",
-        f"{ON_SYNCHFORMER}, constant, prior, uniform and oracle: {ADDED}; the first is one that it only predicts.",
+        "* single windows, each metric at its best iteration: chosen on these labels, so these rows are optimistic.",
+        f"{ON_SYNCHFORMER}, constant, prior, uniform and oracle: {ADDED}; it only predicts the first.",
         *_latency_notes(table),
     ]
     return table
@@ -188,8 +195,8 @@ def _latency_notes(table: Exhibit) -> list[str]:
     )
     return [
         f"ms: median of {some['n']} steps measured here on {some['device']} with {some['threads']} thread, batch 1, at "
-        "the 18th iteration; indicative (`avbench latency` measures in earnest). The paper's are of an NVIDIA L4.",
-        f"Times the SparseSync snapshot, timed alternately with it: {ratios}.",
+        "the 18th iteration; a rough guide (`avbench latency` measures properly). The paper's are of an NVIDIA L4.",
+        f"Relative to a SparseSync snapshot, the two timed in turn: {ratios}.",
     ]
 
 
@@ -208,6 +215,7 @@ TABLE6_ROWS = dict(zip(("talking heads", "voice-overs", "others"), CATEGORIES, s
 
 
 def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
+    """mAP against the number of windows, all on the segments that hold the most."""
     part = replays.part(need)
     table = Exhibit("table4", "Table 4: mAP against the number of windows, hop 2 s")
     at: dict[tuple[str, int], np.ndarray] = {}
@@ -235,6 +243,7 @@ def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
 
 
 def fig4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
+    """Accuracy and mAP against the hop, 18 windows."""
     part = replays.part(need)
     figure = Exhibit("fig4", "Figure 4: the hop, 18 windows")
     for row, model in STREAMING_ROWS.items():
@@ -250,12 +259,13 @@ def fig4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
             figure.claims += claims(f"{row}: hop {larger:g} s", f"hop {smaller:g} s", found)
     figure.notes += [
         "All hops are scored on the segments that hold 18 windows at each of them.",
-        "The values that the paper draws in Figure 4 are not at hand: there is nothing to set beside these.",
+        "The values in the paper's Figure 4 are not available, so there is nothing to compare with.",
     ]
     return figure
 
 
 def table6(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
+    """StreamSync-LSTM per category of clips, and overall."""
     part = replays.part(need)
     table = Exhibit("table6", "Table 6: StreamSync-LSTM by category, 18 windows, hop 2 s")
     logits = replays.streams(need, TABLE6_MODEL, 2.0)[:, -1]
@@ -276,9 +286,7 @@ def table6(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
             table.claims += claims(better, worse, {m: group_difference(m, *told) for m in ("acc", "map")})
         else:
             table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *(math.nan,) * 3) for m in ("acc", "map")]
-    table.notes.append(
-        "Differences between categories are between different segments; their videos are resampled together."
-    )
+    table.notes.append("The categories compared contain different segments; their videos are resampled together.")
     if not any(group.any() for row, group in groups.items() if row != "overall"):
         table.notes.append("No segment of this split has a category.")
     return table
@@ -294,8 +302,8 @@ def isolated_errors(errors: np.ndarray) -> np.ndarray:
     """(N, W) signed class errors -> (N, W) bool: wrong windows whose error no neighbouring window repeats.
 
     A window is wrong if its class is more than one off (the tolerance of Acc±1). Its error is *uncorrelated* if neither
-    the window before nor the one after makes the same error within one class: whatever misled the model there did not
-    mislead it next to it, which is what averaging over windows can mend.
+    the window before nor the one after makes the same error within one class: whatever misled the model in this window
+    did not in its neighbours, so averaging over windows can correct it.
     """
     wrong = np.abs(errors) > 1
     same = np.abs(np.diff(errors, axis=1)) <= 1
@@ -306,6 +314,7 @@ def isolated_errors(errors: np.ndarray) -> np.ndarray:
 
 
 def fig2(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
+    """How single windows err: signed class errors, their spread over a segment, and the share of uncorrelated ones."""
     part = replays.part(need)
     figure = Exhibit("fig2", "Figure 2: errors of single windows (finetuned SparseSync, 18 windows, hop 2 s)")
     n_classes = OffsetGrid().n_classes
@@ -328,11 +337,11 @@ def fig2(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     add(ISOLATED_ROW, ["share"], alone[:, None], wrong)
     add("windows more than one class off", ["share"], wrong[:, None], windows)
     figure.notes += [
-        "Signed class error: predicted minus true class, in classes of 0.2 s; positive: the sound was taken to be "
-        "earlier than it is.",
+        "Signed class error: predicted minus true class, in classes of 0.2 s; positive: the sound is predicted earlier "
+        "than it is.",
         "Uncorrelated: more than one class off, and neither the window before nor the one after is off by the same "
         "within one class.",
-        "The values that the paper draws in Figure 2 are not at hand: there is nothing to set beside these.",
+        "The values in the paper's Figure 2 are not available, so there is nothing to compare with.",
     ]
     return figure
 
@@ -343,11 +352,12 @@ ISOLATED_ROW = "share of errors that are uncorrelated"
 
 # -- Tables 1 and 2, Figure 1: what the split holds --------------------------------------------------------------------
 
-# names of channels as the published lists have them -> as Table 2 does
+# channel names in the published lists -> in Table 2
 CHANNELS = {"ABCNews": "ABC", "CBSNews": "CBS", "NBCNews": "NBC", "golfshome": "GolfsHome", "mlb": "MLB"}
 
 
 def table1(manifest: Manifest, facts: Mapping[str, Any]) -> Exhibit:
+    """Counts and hours of the split. ``facts``: of :func:`avbench.data.inspect.info`."""
     table = Exhibit("table1", "Table 1: the data set", unit="count")
     n = facts["n_segments"]
     values = {
@@ -361,13 +371,14 @@ def table1(manifest: Manifest, facts: Mapping[str, Any]) -> Exhibit:
     for row, found in values.items():
         table.cells.append(_count("table1", row, "data set", found, n))
     table.notes += [
-        f"Measured: the split given (offsets: {facts['offset_law']}). The paper's Table 1 is not at hand; its numbers "
-        "here are from its Table 2 and its text, which counts all splits.",
+        f"Measured: the given split (offsets: {facts['offset_law']}). The paper's Table 1 is not available; its "
+        "reported numbers are from Table 2 and the text, which count all splits.",
     ]
     return table
 
 
 def table2(manifest: Manifest, facts: Mapping[str, Any]) -> Exhibit:
+    """Videos, clips and hours per channel. ``facts``: of :func:`avbench.data.inspect.info`."""
     table = Exhibit("table2", "Table 2: channels", unit="count")
     clips = list(manifest.clips.values())
     n = facts["n_segments"]
@@ -383,11 +394,12 @@ def table2(manifest: Manifest, facts: Mapping[str, Any]) -> Exhibit:
         ):
             present = bool(some) or row == "all"
             table.cells.append(_count("table2", row, column, found if present else math.nan, n))
-    table.notes.append("Measured: the split given. The paper counts all splits of RealSync.")
+    table.notes.append("Measured: the given split. The paper counts all splits of RealSync.")
     return table
 
 
 def fig1(manifest: Manifest, facts: Mapping[str, Any]) -> Exhibit:
+    """Segments by offset, category and length. ``facts``: of :func:`avbench.data.inspect.info`."""
     figure = Exhibit("fig1", "Figure 1: what the split holds", unit="count")
     grid, n = OffsetGrid(), facts["n_segments"]
     for label, found in enumerate(facts["class_histogram"]):
@@ -398,7 +410,7 @@ def fig1(manifest: Manifest, facts: Mapping[str, Any]) -> Exhibit:
         figure.cells.append(_count("fig1", "segments that hold so many windows at hop 2 s", str(windows), found, n))
     figure.notes += [
         f"{offset_in_words(0.2)} is +0.2 s.",
-        "What the paper draws in Figure 1 is not at hand; this is the split given.",
+        "The values in the paper's Figure 1 are not available; this is the given split.",
     ]
     return figure
 
@@ -417,10 +429,12 @@ def _estimates(logits: np.ndarray, part: Truth, boot: Bootstrap, metrics: Sequen
 def paired(
     better: np.ndarray, worse: np.ndarray, part: Truth, boot: Bootstrap, metrics: Sequence[str]
 ) -> dict[str, Difference]:
+    """metric -> paired difference ``better - worse`` of two models' logits (N, 21) on the segments of ``part``."""
     return paired_difference(better, worse, part.labels, part.clusters, boot, metrics)
 
 
 def claims(better: str, worse: str, found: Mapping[str, Difference]) -> list[Claim]:
+    """One claim "``better`` > ``worse``" per metric."""
     return [
         claim(f"{better} > {worse} in {title_of(metric)}", d["difference"], d["ci_low"], d["ci_high"])
         for metric, d in found.items()

@@ -1,4 +1,4 @@
-"""Figures 1, 2 and 4 as drawings of their own cells."""
+"""Figures 1, 2 and 4, drawn from their cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIXES = (".svg", ".png")
 
 
 def draw(exhibit: Exhibit, folder: Path) -> list[Path]:
-    """NAME.svg and NAME.png in ``folder``; nothing for a table."""
+    """Write NAME.svg and NAME.png into ``folder``; returns the paths, none for a table."""
     painter = {"fig1": _fig1, "fig2": _fig2, "fig4": _fig4}.get(exhibit.name)
     if painter is None:
         return []

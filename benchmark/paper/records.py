@@ -1,7 +1,7 @@
-"""Table 5, whose rows are trainings of their own: ``avbench train table5`` makes their results, which ship as records.
+"""Table 5. Each row is a training of its own; ``avbench train table5`` writes their results, which ship as a record.
 
-A record holds each training's recipe, seed, log and time, and its predictions on the test split (float16 logits at the
-scored iteration), from which every score and interval of the table is computed when it is asked for.
+A record contains each training's recipe, seed, log and time, and its predictions on the test split (float16 logits at
+the scored iteration), from which every score and interval of the table is computed on request.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ TABLE5_CLAIMS = (
 
 
 class Record(NamedTuple):
+    """The trainings of Table 5 and their predictions on the N segments of the test split."""
+
     facts: dict[str, Any]
     logits: dict[str, np.ndarray]  # recipe -> (N, 21) float16, at the scored iteration
     labels: np.ndarray  # (N,) uint8
@@ -50,7 +52,7 @@ class Record(NamedTuple):
 
 
 def read(folder: Path | None = None, name: str = "table5") -> Record | None:
-    """The record in ``folder`` (None: the one that ships), or None if there is none. ``AvbenchError``: damaged."""
+    """The record in ``folder`` (None: the shipped one), or None if there is none. ``AvbenchError`` if it is damaged."""
     root: Any = folder or files("avbench.paper").joinpath("records")
     if not root.joinpath(f"{name}.json").is_file():
         return None
@@ -67,7 +69,7 @@ def read(folder: Path | None = None, name: str = "table5") -> Record | None:
 
 
 def write(folder: Path, record: Record, name: str = "table5") -> Path:
-    """NAME.json and NAME.npz."""
+    """Write NAME.json and NAME.npz; returns the path of the former."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, labels=record.labels, videos=record.videos, **record.logits)  # type: ignore[arg-type]
     atomic_write_bytes(folder / f"{name}.npz", buffer.getvalue())
@@ -77,9 +79,10 @@ def write(folder: Path, record: Record, name: str = "table5") -> Path:
 
 
 def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
+    """StreamSync-Trf by gradient windows and training windows, from a record; cells are empty without one."""
     table = Exhibit("table5", "Table 5: StreamSync-Trf by gradient windows K and training windows H")
     if record is None:
-        table.notes.append("There is no record of these trainings: `avbench train table5 --out train` makes one.")
+        table.notes.append("There is no record of these trainings: `avbench train table5 --out train` writes one.")
         table.cells = [cell("table5", c.row, c.column, None, 0, 0) for c in of_table("table5")]
         return table
     data, trainings = record.facts["data"], {t["recipe"]["name"]: t for t in record.facts["trainings"]}
@@ -117,12 +120,11 @@ def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
     base = next(iter(trainings.values()))["recipe"]  # all rows share these settings
     table.measured_on = f"{data['name']} {data['split']} ({data['note']}), from records"
     table.notes += [
-        "RECORDS of trainings made beforehand, not of this run; made by `avbench train table5`, "
-        f"{minutes:.0f} minutes in all on a shared 2-core machine; recipes, logs and times are in table5.json of the "
+        "RECORDS of earlier trainings, not of this run; written by `avbench train table5`, "
+        f"{minutes:.0f} minutes in all on a shared 2-core machine; recipes, logs and times are in table5.json in the "
         "package's paper/records.",
         f"One seed each: phase 1 of {base['steps']} steps on {6 * base['scenes']} streams with the embedded SparseSync "
         f"backbone, phase 2 of {base['phase2_steps']} steps of {base['phase2_batch']} streams, the last state kept; "
-        "phase 1 is shared by the rows with H = 12. The intervals are of the test segments; what another seed would "
-        "change is not in them.",
+        "the rows with H = 12 share phase 1. The intervals cover the choice of test segments, not the choice of seed.",
     ]
     return table

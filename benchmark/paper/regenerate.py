@@ -1,4 +1,4 @@
-"""``avbench paper``: the asked-for tables and figures of one split, all from one store."""
+"""``avbench paper``: the requested tables and figures for one split, all from one store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from avbench.data.inspect import info
-from avbench.data.opening import read_data
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
 from avbench.paper import records
@@ -19,7 +18,7 @@ from avbench.paper.replays import Replays, summary
 from avbench.paper.reported import of_table
 from avbench.paper.write import markdown, write, write_text
 from avbench.protocol.manifest import Manifest
-from avbench.scoring.stats import Bootstrap
+from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
 from avbench.system.progress import Progress
 from avbench.types import UsageError
@@ -29,6 +28,8 @@ ALL = "all"
 
 @dataclass
 class Outcome:
+    """What :func:`regenerate` made. ``failures``: segments that could not be scored; ``facts``: paper.json."""
+
     exhibits: list[Exhibit]
     files: list[Path]
     counters: dict[str, int]
@@ -39,6 +40,7 @@ class Outcome:
 
     @property
     def incomplete(self) -> bool:
+        """Whether segments failed."""
         return bool(self.failures)
 
 
@@ -48,84 +50,47 @@ def regenerate(
     data: str = "synthsync",
     split: str = "test",
     limit: int | None = None,
-    store: Path | str | None = None,
-    workers: int | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    compute: Compute | None = None,
+    bootstrap: Bootstrap = DEFAULT,
     latency_samples: int = 0,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Writes the tables and figures ``names`` into ``out`` (each NAME.md, .csv, .json; figures also .svg and .png), and
+    """Write the tables and figures ``names`` into ``out`` (each NAME.md, .csv, .json; figures also .svg and .png), and
     paper.md and paper.json over all of them.
 
-    ``data``, ``split``, ``limit``, ``store``, ``workers``, ``seed``: as in ``evaluate``. ``latency_samples``: steps
-    timed a model for Table 3's ms, 0 for none. A table whose windows no segment holds is written with empty cells and
-    says so; ``UsageError`` if that is so of every table that needs any, or for an unknown name.
+    ``data``, ``split``, ``limit``, ``compute``, ``bootstrap``: as in ``evaluate``. ``latency_samples``: steps
+    timed per model for Table 3's ms, 0 for none. A table that needs more windows than any segment holds is written with
+    empty cells and a note. ``UsageError`` for an unknown name, or if no asked-for table can be filled;
+    ``AvbenchError`` if ``out`` or the store cannot be used.
     """
     began = time.monotonic()
     wanted = _wanted(names)
-    for name, value, least in (
-        ("limit", limit, 1),
-        ("workers", workers, 1),
-        ("n_resamples", n_resamples, 0),
-        ("latency_samples", latency_samples, 0),
-    ):
-        if value is not None and value < least:
-            raise UsageError(f"{name} is {value}; it must be at least {least}")
+    _check_counts(limit=limit, latency_samples=latency_samples)
     folder = writable(out, "--out")
-    boot = Bootstrap(n_resamples, seed)
-    manifest = read_data(data, split, progress, limit)
-    needs = [NEEDS[name] for name in wanted if name in NEEDS]
-    held = {name: any(_holds(manifest, p) for p in NEEDS[name].protocols) for name in wanted if name in NEEDS}
-    if held and not any(held.values()) and len(held) == len(wanted):
-        settings = max(windows for need in needs for _, windows in need.settings)
-        raise UsageError(
-            f"no segment of {manifest.name} is long enough for {', '.join(held)} (up to {settings} windows); "
-            "`avbench data info` says how many windows the segments hold"
-        )
-    replays = None
-    if any(held.values()):
-        needed = [NEEDS[name] for name in wanted if held.get(name)]
-        replays = Replays(Session(manifest, Compute(store, workers), seed, progress), needed)
-    latencies = _latencies(latency_samples, progress) if "table3" in wanted and replays and held["table3"] else {}
-    facts = info(manifest) if any(name in STATISTICS for name in wanted) else {}
-    exhibits = []
-    for name in wanted:
-        if name in STATISTICS:
-            exhibit = STATISTICS[name](manifest, facts)
-        elif name == "table5":
-            exhibit = records.table5(boot, records.read())
-        elif not held[name] or replays is None or not len(replays.part(NEEDS[name])):
-            exhibit = _empty(name, manifest)
-        elif name == "table3":
-            exhibit = table3(replays, NEEDS[name], boot, latencies)
-        else:
-            exhibit = REPLAYED[name](replays, NEEDS[name], boot)
-        note = f"{manifest.note}, " if manifest.note else ""
-        clips = f"{len(manifest.clips)} clip{'s' * (len(manifest.clips) != 1)}"
-        exhibit.measured_on = exhibit.measured_on or f"{manifest.name} {split} ({note}{clips})"
-        exhibits.append(exhibit)
+    session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
+    manifest = session.manifest
+    needs = _possible(session, wanted)
+    replays = Replays(session, list(needs.values())) if needs else None
+    source = _Source(
+        manifest=manifest,
+        needs=needs,
+        replays=replays,
+        latencies=_latencies(latency_samples, progress) if "table3" in needs else {},
+        facts=info(manifest) if any(name in STATISTICS for name in wanted) else {},
+        boot=bootstrap,
+    )
+    exhibits = [_exhibit(name, source) for name in wanted]
+    for exhibit in exhibits:
+        exhibit.measured_on = exhibit.measured_on or _in_words(manifest, split)
     outcome = Outcome(
         exhibits=exhibits,
         files=[path for exhibit in exhibits for path in write(exhibit, folder)],
-        counters=dict(sorted(replays.session.counters.items())) if replays else {},
-        failures=replays.session.failures if replays else [],
-        warnings=replays.session.warnings if replays else [],
+        counters=dict(sorted(session.counters.items())),
+        failures=session.failures,
+        warnings=session.warnings,
+        wall_s=round(time.monotonic() - began, 1),
     )
-    outcome.wall_s = round(time.monotonic() - began, 1)
-    outcome.facts = {
-        "schema_version": 1,
-        "data": {"name": manifest.name, "split": split, "note": manifest.note, "sha256": manifest.sha256},
-        "n_segments": len(manifest.segments),
-        "n_resamples": n_resamples,
-        "seed": seed,
-        "counters": outcome.counters,
-        "incomplete": outcome.incomplete,
-        "failures": [f.model_dump() for f in outcome.failures],
-        "wall_s": outcome.wall_s,
-        "files": [path.name for path in outcome.files],
-        "claims": {e.name: [c._asdict() for c in e.claims] for e in exhibits if e.claims},
-    }
+    outcome.facts = _facts(outcome, manifest, split, source.boot)
     text = json.dumps(outcome.facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     outcome.files += [
         write_text(folder / "paper.md", overview(outcome)),
@@ -135,7 +100,7 @@ def regenerate(
 
 
 def overview(outcome: Outcome) -> str:
-    """Everything on one page, figures included."""
+    """All tables and figures on one page (Markdown)."""
     parts = ["# The paper's tables and figures, measured again\n"]
     if outcome.counters:
         parts.append(f"Replayed from one store: {summary(outcome.counters)}.\n")
@@ -149,29 +114,96 @@ def overview(outcome: Outcome) -> str:
 def _wanted(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in (*NAMES, ALL):
-            raise UsageError(f"there is no {name!r} in the paper; there are {', '.join(NAMES)} and {ALL}")
+            raise UsageError(f"there is no {name!r} in the paper; choose from {', '.join(NAMES)} and {ALL}")
     return [name for name in NAMES if name in names or ALL in names or not names]
 
 
-def _holds(manifest: Manifest, protocol: Any) -> bool:
-    return any(protocol.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)
+def _check_counts(**values: int | None) -> None:
+    for name, value in values.items():
+        least = 1 if name == "limit" else 0
+        if value is not None and value < least:
+            raise UsageError(f"{name} is {value}; it must be at least {least}")
+
+
+def _possible(session: Session, wanted: Sequence[str]) -> dict[str, Need]:
+    """The replayed ones among the ``wanted`` that some segment is long enough for.
+
+    ``UsageError`` if nothing else is wanted and there are none.
+    """
+    replayed = [name for name in wanted if name in NEEDS]
+    possible = {name: NEEDS[name] for name in replayed if any(map(session.supported, NEEDS[name].protocols))}
+    if replayed and not possible and len(replayed) == len(wanted):
+        most = max(windows for name in replayed for _, windows in NEEDS[name].settings)
+        raise UsageError(
+            f"no segment of {session.manifest.name} is long enough for {', '.join(replayed)} (up to {most} windows); "
+            "`avbench data info` shows how many windows the segments hold"
+        )
+    return possible
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the tables and figures are made from. ``needs``: of those that can be replayed."""
+
+    manifest: Manifest
+    needs: dict[str, Need]
+    replays: Replays | None
+    latencies: Latencies
+    facts: dict[str, Any]  # of `avbench data info`
+    boot: Bootstrap
+
+
+def _exhibit(name: str, source: _Source) -> Exhibit:
+    if name in STATISTICS:
+        return STATISTICS[name](source.manifest, source.facts)
+    if name == "table5":
+        return records.table5(source.boot, records.read())
+    need, replays = source.needs.get(name), source.replays
+    if need is None or replays is None or not len(replays.part(need)):
+        return _empty(name, source.manifest)
+    if name == "table3":
+        return table3(replays, need, source.boot, source.latencies)
+    return REPLAYED[name](replays, need, source.boot)
+
+
+def _in_words(manifest: Manifest, split: str) -> str:
+    note = f"{manifest.note}, " if manifest.note else ""
+    clips = f"{len(manifest.clips)} clip{'s' * (len(manifest.clips) != 1)}"
+    return f"{manifest.name} {split} ({note}{clips})"
+
+
+def _facts(outcome: Outcome, manifest: Manifest, split: str, boot: Bootstrap) -> dict[str, Any]:
+    """The content of paper.json."""
+    return {
+        "schema_version": 1,
+        "data": {"name": manifest.name, "split": split, "note": manifest.note, "sha256": manifest.sha256},
+        "n_segments": len(manifest.segments),
+        "n_resamples": boot.n_resamples,
+        "seed": boot.seed,
+        "counters": outcome.counters,
+        "incomplete": outcome.incomplete,
+        "failures": [f.model_dump() for f in outcome.failures],
+        "wall_s": outcome.wall_s,
+        "files": [path.name for path in outcome.files],
+        "claims": {e.name: [c._asdict() for c in e.claims] for e in outcome.exhibits if e.claims},
+    }
 
 
 def _empty(name: str, manifest: Manifest) -> Exhibit:
-    """The table's shape without a number: no segment holds its windows."""
+    """The table with empty cells: no segment is long enough for its windows."""
     most = max(windows for _, windows in NEEDS[name].settings)
     hops = ", ".join(f"{hop:g}" for hop in dict.fromkeys(hop for hop, _ in NEEDS[name].settings))
     exhibit = Exhibit(name, f"{name.replace('table', 'Table ').replace('fig', 'Figure ')}: nothing could be scored")
     n = len(manifest.segments)
     exhibit.cells = [Cell(c.row, c.column, None, None, None, 0, n, c.value) for c in of_table(name)]
     exhibit.notes = [
-        f"No segment of this split holds {most} windows at hop {hops} s: `avbench data info` says what fits."
+        f"No segment of this split holds {most} windows at hop {hops} s: `avbench data info` shows how many fit."
     ]
     return exhibit
 
 
 def _latencies(samples: int, progress: Progress | None) -> Latencies:
-    """One step of every model of Table 3 that looks at media, measured in this process, outside the store."""
+    """One step of each of Table 3's models that have a backbone, timed in this process without the store."""
     if not samples:
         return {}
     from avbench.latency.measure import measure

@@ -1,4 +1,4 @@
-"""The streams behind the tables: their union is planned first, what the store lacks is computed, the rest is replay."""
+"""The streams behind the tables: the snapshots that the store lacks are computed once for all, the rest is replay."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from avbench.registry.names import resolve
 from avbench.results.truth import Truth
 from avbench.ticks import ticks
 
-FORWARDS = "snapshots_computed"  # the counter of backbone forwards: one a window and backbone
+FORWARDS = "snapshots_computed"  # the counter of backbone forwards: one per window and backbone
 
 
 @dataclass(frozen=True)
 class Need:
     """What one table replays: ``models`` at ``settings`` (pairs of hop in seconds and windows), scored on the segments
-    that hold all of these settings."""
+    that are long enough for all of these settings."""
 
     models: tuple[str, ...]
     settings: tuple[tuple[float, int], ...]
 
     def protocol(self, hop_s: float) -> Protocol:
-        """The largest number of windows at this hop: heads are causal, shorter streams are its beginnings."""
+        """The protocol with the most windows at this hop. Heads are causal: its beginnings are the shorter streams."""
         return Protocol(
             hop=ticks(hop_s),
             iterations=max(windows for hop, windows in self.settings if hop == hop_s),
@@ -36,6 +36,7 @@ class Need:
 
     @property
     def protocols(self) -> tuple[Protocol, ...]:
+        """One protocol per hop, in the order of ``settings``."""
         return tuple(self.protocol(hop_s) for hop_s in dict.fromkeys(hop for hop, _ in self.settings))
 
 
@@ -64,6 +65,6 @@ class Replays:
 
 
 def summary(counters: Mapping[str, int]) -> str:
-    """In words: how many backbone forwards were spent, and how many were not."""
+    """In words: how many backbone forwards were computed, and how many snapshots came from the store."""
     computed, stored = counters.get(FORWARDS, 0), counters.get("snapshots_from_store", 0)
     return f"{computed} backbone forwards, {stored} snapshots from the store"

@@ -1,4 +1,4 @@
-"""A table or figure as Markdown, CSV and JSON. What was measured and what the paper reports never share a column."""
+"""A table or figure as Markdown, CSV and JSON. Measured and reported numbers never share a column."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from avbench.types import AvbenchError
 SCHEMA_VERSION = 1
 UNDEFINED = "–"
 REPORTED = (
-    "**Reported by the paper** on RealSync broadcast video: another data set, so not to be set against these numbers"
+    "**Reported by the paper** on RealSync broadcast video: another data set, so do not compare with these numbers"
 )
 
 
 def write(exhibit: Exhibit, folder: Path) -> list[Path]:
-    """NAME.md, NAME.csv, NAME.json and, of a figure, NAME.svg and NAME.png; ``AvbenchError`` if that cannot be."""
+    """Write NAME.md, NAME.csv, NAME.json and, for a figure, NAME.svg and NAME.png into ``folder``; returns the paths.
+
+    ``AvbenchError`` if a file cannot be written.
+    """
     texts = {".md": markdown(exhibit), ".csv": to_csv(exhibit), ".json": to_json(exhibit)}
     paths = [write_text(folder / f"{exhibit.name}{suffix}", text) for suffix, text in texts.items()]
     return paths + draw(exhibit, folder)
 
 
 def write_text(path: Path, text: str) -> Path:
+    """Write a file atomically; returns its path. ``AvbenchError`` if it cannot be written."""
     try:
         atomic_write_bytes(path, text.encode())
     except OSError as error:
@@ -39,7 +43,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def to_json(exhibit: Exhibit) -> str:
-    """``cells`` and ``claims`` are what programs read; strict JSON, undefined is null."""
+    """The exhibit for programs: ``cells`` and ``claims``; strict JSON, undefined is null."""
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "name": exhibit.name,
@@ -54,7 +58,7 @@ def to_json(exhibit: Exhibit) -> str:
 
 
 def to_csv(exhibit: Exhibit) -> str:
-    """One line a cell; ``value`` is measured, ``paper`` is what the paper reports."""
+    """One line per cell: ``value`` is measured, ``paper`` reported by the paper."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["table", *Cell._fields])
@@ -64,20 +68,21 @@ def to_csv(exhibit: Exhibit) -> str:
 
 
 def markdown(exhibit: Exhibit, level: int = 1) -> str:
-    """Heading, the measured table, the reported one, the verdicts, the notes."""
+    """Heading, measured table, reported table, verdicts, notes."""
     lines = [f"{'#' * level} {exhibit.title}", "", f"**Measured** on {exhibit.measured_on}{_scored(exhibit)}", ""]
-    wide = len(exhibit.columns) > 12  # a distribution: one line a cell is easier to read
+    wide = len(exhibit.columns) > 12  # a distribution: one line per cell is easier to read
     lines += [_long(exhibit) if wide else _grid(exhibit, measured=True), ""]
     if any(c.paper is not None for c in exhibit.cells):
         lines += [REPORTED, "", _grid(exhibit, measured=False), ""]
     if exhibit.claims:
-        lines += ["**Orderings that the paper claims**, and what the paired difference says of them here", ""]
+        lines += ["**Orderings that the paper claims**, and what the paired difference shows here", ""]
         lines += [verdicts(exhibit.claims), ""]
     lines += [f"- {_plain(note)}" for note in exhibit.notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def verdicts(claims: Sequence[Claim]) -> str:
+    """The claims of one table as a Markdown table."""
     rows = [
         [_plain(c.claim), f"**{c.verdict}**", _interval(c.difference, c.ci_low, c.ci_high, sign=True)] for c in claims
     ]
@@ -85,7 +90,7 @@ def verdicts(claims: Sequence[Claim]) -> str:
 
 
 def verdicts_for_a_terminal(exhibits: Sequence[Exhibit]) -> str:
-    """The claims of all tables, one line each; "" if there are none."""
+    """The claims of all exhibits as plain text, one line each; "" if there are none."""
     rows = [
         [exhibit.name, c.claim, c.verdict, _interval(c.difference, c.ci_low, c.ci_high, sign=True)]
         for exhibit in exhibits
@@ -156,5 +161,5 @@ def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A star in a name is a star, not emphasis; a bar does not end a cell."""
+    """Escape stars (emphasis) and bars (cell borders) for Markdown."""
     return text.replace("*", "\\*").replace("|", "\\|")

@@ -1,7 +1,7 @@
-"""Augmentations of the published training in plain torch: one draw per item, shared by all its windows.
+"""The published training's augmentations in plain torch: drawn once per stream, the same for all its windows.
 
 Probabilities and strengths are those of the published configuration. The published reverberation comes from an audio
-effects library; here it is a decaying noise tail, which is not the same sound.
+effects library; here it is a decaying noise tail, which sounds different.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 RATE_HZ = 16_000
-FRAMES_AT_ONCE = 25  # colour works in float: not on the whole stretch at once
+FRAMES_AT_ONCE = 25  # colours are computed in float; the whole stretch at once would need too much memory
 GREY = (0.2989, 0.587, 0.114)
 
 
 def centre(video: Tensor, size: int) -> Tensor:
-    """(T, 3, H, W) -> (T, 3, size, size): the centre, half to even as published."""
+    """(T, 3, H, W) -> (T, 3, size, size): the centre crop; odd margins round half to even, as published."""
     top, left = round((video.shape[2] - size) / 2), round((video.shape[3] - size) / 2)
     return video[:, :, top : top + size, left : left + size]
 
 
 def picture(video: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-    """(T, 3, H, W) uint8 -> (T, 3, size, size) uint8: crop, colour, grey, mirror.
+    """(T, 3, H, W) uint8 -> (T, 3, size, size) uint8: random crop, colour jitter, grey, mirror.
 
-    A random crop of ``size``, or (p 0.5) one of 6/7 of it, enlarged bilinearly; colour jitter (p 0.2), grey (p 0.2),
-    mirrored (p 0.5).
+    A crop of ``size``, or (p 0.5) one of 6/7 of it, enlarged bilinearly; jitter p 0.2, grey p 0.2, mirrored p 0.5.
     """
     part = size * 192 // 224 if rng.random() < 0.5 else size
     top = int(rng.integers(video.shape[2] - part + 1))
@@ -77,7 +76,8 @@ def _jitter(rng: np.random.Generator) -> list[Callable[[Tensor], Tensor]]:
 
 
 def turned_hue(x: Tensor, turn: float) -> Tensor:
-    """(T, 3, H, W) in [0, 1]: the hue moved by ``turn`` of the colour circle; value and saturation stay."""
+    """(T, 3, H, W) in [0, 1] -> the same shape: hue rotated by ``turn`` (1: the whole circle), saturation and value
+    unchanged."""
     high, low = x.amax(1), x.amin(1)
     span = (high - low).clamp(min=1e-12)
     r, g, b = x.unbind(1)
@@ -92,7 +92,7 @@ def turned_hue(x: Tensor, turn: float) -> Tensor:
 
 
 def sound(wave: Tensor, rng: np.random.Generator) -> Tensor:
-    """(N,) float32 in [-1, 1] -> the same shape: reverberation, twice as loud, low-passed, noisy; p 0.2 each."""
+    """(N,) float32 in [-1, 1] -> the same shape: reverberation, doubled volume, low-pass, noise; p 0.2 each."""
     if rng.random() < 0.2:
         wave = reverberated(wave, rng)
     if rng.random() < 0.2:
@@ -105,7 +105,7 @@ def sound(wave: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _filtered(wave: Tensor, response: Tensor) -> Tensor:
-    """Causal convolution with an impulse response, by Fourier transform; the length stays."""
+    """Causal convolution with an impulse response, by Fourier transform; same length."""
     n = len(wave) + len(response) - 1
     n_fft = 1 << (n - 1).bit_length()
     spectrum = torch.fft.rfft(wave.double(), n_fft) * torch.fft.rfft(response.double(), n_fft)
@@ -113,7 +113,7 @@ def _filtered(wave: Tensor, response: Tensor) -> Tensor:
 
 
 def low_passed(wave: Tensor, cutoff_hz: float = 100.0, q: float = 0.707) -> Tensor:
-    """Second-order low-pass (the usual biquad); its impulse response is followed for 0.5 s, then below 1e-30."""
+    """Second-order low-pass (the usual biquad); the impulse response is cut at 0.5 s, where it is below 1e-30."""
     w = 2 * math.pi * cutoff_hz / RATE_HZ
     alpha, cosine = math.sin(w) / (2 * q), math.cos(w)
     b0, b1, a0, a1, a2 = (1 - cosine) / 2, 1 - cosine, 1 + alpha, -2 * cosine, 1 - alpha
@@ -126,7 +126,7 @@ def low_passed(wave: Tensor, cutoff_hz: float = 100.0, q: float = 0.707) -> Tens
 
 
 def reverberated(wave: Tensor, rng: np.random.Generator, decay_s: float = 0.3) -> Tensor:
-    """The sound and a tail of noise that falls by 60 dB in ``decay_s``; the direct sound is not delayed."""
+    """The sound plus a noise tail that falls by 60 dB in ``decay_s``; the direct sound is not delayed."""
     time_s = np.arange(int(decay_s * RATE_HZ)) / RATE_HZ
     tail = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / decay_s)
     tail *= 0.5 / np.sqrt((tail**2).sum())
@@ -135,7 +135,8 @@ def reverberated(wave: Tensor, rng: np.random.Generator, decay_s: float = 0.3) -
 
 
 def masks(rng: np.random.Generator, n_frequencies: int, n_columns: int) -> tuple[slice, slice]:
-    """Frequencies and columns of a stretch's log spectrogram to be blanked: up to 64 and up to 200, p 0.2 each."""
+    """The frequencies (up to 64) and columns (up to 200) of a stretch's log spectrogram to blank, p 0.2 each; an empty
+    slice for none."""
 
     def stretch(total: int, most: int) -> slice:
         if rng.random() >= 0.2:

@@ -1,18 +1,15 @@
 """Training of the mini backbones on freshly rendered scenes.
 
-SparseSync-like: cross-entropy on offsets, first on talking heads only ("pt"), then on everything ("ft").
-Synchformer-like: first the segment towers contrastively (S1), then, with frozen towers, the synchronisation (S2).
+SparseSync-like: cross-entropy on offsets, first on talking heads only ("pt"), then on all categories ("ft").
+Synchformer-like: first the segment towers with a contrastive loss (S1), then, with frozen towers, the fusion (S2).
 """
 
 from __future__ import annotations
 
-import io
-import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +18,23 @@ from torch.nn import functional as F
 
 from avbench.baselines.blocks import neighbour_smoothed
 from avbench.baselines.mini import LogMel, MiniBackbone, MiniSparseSync, MiniSynchformer
-from avbench.system.atomic import atomic_write_bytes
-from avbench.training.pool import Batch, Pool, draw_batch, render_material
-from avbench.types import CATEGORIES, OffsetGrid, UsageError
+from avbench.training.common import Say, optimise, read_checkpoint, save_checkpoint, signature_of
+from avbench.training.pool import Batch, Material, Pool, PoolSize, draw_batch, render_material
+from avbench.types import CATEGORIES, OffsetGrid
 
 VALID_SEED = 2_000_000
 VALID_SCENES = 36
 TRAIN_SEED = 10_000_000
-POOL = {"duration_s": 40.0, "size": 384, "warm": 96}
+POOL = PoolSize(duration_s=40.0, size=384, warm=96)
 
 
 @dataclass(frozen=True)
 class BackboneRecipe:
-    """``kind``: "sparsesync" | "synchformer"; ``init``: checkpoint name to start from, "" for nothing."""
+    """``kind``: "sparsesync" | "synchformer". ``init``: the recipe whose weights it starts from, "" for random ones.
+
+    ``contrastive_steps`` (S1) come before ``steps``. ``offsets``: sound windows per picture window. ``warmup``: steps.
+    ``ema``: decay of the averaged weights, which are the result.
+    """
 
     name: str
     kind: str
@@ -52,11 +53,12 @@ class BackboneRecipe:
 
 
 def to_luma(picture: Tensor) -> Tensor:
-    """Decoded Y plane (limited range, uint8) -> the luma the model computes from RGB, in [-0.5, 0.5]."""
+    """Decoded Y plane (uint8, limited range) -> float32 luma in [-0.5, 0.5], as the model computes it from RGB."""
     return (picture.float() - 16) / 219 - 0.5
 
 
 def classes_of(offset_s: np.ndarray) -> Tensor:
+    """Offsets in seconds, any shape -> (N,) int64 offset classes."""
     grid = OffsetGrid()
     return torch.tensor([grid.class_of(float(x)) for x in offset_s.ravel()])
 
@@ -69,7 +71,7 @@ def prepare(model: MiniBackbone, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def sync_loss(model: MiniBackbone, batch: Batch, frozen_towers: bool) -> tuple[Tensor, float]:
-    """Cross-entropy of the snapshot plus half the auxiliary one of the correlation alone; and batch accuracy."""
+    """Cross-entropy of the snapshot plus half that of the correlation alone (auxiliary); and the batch accuracy."""
     picture, mel, labels = prepare(model, batch)
     with torch.autocast("cpu", torch.bfloat16):
         with torch.set_grad_enabled(not frozen_towers):
@@ -81,7 +83,7 @@ def sync_loss(model: MiniBackbone, batch: Batch, frozen_towers: bool) -> tuple[T
 
 
 def contrastive_loss(model: MiniSynchformer, batch: Batch) -> tuple[Tensor, float]:
-    """S1: a segment's picture must find its own sound among all segments of the batch, other times included."""
+    """S1: each segment's picture must find its own sound among all segments of the batch; and how often it does."""
     picture, mel, _ = prepare(model, batch)
     with torch.autocast("cpu", torch.bfloat16):
         video, audio = model.segment_video(picture).flatten(1), model.segment_audio(mel).flatten(1)
@@ -93,7 +95,7 @@ def contrastive_loss(model: MiniSynchformer, batch: Batch) -> tuple[Tensor, floa
 
 
 def validation_batches(categories: tuple[str, ...] = CATEGORIES) -> list[Batch]:
-    """The same eight windows of each validation scene every time."""
+    """Eight windows of each validation scene, the same every time."""
     rng = np.random.default_rng(7)
     batches = []
     for number in range(VALID_SCENES):
@@ -104,7 +106,10 @@ def validation_batches(categories: tuple[str, ...] = CATEGORIES) -> list[Batch]:
 
 @torch.inference_mode()
 def validate(model: MiniBackbone, batches: list[Batch]) -> dict[str, float]:
-    """Cross-entropy, accuracy and +-1 accuracy on the validation windows, and accuracy per category."""
+    """Cross-entropy ("ce"), accuracy, +-1 accuracy and accuracy per category on the validation windows.
+
+    Leaves ``model`` in training mode.
+    """
     model.eval()
     logits, labels = [], []
     for batch in batches:
@@ -122,78 +127,88 @@ def validate(model: MiniBackbone, batches: list[Batch]) -> dict[str, float]:
     return {k: round(v, 4) for k, v in scores.items()}
 
 
-def train_backbone(
-    recipe: BackboneRecipe, work: Path, start: dict[str, Tensor] | None, say: Callable[[str], None]
-) -> tuple[MiniBackbone, list[dict[str, float]]]:
-    """Trains to the end (resuming from ``work``'s checkpoint if there is one); returns the averaged model and its log.
+class _Training:
+    """Model, averaged model, optimiser, step and log of one training, read back from its checkpoint if there is one.
 
-    ``start``: state dict to begin with, or None.
+    ``seconds``: wall time spent before the checkpoint was written.
     """
-    torch.manual_seed(recipe.seed)
-    cls = {"sparsesync": MiniSparseSync, "synchformer": MiniSynchformer}[recipe.kind]
-    model, average = cls(), cls()
-    if start is not None:
-        model.load_state_dict(start)
-    average.load_state_dict(model.state_dict())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.01)
-    log: list[dict[str, float]] = []
-    step, seconds = 0, 0.0
-    path = work / f"{recipe.name}.ckpt"
-    if saved := read_checkpoint(path, json.dumps(asdict(recipe))):
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, seconds, log = saved["step"], saved["seconds"], saved["log"]
+
+    def __init__(self, recipe: BackboneRecipe, path: Path, start: dict[str, Tensor] | None) -> None:
+        torch.manual_seed(recipe.seed)
+        cls = {"sparsesync": MiniSparseSync, "synchformer": MiniSynchformer}[recipe.kind]
+        self.path, self.signature = path, signature_of(recipe)
+        self.model, self.average = cls(), cls()
+        if start is not None:
+            self.model.load_state_dict(start)
+        self.average.load_state_dict(self.model.state_dict())
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=recipe.lr, weight_decay=0.01)
+        self.log: list[dict[str, float]] = []
+        self.step, self.seconds = 0, 0.0
+        if saved := read_checkpoint(path, self.signature):
+            self.model.load_state_dict(saved["model"])
+            self.average.load_state_dict(saved["average"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.seconds, self.log = saved["step"], saved["seconds"], saved["log"]
+
+    def save(self, seconds: float) -> None:
+        state = {"recipe": self.signature, "model": self.model.state_dict(), "log": self.log, "step": self.step}
+        state |= {"average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
+        save_checkpoint(self.path, state | {"seconds": seconds})
+
+
+def train_backbone(
+    recipe: BackboneRecipe, work: Path, start: dict[str, Tensor] | None, say: Say
+) -> tuple[MiniBackbone, list[dict[str, float]]]:
+    """Train to the end, continuing from the checkpoint in ``work`` if there is one; returns the averaged model and the
+    log.
+
+    ``start``: state dict to begin with, or None. ``UsageError`` if the checkpoint belongs to another recipe.
+    """
+    training = _Training(recipe, work / f"{recipe.name}.ckpt", start)
+    model, average, log = training.model, training.average, training.log
+    step, total = training.step, recipe.contrastive_steps + recipe.steps
+    if step:
         say(f"{recipe.name}: continuing at step {step}")
     batches = validation_batches()
-    total = recipe.contrastive_steps + recipe.steps
-    pool = Pool(
-        base_seed=TRAIN_SEED + 1_000_000 * recipe.seed,
-        categories=recipe.categories,
-        first_step=step,
-        **POOL,  # type: ignore[arg-type]
-    )
+    seed = TRAIN_SEED + 1_000_000 * recipe.seed
+    pool = Pool(POOL, base_seed=seed, categories=recipe.categories, first_step=step)
     model.train()
     began = time.monotonic()
-    running: list[float] = []
+    hits: list[float] = []  # batch accuracies since the last line
     try:
         while step < total:
             contrastive = step < recipe.contrastive_steps
-            rng = np.random.default_rng([recipe.seed, step, 1])
-            if contrastive:
-                batch = draw_batch(pool.at(step), rng, recipe.batch, 1, max_shift=0)
-                loss, hit = contrastive_loss(model, batch)  # type: ignore[arg-type]
-            else:
-                batch = draw_batch(pool.at(step), rng, recipe.batch, recipe.offsets)
-                loss, hit = sync_loss(model, batch, frozen_towers=recipe.contrastive_steps > 0)
-            rate = _rate(step, recipe)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            loss, hit = _loss(recipe, step, model, pool.at(step))
+            optimise(loss, model, training.optimizer, _rate(step, recipe))
             _average(average, model, min(recipe.ema, (step + 1) / (step + 10)))
-            step += 1
-            running.append(hit)
+            training.step = step = step + 1
+            hits.append(hit)
             if step % 50 == 0 or step == total:
                 say(
                     f"{recipe.name} step {step}/{total} loss {float(loss.detach()):.3f} "
-                    f"batch acc {np.mean(running):.3f} {time.monotonic() - began:.0f} s"
+                    f"batch acc {np.mean(hits):.3f} {time.monotonic() - began:.0f} s"
                 )
-                running = []
+                hits = []
             if (step % recipe.validate_every == 0 and not contrastive) or step == total:
                 scores = validate(average, batches) | {"step": step}
                 log.append(scores)
                 say(f"{recipe.name} valid {scores}")
             if step % recipe.checkpoint_every == 0 or step == total:
-                state = {"recipe": json.dumps(asdict(recipe)), "model": model.state_dict(), "log": log, "step": step}
-                state |= {"average": average.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(path, state | {"seconds": seconds + time.monotonic() - began})
+                training.save(training.seconds + time.monotonic() - began)
     finally:
         pool.close()
-    log.append({"step": step, "wall_s": round(seconds + time.monotonic() - began)})
+    log.append({"step": step, "wall_s": round(training.seconds + time.monotonic() - began)})
     return average.eval(), log
+
+
+def _loss(recipe: BackboneRecipe, step: int, model: MiniBackbone, scenes: Sequence[Material]) -> tuple[Tensor, float]:
+    """Loss and accuracy on the batch of one step."""
+    rng = np.random.default_rng([recipe.seed, step, 1])
+    if step < recipe.contrastive_steps:
+        batch = draw_batch(scenes, rng, recipe.batch, 1, max_shift=0)
+        return contrastive_loss(model, batch)  # type: ignore[arg-type]
+    batch = draw_batch(scenes, rng, recipe.batch, recipe.offsets)
+    return sync_loss(model, batch, frozen_towers=recipe.contrastive_steps > 0)
 
 
 def _rate(step: int, recipe: BackboneRecipe) -> float:
@@ -214,20 +229,3 @@ def _average(average: torch.nn.Module, model: torch.nn.Module, keep: float) -> N
             a.lerp_(b, 1 - keep)
         else:
             a.copy_(b)
-
-
-def read_checkpoint(path: Path, recipe: str) -> dict[str, Any] | None:
-    """What was saved of exactly this recipe; None if nothing was. ``UsageError`` if it is of another version."""
-    if not path.exists():
-        return None
-    saved = torch.load(path, weights_only=True)
-    if saved["recipe"] != recipe:
-        raise UsageError(f"{path} belongs to another version of its recipe: delete it to start again")
-    return saved
-
-
-def save_checkpoint(path: Path, state: dict[str, object]) -> None:
-    """Atomically, so that a kill while saving leaves the previous checkpoint."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    atomic_write_bytes(path, buffer.getvalue())

@@ -1,9 +1,9 @@
-"""A streaming head on any backbone: its snapshots of training streams, then phase 1 of ``training.streaming``.
+"""Train a streaming head on any backbone: its snapshots of training streams, then phase 1 of ``training.streaming``.
 
-The backbone is frozen. Its snapshots come from the ordinary runner and store (a killed training finds them again): one
-window a second over whole SynthSync training clips, each clip under several offsets, so that any hop and any start can
-be learnt from. A backbone with the streaming-token hook gives the head its own token; one without is given the adapter
-of ``baselines.adapter``, whose map is then learnt along with the head.
+The backbone is frozen. Its snapshots come from the ordinary runner and store (a restarted training reads them back):
+one window per second over whole training clips, each clip under several offsets, so the head learns from any hop and
+start. A backbone with the streaming-token hook provides the head's token; for any other the adapter of
+``baselines.adapter`` does, and its map is trained along with the head.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ HEADS = ("lstm", "trf")
 
 @dataclass(frozen=True)
 class HeadRecipe:
-    """``data``: a SynthSync name or a manifest folder with the splits train and valid. ``offsets``: drawn anew for each
-    clip, so many streams of it are learnt from. ``limit``: only the first clips (None: all)."""
+    """``backbone``: a registry name or ``file.py:Class``. ``head``: "lstm" | "trf". ``data``: a SynthSync name or a
+    manifest folder with the splits train and valid. ``offsets``: streams per clip, each at its own offset. ``limit``:
+    only the first clips of each split (None: all). ``UsageError`` for a value that is not valid."""
 
     backbone: str
     head: str = "lstm"
@@ -67,18 +69,19 @@ class HeadRecipe:
 
 
 class OwnToken(StreamSync):
-    """The trainable part where the backbone gives the finished token: the head alone."""
+    """What is trained on a backbone that provides the finished token: the head alone."""
 
     def __init__(self, head: str, dim: int, layers: int = 3) -> None:
         super().__init__(head, dim, layers)
         self.token_maker = nn.Identity()  # type: ignore[assignment]
 
     def tokens(self, streams: Streams) -> Tensor:
+        """The backbone's tokens (N, W, D)."""
         return streams.off
 
 
 class MadeToken(StreamSync):
-    """The trainable part where there is no token: the adapter's map, begun at the fixed one, and the head."""
+    """What is trained on a backbone without a token: the adapter's map, starting from the fixed one, and the head."""
 
     def __init__(self, head: str, dim: int, layers: int = 3) -> None:
         super().__init__(head, dim, layers)
@@ -89,6 +92,7 @@ class MadeToken(StreamSync):
         self.token_maker = maker  # type: ignore[assignment]
 
     def tokens(self, streams: Streams) -> Tensor:
+        """The adapter's tokens (N, W, D), made from the logits."""
         return self.token_maker(features(streams.logits))
 
 
@@ -99,16 +103,15 @@ def train_head(
     say: Callable[[str], None] = print,
     progress: Progress | None = None,
 ) -> Path:
-    """Trains and writes ``out/<backbone>-<head>.safetensors`` with its card; returns the file.
+    """Train a head and write ``out/<backbone>-<head>.safetensors`` with its card; returns the file.
 
-    ``compute``: where the snapshots are computed and kept. ``UsageError``: no such backbone, or data without training
-    splits;
-    ``AvbenchError`` if a clip cannot be read or the folder not be written.
+    ``compute``: where and how the snapshots are computed.
+    ``UsageError``: an unknown backbone, or no streams to train on; ``AvbenchError``: ``out`` or store not writable.
     """
     from avbench.registry.names import load_model, resolve
 
     if resolve(recipe.backbone).load_backbone is None:
-        raise UsageError(f"{recipe.backbone} looks at no media: no head can be trained on it")
+        raise UsageError(f"{recipe.backbone} ignores its input: no head can be trained on it")
     model = load_model(recipe.backbone)
     assert model.backbone is not None
     out.mkdir(parents=True, exist_ok=True)
@@ -120,7 +123,7 @@ def train_head(
     phase1 = StreamRecipe(
         name,
         recipe.head,
-        # a checkpoint is continued only on the same snapshots
+        # part of the recipe, so that a checkpoint is continued only on the same snapshots
         f"{fingerprint} on {recipe.data}, {recipe.offsets} offsets, {recipe.limit or 'all'} clips",
         seed=recipe.seed,
         steps=recipe.steps,
@@ -129,7 +132,7 @@ def train_head(
         lr=recipe.lr,
         validate_every=recipe.validate_every,
     )
-    trained, log = train_phase1(phase1, dim, train, valid, out, say, kind)
+    trained, log = train_phase1(phase1, partial(kind, recipe.head, dim, phase1.layers), train, valid, out, say)
     head: Any = trained.head
     if kind is MadeToken:
         maker: Any = trained.token_maker
@@ -151,9 +154,9 @@ def train_head(
 def snapshots_of_streams(
     recipe: HeadRecipe, split: str, model: StreamingModel, compute: Compute, progress: Progress | None = None
 ) -> Streams:
-    """One window a second of every stream: logits (N, W, 21), and the token (N, W, D) twice (zeros (N, W, 1) if none).
+    """One window per second of every stream: logits (N, W, 21), and twice the token (N, W, D), zeros (N, W, 1) if none.
 
-    Streams start at ``FIRST_S`` of each clip, W is what all of them can hold.
+    Streams start at ``FIRST_S``; W is the number of windows that fit into every one. ``UsageError`` if all fail.
     """
     manifest, protocol = training_streams(read_data(recipe.data, split, progress), recipe)
     session = Session(manifest, compute, progress=progress)
@@ -169,17 +172,17 @@ def snapshots_of_streams(
 
 
 def training_streams(manifest: Manifest, recipe: HeadRecipe) -> tuple[Manifest, Protocol]:
-    """Every clip from its beginning under ``recipe.offsets`` offsets, and the protocol of one window a second.
+    """Every clip from its beginning under ``recipe.offsets`` offsets, and the protocol with one window per second.
 
-    ``UsageError`` if the clips are too short for as many windows as a stream of ``recipe.windows`` at hop 2 s needs.
+    ``UsageError`` if a clip is too short for validation, which takes 18 windows at hop 2 s.
     """
     clips = list(manifest.clips.values())[: recipe.limit]
     first, reach = ticks(FIRST_S), ticks(manifest.grid.max_offset_s)
     shortest = min(clip.duration for clip in clips)
     n_windows = int(seconds(shortest - first - reach - 5 * TICKS_PER_S)) + 1
-    if n_windows < 35:  # eighteen windows at hop 2 s, where the head is validated
+    if n_windows < 35:  # 18 windows at hop 2 s, on which the head is validated
         raise UsageError(
-            f"a head needs clips of {FIRST_S + 2 + 5 + 34} s at least; the shortest of {manifest.name} has "
+            f"a head needs clips of at least {FIRST_S + 2 + 5 + 34} s; the shortest in {manifest.name} has "
             f"{seconds(shortest):g} s"
         )
     segments: list[SegmentRecord] = []

@@ -1,7 +1,7 @@
-"""Fresh training material, rendered while training runs and never stored.
+"""Training scenes, rendered while training runs and never stored.
 
-Scenes are numbered; scene ``i`` is the same wherever and whenever it is rendered, and the material of a training step
-is a function of the step alone, so a killed training continues exactly.
+Scenes are numbered; scene ``i`` is the same wherever and whenever it is rendered, and what a training step draws from
+depends only on the step, so a killed training continues exactly.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import multiprocessing as mp
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -28,8 +29,10 @@ MAX_OFFSET_SAMPLES = ticks(2)
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep freed blocks: with the default, every large tensor is mapped and faulted in anew, which
-    costs half of the time of a training step on the CPU. Nothing happens on other systems."""
+    """Make glibc keep freed memory; no effect on other systems.
+
+    By default every large tensor gets newly mapped pages, which costs half the time of a training step on a CPU.
+    """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, 2_000_000_000)  # M_MMAP_THRESHOLD
@@ -37,13 +40,17 @@ def keep_freed_memory() -> None:
 
 
 class Material(NamedTuple):
+    """A rendered scene."""
+
     picture: np.ndarray  # (frames, 64, 64) uint8: the decoded Y plane, limited range
     sound: np.ndarray  # (samples,) float32
 
 
 def through_codec(frames: Iterator[np.ndarray], crf: int) -> np.ndarray:
-    """Encodes RGB frames with H.264 in memory and returns the decoded Y planes (T, 64, 64) uint8: what a model meets
-    later is always decoded video, and the codec removes more than half of the sensor noise."""
+    """Encode RGB frames (64, 64, 3) uint8 with H.264 in memory; returns the decoded Y planes (T, 64, 64) uint8.
+
+    Models always get decoded video, and the codec removes more than half of the sensor noise.
+    """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": str(crf), "preset": "veryfast", "bf": "0"})
@@ -63,55 +70,57 @@ def through_codec(frames: Iterator[np.ndarray], crf: int) -> np.ndarray:
 
 
 def render_material(number: int, *, base_seed: int, categories: tuple[str, ...], duration_s: float) -> Material:
-    """Scene ``number`` of a training family (``base_seed`` keeps families' identities apart)."""
+    """Scene ``number`` of a family of scenes, ``duration_s`` long; families with another ``base_seed`` are distinct."""
     rng = np.random.default_rng([base_seed, number])
     scene = Scene(categories[number % len(categories)], int(rng.integers(N_CHANNELS)), base_seed + number, duration_s)
     picture = through_codec(scene.frames(), crf=int(rng.integers(22, 31)))
     return Material(picture, scene.audio())
 
 
-class Pool:
-    """A sliding pool of the newest scenes: at step ``s`` it holds the ``size`` scenes up to ``s // steps_per_scene``.
+@dataclass(frozen=True)
+class PoolSize:
+    """How much a pool contains: up to ``size`` scenes of ``duration_s``, from the start at least ``warm``; a new scene
+    arrives every ``steps_per_scene`` training steps."""
 
-    Before the first ``size`` scenes it holds what there is, but at least ``warm``.
+    duration_s: float
+    size: int
+    warm: int
+    steps_per_scene: int = 1
+
+
+class Pool:
+    """A sliding pool of the newest scenes of one family: at step ``s`` the ``size`` scenes before number
+    ``warm + s // steps_per_scene``. Rendered ahead by a process of its own, which :meth:`close` ends.
     """
 
     def __init__(
-        self,
-        *,
-        base_seed: int,
-        categories: tuple[str, ...] = CATEGORIES,
-        duration_s: float,
-        size: int,
-        warm: int,
-        steps_per_scene: int = 1,
-        first_step: int = 0,
-        workers: int = 1,
+        self, size: PoolSize, *, base_seed: int, categories: tuple[str, ...] = CATEGORIES, first_step: int = 0
     ) -> None:
-        self.size, self.warm, self.steps_per_scene = size, warm, steps_per_scene
-        self.scenes: deque[Material] = deque(maxlen=size)
-        render = partial(render_material, base_seed=base_seed, categories=categories, duration_s=duration_s)
-        self.next = max(self._newest(first_step) - size, 0)
-        self._processes = mp.get_context("spawn").Pool(workers)
+        self.size = size
+        self.scenes: deque[Material] = deque(maxlen=size.size)
+        render = partial(render_material, base_seed=base_seed, categories=categories, duration_s=size.duration_s)
+        self.next = max(self._end(first_step) - size.size, 0)
+        self._processes = mp.get_context("spawn").Pool(1)
         self._stream = _ahead(self._processes, render, self.next)
 
-    def _newest(self, step: int) -> int:
+    def _end(self, step: int) -> int:
         """One past the newest scene's number at a step."""
-        return self.warm + step // self.steps_per_scene
+        return self.size.warm + step // self.size.steps_per_scene
 
     def at(self, step: int) -> deque[Material]:
-        """The pool at a step; steps must not decrease."""
-        while self.next < self._newest(step):
+        """The scenes at a step; steps must not decrease."""
+        while self.next < self._end(step):
             self.scenes.append(next(self._stream))
             self.next += 1
         return self.scenes
 
     def close(self) -> None:
+        """End the rendering process."""
         self._processes.terminate()
 
 
 def _ahead(processes: object, render: partial[Material], first: int, depth: int = 6) -> Iterator[Material]:
-    """Scenes in order, ``depth`` of them being rendered ahead."""
+    """Scenes in order from number ``first``, rendered ``depth`` ahead."""
     jobs: deque = deque()
     number = first
     while True:
@@ -122,6 +131,8 @@ def _ahead(processes: object, render: partial[Material], first: int, depth: int 
 
 
 class Batch(NamedTuple):
+    """B picture windows, each with K sound windows."""
+
     picture: np.ndarray  # (B, 125, 64, 64) uint8
     sound: np.ndarray  # (B, K, 80000) float32
     offset_s: np.ndarray  # (B, K)
@@ -134,7 +145,7 @@ def draw_batch(
     offsets: int,
     max_shift: int = MAX_OFFSET_SAMPLES,
 ) -> Batch:
-    """``batch`` picture windows, each with ``offsets`` sound windows at uniform continuous offsets in
+    """Draw ``batch`` picture windows, each with ``offsets`` sound windows whose offsets are uniform in
     [-``max_shift``, ``max_shift``] samples (2 s by default)."""
     picture, sound, offset = [], [], np.empty((batch, offsets))
     for row in range(batch):

@@ -1,23 +1,23 @@
-"""The recipes of the embedded models and of Table 5. ``avbench train NAME`` reproduces each, dependencies first."""
+"""The recipes of the embedded models and of Table 5. ``avbench train NAME`` runs one, and first what it builds on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from avbench import __version__
 from avbench.baselines.mini import MiniBackbone, MiniSparseSync, MiniSynchformer, load_backbone
 from avbench.data.scenes import TALKING_HEAD
 from avbench.system.atomic import atomic_write_bytes
 from avbench.training.backbone import BackboneRecipe, train_backbone
+from avbench.training.common import Say, best_validation, signature_of, versions
 from avbench.training.pool import keep_freed_memory
 from avbench.training.streaming import (
     STREAM_TRAIN_SEED,
@@ -32,7 +32,7 @@ from avbench.training.streaming import (
 from avbench.types import UsageError
 
 TRAINED_ON = "SynthSync scenes (procedural)"
-# Table 5, at a size that all of it fits into half an hour of one core: phase 1 on 240 streams, one seed
+# Table 5, small enough to train all rows in half an hour on one core: phase 1 on 240 streams, one seed
 _TABLE5 = StreamRecipe(
     "table5-k3-h12",
     "trf",
@@ -65,7 +65,7 @@ RECIPES: dict[str, BackboneRecipe | StreamRecipe] = {
             "synchformer-trf",
             "trf",
             backbone="synchformer",
-            layers=1,  # with the embedded backbone left out of its file: all embedded weights stay under 10 MB
+            layers=1,  # and its file omits the embedded backbone: all embedded weights stay under 10 MB
             embedded_backbone=True,
             scenes=48,
             valid_scenes=12,
@@ -81,18 +81,17 @@ RECIPES: dict[str, BackboneRecipe | StreamRecipe] = {
     )
 }
 
-Say = Callable[[str], None]
-
 
 def run(name: str, out: Path, say: Say = print, threads: int = 1) -> Path:
-    """Trains a recipe and what it builds on, resuming from the checkpoints in ``out``; returns the weight file.
+    """Train a recipe and first what it builds on, continuing from checkpoints in ``out``; returns the weight file.
 
     ``out`` receives NAME.safetensors and NAME.json (the card: recipe, log, wall time) beside the checkpoints.
-    ``threads``: of torch; the same number gives the same weights. UsageError for an unknown recipe.
+    ``threads``: of torch; the same number gives the same weights. ``UsageError`` for an unknown recipe, or a checkpoint
+    of another version of a recipe.
     """
     recipe = RECIPES.get(name)
     if recipe is None:
-        raise UsageError(f"unknown recipe {name!r}: there are {', '.join(RECIPES)}")
+        raise UsageError(f"unknown recipe {name!r}: choose from {', '.join(RECIPES)}")
     torch.set_num_threads(threads)
     keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
@@ -104,17 +103,17 @@ def run(name: str, out: Path, say: Say = print, threads: int = 1) -> Path:
 
 
 def _backbone(recipe: BackboneRecipe, out: Path, say: Say) -> MiniBackbone:
-    """The trained backbone of a recipe, from ``out`` if it is finished there."""
+    """The trained backbone of a recipe; read from ``out`` if its training is finished."""
     model = {"sparsesync": MiniSparseSync, "synchformer": MiniSynchformer}[recipe.kind]()
     done = out / f"{recipe.name}.full.ckpt"
     if done.exists():
         saved = torch.load(done, weights_only=True)
-        if saved["recipe"] == json.dumps(asdict(recipe)):
+        if saved["recipe"] == signature_of(recipe):
             model.load_state_dict(saved["state"])
             return model.eval()
     start = _backbone(RECIPES[recipe.init], out, say).state_dict() if recipe.init else None  # type: ignore[arg-type]
     model, log = train_backbone(recipe, out, start, say)
-    torch.save({"recipe": json.dumps(asdict(recipe)), "state": model.state_dict()}, done)
+    torch.save({"recipe": signature_of(recipe), "state": model.state_dict()}, done)
     export(out, recipe.name, {"backbone": model}, asdict(recipe), log)
     return model
 
@@ -122,7 +121,7 @@ def _backbone(recipe: BackboneRecipe, out: Path, say: Say) -> MiniBackbone:
 def _streamsync(recipe: StreamRecipe, out: Path, say: Say) -> None:
     """Phase 1 for every seed on the same cached snapshots, then phase 2 from the seed that validates best."""
     if _finished(out, recipe):
-        say(f"{recipe.name}: finished already")
+        say(f"{recipe.name}: already finished")
         return
     began, cpu_began = time.monotonic(), time.process_time()
     if recipe.embedded_backbone:
@@ -135,26 +134,24 @@ def _streamsync(recipe: StreamRecipe, out: Path, say: Say) -> None:
     first = RECIPES[recipe.phase1_of] if recipe.phase1_of else recipe
     assert isinstance(first, StreamRecipe)
     log: list[dict[str, Any]] = []
-    best: tuple[float, int, StreamSync] | None = None
+    models: dict[int, StreamSync] = {}
+    make = partial(StreamSync, first.head, backbone.token_dim or 0, first.layers)
     for seed in recipe.seeds:
-        model, steps = train_phase1(replace(first, seed=seed), backbone.token_dim or 0, train, valid, out, say)
-        log += [{"phase": 1, "seed": seed} | line for line in steps]
-        export_streamsync(out, f"{recipe.name}.phase1-seed{seed}", recipe, backbone, model, log)
-        score = max(line["map"] for line in steps)
-        if best is None or score > best[0]:
-            best = (score, seed, model)
-    assert best is not None
-    chosen, streaming = replace(recipe, seed=best[1]), best[2]
+        models[seed], lines = train_phase1(replace(first, seed=seed), make, train, valid, out, say)
+        log += [{"phase": 1, "seed": seed} | line for line in lines]
+        export_streamsync(out, f"{recipe.name}.phase1-seed{seed}", recipe, backbone, models[seed], log)
+    seed = best_validation(log)["seed"]
+    chosen, streaming = replace(recipe, seed=seed), models[seed]
     if recipe.phase2_steps:
         scenes = stream_validation_scenes(recipe.valid_scenes)
-        backbone, streaming, steps = train_phase2(chosen, backbone, streaming, scenes, out, say)
-        log += [{"phase": 2, "seed": best[1]} | line for line in steps]
+        backbone, streaming, lines = train_phase2(chosen, backbone, streaming, scenes, out, say)
+        log += [{"phase": 2, "seed": seed} | line for line in lines]
     log.append({"wall_s": round(time.monotonic() - began), "cpu_s": round(time.process_time() - cpu_began)})
     export_streamsync(out, recipe.name, chosen, backbone, streaming, log)
 
 
 def _finished(out: Path, recipe: StreamRecipe) -> bool:
-    """Whether ``out`` holds the weights and the card of this very recipe (with whatever seed validated best)."""
+    """Whether ``out`` contains this recipe's weights and card; the card names the seed that validated best."""
     weights, card = (out / f"{recipe.name}{suffix}" for suffix in (".safetensors", ".json"))
     if not weights.exists() or not card.exists():
         return False
@@ -166,9 +163,9 @@ def _finished(out: Path, recipe: StreamRecipe) -> bool:
 def export_streamsync(
     out: Path, name: str, recipe: StreamRecipe, backbone: MiniBackbone, streaming: StreamSync, log: list[dict[str, Any]]
 ) -> None:
-    """The token map goes back into the backbone: a StreamSync snapshot carries its finished streaming token.
+    """Write backbone and head; the token map becomes part of ``backbone``, whose snapshots then carry finished tokens.
 
-    Where the backbone is an embedded one and stayed as it is, the file holds the token map and the head alone.
+    The file omits an embedded backbone that was not trained further: it then contains only token map and head.
     """
     backbone.token_maker.load_state_dict(streaming.token_maker.state_dict())
     as_embedded = recipe.embedded_backbone and not recipe.phase2_steps
@@ -179,7 +176,7 @@ def export_streamsync(
 def export(
     out: Path, name: str, parts: dict[str, torch.nn.Module], recipe: dict[str, Any], log: list[dict[str, Any]]
 ) -> None:
-    """NAME.safetensors (float16) and its card NAME.json."""
+    """Write NAME.safetensors (float16) and its card NAME.json."""
     tensors = {
         f"{part}.{key}": (value.half() if value.is_floating_point() else value).contiguous()
         for part, module in parts.items()
@@ -194,8 +191,7 @@ def export(
         "sha256": hashlib.sha256(data).hexdigest(),
         "recipe": recipe,
         "command": f"avbench train {recipe['name']}",
-        "avbench": __version__,
-        "torch": torch.__version__,
+        **versions(),
         "threads": torch.get_num_threads(),
         "log": log,
     }

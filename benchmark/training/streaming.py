@@ -1,19 +1,18 @@
 """Training of the streaming heads in the paper's two phases (paper sec. 4.3).
 
-Phase 1: the backbone is frozen, so its snapshots of many long streams are cached once and only the token's linear map
-and the head are trained. Phase 2: everything is trained; of H windows K consecutive ones carry gradients into the
-backbone, the others are computed without.
+Phase 1: the backbone is frozen, so its snapshots of many long streams are cached once, and only the token's linear map
+and the head are trained. Phase 2: everything is trained; of H windows, K consecutive ones carry a gradient into the
+backbone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import multiprocessing as mp
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,13 +29,15 @@ from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, To
 from avbench.scoring.metrics import score
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
-from avbench.training.backbone import classes_of, read_checkpoint, save_checkpoint, to_luma
+from avbench.training.backbone import classes_of, to_luma
+from avbench.training.common import PhaseState, Say, optimise
 from avbench.training.pool import (
     MAX_OFFSET_SAMPLES,
     WINDOW_FRAMES,
     WINDOW_SAMPLES,
     Material,
     Pool,
+    PoolSize,
     keep_freed_memory,
     render_material,
 )
@@ -47,14 +48,14 @@ STREAM_VALID_SEED = 2_200_000
 PHASE2_SEED = 60_000_000
 OFFSETS_PER_SCENE = 6
 STREAM_S = 100.0
-PHASE2_POOL = {"size": 96, "warm": 24}
+PHASE2_POOL = PoolSize(duration_s=40.0, size=96, warm=24)  # duration and pace are the recipe's
 
 
 @dataclass(frozen=True)
 class StreamRecipe:
     """``head``: "trf" | "lstm". Phase 1 draws streams of up to ``windows`` windows at one of ``hops_s``.
 
-    ``layers``: of the head. ``embedded_backbone``: begin with the backbone weights that ship with the package instead
+    ``layers``: of the head. ``embedded_backbone``: start from the backbone weights that ship with the package instead
     of training them. ``seeds``: of phase 1. ``phase1_of``: the recipe whose phase 1 this one continues, "" for its own.
     ``phase2_keep``: "best" keeps the state with the best validation mAP, phase 1's included; "last" the last one.
     ``phase2_bfloat16``: mixed precision; ten times slower than float32 on a processor without bfloat16 arithmetic.
@@ -90,7 +91,7 @@ class StreamRecipe:
 
 
 class Streams(NamedTuple):
-    """Cached snapshots of N streams with one window a second: what phase 1 learns from."""
+    """Cached snapshots of N streams, one window per second: phase 1's training data. D: width of the token."""
 
     logits: Tensor  # (N, W, 21)
     off: Tensor  # (N, W, D)
@@ -99,7 +100,8 @@ class Streams(NamedTuple):
 
 
 def scene_streams(model: MiniBackbone, scene: Material, rng: np.random.Generator) -> dict[str, Tensor]:
-    """All one-second-spaced windows of a scene under OFFSETS_PER_SCENE offsets, each picture window encoded once."""
+    """Snapshots of a scene's windows, one per second, under OFFSETS_PER_SCENE offsets; a dict of :class:`Streams`'
+    fields. Each picture window is encoded once."""
     n = (len(scene.picture) - 2 * 50 - WINDOW_FRAMES) // FRAME_RATE_HZ + 1
     firsts = 50 + FRAME_RATE_HZ * np.arange(n)
     picture = np.stack([scene.picture[f : f + WINDOW_FRAMES] for f in firsts])
@@ -120,18 +122,18 @@ def scene_streams(model: MiniBackbone, scene: Material, rng: np.random.Generator
 
 
 def cached_streams(
-    model: MiniBackbone, folder: Path, *, base_seed: int, scenes: int, say: Callable[[str], None], workers: int = 2
+    model: MiniBackbone, folder: Path, *, base_seed: int, scenes: int, say: Say, workers: int = 2
 ) -> Streams:
-    """Streams of ``scenes`` fresh 100 s scenes, one file a scene; what is there already is read back.
+    """Streams of ``scenes`` scenes of 100 s, stored in ``folder``, one file per scene; only missing ones are computed.
 
-    The folder belongs to one set of weights: another backbone's snapshots are refused by their fingerprint.
+    ``UsageError`` if the folder contains snapshots of other backbone weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     owner, fingerprint = folder / "backbone.sha256", _state_sha256(model)
     if not owner.exists():
         atomic_write_bytes(owner, fingerprint.encode())
     if owner.read_text() != fingerprint:
-        raise UsageError(f"{folder} holds snapshots of another backbone: delete it to compute them again")
+        raise UsageError(f"{folder} contains snapshots of another backbone: delete it to compute them again")
     paths = [folder / f"{base_seed}-{number:05d}.safetensors" for number in range(scenes)]
     todo = [number for number, path in enumerate(paths) if not path.exists()]
     if todo:
@@ -140,8 +142,13 @@ def cached_streams(
             for count, _ in enumerate(pool.imap_unordered(partial(_cache_scene, base_seed), todo), 1):
                 if count % 40 == 0 or count == len(todo):
                     say(f"snapshots of {count}/{len(todo)} scenes, {time.monotonic() - began:.0f} s")
-    loaded = [load_file(path) for path in paths]
-    return Streams(*(torch.cat([x[key] for x in loaded]) for key in Streams._fields))
+    return _joined(load_file(path) for path in paths)
+
+
+def _joined(scenes: Iterable[dict[str, Tensor]]) -> Streams:
+    """The streams of several scenes, one after the other."""
+    parts = list(scenes)
+    return Streams(*(torch.cat([x[key] for x in parts]) for key in Streams._fields))
 
 
 _worker: dict[str, Any] = {}
@@ -167,7 +174,7 @@ def _state_sha256(model: nn.Module) -> str:
 
 
 class StreamSync(nn.Module):
-    """The trainable part of phase 1: token map and head."""
+    """What phase 1 trains: token map and head. ``head``: "trf" | "lstm"; ``dim``: width of the token."""
 
     def __init__(self, head: str, dim: int, layers: int = 3) -> None:
         super().__init__()
@@ -175,24 +182,25 @@ class StreamSync(nn.Module):
         self.head = {"trf": StreamingTransformer, "lstm": StreamingLSTM}[head](dim, layers=layers)
 
     def tokens(self, streams: Streams) -> Tensor:
+        """The streaming tokens (N, W, D), oldest first."""
         return self.token_maker(streams.logits, streams.off, streams.passed)
 
     def at_lengths(self, tokens: Tensor, lengths: list[int]) -> Tensor:
-        """(N, W, D) tokens, oldest first -> (N, len(lengths), 21): the streaming logits after so many windows."""
+        """(N, W, D) tokens, oldest first -> (N, len(lengths), 21): the streaming logits after so many windows each."""
         if isinstance(self.head, StreamingLSTM):
             return self.head(tokens)[0][:, [n - 1 for n in lengths]]
         return torch.stack([self.head(tokens[:, :n].flip(1)) for n in lengths], dim=1)
 
 
 def pick(streams: Streams, rows: np.ndarray, columns: np.ndarray) -> Streams:
-    """Rows (B,) and per row the windows ``columns`` (B, W)."""
+    """The streams ``rows`` (B,), and of each the windows ``columns`` (B, W)."""
     r, c = torch.from_numpy(rows), torch.from_numpy(columns)
     logits, off, passed = (x[r[:, None], c] for x in streams[:3])
     return Streams(logits, off, passed, streams.labels[r])
 
 
 def evaluate_heads(model: StreamSync, streams: Streams, hop_s: int = 2, iterations: int = 18) -> dict[str, float]:
-    """Scores at the last iteration on held-out streams, beside APA's on the same ones."""
+    """Scores at the last iteration on held-out streams, and APA's on the same streams ("apa_..."), rounded."""
     model.eval()
     rows = np.arange(len(streams.labels))
     part = pick(streams, rows, np.tile(hop_s * np.arange(iterations), (len(rows), 1)))
@@ -207,61 +215,55 @@ def evaluate_heads(model: StreamSync, streams: Streams, hop_s: int = 2, iteratio
 
 
 def train_phase1(
-    recipe: StreamRecipe,
-    dim: int,
-    train: Streams,
-    valid: Streams,
-    work: Path,
-    say: Callable[[str], None],
-    kind: type[StreamSync] = StreamSync,
+    recipe: StreamRecipe, make: Callable[[], StreamSync], train: Streams, valid: Streams, work: Path, say: Say
 ) -> tuple[StreamSync, list[dict[str, float]]]:
-    """Returns the state with the best validation mAP at 18 windows, and the log. ``kind``: what is trained."""
+    """Train token map and head on cached snapshots; returns the weights with the best validation mAP at 18 windows, and
+    the log.
+
+    ``make``: builds the untrained model, called after the recipe's seed is set. Continues from the checkpoint in
+    ``work``; ``UsageError`` if it belongs to another recipe.
+    """
     torch.manual_seed(recipe.seed)
-    model = kind(recipe.head, dim, recipe.layers)
+    model = make()
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    path, signature = work / f"{recipe.name}-{recipe.seed}.phase1.ckpt", json.dumps(asdict(recipe))
-    best: dict[str, Tensor] = {}
-    log: list[dict[str, float]] = []
-    step = 0
-    if saved := read_checkpoint(path, signature):
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        best, log, step = saved["best"], saved["log"], saved["step"]
-    n, seconds_available = train.logits.shape[:2]
+    state = PhaseState(work / f"{recipe.name}-{recipe.seed}.phase1.ckpt", recipe, model, optimizer)
     model.train()
-    while step < recipe.steps:
-        rng = np.random.default_rng([recipe.seed, step, 3])
+    while state.step < recipe.steps:
+        step = state.step
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, the same after a restart
-        hop = int(rng.choice(recipe.hops_s))
-        windows = min(recipe.windows, (seconds_available - 1) // hop + 1)
-        start = rng.integers(0, seconds_available - (windows - 1) * hop, recipe.batch)
-        columns = start[:, None] + hop * np.arange(windows)
-        part = pick(train, rng.integers(0, n, recipe.batch), columns)
-        if recipe.head == "lstm":
-            lengths = list(range(1, windows + 1))
-        else:
-            lengths = sorted(rng.choice(np.arange(1, windows + 1), min(6, windows), replace=False).tolist())
-        logits = model.at_lengths(model.tokens(part), lengths)
-        target = neighbour_smoothed(part.labels)[:, None].expand(-1, len(lengths), -1)
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(0, 1))
-        for group in optimizer.param_groups:
-            progress = step / recipe.steps
-            group["lr"] = recipe.lr * min((step + 1) / 50, 1) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
+        loss = _phase1_loss(recipe, model, train, np.random.default_rng([recipe.seed, step, 3]))
+        decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step / recipe.steps)))
+        optimise(loss, model, optimizer, recipe.lr * min((step + 1) / 50, 1) * decay)
+        state.step = step = step + 1
         if step % recipe.validate_every == 0 or step == recipe.steps:
             scores = evaluate_heads(model, valid) | {"step": step, "loss": round(float(loss.detach()), 4)}
-            if not best or scores["map"] > max(x["map"] for x in log):
-                best = {k: v.clone() for k, v in model.state_dict().items()}
-            log.append(scores)
+            state.note(scores)
             say(f"{recipe.name} seed {recipe.seed} {scores}")
-            state = {"recipe": signature, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            save_checkpoint(path, state | {"best": best, "log": log, "step": step})
-    model.load_state_dict(best)
-    return model.eval(), log
+            state.save()
+    model.load_state_dict(state.best)
+    return model.eval(), state.log
+
+
+def _phase1_loss(recipe: StreamRecipe, model: StreamSync, train: Streams, rng: np.random.Generator) -> Tensor:
+    """Cross-entropy after several numbers of windows, on a batch of streams at one hop."""
+    n, seconds_available = train.logits.shape[:2]
+    hop = int(rng.choice(recipe.hops_s))
+    windows = min(recipe.windows, (seconds_available - 1) // hop + 1)
+    start = rng.integers(0, seconds_available - (windows - 1) * hop, recipe.batch)
+    columns = start[:, None] + hop * np.arange(windows)
+    part = pick(train, rng.integers(0, n, recipe.batch), columns)
+    if recipe.head == "lstm":
+        lengths = list(range(1, windows + 1))
+    else:
+        lengths = sorted(rng.choice(np.arange(1, windows + 1), min(6, windows), replace=False).tolist())
+    return _streaming_loss(model, part, lengths)
+
+
+def _streaming_loss(model: StreamSync, streams: Streams, lengths: list[int]) -> Tensor:
+    """Mean cross-entropy of the streaming logits after each of ``lengths`` windows."""
+    logits = model.at_lengths(model.tokens(streams), lengths)
+    target = neighbour_smoothed(streams.labels)[:, None].expand(-1, len(lengths), -1)
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten(0, 1))
 
 
 def train_phase2(
@@ -270,89 +272,74 @@ def train_phase2(
     streaming: StreamSync,
     valid_scenes: list[Material],
     work: Path,
-    say: Callable[[str], None],
+    say: Say,
 ) -> tuple[MiniBackbone, StreamSync, list[dict[str, float]]]:
-    """End to end from a phase 1 result. Which state is kept, ``recipe.phase2_keep`` says."""
+    """Train end to end from a phase 1 result; returns both models (the state that ``phase2_keep`` names) and the log.
+
+    Continues from the checkpoint in ``work``; ``UsageError`` if it belongs to another recipe.
+    """
     models = nn.ModuleDict({"backbone": backbone, "streaming": streaming})
     optimizer = torch.optim.AdamW(models.parameters(), lr=recipe.phase2_lr, weight_decay=0.01)
-    path, signature = work / f"{recipe.name}-{recipe.seed}.phase2.ckpt", json.dumps(asdict(recipe))
-    step = 0
-    log: list[dict[str, float]] = []
-    best: dict[str, Tensor] = {}
+    state = PhaseState(work / f"{recipe.name}-{recipe.seed}.phase2.ckpt", recipe, models, optimizer)
     keep_last = recipe.phase2_keep == "last"
-    if saved := read_checkpoint(path, signature):
-        models.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        best, log, step = saved["best"], saved["log"], saved["step"]
 
     def check() -> None:
-        nonlocal best
-        backbone.eval()
-        streams = [
-            scene_streams(backbone, scene, np.random.default_rng([STREAM_VALID_SEED, i, 2]))
-            for i, scene in enumerate(valid_scenes)
-        ]
-        valid = Streams(*(torch.cat([x[key] for x in streams]) for key in Streams._fields))
-        scores = evaluate_heads(streaming, valid) | {"step": step}
-        if not best or keep_last or scores["map"] > max(x["map"] for x in log):
-            best = {k: v.clone() for k, v in models.state_dict().items()}
-        log.append(scores)
+        scores = evaluate_heads(streaming, _validation_streams(backbone, valid_scenes)) | {"step": state.step}
+        state.note(scores, keep=keep_last)
         say(f"{recipe.name} seed {recipe.seed} phase 2 {scores}")
 
-    if not log and not keep_last:
+    if not state.log and not keep_last:
         check()
-    seed = PHASE2_SEED + 1_000_000 * recipe.seed
-    pool = Pool(
-        base_seed=seed,
-        first_step=step,
-        duration_s=recipe.phase2_scene_s,
-        steps_per_scene=recipe.phase2_steps_per_scene,
-        **PHASE2_POOL,  # type: ignore[arg-type]
-    )
+    size = replace(PHASE2_POOL, duration_s=recipe.phase2_scene_s, steps_per_scene=recipe.phase2_steps_per_scene)
+    pool = Pool(size, base_seed=PHASE2_SEED + 1_000_000 * recipe.seed, first_step=state.step)
     try:
-        while step < recipe.phase2_steps:
+        while state.step < recipe.phase2_steps:
+            step = state.step
             rng = np.random.default_rng([recipe.seed, step, 4])
             torch.manual_seed(recipe.seed * 1_000_003 + step)
             loss = _phase2_loss(recipe, backbone, streaming, pool.at(step), rng)
-            for group in optimizer.param_groups:
-                decay = 1 - 0.95 * step / recipe.phase2_steps
-                group["lr"] = recipe.phase2_lr * min((step + 1) / 20, 1) * decay
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(models.parameters(), 1.0)
-            optimizer.step()
-            step += 1
+            decay = 1 - 0.95 * step / recipe.phase2_steps
+            optimise(loss, models, optimizer, recipe.phase2_lr * min((step + 1) / 20, 1) * decay)
+            state.step = step = step + 1
             if step % 40 == 0:
                 say(f"{recipe.name} seed {recipe.seed} phase 2 step {step} loss {float(loss.detach()):.3f}")
             last = step == recipe.phase2_steps
             if step % recipe.phase2_validate_every == 0 or last:
                 if last or not keep_last:
                     check()
-                state = {"recipe": signature, "model": models.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(path, state | {"best": best, "log": log, "step": step})
+                state.save()
     finally:
         pool.close()
-    models.load_state_dict(best)
-    return backbone.eval(), streaming.eval(), log
+    models.load_state_dict(state.best)
+    return backbone.eval(), streaming.eval(), state.log
+
+
+def _validation_streams(backbone: MiniBackbone, scenes: list[Material]) -> Streams:
+    """Snapshots of the validation scenes; leaves ``backbone`` in evaluation mode."""
+    backbone.eval()
+    return _joined(
+        scene_streams(backbone, scene, np.random.default_rng([STREAM_VALID_SEED, i, 2]))
+        for i, scene in enumerate(scenes)
+    )
 
 
 def _phase2_loss(
     recipe: StreamRecipe,
     backbone: MiniBackbone,
     streaming: StreamSync,
-    scenes: object,
+    scenes: Sequence[Material],
     rng: np.random.Generator,
 ) -> Tensor:
     """1/3 snapshot + 2/3 streaming cross-entropy (the published weights), over K gradient windows of H."""
     h, k = recipe.phase2_windows, recipe.phase2_gradient_windows
     hop = int(rng.choice([1, 2]))
-    backbone.eval()  # frozen batch-norm statistics: single streams are too alike to estimate them
+    backbone.eval()  # batch-norm statistics stay frozen: the windows of one stream are too similar to estimate them
     streaming.train()
     first_gradient = int(rng.integers(0, h - k + 1))
     logits_all, off_all, pass_all, labels = [], [], [], []
     snapshot_losses = []
     for _ in range(recipe.phase2_batch):
-        scene = scenes[int(rng.integers(len(scenes)))]  # type: ignore[arg-type,index]
+        scene = scenes[int(rng.integers(len(scenes)))]
         span = (h - 1) * hop * FRAME_RATE_HZ
         first = int(rng.integers(50, len(scene.picture) - WINDOW_FRAMES - 50 - span + 1))
         firsts = first + hop * FRAME_RATE_HZ * np.arange(h)
@@ -379,15 +366,12 @@ def _phase2_loss(
         pass_all.append(passed)
         labels.append(label)
     part = Streams(torch.stack(logits_all), torch.stack(off_all), torch.stack(pass_all), torch.cat(labels))
-    lengths = list(range(3, h + 1))
-    logits = streaming.at_lengths(streaming.tokens(part), lengths)
-    target = neighbour_smoothed(part.labels)[:, None].expand(-1, len(lengths), -1)
-    loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(0, 1))
+    loss = _streaming_loss(streaming, part, list(range(3, h + 1)))
     return 2 / 3 * loss + 1 / 3 * torch.stack(snapshot_losses).mean()
 
 
 def stream_validation_scenes(count: int) -> list[Material]:
-    """The scenes behind the validation streams, for when their snapshots must be computed anew."""
+    """The scenes of the validation streams, for computing their snapshots with another backbone."""
     return [
         render_material(i, base_seed=STREAM_VALID_SEED, categories=CATEGORIES, duration_s=STREAM_S)
         for i in range(count)

@@ -1,6 +1,6 @@
 """The trainings behind Table 5, and their record: ``avbench train table5``.
 
-Every recipe is trained (resuming what was begun), then the trained models are run over the test split once, after all
+Trains every recipe (continuing from checkpoints), then runs the trained models over the test split once, after all
 choices are made. ``avbench paper table5`` shows the record.
 """
 
@@ -23,7 +23,8 @@ from avbench.paper import records
 from avbench.protocol.rules import streaming
 from avbench.registry.options import StreamingModel
 from avbench.system.progress import Progress
-from avbench.training.recipes import Say, run
+from avbench.training.common import Say
+from avbench.training.recipes import run
 
 NAME = "table5"
 DATA = "synthsync"
@@ -37,9 +38,10 @@ def train(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Trains all rows into ``out`` and writes the record there; returns its path (table5.json; table5.npz beside it).
+    """Train all rows into ``out`` and write the record there; returns its path (table5.json; table5.npz is beside it).
 
-    ``data``: whose test split is scored, at 18 windows of hop 2 s. ``AvbenchError`` if a segment of it fails.
+    ``threads``: of torch. ``data``: its test split is scored, at 18 windows of hop 2 s. ``store``: of the snapshots
+    (None: the user's). ``AvbenchError`` if a segment fails.
     """
     weights = {recipe: run(recipe, out, say, threads) for recipe in records.TABLE5_ROWS.values()}
     protocol = streaming()

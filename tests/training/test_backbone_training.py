@@ -10,13 +10,13 @@ import torch
 
 from avbench.training import backbone
 from avbench.training.backbone import BackboneRecipe, to_luma, train_backbone
-from avbench.training.pool import WINDOW_SAMPLES, Material, Pool, draw_batch, render_material
+from avbench.training.pool import WINDOW_SAMPLES, Material, Pool, PoolSize, draw_batch, render_material
 from avbench.types import CATEGORIES, UsageError
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone, "POOL", {"duration_s": 12.0, "size": 3, "warm": 2})
+    monkeypatch.setattr(backbone, "POOL", PoolSize(duration_s=12.0, size=3, warm=2))
     monkeypatch.setattr(backbone, "VALID_SCENES", 3)
 
 
@@ -54,8 +54,8 @@ def test_a_changed_recipe_does_not_continue_an_old_checkpoint(tiny: None, tmp_pa
 
 
 def test_pool_at_a_step_does_not_depend_on_where_it_started() -> None:
-    arguments = {"base_seed": 5, "duration_s": 10.0, "size": 3, "warm": 2}
-    pools = [Pool(**arguments, first_step=first) for first in (0, 4)]
+    size = PoolSize(duration_s=10.0, size=3, warm=2)
+    pools = [Pool(size, base_seed=5, first_step=first) for first in (0, 4)]
     try:
         for step in range(3):
             pools[0].at(step)

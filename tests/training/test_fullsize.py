@@ -28,9 +28,10 @@ from avbench.protocol.manifest import Manifest, read_manifest
 from avbench.training.fullsize import loop
 from avbench.training.fullsize.data import Example, TrainingStreams, ValidationStreams, spectrograms
 from avbench.training.fullsize.keeper import identity_of
-from avbench.training.fullsize.loop import train
+from avbench.training.fullsize.loop import Compute, train
 from avbench.training.fullsize.model import (
     Eyes,
+    mixed_precision,
     new_model,
     new_parts,
     set_mode,
@@ -104,10 +105,10 @@ def test_the_command_trains_and_a_run_under_torchrun_gives_the_same(
     assert alone.returncode == 0, alone.stderr
     assert alone.stdout.strip() == str(tmp_path / "one" / "streamsync-trf.safetensors")
     assert "4 streams of 3 windows; 1 steps of phase 1, 2 of phase 2; 1 process" in alone.stderr
-    assert "note: clicks has no split 'train': all of it (test) is trained on" in alone.stderr
-    looked_at = avbench(*arguments, "--valid", "test", "--out", tmp_path / "three")
-    assert looked_at.returncode == 2
-    assert "it would be trained on what --valid test looks at" in looked_at.stderr
+    assert "note: clicks has no split 'train': training uses all of it (test)" in alone.stderr
+    overlapping = avbench(*arguments, "--valid", "test", "--out", tmp_path / "three")
+    assert overlapping.returncode == 2
+    assert "training and validation data (--valid test) would overlap" in overlapping.stderr
     card = json.loads((tmp_path / "one" / "streamsync-trf.json").read_text())
     assert card["family"] == "streamsync-trf"
     assert card["about"]["training"]["recipe"]["gradient_windows"] == 2
@@ -168,7 +169,7 @@ def test_moving_statistics_of_two_processes_are_averaged(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "--data (a manifest folder) and --init (SparseSync weights) are needed"),
+        ((), "--data (a manifest folder) and --init (SparseSync weights) are required"),
         (("--recipe", "mine"), "unknown recipe 'mine'"),
         (("--set", "lr"), "must be NAME=VALUE"),
         (("--set", "speed=3"), "has no 'speed'"),
@@ -325,7 +326,7 @@ def test_processes_that_see_different_checkpoints_are_refused(
     manifest: Manifest, start: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop.Workers, "gathered", lambda self, values: [*values, 2])
-    with pytest.raises(UsageError, match=r"different checkpoints in .*: it must be one folder for all"):
+    with pytest.raises(UsageError, match=r"different checkpoints in .*: all of them must share one folder"):
         train(TINY, manifest, start, tmp_path, say=quiet)
 
 
@@ -389,7 +390,7 @@ def test_the_best_weights_are_kept_also_over_a_kill(
 def test_the_best_weights_need_something_to_be_the_best_at(
     manifest: Manifest, start: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"keep is 'best': there must be something to validate on \(--valid SPLIT\)"):
+    with pytest.raises(UsageError, match=r"keep is 'best': validation data are needed \(--valid SPLIT\)"):
         train(replace(TINY, keep="best"), manifest, start, tmp_path, say=quiet)
 
 
@@ -398,7 +399,7 @@ def test_validation_says_what_is_too_short(manifest: Manifest, start: dict[str, 
     cut = replace(manifest.segments[0], id="late", start=manifest.clips[manifest.segments[0].clip_id].duration - 640)
     late = replace(manifest, segments=(*manifest.segments[:2], cut))
     train(recipe, manifest, start, tmp_path, valid=late, say=said.append)
-    assert "validation sees 2 of 3 segments: others are short" in said
+    assert "validation uses 2 of 3 segments: the rest are too short" in said
     with pytest.raises(UsageError, match=r"no segment of .* holds 3 windows of 0\.4 s to validate on"):
         train(recipe, manifest, start, tmp_path, valid=replace(manifest, segments=(cut,)), say=quiet)
 
@@ -418,7 +419,7 @@ def test_mixed_precision_is_near(manifest: Manifest, start: dict[str, Tensor]) -
     example = TrainingStreams(manifest, TINY).draw(0, np.random.default_rng(0))
     both = []
     for dtype in (None, torch.bfloat16):
-        with loop._autocast(torch.device("cpu"), dtype):
+        with mixed_precision(torch.device("cpu"), dtype):
             eyes = Eyes(model, fast=True)
             snapshot, streaming = streams(model, eyes, [example], TINY, range(1, 2), 2)
         assert streaming is not None
@@ -605,7 +606,7 @@ def test_on_a_gpu_it_learns_and_continues(
     """Sums on a GPU need not be the same twice: the continued training is near the undisturbed one."""
     monkeypatch.setattr(loop, "TrainingStreams", Fixed)
     recipe = replace(TINY, windows=2, gradient_windows=1, phase1_steps=4, epochs=8, batch=4, microbatch=4, lr=3e-3)
-    on: dict[str, Any] = {"device": "cuda", "autocast": autocast}
+    on: dict[str, Any] = {"compute": Compute("cuda", autocast)}
     train(recipe, manifest, start, tmp_path / "whole", say=quiet, **on)
     losses = [line["loss"] for line in log_of(tmp_path / "whole")]
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.torch import save
 
 from avbench.baselines.mini import MiniSparseSync
 from avbench.training import streaming
-from avbench.training.pool import render_material
+from avbench.training.pool import PoolSize, render_material
 from avbench.training.streaming import (
     StreamRecipe,
     Streams,
@@ -42,10 +43,11 @@ def toy_streams(n: int, seed: int) -> Streams:
 def test_phase1_learns_and_resumes_exactly(tmp_path: Path, head: str) -> None:
     train, valid = toy_streams(400, 0), toy_streams(150, 1)
     recipe = StreamRecipe("toy", head, "none", steps=60, lr=3e-3, windows=8, hops_s=(1, 2), validate_every=20)
+    make = partial(StreamSync, head, DIM)
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
     untrained = evaluate_heads(StreamSync(head, DIM), valid)["roc_auc"]
-    whole, log = train_phase1(recipe, DIM, train, valid, tmp_path / "whole", lambda line: None)
+    whole, log = train_phase1(recipe, make, train, valid, tmp_path / "whole", lambda line: None)
     assert max(line["roc_auc"] for line in log) > untrained + 0.05
 
     def kill(line: str) -> None:
@@ -53,8 +55,8 @@ def test_phase1_learns_and_resumes_exactly(tmp_path: Path, head: str) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_phase1(recipe, DIM, train, valid, tmp_path / "cut", kill)
-    resumed, _ = train_phase1(recipe, DIM, train, valid, tmp_path / "cut", lambda line: None)
+        train_phase1(recipe, make, train, valid, tmp_path / "cut", kill)
+    resumed, _ = train_phase1(recipe, make, train, valid, tmp_path / "cut", lambda line: None)
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
@@ -80,7 +82,7 @@ def test_picked_windows_are_the_asked_ones() -> None:
 
 
 def test_phase2_trains_the_backbone_and_keeps_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "PHASE2_POOL", {"size": 2, "warm": 1})
+    monkeypatch.setattr(streaming, "PHASE2_POOL", PoolSize(duration_s=40.0, size=2, warm=1))
     torch.manual_seed(0)
     backbone = MiniSparseSync()
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
@@ -98,7 +100,7 @@ def test_phase2_can_keep_the_last_state_and_is_then_validated_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an ablation needs: with the best state kept, phase 1's may win and all rows be the same."""
-    monkeypatch.setattr(streaming, "PHASE2_POOL", {"size": 2, "warm": 1})
+    monkeypatch.setattr(streaming, "PHASE2_POOL", PoolSize(duration_s=40.0, size=2, warm=1))
     torch.manual_seed(0)
     backbone = MiniSparseSync()
     scenes = [render_material(0, base_seed=8, categories=CATEGORIES, duration_s=44.0)]

@@ -118,7 +118,7 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     for suffix in (".safetensors", ".json"):
         (tmp_path / f"{name}{suffix}").write_bytes(files(weights).joinpath(f"{name}{suffix}").read_bytes())
     assert run(name, tmp_path, said.append) == tmp_path / f"{name}.safetensors"
-    assert said == [f"{name}: finished already"]
+    assert said == [f"{name}: already finished"]
     recipe = RECIPES[name]
     assert isinstance(recipe, StreamRecipe)
     assert not _finished(tmp_path, replace(recipe, steps=recipe.steps + 1))

@@ -1,4 +1,4 @@
-"""Batches decoded ahead of the step that needs them."""
+"""Batches decoded before their step needs them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from avbench.training.fullsize.processes import Workers
 
 
 class Ahead:
-    """This process's examples, decoded ahead by threads, in the order they are needed.
+    """This process's examples, decoded ahead by ``readers`` threads in the order they are needed.
 
-    A step's batch is cut into chunks of ``microbatch`` streams; chunk c belongs to process c modulo their number.
+    A step's batch is cut into chunks of ``microbatch`` streams; process r of n computes the chunks r, r + n, r + 2n ...
     """
 
     def __init__(self, data: TrainingStreams, plan: Plan, workers: Workers, first_step: int, readers: int) -> None:
@@ -39,6 +39,10 @@ class Ahead:
         return ((c, chunks[c]) for c in range(self.workers.rank, len(chunks), self.workers.n))
 
     def of(self, step: int) -> Iterator[tuple[int, list[Example]]]:
+        """(chunk, its examples) of this process, in order. Steps are asked for in order, without gaps.
+
+        ``MediaError`` if a clip cannot be read.
+        """
         for chunk, jobs in self._chunks(step):
             yield chunk, [self._next() for _ in jobs]
 

@@ -1,4 +1,4 @@
-"""The streams that a recipe can draw from a manifest: decoded, cut, augmented, made into spectrograms."""
+"""The streams of a manifest that fit a recipe: decoded, cut, augmented, turned into spectrograms."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MAX_OFFSET = ticks(GRID.max_offset_s)
 
 
 class Item(NamedTuple):
-    """A stream that can be drawn: with ``start`` (ticks), or anywhere in the clip."""
+    """A stream to draw from: at ``start`` (ticks), or for None anywhere in the clip."""
 
     clip: ClipRecord
     start: Tick | None
 
 
 class Pinned(NamedTuple):
-    """A stream with its place (ticks), its offset (ticks) and the offset's class."""
+    """A stream at a fixed start (ticks) and offset (ticks), with the offset's class."""
 
     clip: ClipRecord
     start: Tick
@@ -38,26 +38,31 @@ class Pinned(NamedTuple):
 
 
 class Example(NamedTuple):
+    """What the model gets of one stream."""
+
     video: Tensor  # (T, 3, crop, crop) uint8: the whole stretch
     sound: Tensor  # (H, 1, 257, columns) float32: the windows' spectrograms
     label: int
 
 
 class _Streams:
-    """Examples of one manifest; each clip's file is checked against the manifest once."""
+    """Examples from one manifest; each clip's file is checked against its sha256 once."""
 
     def __init__(self, manifest: Manifest, recipe: FullSizeRecipe) -> None:
         self.manifest, self.recipe = manifest, recipe
         self._checked: set[str] = set()
 
     def example(self, stream: Pinned, rng: np.random.Generator | None) -> Example:
-        """The stream's pictures and sounds; with ``rng`` augmented, else the centre crop. ``MediaError``."""
+        """The stream's picture and sound: augmented with ``rng``, the centre crop without.
+
+        ``MediaError`` if the clip cannot be read or is not the file that the manifest names.
+        """
         clip, start, offset, label = stream
         recipe = self.recipe
         path = self.manifest.clip_path(clip)
         if clip.id not in self._checked:
             if media_sha256(path) != clip.sha256:
-                raise MediaError(clip.id, f"{path} is not the file that the manifest pins (other sha256)")
+                raise MediaError(clip.id, f"{path} is not the file that the manifest names (its sha256 differs)")
             self._checked.add(clip.id)
         reader = ClipReader(path, clip)
         wave = torch.from_numpy(reader.audio()[start + offset : start + offset + recipe.heard].copy())
@@ -78,7 +83,7 @@ class _Streams:
 
 
 class TrainingStreams(_Streams):
-    """Streams that are drawn. ``left_out``: what is too short for the recipe, each with its reason, in words.
+    """Streams to draw training examples from. ``left_out``: what is too short for the recipe, one line each.
 
     ``UsageError`` if nothing is left.
     """
@@ -93,7 +98,9 @@ class TrainingStreams(_Streams):
                 if clip.duration >= recipe.heard + MAX_OFFSET:
                     self.items.append(Item(clip, None))
                 else:
-                    self.left_out.append(f"clip {clip.id}: {seconds(clip.duration):g} s hold no {length:g} s +- 2 s")
+                    self.left_out.append(
+                        f"clip {clip.id}: {seconds(clip.duration):g} s cannot hold {length:g} s +- 2 s"
+                    )
         else:
             for segment in manifest.segments:
                 clip = manifest.clips[segment.clip_id]
@@ -109,7 +116,10 @@ class TrainingStreams(_Streams):
             raise UsageError(f"{manifest.name} has no stream for {recipe.windows} windows of {recipe.hop_s:g} s{why}")
 
     def draw(self, index: int, rng: np.random.Generator) -> Example:
-        """One stream with a fresh offset, uniform in +-2 s, and fresh augmentation. ``MediaError``."""
+        """An example of item ``index``, with a new offset (uniform in +-2 s) and new augmentation from ``rng``.
+
+        ``MediaError`` if its clip cannot be read.
+        """
         item, recipe = self.items[index], self.recipe
         offset_s = round(float(rng.uniform(-GRID.max_offset_s, GRID.max_offset_s)), 2)
         offset, start = ticks(offset_s), item.start
@@ -122,7 +132,7 @@ class TrainingStreams(_Streams):
 
 
 class ValidationStreams(_Streams):
-    """The segments that hold the recipe's windows, with their own offsets. ``UsageError`` if none does."""
+    """The segments long enough for the recipe's windows, at their own offsets. ``UsageError`` if there are none."""
 
     def __init__(self, manifest: Manifest, recipe: FullSizeRecipe) -> None:
         super().__init__(manifest, recipe)
@@ -143,9 +153,9 @@ class ValidationStreams(_Streams):
 def spectrograms(
     wave: Tensor, recipe: FullSizeRecipe, frequencies: slice = slice(0, 0), columns: slice = slice(0, 0)
 ) -> Tensor:
-    """(N,) samples of a stretch -> (H, 1, 257, columns), standardised over each window or over the stretch.
+    """(N,) samples of a stretch -> (H, 1, 257, columns) float32, standardised over each window or over the stretch.
 
-    ``frequencies`` and ``columns`` (of the stretch) are blanked after the logarithm, before the standardisation.
+    ``frequencies`` and ``columns`` (of the stretch) are set to 0 after the logarithm, before the standardisation.
     """
     hop, window = recipe.hop // 128, recipe.window // 128
     if recipe.spectrogram == "stretch":

@@ -1,4 +1,4 @@
-"""What a training leaves on disk: checkpoint and log on the way, weights with their card at the end."""
+"""What a training writes: checkpoint and log while it runs, weights with their card at the end."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from avbench import __version__
 from avbench.baselines.sparsesync import SparseSync
 from avbench.protocol.manifest import Manifest
 from avbench.system.atomic import atomic_write_bytes
+from avbench.training.common import best_validation, versions
 from avbench.training.fullsize.recipe import FullSizeRecipe
 from avbench.types import AvbenchError, UsageError
 from avbench.weights.checkpoints import refuse_non_finite
@@ -30,8 +30,10 @@ def identity_of(
     autocast: torch.dtype | None,
     n_processes: int,
 ) -> str:
-    """What a checkpoint must have been made of to be continued. How many processes compute it may change, unless
-    BatchNorm's statistics move: those depend on it."""
+    """What a checkpoint is of, as JSON: only a training with the same identity continues it.
+
+    The number of processes may change, except where BatchNorm's statistics move: those depend on it.
+    """
     digest = hashlib.sha256()
     for key in sorted(start):
         digest.update(
@@ -49,23 +51,26 @@ def identity_of(
 
 
 class Keeper:
-    """Checkpoint and log of one training. Only the first process writes; a kill leaves the previous checkpoint."""
+    """Checkpoint and log of one training. Only the first process writes; a killed one keeps its last checkpoint."""
 
     def __init__(self, out: Path, name: str, identity: str, rank: int) -> None:
         self.path, self.log_path = out / f"{name}.checkpoint.safetensors", out / f"{name}.log.jsonl"
         self.identity, self.rank = identity, rank
         self.log: list[dict[str, Any]] = []
-        self.best: dict[str, Tensor] = {}  # weights, if the best are to be kept
+        self.best: dict[str, Tensor] = {}  # weights of the best validation; empty with keep=last
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Puts the checkpoint into both and returns its step; 0 if there is none."""
+        """Load the checkpoint into both; returns its step, 0 if there is none.
+
+        ``UsageError`` if it belongs to another training, ``AvbenchError`` if it is damaged.
+        """
         if not self.path.exists():
             return 0
         try:
             with safe_open(str(self.path), framework="pt") as file:
                 about = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        except Exception as error:  # safetensors raises its own kind for damaged files
+        except Exception as error:  # safetensors raises its own type for damaged files
             raise AvbenchError(f"{self.path} is damaged: {str(error)[:120]}; delete it to start again") from error
         if about.get("identity") != self.identity:
             raise UsageError(
@@ -87,20 +92,22 @@ class Keeper:
         return step
 
     def note(self, line: dict[str, Any]) -> None:
+        """Append a line to the log, which :meth:`save` writes."""
         self.log.append(line)
 
     def note_validation(self, step: int, scores: Mapping[str, float], model: nn.Module | None) -> None:
-        """Notes the scores; ``model`` is copied if it is better (in mAP) than at every validation before."""
+        """Log the scores; with ``model``, copy its weights if their mAP is the highest so far."""
         self.note({"step": step, "validation": scores})
         if model and not self.rank and self.best_validation["step"] == step:
             self.best = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
 
     @property
     def best_validation(self) -> dict[str, Any]:
-        """The log's line on the first of the best validations."""
-        return max((line for line in self.log if "validation" in line), key=lambda line: line["validation"]["map"])
+        """The log's line of the validation with the highest mAP, the first of equals."""
+        return best_validation(line for line in self.log if "validation" in line)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Write the log and the checkpoint. ``AvbenchError`` if they cannot be written."""
         if self.rank:
             return
         tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()}
@@ -122,14 +129,14 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def export(path: Path, model: SparseSync, recipe: FullSizeRecipe, identity: str, keeper: Keeper) -> None:
-    """The weights (the best, where those were kept) under the published names, float32, and a card that ``avbench
-    weights verify`` understands."""
+    """Write the weights (the best ones with ``keep`` "best") under the published names, float32, and their card, which
+    ``avbench weights verify`` reads. ``AvbenchError`` if they cannot be written."""
     kept = keeper.best or model.state_dict()
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in kept.items()}
     refuse_non_finite(tensors, path.name)
     family = "sparsesync" if recipe.head == "none" else f"streamsync-{recipe.head}"
     data = save(tensors, {"family": family})
-    told = json.loads(identity)
+    training = json.loads(identity)
     card = {
         "schema": 1,
         "family": family,
@@ -137,12 +144,12 @@ def export(path: Path, model: SparseSync, recipe: FullSizeRecipe, identity: str,
         "source": {"file": path.name, "md5": None, "url": None},
         "published_as": None,
         "id": None,
-        "trained_on": f"manifest {told['data'][:12]}",
+        "trained_on": f"manifest {training['data'][:12]}",
         "audio_lead_trim_samples": 0,
         "changes": [],
         "n_tensors": len(tensors),
         "n_parameters": sum(t.numel() for t in tensors.values() if t.is_floating_point()),
-        "about": {"training": told, "avbench": __version__, "torch": torch.__version__},
+        "about": {"training": training, **versions()},
         "log": [keeper.best_validation] if keeper.best else keeper.log[-1:],
         "sha256": hashlib.sha256(data).hexdigest(),
     }

@@ -1,29 +1,30 @@
-"""The loop: steps, validation, checkpoints."""
+"""``train``: the steps, with validation and checkpoints between them."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avbench.baselines.sparsesync import SparseSync
 from avbench.protocol.manifest import Manifest
-from avbench.scoring.metrics import score
 from avbench.system.machine import is_out_of_memory
 from avbench.system.precision import exact_float32
+from avbench.training.common import Say
 from avbench.training.fullsize.ahead import Ahead
 from avbench.training.fullsize.data import TrainingStreams, ValidationStreams
 from avbench.training.fullsize.keeper import Keeper, export, identity_of
 from avbench.training.fullsize.model import (
     Eyes,
     check_size,
+    mixed_precision,
     new_model,
     set_mode,
     start_from,
@@ -34,108 +35,117 @@ from avbench.training.fullsize.model import (
 from avbench.training.fullsize.plan import Plan
 from avbench.training.fullsize.processes import Workers
 from avbench.training.fullsize.recipe import FullSizeRecipe
+from avbench.training.fullsize.validation import validate
 from avbench.types import AvbenchError, NonFiniteError, UsageError
 
-Say = Callable[[str], None]
+MAX_LINES = 10  # named streams that are left out
 
 
-def train(
+@dataclass(frozen=True)
+class Compute:
+    """How a training is computed; the recipe says what.
+
+    ``device``: "cpu" | "cuda". ``autocast``: the dtype of mixed precision, None for exact float32 (no TF32 on a GPU
+    either); the card records it. ``readers``: threads that decode ahead.
+    """
+
+    device: str = "cpu"
+    autocast: torch.dtype | None = None
+    readers: int = 1
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What every step of one training needs, in this process."""
+
+    plan: Plan
+    model: SparseSync
+    new: list[str]  # entries that SparseSync does not have
+    optimizer: torch.optim.Optimizer
+    workers: Workers
+    autocast: torch.dtype | None
+
+
+def train(  # seven parameters: data and validation data are separate manifests
     recipe: FullSizeRecipe,
     manifest: Manifest,
     start: Mapping[str, Tensor],
     out: Path,
     *,
     valid: Manifest | None = None,
-    device: str = "cpu",
-    autocast: torch.dtype | None = None,
-    readers: int = 1,
-    name: str = "",
+    compute: Compute = Compute(),
     say: Say = print,
 ) -> Path:
-    """Trains to the end, continuing from ``out``'s checkpoint if there is one; returns the weight file.
+    """Train to the end, continuing from the checkpoint in ``out`` if there is one; returns the weight file.
 
-    ``start``: a SparseSync state dict. ``out`` receives NAME.checkpoint.safetensors (weights, optimiser, step),
-    NAME.log.jsonl (a line per step, and one per validation) and, at the end, NAME.safetensors under the published names
-    with its card NAME.json. ``valid``: validated on after each phase and epoch, on its own offsets; the recipe may keep
-    the weights that did best there. ``readers``: threads that decode ahead. Under ``torchrun`` every process calls this
-    with the same arguments. float32 is float32 on a GPU too (no TF32): ``autocast`` is the way to more speed, and is on
-    record.
+    ``start``: a SparseSync state dict. ``out`` receives, NAME being streamsync-<head> or sparsesync,
+    NAME.checkpoint.safetensors (weights, optimiser, step), NAME.log.jsonl (one line per step and one per validation)
+    and, at the end, NAME.safetensors under the published names with its card NAME.json. ``valid``: data to validate on
+    after each phase and epoch, at its own offsets; with ``keep`` "best" the recipe keeps the weights that did best
+    there. Under ``torchrun`` every process calls this with the same arguments.
 
-    ``UsageError``: a recipe or data that do not fit, a checkpoint of another training; ``MediaError``: a clip that
-    cannot be read (nothing is left out or replaced on the way); ``NonFiniteError``: the loss or the gradient is no
-    longer a number; ``AvbenchError``: memory that runs out.
+    ``UsageError``: recipe and data do not fit together, or the checkpoint belongs to another training; ``MediaError``:
+    a clip cannot be read (no clip is skipped or replaced); ``NonFiniteError``: the loss or the gradient is not finite;
+    ``AvbenchError``: out of memory.
     """
     recipe = recipe.checked()
     if recipe.keep == "best" and not valid:
-        raise UsageError("keep is 'best': there must be something to validate on (--valid SPLIT), or set keep=last")
+        raise UsageError("keep is 'best': validation data are needed (--valid SPLIT), or set keep=last")
     check_size(recipe)
     data = TrainingStreams(manifest, recipe)
     watched = ValidationStreams(valid, recipe) if valid else None
     plan = Plan(recipe, len(data.items))
-    name = name or ("sparsesync" if recipe.head == "none" else f"streamsync-{recipe.head}")
-    with Workers(device) as workers, exact_float32(), _room(recipe, workers.device):
+    name = "sparsesync" if recipe.head == "none" else f"streamsync-{recipe.head}"
+    with Workers(compute.device) as workers, exact_float32(), _memory_in_one_line(recipe, workers.device):
         tell: Say = say if workers.rank == 0 else lambda text: None
-        for line in data.left_out[:10]:
-            tell(f"left out: {line}")
-        if len(data.left_out) > 10:
-            tell(f"left out: ... and {len(data.left_out) - 10} more")
-        tell(
-            f"{len(data.items)} streams of {recipe.windows} windows; {recipe.phase1_steps} steps of phase 1, "
-            f"{plan.total - recipe.phase1_steps} of phase 2; {workers.n} process{'es' * (workers.n > 1)}"
-        )
-        if watched and len(watched.items) < len(watched.manifest.segments):
-            tell(f"validation sees {len(watched.items)} of {len(watched.manifest.segments)} segments: others are short")
-        model = new_model(recipe)
-        new = start_from(model, recipe, start)
-        model.to(workers.device)
-        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=(0.9, 0.999), eps=1e-7)
+        for line in _announced(data, watched, plan, workers):
+            tell(line)
+        training = _prepared(plan, start, workers, compute.autocast)
         out.mkdir(parents=True, exist_ok=True)
-        identity = identity_of(recipe, manifest, start, autocast, workers.n)
+        identity = identity_of(recipe, manifest, start, compute.autocast, workers.n)
         keeper = Keeper(out, name, identity, workers.rank)
-        step = keeper.resume(model, optimizer)
+        step = keeper.resume(training.model, training.optimizer)
         if len(set(workers.gathered([step]))) > 1:
-            raise UsageError(f"the processes see different checkpoints in {out}: it must be one folder for all")
+            raise UsageError(f"the processes see different checkpoints in {out}: all of them must share one folder")
         if step:
             tell(f"continuing at step {step} of {plan.total}")
-        with Ahead(data, plan, workers, step, readers) as ahead:
-            eyes: Eyes | None = None
-            phase = 0
-            while step < plan.total:
-                if plan.phase(step) != phase:
-                    phase, eyes = plan.phase(step), None
-                    set_mode(model, recipe, phase, new)
-                if eyes is None or phase == 2:  # in phase 1 the base does not change
-                    eyes = Eyes(model, workers.device.type == "cpu" and not model.vfeat_extractor.training)
-                began = time.monotonic()
-                entry = _step(plan, step, model, eyes, optimizer, ahead, workers, autocast)
-                step += 1
-                entry |= {"step": step, "phase": phase, "wall_s": round(time.monotonic() - began, 2)}
-                keeper.note(entry)
-                tell(f"step {step}/{plan.total} phase {phase} loss {entry['loss']:.4f} ({entry['wall_s']:.1f} s)")
-                boundary = step == recipe.phase1_steps or (
-                    phase == 2 and (step - recipe.phase1_steps) % plan.per_epoch == 0
-                )
-                if boundary and watched:
-                    scores = validate(model, watched, workers, autocast)
-                    set_mode(model, recipe, phase, new)
-                    keeper.note_validation(step, scores, model if recipe.keep == "best" else None)
-                    tell(f"step {step}/{plan.total} validation {scores}")
-                if step % recipe.checkpoint_every == 0 or boundary or step == plan.total:
-                    keeper.save(model, optimizer, step)
+        with Ahead(data, plan, workers, step, compute.readers) as ahead:
+            _steps(training, step, ahead, watched, keeper, tell)
         path = out / f"{name}.safetensors"
         if workers.rank == 0:
-            export(path, model, recipe, identity, keeper)
+            export(path, training.model, recipe, identity, keeper)
         return path
 
 
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
-    # no cache: older torch keeps weights that were cast where no gradient flows, and the base then gets none
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype, cache_enabled=False)
+def _announced(data: TrainingStreams, watched: ValidationStreams | None, plan: Plan, workers: Workers) -> Iterator[str]:
+    """Lines about the data and the length of the training."""
+    recipe = plan.recipe
+    for line in data.left_out[:MAX_LINES]:
+        yield f"left out: {line}"
+    if len(data.left_out) > MAX_LINES:
+        yield f"left out: ... and {len(data.left_out) - MAX_LINES} more"
+    yield (
+        f"{len(data.items)} streams of {recipe.windows} windows; {recipe.phase1_steps} steps of phase 1, "
+        f"{plan.total - recipe.phase1_steps} of phase 2; {workers.n} process{'es' * (workers.n > 1)}"
+    )
+    if watched and len(watched.items) < len(watched.manifest.segments):
+        n, of = len(watched.items), len(watched.manifest.segments)
+        yield f"validation uses {n} of {of} segments: the rest are too short"
+
+
+def _prepared(plan: Plan, start: Mapping[str, Tensor], workers: Workers, autocast: torch.dtype | None) -> _Training:
+    """The model with its start weights, on its device, and its optimiser."""
+    recipe = plan.recipe
+    model = new_model(recipe)
+    new = start_from(model, recipe, start)
+    model.to(workers.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=(0.9, 0.999), eps=1e-7)
+    return _Training(plan, model, new, optimizer, workers, autocast)
 
 
 @contextmanager
-def _room(recipe: FullSizeRecipe, device: torch.device) -> Iterator[None]:
-    """Memory that runs out is said in one line."""
+def _memory_in_one_line(recipe: FullSizeRecipe, device: torch.device) -> Iterator[None]:
+    """Out of memory becomes an ``AvbenchError`` that says what to try."""
     try:
         yield
     except RuntimeError as error:
@@ -148,28 +158,50 @@ def _room(recipe: FullSizeRecipe, device: torch.device) -> Iterator[None]:
         ) from error
 
 
-def _step(
-    plan: Plan,
-    step: int,
-    model: SparseSync,
-    eyes: Eyes,
-    optimizer: torch.optim.Optimizer,
-    ahead: Ahead,
-    workers: Workers,
-    autocast: torch.dtype | None,
-) -> dict[str, Any]:
-    """One step of the optimiser; the mean loss and the accuracy at the last window, over the whole batch."""
-    recipe, phase = plan.recipe, plan.phase(step)
+def _steps(
+    training: _Training, step: int, ahead: Ahead, watched: ValidationStreams | None, keeper: Keeper, tell: Say
+) -> None:
+    """All steps from ``step`` on; validation after each phase and epoch, checkpoints as the recipe says."""
+    plan, model, workers = training.plan, training.model, training.workers
+    recipe = plan.recipe
+    eyes: Eyes | None = None
+    phase = 0
+    while step < plan.total:
+        if plan.phase(step) != phase:
+            phase, eyes = plan.phase(step), None
+            set_mode(model, recipe, phase, training.new)
+        if eyes is None or phase == 2:  # in phase 1 the encoders do not change
+            eyes = Eyes(model, workers.device.type == "cpu" and not model.vfeat_extractor.training)
+        began = time.monotonic()
+        entry = _step(training, step, eyes, ahead)
+        step += 1
+        entry |= {"step": step, "phase": phase, "wall_s": round(time.monotonic() - began, 2)}
+        keeper.note(entry)
+        tell(f"step {step}/{plan.total} phase {phase} loss {entry['loss']:.4f} ({entry['wall_s']:.1f} s)")
+        boundary = plan.ends_stage(step)
+        if boundary and watched:
+            scores = validate(model, watched, workers, training.autocast)
+            set_mode(model, recipe, phase, training.new)
+            keeper.note_validation(step, scores, model if recipe.keep == "best" else None)
+            tell(f"step {step}/{plan.total} validation {scores}")
+        if step % recipe.checkpoint_every == 0 or boundary or step == plan.total:
+            keeper.save(model, training.optimizer, step)
+
+
+def _step(training: _Training, step: int, eyes: Eyes, ahead: Ahead) -> dict[str, Any]:
+    """One optimiser step; its log entry: loss and accuracy at the last window over the whole batch, rate, gradient."""
+    plan, model, workers, optimizer = training.plan, training.model, training.workers, training.optimizer
+    recipe = plan.recipe
     optimizer.zero_grad(set_to_none=True)
     size = len(plan.batch(step))
     loss_sum, hits = 0.0, 0.0
     for chunk, examples in ahead.of(step):
-        # dropout: the same whoever computes this chunk, and after a restart
+        # dropout is the same after a restart, and in whichever process computes this chunk
         torch.manual_seed((recipe.seed * 1_000_003 + step) * 65_537 + chunk)
         labels = torch.tensor([e.label for e in examples], device=workers.device)
         windows = plan.gradient_windows(step, plan.part(step, chunk))
-        with _autocast(workers.device, autocast):
-            snapshot, streaming = streams(model, eyes, examples, recipe, windows, phase)
+        with mixed_precision(workers.device, training.autocast):
+            snapshot, streaming = streams(model, eyes, examples, recipe, windows, plan.phase(step))
         loss = stream_loss(snapshot, streaming, targets(labels, recipe, snapshot.shape[-1]), recipe).sum() / size
         loss.backward()
         loss_sum += float(loss.detach())
@@ -181,7 +213,7 @@ def _step(
     trained = [p for p in model.parameters() if p.requires_grad]
     workers.add_gradients(trained)
     norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip_norm))
-    if not math.isfinite(norm):  # the step would spoil every weight
+    if not math.isfinite(norm):  # the step would destroy every weight
         raise NonFiniteError(f"the gradient of step {step + 1} is {norm}: lower lr, or start from other weights")
     rate = plan.rate(step)
     for group in optimizer.param_groups:
@@ -190,22 +222,3 @@ def _step(
     if model.vfeat_extractor.training:
         workers.average_statistics(model)
     return {"loss": round(loss_sum, 6), "acc_last": round(hits, 4), "lr": rate, "gradient_norm": round(norm, 4)}
-
-
-@torch.no_grad()
-def validate(
-    model: SparseSync, data: ValidationStreams, workers: Workers, autocast: torch.dtype | None = None
-) -> dict[str, float | int]:
-    """Scores at the last window of the manifest's segments, with their own offsets; each counted exactly once."""
-    model.eval()
-    eyes = Eyes(model, workers.device.type == "cpu")
-    found: list[tuple[int, list[float], int]] = []
-    for number in range(workers.rank, len(data.items), workers.n):
-        example = data[number]
-        with _autocast(workers.device, autocast):
-            snapshot, streaming = streams(model, eyes, [example], data.recipe, range(0), 0)
-        logits = (snapshot if streaming is None else streaming)[0, -1].float().cpu()
-        found.append((number, logits.tolist(), example.label))
-    found = sorted(workers.gathered(found))
-    scores = score(np.array([f[1] for f in found], np.float32), np.array([f[2] for f in found]))
-    return {key: round(value, 4) for key, value in scores.items()} | {"n": len(found)}

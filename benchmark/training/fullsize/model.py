@@ -1,9 +1,11 @@
-"""The model in training: its new parts over SparseSync weights, what is frozen, the pass over a batch, the loss."""
+"""The model in training: new parts on SparseSync weights, what is frozen, the pass over a batch, the loss."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,14 +32,14 @@ def new_model(recipe: FullSizeRecipe) -> SparseSync:
 
 
 def check_size(recipe: FullSizeRecipe) -> None:
-    """``UsageError`` if ``size`` makes no model with 21 classes that the recipe's windows fit; costs no memory."""
+    """``UsageError`` unless ``size`` gives a model with 21 classes for the recipe's windows. Allocates no weights."""
     frames = recipe.window // TICKS_PER_FRAME
     try:
         audio = spectrograms(torch.zeros(recipe.heard), recipe)[:1].to("meta")
         with torch.device("meta"), torch.no_grad():
             model, video = new_model(recipe).eval(), torch.empty(1, frames, 3, recipe.crop, recipe.crop)
             n_classes = model.fuse(model.encode_video(video), model.encode_audio(audio)).logits.shape[-1]
-    except Exception as error:  # whatever torch says of values of any type
+    except Exception as error:  # wrong values can fail anywhere in torch
         raise UsageError(
             f"no model fits size={json.dumps(recipe.size)}, crop={recipe.crop} and window_s={recipe.window_s:g}: "
             f"{in_one_line(error)}"
@@ -47,16 +49,16 @@ def check_size(recipe: FullSizeRecipe) -> None:
 
 
 def new_parts(recipe: FullSizeRecipe) -> list[str]:
-    """Names of the entries StreamSync has and SparseSync has not: 63 with the transformer head."""
+    """Names of the state entries that StreamSync adds to SparseSync: 63 with the transformer head."""
     with torch.device("meta"):
         old = SparseSync(**recipe.size).state_dict()
         return [name for name in new_model(recipe).state_dict() if name not in old]
 
 
 def start_from(model: SparseSync, recipe: FullSizeRecipe, weights: Mapping[str, Tensor]) -> list[str]:
-    """Puts SparseSync weights into ``model``; what remains as it was is exactly ``new_parts``, which is returned.
+    """Load SparseSync weights into ``model``; returns the names of the entries they leave untouched (``new_parts``).
 
-    ``AvbenchError`` that lists missing, unexpected and misshapen entries if they are not exactly a SparseSync's.
+    ``AvbenchError`` with the missing, unexpected and misshapen entries if ``weights`` are not exactly a SparseSync's.
     """
     with torch.device("meta"):
         template = SparseSync(**recipe.size).state_dict()
@@ -69,7 +71,7 @@ def start_from(model: SparseSync, recipe: FullSizeRecipe, weights: Mapping[str, 
 
 
 def set_mode(model: SparseSync, recipe: FullSizeRecipe, phase: int, new: list[str]) -> None:
-    """Dropout on; BatchNorm as the recipe wants it; in phase 1 only the ``new`` parts want a gradient."""
+    """Dropout on, BatchNorm as the recipe says; in phase 1 only the ``new`` parts get a gradient."""
     model.train()
     moving = recipe.phase1_norm == "drifting" if phase == 1 else recipe.phase2_norm == "batch"
     model.vfeat_extractor.train(moving)  # neither encoder has any dropout: this is BatchNorm alone
@@ -79,7 +81,7 @@ def set_mode(model: SparseSync, recipe: FullSizeRecipe, phase: int, new: list[st
 
 
 class Eyes:
-    """The two encoders where no gradient is wanted: fast copies on a CPU, as they are elsewhere."""
+    """The two encoders without a gradient; ``fast``: copies optimised for inference on a CPU."""
 
     def __init__(self, model: SparseSync, fast: bool) -> None:
         self.model = model
@@ -94,7 +96,7 @@ class Eyes:
 
 
 def _seen_with_gradient(model: SparseSync, video: Tensor, recompute: bool) -> Tensor:
-    """The picture encoder, its activations computed anew part by part on the way back: a quarter of the memory."""
+    """The picture encoder. ``recompute``: recompute activations in the backward pass, at a quarter of the memory."""
     assert isinstance(model.vfeat_extractor, S3D)
     x = video.transpose(1, 2)
     for part in model.vfeat_extractor.base:
@@ -102,13 +104,19 @@ def _seen_with_gradient(model: SparseSync, video: Tensor, recompute: bool) -> Te
     return model.v_bridge(x.transpose(1, 2))
 
 
+def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Autocast to ``dtype`` on ``device``; nothing for None."""
+    # no cache: older torch reuses weights that were cast without a gradient, and the encoders then get none
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype, cache_enabled=False)
+
+
 def streams(
     model: SparseSync, eyes: Eyes, examples: list[Example], recipe: FullSizeRecipe, with_gradient: range, phase: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Snapshot logits (N, H, C) and streaming logits (N, H, C), or None without a head.
+    """Snapshot logits (N, H, C) and streaming logits (N, H, C), the latter None without a head.
 
-    ``with_gradient``: windows through which the encoders and the fusion get a gradient. In phase 1 the fusion of every
-    window carries one (to PASS, which lies in it), the encoders none. ``phase`` 0: no gradient at all.
+    ``with_gradient``: the windows that carry a gradient into encoders and fusion. In phase 1 every window carries one
+    into the fusion (it contains the PASS token, which is trained) and none into the encoders. ``phase`` 0: no gradient.
     """
     device = model.transformer.off_head.weight.device
     logits, tokens = [], []
@@ -150,10 +158,10 @@ def targets(labels: Tensor, recipe: FullSizeRecipe, n_classes: int) -> Tensor:
 
 
 def stream_loss(snapshot: Tensor, streaming: Tensor | None, target: Tensor, recipe: FullSizeRecipe) -> Tensor:
-    """(N, H, C) logits of both kinds, (N, C) targets -> (N,): the weighted mean over the windows.
+    """(N, H, C) logits of both kinds, (N, C) targets -> (N,) losses: the weighted mean over the windows.
 
-    alpha x snapshot + beta x streaming; with ``early_windows`` "snapshot" the first K - 1 windows have the first term
-    only. Divided by the weights that were used.
+    Cross-entropies, alpha x snapshot + beta x streaming; with ``early_windows`` "snapshot" the first K - 1 windows have
+    only the snapshot term. Divided by the sum of the weights.
     """
     n, h = snapshot.shape[:2]
 

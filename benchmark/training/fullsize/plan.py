@@ -1,4 +1,4 @@
-"""What happens when: the streams of each step, its rate, and the windows that carry the base's gradient."""
+"""The schedule: the streams of each step, its learning rate, and the windows that carry a gradient into SparseSync."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from avbench.training.fullsize.recipe import FullSizeRecipe
 
 
 class Plan:
-    """Which streams belong to which step, how large the rate is, which windows carry the base's gradient."""
+    """The schedule of one training on ``n_items`` streams; every answer is a function of the step (from 0)."""
 
     def __init__(self, recipe: FullSizeRecipe, n_items: int) -> None:
         self.recipe, self.n_items = recipe, n_items
@@ -16,11 +16,17 @@ class Plan:
         self.total = recipe.phase1_steps + recipe.epochs * self.per_epoch
 
     def phase(self, step: int) -> int:
+        """1 or 2."""
         return 1 if step < self.recipe.phase1_steps else 2
 
+    def ends_stage(self, steps_done: int) -> bool:
+        """Whether phase 1, or an epoch of phase 2, is complete after ``steps_done`` (at least 1) steps."""
+        done = steps_done - self.recipe.phase1_steps
+        return done >= 0 and done % self.per_epoch == 0
+
     def batch(self, step: int) -> list[int]:
-        """Items of one step. Phase 1 goes round and round; each epoch of phase 2 sees every item once, so that its
-        last batch may be smaller."""
+        """Items of one step. Phase 1 cycles through the items; each epoch of phase 2 uses every item once, so its last
+        batch may be smaller."""
         size = self.recipe.batch
         if self.phase(step) == 1:
             places = range(step * size, (step + 1) * size)
@@ -32,6 +38,7 @@ class Plan:
         return np.random.default_rng([self.recipe.seed, phase, epoch, 1]).permutation(self.n_items)
 
     def rate(self, step: int) -> float:
+        """The learning rate of one step."""
         recipe = self.recipe
         if recipe.schedule == "published":
             if step < 500:
@@ -45,12 +52,12 @@ class Plan:
         return recipe.lr if done < 0 else recipe.lr * (1 - done / (self.total - recipe.phase1_steps))
 
     def part(self, step: int, chunk: int) -> int:
-        """Which of the batch's ``accumulation`` parts its chunk of ``microbatch`` streams belongs to."""
+        """Which of the batch's ``accumulation`` parts a chunk of ``microbatch`` streams belongs to."""
         n_chunks = -(-len(self.batch(step)) // self.recipe.microbatch)
         return chunk * self.recipe.accumulation // n_chunks
 
     def gradient_windows(self, step: int, part: int = 0) -> range:
-        """Windows through which the base gets a gradient from one part of the batch; none in phase 1."""
+        """Windows that carry a gradient into SparseSync, for one part of the batch; none in phase 1."""
         recipe = self.recipe
         k, h = recipe.gradient_windows, recipe.windows
         if self.phase(step) == 1:
@@ -63,4 +70,5 @@ class Plan:
         return range(first, first + k)
 
     def rng(self, step: int, place: int) -> np.random.Generator:
+        """The generator for the stream at ``place`` in the step's batch: its start, offset and augmentation."""
         return np.random.default_rng([self.recipe.seed, step, place, 3])

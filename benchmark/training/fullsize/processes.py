@@ -1,4 +1,4 @@
-"""The processes of ``torchrun``, or the only one."""
+"""The processes of ``torchrun``, or a single one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from avbench.types import UsageError
 
 
 class Workers:
-    """This process among those of ``torchrun``, or alone. Gradients and losses are summed over all, moving
-    statistics averaged."""
+    """This process (``rank`` of ``n``) among those of ``torchrun``, or alone (0 of 1). Gradients and losses are summed
+    over all processes, moving statistics averaged.
+
+    ``UsageError`` if ``device`` is "cuda" and this process has no GPU.
+    """
 
     def __init__(self, device: str) -> None:
         self.rank, self.n = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -22,7 +25,7 @@ class Workers:
         self.device = torch.device(f"cuda:{local}" if device == "cuda" else device)
         if self.device.type == "cuda":
             if not torch.cuda.is_available():
-                raise UsageError("device is cuda, but this machine has none that torch can use")
+                raise UsageError("device is cuda, but torch finds no usable GPU on this machine")
             if local >= (n_gpus := torch.cuda.device_count()):
                 raise UsageError(f"process {local + 1} has no GPU: this machine has {n_gpus}; start as many processes")
             torch.cuda.set_device(self.device)
@@ -38,7 +41,7 @@ class Workers:
             dist.destroy_process_group()
 
     def add_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Every parameter gets the sum of all processes' gradients, zero where nobody has one."""
+        """Give every parameter the sum of all processes' gradients, zeros where no process has one."""
         for p in parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
@@ -50,6 +53,7 @@ class Workers:
             p.grad = part.view_as(p)
 
     def total(self, values: list[float]) -> list[float]:
+        """The sums over all processes, one per value."""
         if self.n == 1:
             return values
         x = torch.tensor(values, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
@@ -58,7 +62,7 @@ class Workers:
         return [float(v) for v in x]
 
     def average_statistics(self, model: nn.Module) -> None:
-        """BatchNorm's running statistics, where they move: the mean over the processes."""
+        """Replace BatchNorm's running statistics by their mean over the processes."""
         if self.n == 1:
             return
         for buffer in model.buffers():
@@ -67,7 +71,7 @@ class Workers:
                 buffer /= self.n
 
     def gathered(self, values: list[Any]) -> list[Any]:
-        """All processes' lists, one after the other."""
+        """All processes' lists, concatenated in order of rank."""
         if self.n == 1:
             return values
         lists: list[Any] = [None] * self.n

@@ -1,4 +1,4 @@
-"""The typed configuration of a full-size training; the named ones: as the paper says and as the published code does."""
+"""The typed configuration of a full-size training, and the named recipes: the paper's and the published code's."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from avbench.types import UsageError
 
 @dataclass(frozen=True)
 class FullSizeRecipe:
-    """The paper's training (its defaults), one option per place where the published code differs from it."""
+    """The defaults are the paper's training; each place where the published code differs from it is an option."""
 
     head: str = "trf"  # "trf" | "lstm" | "none" (SparseSync alone: every window by itself)
     windows: int = 12  # H
     hop_s: float = 1.0
-    gradient_windows: int = 3  # K: windows through which the base gets a gradient in phase 2
+    gradient_windows: int = 3  # K: windows that carry a gradient into SparseSync in phase 2
     phase1_steps: int = 500
     epochs: int = 3  # of phase 2
     batch: int = 16  # streams, over all processes
@@ -30,21 +30,21 @@ class FullSizeRecipe:
     streaming_weight: float = 1.0  # beta
     smoothing: float = 0.1
     augment: bool = True
-    starts: str = "list"  # "list": the manifest's segments | "free": anywhere in its clips
+    starts: str = "list"  # "list": the starts of the manifest's segments | "free": anywhere in its clips
     seed: int = 0
     checkpoint_every: int = 100
-    # ---- the published code does the second of each
+    # ---- the published code uses the second value of each
     smoothing_over: str = "all"  # "all" classes | "neighbours" (0.1 / 0.8 / 0.1)
     early_windows: str = "both"  # losses of the first K - 1 windows: "both" | "snapshot" alone
     gradient_place: str = "random"  # where the K windows lie: "random" | "cycle" (never the first K, never the last)
-    accumulation: int = 1  # parts of a batch, each with gradient windows of its own
-    phase1_norm: str = "frozen"  # BatchNorm of the frozen base: "frozen" | "drifting" statistics
+    accumulation: int = 1  # parts of a batch, each with its own gradient windows
+    phase1_norm: str = "frozen"  # BatchNorm of the frozen SparseSync: "frozen" | "drifting" statistics
     phase2_norm: str = "frozen"  # BatchNorm in phase 2: "frozen" statistics | "batch" statistics
     schedule: str = "linear"  # "linear": constant, then linear over phase 2 | "published": warm-up, constant, linear
     spectrogram: str = "window"  # standardised over each "window" | over the whole "stretch" (the future leaks in)
-    keep: str = "last"  # the weights that are left at the end: "last" | "best" in validation mAP at the last window
+    keep: str = "last"  # the final weights: "last" | "best" in validation mAP at the last window
     half_inputs: bool = False  # pictures and spectrograms rounded to float16
-    # ---- sizes; other ones serve the tests
+    # ---- sizes; the tests use smaller ones
     window_s: float = 5.0
     short_side: int = 256
     crop: int = 224
@@ -52,23 +52,27 @@ class FullSizeRecipe:
 
     @property
     def window(self) -> Tick:
+        """Length of one window."""
         return ticks(self.window_s)
 
     @property
     def hop(self) -> Tick:
+        """From one window's start to the next one's."""
         return ticks(self.hop_s)
 
     @property
     def stretch(self) -> Tick:
+        """Length of the picture of a whole stream."""
         return self.window + (self.windows - 1) * self.hop
 
     @property
     def heard(self) -> Tick:
-        """The sound that is cut: one hop more than the windows need where it is standardised as a whole (published)."""
+        """Length of the sound of a whole stream: one hop more than the windows need where it is standardised over the
+        stretch (published)."""
         return self.stretch + (self.hop if self.spectrogram == "stretch" else 0)
 
     def checked(self) -> FullSizeRecipe:
-        """Itself; ``UsageError`` for a value that means nothing."""
+        """The recipe itself; ``UsageError`` for the first value that is not valid."""
         choices = {
             "head": ("trf", "lstm", "none"),
             "starts": ("list", "free"),
@@ -111,7 +115,7 @@ class FullSizeRecipe:
             raise UsageError(f"smoothing is {self.smoothing}; it must be at least 0 and below 0.5")
         weights = self.snapshot_weight, self.streaming_weight
         if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights):
-            raise UsageError("snapshot_weight and streaming_weight must be numbers, not negative, nor both zero")
+            raise UsageError("snapshot_weight and streaming_weight must be at least 0 and not both 0")
         if not 0 <= self.seed < 2**31:
             raise UsageError(f"seed is {self.seed}; it must be 0 ... 2147483647")
         if self.head == "none" and self.phase1_steps:
@@ -121,7 +125,10 @@ class FullSizeRecipe:
         return self
 
     def changed(self, settings: Mapping[str, str]) -> FullSizeRecipe:
-        """With ``settings`` (name -> text) put in, each read as the type the field has. ``UsageError`` by name."""
+        """A copy with ``settings`` (name -> text) applied, each parsed as its field's type.
+
+        ``UsageError`` for an unknown name or a value that does not parse or is not valid.
+        """
         values: dict[str, Any] = {}
         for name, text in settings.items():
             old = getattr(self, name, None) if name in self.__dataclass_fields__ else None

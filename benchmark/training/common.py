@@ -1,0 +1,101 @@
+"""What the trainings share: one optimiser step, checkpoints, the choice of the best validation, facts for the cards."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from avbench import __version__
+from avbench.system.atomic import atomic_write_bytes
+from avbench.types import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Say = Callable[[str], None]  # takes one line about the training's progress
+
+
+def say_on_stderr(line: str) -> None:
+    """The commands' :data:`Say`: standard output is left to the path of the result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def versions() -> dict[str, str]:
+    """The versions a training's card records."""
+    return {"avbench": __version__, "torch": torch.__version__}
+
+
+def optimise(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """One optimiser step at learning rate ``rate``; the gradient's norm is clipped to 1."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+def best_validation(log: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The line with the highest mAP, the first of equals. Its scores are the line itself or under "validation"."""
+    return max(log, key=lambda line: line.get("validation", line)["map"])
+
+
+def signature_of(recipe: DataclassInstance) -> str:
+    """The recipe as JSON: a checkpoint is continued only by the recipe that wrote it."""
+    return json.dumps(asdict(recipe))
+
+
+def read_checkpoint(path: Path, signature: str) -> dict[str, Any] | None:
+    """The state saved at ``path``; None if there is none. ``UsageError`` if another recipe wrote it."""
+    if not path.exists():
+        return None
+    saved = torch.load(path, weights_only=True)
+    if saved["recipe"] != signature:
+        raise UsageError(f"{path} belongs to another version of its recipe: delete it to start again")
+    return saved
+
+
+def save_checkpoint(path: Path, state: dict[str, object]) -> None:
+    """Atomic: a training killed while saving keeps its previous checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    atomic_write_bytes(path, buffer.getvalue())
+
+
+class PhaseState:
+    """Step, log and best weights of one phase of ``training.streaming``, read back from ``path`` if it exists.
+
+    ``UsageError`` if the checkpoint belongs to another recipe.
+    """
+
+    def __init__(
+        self, path: Path, recipe: DataclassInstance, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.path, self.signature = path, signature_of(recipe)
+        self.model, self.optimizer = model, optimizer
+        self.step = 0
+        self.log: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        if saved := read_checkpoint(path, self.signature):
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            self.best, self.log, self.step = saved["best"], saved["log"], saved["step"]
+
+    def note(self, scores: dict[str, float], keep: bool = False) -> None:
+        """Log a validation of the present weights; they become the best if its mAP is, or with ``keep``."""
+        self.log.append(scores)
+        if keep or best_validation(self.log) is scores:
+            self.best = {key: tensor.clone() for key, tensor in self.model.state_dict().items()}
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        state = {"recipe": self.signature, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        save_checkpoint(self.path, state | {"best": self.best, "log": self.log, "step": self.step})
