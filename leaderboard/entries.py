@@ -8,10 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing as mp
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import astuple, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -44,6 +41,7 @@ from avbench.submissions.format import (
 from avbench.submissions.tracks import Truth, known
 from avbench.system import imports, machine
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.workers import Lost, Pool, each, stateless
 from avbench.ticks import seconds
 from avbench.types import AvbenchError
 
@@ -151,34 +149,17 @@ def _below(path: Path, root: Path) -> str:
 def _compute(
     paths: Sequence[Path], store: Path, labels: Path | None, workers: int | None
 ) -> Iterable[tuple[Path, str | None]]:
-    """(path, None, or why it is refused) for each path, computed and put into the cache. An entry that brings its
-    process down is refused; the others are not touched by it."""
-    work = partial(_check_and_score, store=store, labels=labels)
-    n = min(workers or machine.cores(), len(paths))
-    if n <= 1 or len(paths) <= FEW_ENTRIES:
-        yield from ((path, work(path)) for path in paths)
-        return
-    left = list(paths)
-    try:
-        with ProcessPoolExecutor(n, mp_context=mp.get_context("spawn")) as pool:
-            for problem in pool.map(work, paths, chunksize=2):
-                yield left.pop(0), problem
-    except BrokenProcessPool:
-        yield from ((path, _alone(work, path)) for path in left)
-
-
-def _alone(work: Callable[[Path], str | None], path: Path) -> str | None:
-    """``work(path)`` in a process of its own, so that its end is nobody else's."""
-    with ProcessPoolExecutor(1, mp_context=mp.get_context("spawn")) as pool:
-        try:
-            pool.submit(int).result()
-        except BrokenProcessPool:
-            reason = "a script that calls this needs `if __name__ == '__main__':`"
-            raise AvbenchError(f"no further process can be started ({reason}); or use one worker") from None
-        try:
-            return pool.submit(work, path).result()
-        except BrokenProcessPool:
-            return "predictions: reading them brought the reader down"
+    """(path, None, or why it is refused) for each path, computed and put into the cache. An entry on which
+    its worker dies twice is refused, and no other."""
+    work, lost = partial(_check_and_score, store=store, labels=labels), []
+    for path, problem in each(work, paths, 1 if len(paths) <= FEW_ENTRIES else workers or machine.cores()):
+        if isinstance(problem, Lost):
+            lost.append(path)
+        else:
+            yield path, problem
+    # again, each with nothing beside it: another one may have used up the memory
+    for path, problem in Pool[Path, str | None](partial(stateless, work), 1).run(lost):
+        yield path, f"predictions: {problem.reason} while reading them" if isinstance(problem, Lost) else problem
 
 
 def _check_and_score(path: Path, store: Path, labels: Path | None) -> str | None:

@@ -15,8 +15,7 @@ every guessable seed: the default seed comes from the system's randomness.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing as mp
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from avbench.protocol.tracks import BLIND, Track
 from avbench.submissions.tracks import LabelRow, Labels, find, truth
 from avbench.system import machine
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.workers import Lost, each
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, frames, seconds, ticks
 from avbench.types import AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, UsageError
 
@@ -196,18 +196,12 @@ def _make(cuts: list[Cut], media: Path, workers: int | None, progress: Progress 
         scenes.setdefault((cut.scene_seed, cut.scene_s), []).append(cut)
     groups = list(scenes.values())
     done = 0
-    for made in _mapped(partial(_make_scene, media=media), groups, min(workers or machine.cores(), len(groups))):
+    for group, made in each(partial(_make_scene, media=media), groups, workers or machine.cores()):
+        if isinstance(made, Lost):
+            raise AvbenchError(f"making clip {group[0].id}: {made.reason}")
         done += len(made)
         if progress:
             progress(done, len(cuts), made[-1])
-
-
-def _mapped(make: Callable[[list[Cut]], list[str]], groups: list[list[Cut]], workers: int) -> Iterator[list[str]]:
-    if workers <= 1:
-        yield from map(make, groups)
-        return
-    with mp.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap_unordered(make, groups)
 
 
 def _make_scene(cuts: list[Cut], media: Path) -> list[str]:

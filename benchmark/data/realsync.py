@@ -22,8 +22,6 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -33,17 +31,9 @@ import numpy as np
 
 from avbench.data.inspect import SUPPORT_WINDOWS
 from avbench.protocol.manifest import SPLITS, Manifest, write_manifest
+from avbench.system.workers import Lost, each
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, Tick, ticks
-from avbench.types import (
-    UNSEEN_SHA256,
-    AvbenchError,
-    ClipRecord,
-    MediaError,
-    OffsetGrid,
-    SegmentRecord,
-    UsageError,
-    first_line,
-)
+from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, first_line
 
 MEDIA_SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".avi", ".ts")
 SUPPORT_HOPS_S = (1, 2, 3, 4)
@@ -472,31 +462,25 @@ def _measure_all(
         elif files:
             jobs[clip_id] = files[0]
 
-    def take(clip_id: str, got: tuple[str, int, int] | str) -> None:
-        if isinstance(got, str):
+    few = len(jobs) < 8  # not worth the start of processes
+    for (clip_id, path), got in each(_measure_clip, list(jobs.items()), 1 if few else workers):
+        if isinstance(got, Lost):
+            refused[clip_id] = f"{path}: {got.reason} while reading it"
+        elif isinstance(got, str):
             refused[clip_id] = got
         else:
-            seen[clip_id] = Measured(jobs[clip_id].relative_to(media).as_posix(), *got)
+            seen[clip_id] = Measured(path.relative_to(media).as_posix(), *got)
         if progress:
             progress(len(seen), len(jobs), clip_id)
-
-    if workers <= 1 or len(jobs) < 8:
-        for clip_id, path in jobs.items():
-            take(clip_id, measure(path, clip_id))
-        return seen, refused
-    try:
-        with ProcessPoolExecutor(workers) as pool:
-            for clip_id, got in zip(jobs, pool.map(measure, jobs.values(), jobs, chunksize=4), strict=True):
-                take(clip_id, got)
-    except BrokenProcessPool as error:
-        raise AvbenchError(
-            "a process that read media died (a damaged file?); --workers 1 shows at which one"
-        ) from error
     return seen, refused
 
 
-def measure(path: Path, clip_id: str) -> tuple[str, int, int] | str:
-    """(sha256, frames at 25 fps, samples at 16 kHz) from the packets' times, without decoding; or the problem."""
+def _measure_clip(clip: tuple[str, Path]) -> tuple[str, int, int] | str:
+    return measure(clip[1])
+
+
+def measure(path: Path) -> tuple[str, int, int] | str:
+    """(sha256, frames at 25 fps, samples at 16 kHz) from the packets' times, without decoding; or why not."""
     import av
 
     from avbench.data.media import media_sha256

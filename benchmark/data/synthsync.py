@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing as mp
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
 from avbench.protocol.offsets import draw_offset
 from avbench.system import machine
 from avbench.system.cache import cache_root
+from avbench.system.workers import Lost, each
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_S, ticks
 from avbench.types import CATEGORIES, AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, UsageError
 
@@ -147,18 +147,12 @@ def _make_clips(
 ) -> None:
     media.mkdir(parents=True, exist_ok=True)
     todo = [s for s in specs if not (media / f"{s.id}.mp4").exists()]
-    workers = min(workers or machine.cores(), len(todo))
-    make = partial(make_clip, media=media)
-    if workers <= 1:
-        for done, spec in enumerate(todo, 1):
-            make(spec)
-            if progress:
-                progress(done, len(todo), spec.id)
-        return
-    with mp.get_context("spawn").Pool(workers) as pool:
-        for done, clip_id in enumerate(pool.imap_unordered(make, todo), 1):
-            if progress:
-                progress(done, len(todo), clip_id)
+    made = each(partial(make_clip, media=media), todo, workers or machine.cores())
+    for done, (spec, clip_id) in enumerate(made, 1):
+        if isinstance(clip_id, Lost):
+            raise AvbenchError(f"making clip {spec.id}: {clip_id.reason}")
+        if progress:
+            progress(done, len(todo), clip_id)
 
 
 def make_clip(spec: ClipSpec, media: Path) -> str:

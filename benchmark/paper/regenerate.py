@@ -14,7 +14,7 @@ from avbench.engine.runner import Compute
 from avbench.engine.session import Session
 from avbench.paper import records
 from avbench.paper.exhibits import NAMES, NEEDS, REPLAYED, STATISTICS, TABLE3_ROWS, Cell, Exhibit, Latencies, table3
-from avbench.paper.replays import Replays, summary
+from avbench.paper.replays import Need, Replays, summary
 from avbench.paper.reported import of_table
 from avbench.paper.write import markdown, write, write_text
 from avbench.protocol.manifest import Manifest

@@ -9,13 +9,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import workertasks
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avbench.data import realsync
 from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
@@ -324,7 +327,7 @@ def test_packets_say_the_same_as_decoding(tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"{seconds_}{suffix}"
         encode_clip(path, *click_and_flash(seconds_))
         info = probe(path)
-        assert measure(path, "c") == (media_sha256(path), info.n_frames, info.n_samples)
+        assert measure(path) == (media_sha256(path), info.n_frames, info.n_samples)
 
 
 def test_packets_of_real_clips() -> None:
@@ -334,7 +337,7 @@ def test_packets_of_real_clips() -> None:
         pytest.skip("the real clips are not here (shared/media beside the repository)")
     for path in files:
         info = probe(path)
-        got = measure(path, "c")
+        got = measure(path)
         assert not isinstance(got, str)
         assert got[1] == info.n_frames
         assert abs(got[2] - info.n_samples) <= 1024, path  # the padding of the last packet
@@ -505,3 +508,13 @@ def test_the_other_published_tracks(real: tuple[dict[str, Any], Path]) -> None:
 def test_reading_says_how_the_folder_is_meant(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"normal\.evaluation\.csv"):
         read_lists(tmp_path)
+
+
+def test_a_file_that_kills_its_reader_is_refused_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(realsync, "_measure_clip", workertasks.measure_clip)
+    names = [f"c{k}" for k in range(10)]
+    entries = {name: SimpleNamespace(stem=name) for name in names}
+    files = {name: [tmp_path / f"{name}.mkv"] for name in names}
+    seen, refused = realsync._measure_all(tmp_path, files, entries, 2, None)
+    assert set(seen) == set(names) - {"c3"}
+    assert refused == {"c3": f"{files['c3'][0]}: the worker process died (killed by SIGSEGV) while reading it"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import workertasks
 
 from avbench.data import scenes, synthsync
 from avbench.protocol.manifest import Manifest
@@ -91,3 +92,10 @@ def test_unwritable_cache_is_one_line(small: Path) -> None:
     small.write_text("a file where the cache should be")
     with pytest.raises(AvbenchError, match="AVBENCH_CACHE"):
         make(small)
+
+
+def test_a_worker_that_dies_is_an_error_that_names_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthsync, "make_clip", workertasks.make_clip)
+    died = r"making clip ss-test-vo-001: the worker process died \(killed by SIGKILL\)"
+    with pytest.raises(AvbenchError, match=died):
+        synthsync.ensure("synthsync", "test", cache=tmp_path, workers=2)

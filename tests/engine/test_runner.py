@@ -162,8 +162,8 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     [
         ("media", 1, "picture ends at 4.32 s, the manifest says 14.00 s"),
         ("bug", 1, "reading broke off with IndexError: list index out of range"),
-        ("crash", 2, "the worker process died, exit code -11"),
-        ("killed", 2, "the worker process died, exit code -9"),
+        ("crash", 2, "the worker process died (killed by SIGSEGV)"),
+        ("killed", 2, "the worker process died (killed by SIGKILL)"),
     ],
 )
 def test_a_clip_that_fails_costs_its_segments_only(tmp_path: Path, how: str, workers: int, reason: str) -> None:
@@ -319,10 +319,9 @@ def test_errors_of_the_store_end_the_run_with_one_line_and_keep_what_is_stored(t
     manifest, store, maker = toy_manifest(3), SnapshotStore(tmp_path), partial(ToyModel, 0)
 
     def spoil(done: int, total: int, clip_id: str) -> None:
-        if not done:
-            return
         target = tmp_path / model_fingerprint(maker())[:32] / f"{manifest.clips['clip2'].sha256[:32]}.safetensors"
-        target.write_bytes(b"rubbish")
+        if target.parent.exists():  # since the first clip was stored; a slow machine tells before that, too
+            target.write_bytes(b"rubbish")
 
     with pytest.raises(StoreError, match="delete it and run again"):
         compute(manifest, [PROTOCOL], {"m": maker}, Compute(store, 1), open_clip=ToyReader, progress=spoil)

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import workertasks
 from browser import DESKTOP, PHONE, opened
 from entries import make_entry, make_logits
 from pages import assert_stands_alone
 
 from avbench.cli import main
 from avbench.leaderboard import entries as board_entries
+from avbench.leaderboard import entries as entries_module
 from avbench.leaderboard.board import Decision, assemble
 from avbench.leaderboard.entries import read_entries
 from avbench.leaderboard.site import write_site
@@ -247,6 +249,19 @@ def test_equal_entries_give_equal_bytes(
     warm = avbench("leaderboard", "build", "--entries", entries, "--out", "warm", "--cache", store)
     assert (cold.returncode, warm.returncode) == (0, 0), cold.stderr + warm.stderr
     assert hashes(tmp_path / "cold") == hashes(tmp_path / "warm") == hashes(site)
+
+
+def test_an_entry_that_kills_its_reader_is_refused_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entries_module, "_check_and_score", workertasks.score_entry)
+    names = ["bad", "unlucky", "wrong", *map(str, range(entries_module.FEW_ENTRIES))]
+    found = dict(entries_module._compute([Path(name) for name in names], tmp_path, None, 2))
+    expected = dict.fromkeys(map(Path, names), None) | {
+        Path("bad"): "predictions: the worker process died (killed by SIGKILL) while reading them",
+        Path("wrong"): "not right",
+    }
+    assert found == expected
 
 
 def test_a_board_without_entries(avbench: Avbench, store: Path, tmp_path: Path) -> None:

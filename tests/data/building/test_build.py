@@ -166,7 +166,7 @@ def test_a_plug_in_that_crashes_on_one_clip_loses_only_that(avbench: Avbench, ra
     (tmp_path / "crash").write_text(repr(float(np.abs(heard[: 4 * 16_000]).mean())))
     done = build(avbench, raw, "out", *ROLES)
     assert done.returncode == 1
-    assert f"set aside: annotating: {victim}: the process died (exit code 9), 2 times" in done.stderr
+    assert f"set aside: annotating: {victim}: the worker process died (exit code 9), 2 times" in done.stderr
     manifest = read_manifest(tmp_path / "out")
     assert {s.clip_id for s in manifest.segments if not s.category} == {victim}
     # it stays set aside until it is asked for again
