@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from avbench import __version__
 from avbench.commands import compare, data, doctor, latency, leaderboard, paper, report, run, submit, train, weights
-from avbench.commands.common import SIGN, complain
+from avbench.commands.common import DEBUG_HELP, SIGN, complain
 
 # in the order of the help
 COMMANDS = (run, report, compare, paper, latency, data, weights, train, submit, leaderboard, doctor)
@@ -26,18 +26,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, unknown = _parser().parse_known_args(argv)
     if unknown:  # parse_args() would send the reader to the help of avbench as a whole
         return complain(f"unrecognized arguments: {' '.join(unknown)}; see `{args.prog} --help`", 2)
+    from avbench.system import debug
     from avbench.types import AvbenchError, UsageError
 
+    if args.debug:
+        debug.turn_on()
     try:
         code = args.command(args)
         print(end="", flush=True)  # sys.stdout is None where the caller has closed it
         return code
-    except UsageError as error:
-        return complain(error, 2)
     except AvbenchError as error:
-        return complain(error, 1)
+        debug.show(error)
+        return complain(error, 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
-        return complain("interrupted; what was computed is kept, the same command continues", 130)
+        return complain("interrupted. Progress is saved; run the same command to resume", 130)
     except BrokenPipeError:  # the reader of a pipe (head, less) has left
         _drop_stdout()
         return 1
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"avbench {__version__}")
+    parser.add_argument("--debug", action="store_true", help=DEBUG_HELP)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     for module in COMMANDS:

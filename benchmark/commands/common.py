@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from avbench.protocol.rules import Protocol
     from avbench.registry.options import ModelOptions
 
+DEBUG_HELP = "show the traceback behind a one-line error (also: AVBENCH_DEBUG=1)"
 SIGN = "A positive offset means that the sound comes early (it leads the picture), a negative one that it is late."
 MAX_LINES = 10  # of one kind on the screen; run.json has all of them
 
@@ -155,5 +156,7 @@ def add_command(
         epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # SUPPRESS: without it here, it keeps what stood before the command
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
     parser.set_defaults(command=function, prog=parser.prog)
     return parser

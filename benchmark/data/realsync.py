@@ -31,6 +31,7 @@ import numpy as np
 
 from avbench.data.inspect import SUPPORT_WINDOWS
 from avbench.protocol.manifest import SPLITS, Manifest, write_manifest
+from avbench.system import debug
 from avbench.system.workers import Lost, each
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, Tick, ticks
 from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, first_line
@@ -506,6 +507,7 @@ def measure(path: Path) -> tuple[str, int, int] | str:
     except MediaError as error:
         return error.reason
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        debug.show(error)
         return f"{path} is not a readable media file ({first_line(error)})"
     if not {"video", "audio"} <= set(ends):
         return f"{path} contains no packets of {'picture' if 'video' not in ends else 'sound'}"

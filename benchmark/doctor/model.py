@@ -17,6 +17,7 @@ from avbench.data.clicks import click_and_flash
 from avbench.registry.loading import load
 from avbench.registry.names import resolve
 from avbench.registry.options import ModelOptions
+from avbench.system import debug
 from avbench.system.findings import Finding
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, ticks
 from avbench.types import FrontEnd, OffsetGrid, Snapshot, UsageError, in_one_line, offset_in_words
@@ -43,6 +44,7 @@ def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
     try:
         first = _predict(model.backbone, video, audio)
     except Exception as error:  # any error in a model is a finding about it
+        debug.show(error)
         yield Finding(
             False, f"predict(video {video.shape} uint8, audio {audio.shape} float32) fails: {in_one_line(error)}"
         )
@@ -62,6 +64,7 @@ def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
             fused = _fuse(model.backbone, video, audio)
             yield _equal("two towers: fuse(encode_video, encode_audio) and predict", first, fused, 1e-3)
         except Exception as error:
+            debug.show(error)
             yield Finding(False, f"two towers: {in_one_line(error)}")
     yield from _sign(model.backbone)
     yield _causality(model)

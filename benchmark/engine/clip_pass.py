@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avbench.protocol.plan import NO_STRETCH, SnapshotKey
+from avbench.system import debug
 from avbench.system.machine import free_gpu_memory, is_out_of_memory
 from avbench.ticks import frames, seconds
 from avbench.types import (
@@ -168,6 +169,7 @@ class ClipPass:
         except AvbenchError:
             raise
         except (Exception, SystemExit) as error:  # a model that fails loses the rest of this clip, nothing more
+            debug.show(error)
             self._broken = f"broke off with {in_one_line(error)}"
         self.model_s += time.perf_counter() - began
 

@@ -17,6 +17,7 @@ from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import SnapshotKey
+from avbench.system import debug
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, MediaError, SnapshotPredictor, Window, in_one_line
 
 Factory = Callable[[], SnapshotPredictor]
@@ -138,10 +139,12 @@ def run_clip(task: Task, setup: Setup, models: Mapping[str, CalledModel], store:
                 tell(task, sum(len(work.results) for work in passes.values()))
                 told_s = now_s
     except MediaError as error:
+        debug.show(error)
         outcome.error = error.reason
     except AvbenchError:
         raise
     except Exception as error:  # a reader that breaks costs its clip, not the run
+        debug.show(error)
         outcome.error = f"reading broke off with {in_one_line(error)}"
     finally:
         _save(task, passes, store)

@@ -152,7 +152,7 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
     raise UsageError(f"unknown model {name!r}{_did_you_mean(name)}")
 
 
-def load_model(
+def load_model(  # noqa: PLR0913  (all that a name may be given, by keyword)
     name: str,
     weights: str | Path | Mapping[str, Any] | None = None,
     device: str = "cpu",

@@ -55,7 +55,7 @@ SAME_BACKBONE = (
 )
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs together is bundled)
     model: str,
     data: str = "synthsync",
     split: str = "test",

@@ -120,7 +120,7 @@ class SweepResult(tuple[SweepRow, ...]):
         return pd.DataFrame(rows)
 
 
-def sweep(
+def sweep(  # noqa: PLR0913  (the options of `avbench sweep`; what belongs together is bundled)
     models: Sequence[str],
     settings: Settings | None = None,
     data: str = "synthsync",

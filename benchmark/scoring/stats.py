@@ -122,7 +122,7 @@ def bootstrap_scores(
     return found
 
 
-def paired_difference(  # 7 parameters: two models, truth and videos are four arrays already
+def paired_difference(  # noqa: PLR0913  (7 parameters: two models, truth and videos are four arrays already)
     logits_a: Any,
     logits_b: Any,
     labels: Any,
@@ -148,7 +148,7 @@ def paired_difference(  # 7 parameters: two models, truth and videos are four ar
     return found
 
 
-def minimum_detectable_difference(  # 7 parameters: as paired_difference, and the power
+def minimum_detectable_difference(  # noqa: PLR0913  (7 parameters: as paired_difference, and the power)
     logits_a: Any,
     logits_b: Any,
     labels: Any,
@@ -174,7 +174,7 @@ def minimum_detectable_difference(  # 7 parameters: as paired_difference, and th
     return found
 
 
-def group_difference(  # 7 parameters: one model's arrays, and two groups of cases
+def group_difference(  # noqa: PLR0913  (7 parameters: one model's arrays, and two groups of cases)
     metric: str,
     logits: Any,
     labels: Any,

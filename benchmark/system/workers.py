@@ -25,6 +25,7 @@ from functools import partial
 from multiprocessing import connection, reduction
 from typing import Any, Generic, NoReturn, TypeVar
 
+from avbench.system import debug
 from avbench.types import AvbenchError, in_one_line
 
 T = TypeVar("T")
@@ -245,6 +246,7 @@ def _end_with_parent() -> NoReturn:
 
 def _picklable(error: Exception) -> Exception:
     """The error, with its traceback as a note if it is a bug; its text alone if it does not survive pickling."""
+    debug.show(error)  # its traceback does not leave this process
     text = in_one_line(error)
     if isinstance(error, AvbenchError):
         text = str(error)

@@ -334,7 +334,7 @@ def test_errors_of_the_store_end_the_run_with_one_line_and_keep_what_is_stored(t
 
 def test_errors_inside_a_worker_end_the_run(tmp_path: Path) -> None:
     run = partial(compute, toy_manifest(2), [PROTOCOL], how=Compute(SnapshotStore(tmp_path), 2))
-    with pytest.raises(UsageError, match="model m is another one each time it is made"):
+    with pytest.raises(UsageError, match="model m gets different weights each time it is built"):
         run({"m": unseeded}, open_clip=open_toy)
     with pytest.raises(UsageError, match="logits are"):
         run({"m": partial(ToyModel, 0), "bad": partial(Misshapen, 20, 4)}, open_clip=open_toy)

@@ -66,7 +66,7 @@ class _Training:
     autocast: torch.dtype | None
 
 
-def train(  # seven parameters: data and validation data are separate manifests
+def train(  # noqa: PLR0913  (seven parameters: data and validation data are separate manifests)
     recipe: FullSizeRecipe,
     manifest: Manifest,
     start: Mapping[str, Tensor],

@@ -1,0 +1,80 @@
+"""``--debug`` and ``AVBENCH_DEBUG``: the traceback behind a one-line message."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avbench.system import debug
+
+NET = """
+from avbench import FrontEnd, Snapshot, SnapshotPredictor
+
+class Breaks(SnapshotPredictor):
+    frontend = FrontEnd(size=32)
+
+    def predict(self, video, audio):
+        return self.deeper()
+
+    def deeper(self):
+        raise ZeroDivisionError("the student's own mistake")
+"""
+
+
+def avbench(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "avbench", *map(str, args)], capture_output=True, text=True, env=env, check=False
+    )
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_model_that_breaks_says_where_only_when_asked(workers: str, clicks: Path, tmp_path: Path) -> None:
+    net = tmp_path / "net.py"
+    net.write_text(NET)
+    run = ["run", "--model", f"{net}:Breaks", "--data", clicks, "--iterations", "1", "--no-reference-rows"]
+    run += ["--n-resamples", "10", "--workers", workers, "--store", tmp_path / "store", "--out", tmp_path / "out"]
+    quiet = avbench(*run)
+    assert quiet.returncode == 1
+    assert "broke off with ZeroDivisionError" in quiet.stderr
+    assert "Traceback" not in quiet.stderr
+    loud = avbench(*run, "--debug")
+    assert loud.returncode == 1
+    assert "Traceback" in loud.stderr
+    assert "in deeper" in loud.stderr
+
+
+@pytest.mark.parametrize("args", [("--debug", "run"), ("run", "--debug")])
+def test_debug_stands_before_or_after_the_command(args: tuple[str, ...]) -> None:
+    done = avbench(*args, "--model", "nothing-of-that-name")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith("avbench: error: unknown model")
+
+
+def test_the_environment_turns_it_on_and_zero_does_not() -> None:
+    for value, shown in (("1", True), ("0", False), ("", False)):
+        done = avbench("run", "--model", "nothing-of-that-name", AVBENCH_DEBUG=value)
+        assert ("Traceback" in done.stderr) == shown, value
+
+
+def test_errors_that_were_replaced_are_shown_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        try:
+            raise KeyError("what really happened")
+        except KeyError:
+            raise ValueError("one line for people") from None
+    except ValueError as error:
+        hidden = error
+    debug.show(hidden)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv(debug.VARIABLE, "1")
+    debug.show(hidden)
+    said = capsys.readouterr().err
+    assert said.index("what really happened") < said.index("one line for people")
