@@ -7,19 +7,12 @@ transformer an explicit correlation of the two towers over time, which is what m
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
-from pathlib import Path
-from typing import Any
-
 import torch
-from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avbench.baselines import weights
 from avbench.baselines.blocks import Block, CrossBlock, init_fusion
-from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, TokenMaker
+from avbench.baselines.streamsync import TokenMaker
 from avbench.types import FrontEnd, Snapshot, SnapshotPredictor
 
 N_FRAMES = 125  # one 5 s window at 25 fps
@@ -282,60 +275,3 @@ class MiniSynchformer(MiniBackbone):
 
     def audio_features(self, mel: Tensor) -> Tensor:
         return self._stitch(self.segment_audio(mel))
-
-
-# -- embedded weights --------------------------------------------------------------------------------------------------
-
-BACKBONES = {
-    "sparsesync-pt": MiniSparseSync,
-    "sparsesync": MiniSparseSync,
-    "synchformer": MiniSynchformer,
-    "streamsync-trf": MiniSparseSync,
-    "streamsync-lstm": MiniSparseSync,
-    "synchformer-trf": MiniSynchformer,
-}
-HEADS = {
-    "streamsync-trf": StreamingTransformer,
-    "streamsync-lstm": StreamingLSTM,
-    "synchformer-trf": StreamingTransformer,
-}
-# weight files that hold a token map and a head only -> the file of the backbone they belong to
-ON_TOP_OF = {"synchformer-trf": "synchformer"}
-
-
-def card(name: str) -> dict[str, Any]:
-    """The model card of an embedded weight file: recipe, seed, log, wall time, validation, sha256."""
-    return json.loads(files(weights).joinpath(f"{name}.json").read_text(encoding="utf-8"))
-
-
-def _tensors(name: str, part: str, path: Path | None = None) -> dict[str, Tensor]:
-    """Float32 tensors of one part ("backbone", "token_maker" or "head") of a weight file, stored as float16."""
-    data = path.read_bytes() if path else files(weights).joinpath(f"{name}.safetensors").read_bytes()
-    prefix = f"{part}."
-    return {
-        key.removeprefix(prefix): tensor.float() if tensor.is_floating_point() else tensor
-        for key, tensor in load(data).items()
-        if key.startswith(prefix)
-    }
-
-
-def load_backbone(name: str, path: Path | None = None) -> MiniBackbone:
-    """An embedded backbone in eval mode: one of BACKBONES; ``path`` reads another weight file of the same make."""
-    model = BACKBONES[name]()
-    if name in ON_TOP_OF:
-        model.load_state_dict(_tensors(ON_TOP_OF[name], "backbone"))
-        model.token_maker.load_state_dict(_tensors(name, "token_maker", path))
-    else:
-        model.load_state_dict(_tensors(name, "backbone", path))
-    if path is None:
-        model.trained_on = card(name)["trained_on"]
-    return model.eval()
-
-
-def load_head(name: str, path: Path | None = None) -> StreamingTransformer | StreamingLSTM:
-    """The streaming head that belongs to an embedded StreamSync backbone, in eval mode: one of HEADS."""
-    tensors = _tensors(name, "head", path)
-    layers = {key.split(".")[1] for key in tensors if key.startswith("blocks.")}
-    head = HEADS[name](len(tensors["ln_f.weight"]), layers=len(layers) or 3)
-    head.load_state_dict(tensors)
-    return head.eval()

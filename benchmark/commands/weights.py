@@ -156,7 +156,7 @@ def _fetch(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> int:
     from avbench.types import UsageError
     from avbench.weights.cache import check_name, converted
-    from avbench.weights.checkpoints import FAMILIES, convert
+    from avbench.weights.checkpoints import convert, layout_of
     from avbench.weights.published import md5_of, published_entry, with_md5
 
     source, named = _weight_file(args.source, prefer_converted=False)
@@ -181,7 +181,8 @@ def _convert(args: argparse.Namespace) -> int:
         f"trained on {card['trained_on']} · published as {card['published_as'] or 'nothing'} · sound lead trim "
         f"{card['audio_lead_trim_samples']} samples"
     )
-    if card["family"] not in FAMILIES or card["n_classes"] != 21:
+    layout = layout_of(card["family"])
+    if layout.encoders or layout.no_offset or card["n_classes"] != 21:
         print("next    avbench weights verify (not a model of 21 offset classes: it cannot be run)")
     elif args.out:
         print(f"next    avbench run --model {card['family']} --weights {target} --data ... --iterations 1")

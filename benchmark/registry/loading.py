@@ -11,6 +11,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from avbench.baselines.families import layout_with_head
+from avbench.baselines.family import Family
 from avbench.baselines.trivial import TRIVIAL
 from avbench.registry.options import FROM_BACKBONE, StreamingModel
 from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, first_line, in_one_line
@@ -106,9 +108,9 @@ def _moved(module: Any, device: str, dtype: Any | None) -> Any:
 
 def load_embedded(part: str, file: str, path: Path | None = None) -> Any:
     """The backbone or head of an embedded weight file, or of ``path`` in its place."""
-    mini = import_module("avbench.baselines.mini")
+    embedded = import_module("avbench.baselines.embedded")
     try:
-        return getattr(mini, f"load_{part}")(file, path)
+        return getattr(embedded, f"load_{part}")(file, path)
     except (FileNotFoundError, IsADirectoryError) as error:
         what = f"weight file {path} does not exist" if path else f"this installation lacks the embedded weights {file}"
         raise AvbenchError(f"{what}; `avbench train {file}` makes them") from error
@@ -136,8 +138,11 @@ def load_head_file(path: Path, kind: str, with_its_backbone: bool = False) -> St
 
 
 def load_random_head(kind: str, seed: int) -> StreamingHead:
-    """At full size: 512 wide."""
-    return import_module("avbench.weights.checkpoints").load_full_head(f"streamsync-{kind}", seed)
+    """As large as in the full-size model that carries such a head: 512 wide."""
+    layout = layout_with_head(kind)
+    if layout is None:
+        raise UsageError(f"no full-size model carries a {kind} head: its weights cannot be random")
+    return load_full_head(layout.name, seed)
 
 
 def load_tuned(
@@ -147,8 +152,9 @@ def load_tuned(
     return import_module("avbench.baselines.tuned").tuned(factory(), quick, autocast, compiled)
 
 
-def load_xcorr() -> SnapshotPredictor:
-    return import_module("avbench.baselines.xcorr").Xcorr()
+def load_without_weights(family: Family) -> SnapshotPredictor:
+    """The backbone of a family that has no weights to choose, in eval mode."""
+    return _moved(family.mini_class()(), "cpu", None)
 
 
 def load_plain_head(name: str) -> StreamingHead:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from avbench.baselines.families import families, layout_with_head
+from avbench.baselines.family import DEFAULT_TAG, Family
 from avbench.baselines.trivial import TRIVIAL
 from avbench.registry.loading import (
     LEARNED_HEADS,
@@ -33,70 +35,12 @@ from avbench.registry.loading import (
     load_plain_head,
     load_random_head,
     load_tuned,
-    load_xcorr,
+    load_without_weights,
     registered_models,
 )
-from avbench.registry.options import PROCEDURAL, ModelOptions, StreamingModel
+from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError
 
-DEFAULT_TAG = "synthsync"
-
-
-@dataclass(frozen=True, slots=True)
-class _Backbone:
-    """An entry: ``weights`` maps a tag to the embedded weight file's name; ``head`` is what the bare name means.
-
-    ``heads``: the learned heads that come with it: head -> the embedded file that holds both. ``family``: of the
-    full-size model, "" if there is none.
-    """
-
-    kind: str
-    description: str
-    trained_on: str
-    weights: dict[str, str]
-    head: str = "none"
-    heads: dict[str, str] = field(default_factory=dict)
-    family: str = ""
-
-
-_SYNTHSYNC = f"SynthSync training scenes ({PROCEDURAL})"
-_BACKBONES = {
-    "streamsync-trf": _Backbone(
-        "learned",
-        "mini SparseSync-like backbone trained with a streaming transformer",
-        _SYNTHSYNC,
-        {"synthsync": "streamsync-trf"},
-        "trf",
-        {"trf": "streamsync-trf"},
-        "streamsync-trf",
-    ),
-    "streamsync-lstm": _Backbone(
-        "learned",
-        "mini SparseSync-like backbone trained with a streaming LSTM",
-        _SYNTHSYNC,
-        {"synthsync": "streamsync-lstm"},
-        "lstm",
-        {"lstm": "streamsync-lstm"},
-        "streamsync-lstm",
-    ),
-    "sparsesync": _Backbone(
-        "learned",
-        "mini SparseSync-like backbone: two towers over the whole window",
-        _SYNTHSYNC,
-        {"synthsync": "sparsesync", "synthsync-pt": "sparsesync-pt"},
-        family="sparsesync",
-    ),
-    "synchformer": _Backbone(
-        "learned",
-        "mini Synchformer-like backbone: towers over 0.64 s segments",
-        _SYNTHSYNC,
-        {"synthsync": "synchformer"},
-        heads={"trf": "synchformer-trf"},
-        family="synchformer",
-    ),
-    "xcorr": _Backbone("classical", "motion energy against sound onset strength, no learning", "nothing", {}),
-}
-_ALIASES = {"apa-sparsesync": "sparsesync+apa", "apa-synchformer": "synchformer+apa"}
 HEAD_NAMES = (*PLAIN_HEADS, *LEARNED_HEADS)
 
 
@@ -105,16 +49,24 @@ def list_models(pattern: str = "*") -> list[StreamingModel]:
     full-size weights that lie in the cache with their family."""
     from avbench.weights.cache import converted_tags
 
-    names = ["streamsync-trf", "streamsync-lstm", *_ALIASES]
-    for backbone, entry in _BACKBONES.items():
-        tags = [f"{backbone}.{tag}" for tag in entry.weights if tag != DEFAULT_TAG]
-        tags += [f"{backbone}.{tag}" for tag in (converted_tags(entry.family) if entry.family else [])]
-        names += [f"{backbone}+{head}" for head in entry.heads if head != entry.head]
+    known = families()
+    # the paper's names first: streaming models by their own name, then its names for APA on a backbone
+    names = [name for name, family in known.items() if family.head != "none"]
+    names += _aliases()
+    for backbone, family in known.items():
+        tags = [f"{backbone}.{tag}" for tag in family.weights if tag != DEFAULT_TAG]
+        tags += [f"{backbone}.{tag}" for tag in (converted_tags(backbone) if family.full else [])]
+        names += [f"{backbone}+{head}" for head in family.heads if head != family.head]
         for variant in (backbone, *tags):
-            names += [variant, *(f"{variant}+{head}" for head in PLAIN_HEADS if head != entry.head)]
+            names += [variant, *(f"{variant}+{head}" for head in PLAIN_HEADS if head != family.head)]
     names += [*TRIVIAL, *sorted(registered_models())]
-    known = dict.fromkeys(name for name in names if fnmatch.fnmatchcase(name, pattern))
-    return [model for name in known if (model := _resolved(name)) is not None]
+    matching = dict.fromkeys(name for name in names if fnmatch.fnmatchcase(name, pattern))
+    return [model for name in matching if (model := _resolved(name)) is not None]
+
+
+def _aliases() -> dict[str, tuple[str, str]]:
+    """The paper's name for a backbone with a head -> both."""
+    return {alias: (family.name, head) for family in families().values() for alias, head in family.aliases.items()}
 
 
 def _resolved(name: str) -> StreamingModel | None:
@@ -136,17 +88,15 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
     base, head = _split_head(name)
     if _is_file(base):
         return _user_model(name, base, head, partial(load_from_file, *_file_and_class(base)), options)
-    known = base if base in _BACKBONES else ""
-    backbone, dot, tag = base.partition(".")
-    if backbone in _ALIASES:
+    known, aliases = families(), _aliases()
+    backbone, _, tag = base.partition(".")
+    if backbone in aliases:
+        meant = "+".join(aliases[backbone])
         if head:
-            raise UsageError(f"model {name!r}: {backbone} already is {_ALIASES[backbone]}; leave out '+{head}'")
-        backbone, _, head = _ALIASES[backbone].partition("+")
-        known = backbone
-    if not known and dot and backbone in _BACKBONES:
-        known = backbone
-    if known:
-        return _known(name, known, tag if dot else "", head, options)
+            raise UsageError(f"model {name!r}: {backbone} already is {meant}; leave out '+{head}'")
+        backbone, head = aliases[backbone]
+    if backbone in known:
+        return _known(name, known[backbone], tag, head, options)
     if base in registered_models():
         return _user_model(name, base, head, partial(load_entry_point, base), options)
     raise UsageError(f"unknown model {name!r}{_did_you_mean(name)}")
@@ -193,21 +143,20 @@ def _split_head(name: str) -> tuple[str, str]:
     return base, head
 
 
-def _known(name: str, backbone: str, tag: str, head: str, options: ModelOptions) -> StreamingModel:
-    """A model of the table. The backbone's weights come from the options, from the cache (full size) or from the
+def _known(name: str, family: Family, tag: str, head: str, options: ModelOptions) -> StreamingModel:
+    """A model of a family. The backbone's weights come from the options, from the cache (full size) or from the
     package (mini); a learned head's from its own file, from the backbone's, or from nowhere (random)."""
-    entry = _BACKBONES[backbone]
-    head = head or entry.head
-    if not entry.weights and tag:
+    backbone, head = family.name, head or family.head
+    if not family.has_weights and tag:
         raise UsageError(f"{backbone} has no weights to choose: leave out '.{tag}'")
-    if not entry.weights and options.weights is not None:
+    if not family.has_weights and options.weights is not None:
         raise UsageError(f"model {name!r} takes no weight file")
-    source, kind = _source(name, backbone, tag, options)
+    source, kind = _source(name, family, tag, options)
     file = ""  # the package's weight file, if the weights are its own
-    what = f"{entry.description}; {PLAIN_HEADS[head][1] if head in PLAIN_HEADS else LEARNED_HEADS[head]}"
-    model = StreamingModel(name, entry.kind, backbone, head, None, None, what, entry.trained_on, options=options)
+    what = f"{family.description}; {PLAIN_HEADS[head][1] if head in PLAIN_HEADS else LEARNED_HEADS[head]}"
+    model = StreamingModel(name, family.kind, backbone, head, None, None, what, family.trained_on, options=options)
     if kind == "full":
-        factory: Callable[[], SnapshotPredictor] = partial(load_full, entry.family, source)
+        factory: Callable[[], SnapshotPredictor] = partial(load_full, backbone, source)
         whose = tag or (
             f"random-{source}" if isinstance(source, int) else getattr(source, "name", "state-dict")  # of a path
         )
@@ -217,15 +166,16 @@ def _known(name: str, backbone: str, tag: str, head: str, options: ModelOptions)
         if options.autocast != "float32":
             raise UsageError(f"model {name!r} is a mini model, computed in float32; --dtype is for full-size ones")
         tag = tag or DEFAULT_TAG
-        file = (entry.heads.get(head) if not source and tag == DEFAULT_TAG else None) or entry.weights[tag]
+        file = (family.heads.get(head) if not source and tag == DEFAULT_TAG else None) or family.weights[tag]
         factory = partial(load_embedded, "backbone", file, source)
-        whose = source.name if source else tag if file == entry.weights[tag] else file
+        whose = source.name if source else tag if file == family.weights[tag] else file
         model = replace(model, backbone_name=f"{backbone}.{whose}")
         if source:
             model = replace(model, trained_on=f"undeclared ({source.name})")
     else:
-        factory = load_xcorr
-    load_head, random_head = _head(name, backbone, head, options, kind, file if source is None else source)
+        factory = partial(load_without_weights, family)
+    own_head = _own_head(family, head, kind, file if source is None else source)
+    load_head, random_head = _head(name, backbone, head, options, own_head)
     random = isinstance(source, int) or random_head
     if options.random_seed is not None and not random:
         raise UsageError(f"model {name!r}: the files give all weights, --random-weights has nothing to fill")
@@ -237,14 +187,13 @@ def _known(name: str, backbone: str, tag: str, head: str, options: ModelOptions)
     )
 
 
-def _source(name: str, backbone: str, tag: str, options: ModelOptions) -> tuple[Any, str]:
+def _source(name: str, family: Family, tag: str, options: ModelOptions) -> tuple[Any, str]:
     """Where the backbone's weights are (a path, a state dict, a seed, or None for the package's) and what they are:
     "full", "mini", or "" for a backbone that has none."""
     from avbench.weights.cache import advice, converted, converted_tags, file_kind
     from avbench.weights.published import published_entry
 
-    entry = _BACKBONES[backbone]
-    if not entry.weights:
+    if not family.has_weights:
         return None, ""
     if options.weights is not None:
         if tag:
@@ -256,31 +205,44 @@ def _source(name: str, backbone: str, tag: str, options: ModelOptions) -> tuple[
         if kind == "head":
             raise UsageError(f"{path} holds a head alone: name it with --head-weights")
         return path, kind
-    if tag in entry.weights:
+    if tag in family.weights:
         return None, "mini"
     if tag:
-        published = published_entry(f"{entry.family}.{tag}")
+        published = published_entry(f"{family.name}.{tag}")
         problem = advice(published) if published else ""
         if problem:
             raise UsageError(problem)
-        path = converted(f"{entry.family}.{tag}")
+        path = converted(f"{family.name}.{tag}")
         if not path.is_file():
-            there = [*entry.weights, *converted_tags(entry.family)]
+            there = [*family.weights, *converted_tags(family.name)]
             raise UsageError(
-                f"{backbone} has no weights {tag!r}: there are {', '.join(there)}; `avbench weights list` shows the "
+                f"{family.name} has no weights {tag!r}: there are {', '.join(there)}; `avbench weights list` shows the "
                 "published ones"
             )
         return path, "full"
-    if options.random_seed is not None and entry.family:
+    if options.random_seed is not None and family.full:
         return options.random_seed, "full"
     return None, "mini"
 
 
+def _own_head(family: Family, head: str, kind: str, source: Any) -> Callable[[], StreamingHead] | None:
+    """The function that makes the learned head that comes with the backbone's weights; None if none does. ``source``:
+    of those weights, a path or the name of a file of the package's for a mini model."""
+    from avbench.weights.cache import safetensors_keys
+
+    if kind == "full":
+        return partial(load_full_head, family.name, source) if family.full and family.full.head == head else None
+    if isinstance(source, Path):
+        has_one = any(key.startswith("head.") for key in safetensors_keys(source) or [])
+        return partial(load_head_file, source, head, True) if has_one else None
+    return partial(load_embedded, "head", source) if source and family.heads.get(head) == source else None
+
+
 def _head(
-    name: str, backbone: str, head: str, options: ModelOptions, kind: str = "", source: Any = None
+    name: str, backbone: str, head: str, options: ModelOptions, own: Callable[[], StreamingHead] | None = None
 ) -> tuple[Callable[[], StreamingHead], bool]:
-    """The function that makes a head, and whether its weights are random. ``source``: of the backbone's weights, a
-    path or the name of a file of the package's for a mini model."""
+    """The function that makes a head, and whether its weights are random though the backbone's are not. ``own``: makes
+    the one that comes with the backbone."""
     if head in PLAIN_HEADS:
         if options.head_weights is not None:
             raise UsageError(f"model {name!r}: head {head} has no weights; --head-weights goes with +trf or +lstm")
@@ -288,19 +250,12 @@ def _head(
     if options.head_weights is not None:
         _check_head_file(options.head_weights)
         return partial(load_head_file, options.head_weights, head), False
-    entry = _BACKBONES.get(backbone)
-    if kind == "full" and entry and entry.family == f"streamsync-{head}":
-        return partial(load_full_head, entry.family, source), isinstance(source, int)
-    if kind == "mini" and entry and isinstance(source, Path):
-        from avbench.weights.cache import safetensors_keys
-
-        if any(key.startswith("head.") for key in safetensors_keys(source) or []):
-            return partial(load_head_file, source, head, True), False
-    elif kind == "mini" and entry and entry.heads.get(head) == source:
-        return partial(load_embedded, "head", source), False
+    if own:
+        return own, False
     if options.random_seed is not None:
         return partial(load_random_head, head, options.random_seed), True
-    embedded = f"; streamsync-{head} carries its own backbone" if f"streamsync-{head}" in _BACKBONES else ""
+    carrier = layout_with_head(head)
+    embedded = f"; {carrier.name} carries its own backbone" if carrier else ""
     raise UsageError(
         f"no trained {head} head for {backbone}: name one with --head-weights FILE, or choose one of "
         f"{', '.join(PLAIN_HEADS)}{embedded}"
@@ -360,7 +315,7 @@ def _file_and_class(base: str) -> tuple[str, str]:
 
 
 def _did_you_mean(name: str) -> str:
-    known = [*_BACKBONES, *_ALIASES, *TRIVIAL, *registered_models()]
+    known = [*families(), *_aliases(), *TRIVIAL, *registered_models()]
     base = name.partition("+")[0]
     close = difflib.get_close_matches(base, known, n=2, cutoff=0.55)
     return f"; did you mean {' or '.join(close)}?" if close else "; `avbench models` lists those there are"

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avbench.baselines.family import PROCEDURAL
 from avbench.types import SnapshotPredictor, StreamingHead, UsageError
 
 if TYPE_CHECKING:
     from avbench.engine.session import Guess
 
-PROCEDURAL = "procedural"  # the word by which embedded weights say what they were trained on
 FROM_BACKBONE = "the backbone's own"  # where a head's streaming token comes from, unless an adapter makes it
 AUTOCASTS = ("float32", "bfloat16", "float16")
 

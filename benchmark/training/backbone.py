@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from avbench.baselines.blocks import neighbour_smoothed
-from avbench.baselines.mini import LogMel, MiniBackbone, MiniSparseSync, MiniSynchformer
+from avbench.baselines.families import families
+from avbench.baselines.mini import LogMel, MiniBackbone, MiniSynchformer
 from avbench.training.common import Say, optimise, read_checkpoint, save_checkpoint, signature_of
 from avbench.training.pool import Batch, Material, Pool, PoolSize, draw_batch, render_material
 from avbench.types import CATEGORIES, OffsetGrid
@@ -30,7 +31,8 @@ POOL = PoolSize(duration_s=40.0, size=384, warm=96)
 
 @dataclass(frozen=True)
 class BackboneRecipe:
-    """``kind``: "sparsesync" | "synchformer". ``init``: the recipe whose weights it starts from, "" for random ones.
+    """``kind``: the family whose mini model is trained, "sparsesync" or "synchformer". ``init``: the recipe whose
+    weights it starts from, "" for random ones.
 
     ``contrastive_steps`` (S1) come before ``steps``. ``offsets``: sound windows per picture window. ``warmup``: steps.
     ``ema``: decay of the averaged weights, which are the result.
@@ -135,7 +137,7 @@ class _Training:
 
     def __init__(self, recipe: BackboneRecipe, path: Path, start: dict[str, Tensor] | None) -> None:
         torch.manual_seed(recipe.seed)
-        cls = {"sparsesync": MiniSparseSync, "synchformer": MiniSynchformer}[recipe.kind]
+        cls = families()[recipe.kind].mini_class()
         self.path, self.signature = path, signature_of(recipe)
         self.model, self.average = cls(), cls()
         if start is not None:

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from avbench.baselines.mini import MiniBackbone, MiniSparseSync, MiniSynchformer, load_backbone
+from avbench.baselines.embedded import load_backbone
+from avbench.baselines.families import families
+from avbench.baselines.mini import MiniBackbone
 from avbench.data.scenes import TALKING_HEAD
 from avbench.system.atomic import atomic_write_bytes
 from avbench.training.backbone import BackboneRecipe, train_backbone
@@ -104,7 +106,7 @@ def run(name: str, out: Path, say: Say = print, threads: int = 1) -> Path:
 
 def _backbone(recipe: BackboneRecipe, out: Path, say: Say) -> MiniBackbone:
     """The trained backbone of a recipe; read from ``out`` if its training is finished."""
-    model = {"sparsesync": MiniSparseSync, "synchformer": MiniSynchformer}[recipe.kind]()
+    model = families()[recipe.kind].mini_class()()
     done = out / f"{recipe.name}.full.ckpt"
     if done.exists():
         saved = torch.load(done, weights_only=True)

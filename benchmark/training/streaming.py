@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avbench.baselines.blocks import neighbour_smoothed
+from avbench.baselines.embedded import HEAD_CLASSES
 from avbench.baselines.mini import LogMel, MiniBackbone
-from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, TokenMaker
+from avbench.baselines.streamsync import StreamingLSTM, TokenMaker
 from avbench.scoring.metrics import score
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
@@ -179,7 +180,7 @@ class StreamSync(nn.Module):
     def __init__(self, head: str, dim: int, layers: int = 3) -> None:
         super().__init__()
         self.token_maker = TokenMaker(dim)
-        self.head = {"trf": StreamingTransformer, "lstm": StreamingLSTM}[head](dim, layers=layers)
+        self.head = HEAD_CLASSES[head](dim, layers=layers)
 
     def tokens(self, streams: Streams) -> Tensor:
         """The streaming tokens (N, W, D), oldest first."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from avbench import __version__
-from avbench.baselines.mini import load_backbone, load_head
+from avbench.baselines.embedded import load_backbone, load_head
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
 from avbench.paper import records

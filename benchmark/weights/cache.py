@@ -17,6 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from avbench.baselines.families import layouts
 from avbench.types import AvbenchError, UsageError
 from avbench.weights.published import Published, find_published, md5_of, published_entry
 
@@ -59,9 +60,10 @@ def converted_tags(family: str) -> list[str]:
 
 def advice(entry: Published) -> str:
     """What to do before a published checkpoint can be run, or why it cannot be run; "" if its weights are ready."""
-    if entry.family == "synchformer-synchronisability":
-        return f"{entry.name} predicts whether a clip can be synchronised (2 classes), not an offset: it cannot be run"
-    if entry.n_classes == 0 or entry.family == "resnet-audio":
+    layout = layouts()[entry.family]
+    if layout.no_offset:
+        return f"{entry.name} {layout.no_offset}"
+    if layout.encoders:
         return f"{entry.name} is an encoder-only checkpoint ({entry.note}); it is usable for training, not for runs"
     if entry.n_classes != 21:
         return f"{entry.name} has {entry.n_classes} classes, the protocols have 21: it cannot be run"

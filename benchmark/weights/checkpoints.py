@@ -18,9 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from avbench.baselines.sparsesync import SparseSync
-from avbench.baselines.streamsync import StreamSync
-from avbench.baselines.synchformer import Synchformer
+from avbench.baselines.families import layouts, recognise
+from avbench.baselines.family import Layout
 from avbench.types import AvbenchError, NonFiniteError, UsageError, first_line
 from avbench.weights.cards import read_card, write_with_card
 from avbench.weights.containers import read_container
@@ -73,83 +72,59 @@ def drawn_weights(template: Mapping[str, Tensor], seed: int, dtype: torch.dtype 
 # -------------------------------------------------------------------------------------------------- fitting to a model
 
 
-FAMILIES = ("sparsesync", "streamsync-trf", "streamsync-lstm", "synchformer", "synchformer-synchronisability")
-PARTS = ("synchformer-s1", "resnet-audio")  # encoder-only: usable for training, not for runs
+def layout_of(family: str) -> Layout:
+    """The layout of a family's published weights, or of a relative's; ``UsageError`` if there is none of that name."""
+    known = layouts()
+    if family not in known:
+        whole = [name for name, layout in known.items() if not layout.encoders]
+        raise UsageError(f"there is no full-size model {family!r}; known families: {', '.join(whole)}")
+    return known[family]
 
 
 def family_of(keys: Iterable[str]) -> str:
     """The model family of a state dict, judged by its keys; ``AvbenchError`` if it is none of the known ones."""
-    names = {key.removeprefix("module.") for key in keys}
-
-    def has(*prefixes: str) -> bool:
-        return any(name.startswith(prefixes) for name in names)
-
-    if has("v_encoder.", "a_encoder."):
-        return "synchformer-s1"
-    if has("vfeat_extractor.base."):
-        if has("streaming_head.lstm."):
-            return "streamsync-lstm"
-        return "streamsync-trf" if has("streaming_head.", "transformer.streaming_down_proj.") else "sparsesync"
-    if has("vfeat_extractor.blocks.", "afeat_extractor.ast."):
-        return "synchformer-synchronisability" if has("transformer.sync_head.") else "synchformer"
-    if has("layer4.") and has("conv1."):
-        return "resnet-audio"
-    raise AvbenchError(
-        f"these weights belong to no known model (first key {next(iter(sorted(names)), 'missing')!r}); "
-        f"known models: {', '.join((*FAMILIES, *PARTS))}"
-    )
+    keys = list(keys)
+    layout = recognise(keys)
+    if layout is None:
+        first = min((key.removeprefix("module.") for key in keys), default="missing")
+        raise AvbenchError(
+            f"these weights belong to no known model (first key {first!r}); known models: {', '.join(layouts())}"
+        )
+    return layout.name
 
 
-def build(family: str, n_classes: int = 21) -> SparseSync | Synchformer:
+def build(family: str, n_classes: int = 21) -> Any:
     """A full-size model of a family without weights, on the meta device: load weights with ``assign=True``.
 
-    ``UsageError`` for an unknown family.
+    Of an encoder-only layout: the whole model that the encoders belong to. ``UsageError`` for an unknown family.
     """
+    layout = layout_of(family)
     with torch.device("meta"):
-        if family == "sparsesync":
-            return SparseSync(n_classes=n_classes)
-        if family in ("streamsync-trf", "streamsync-lstm"):
-            return StreamSync(family.removeprefix("streamsync-"), n_classes=n_classes)
-        if family == "synchformer":
-            return Synchformer(n_classes=n_classes)
-        if family == "synchformer-synchronisability":
-            return Synchformer(n_classes=n_classes, head="sync_head")
-    raise UsageError(f"there is no full-size model {family!r}; known families: {', '.join(FAMILIES)}")
+        return layout.new_model(n_classes=n_classes)
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """The weights under the keys that this package's models use, and a list of the changes, in words.
 
-    ``module.`` prefixes are removed; the first stage's ``v_encoder.`` / ``a_encoder.`` become ``vfeat_extractor.`` /
-    ``afeat_extractor.``, its projections and temperature are left out; a sound encoder alone loses its classifier; the
-    2-class synchronisability model loses an offset head that it does not use. ``AvbenchError`` if the weights belong to
-    no known model or two entries get the same name.
+    ``module.`` prefixes go; what else is renamed or left out, the layout says (:class:`avbench.baselines.family.Layout`
+    in the family's file). ``AvbenchError`` for weights of no known model, and for two entries of one name.
     """
-    family, notes = family_of(tensors), []
+    layout, notes = layout_of(family_of(tensors)), []
     out: dict[str, Tensor] = {}
     left_out: list[str] = []
     for key, tensor in tensors.items():
-        name = key.removeprefix("module.")
-        unused = (
-            (family == "synchformer-s1" and not name.startswith(("v_encoder.", "a_encoder.")))
-            or (family == "resnet-audio" and name.startswith("fc."))
-            or (family == "synchformer-synchronisability" and name.startswith("transformer.off_head."))
-        )
-        if unused:
-            left_out.append(name)
+        published = key.removeprefix("module.")
+        name = layout.own_key(published)
+        if not name:
+            left_out.append(published)
             continue
-        for old, new in (("v_encoder.", "vfeat_extractor."), ("a_encoder.", "afeat_extractor.")):
-            if name.startswith(old):
-                name = new + name.removeprefix(old).removeprefix("module.")
-        if family == "resnet-audio":
-            name = f"afeat_extractor.{name}"
         if name in out:
             raise AvbenchError(f"two entries of the checkpoint are named {name}")
         out[name] = tensor
     if any(key.startswith("module.") for key in tensors):
         notes.append("prefix 'module.' removed")
-    if family == "synchformer-s1":
-        notes.append("first-stage encoder names replaced by vfeat_extractor / afeat_extractor")
+    if layout.rename_note:
+        notes.append(layout.rename_note)
     if left_out:
         notes.append(f"left out: {', '.join(sorted(left_out))}")
     return out, notes
@@ -217,10 +192,7 @@ def _some(items: list[str], n: int = 4) -> str:
 
 def n_classes_of(tensors: Mapping[str, Tensor]) -> int:
     """Number of classes of the snapshot head; 0 if there is no such head."""
-    for head in ("transformer.off_head.weight", "transformer.sync_head.weight"):
-        if head in tensors:
-            return len(tensors[head])
-    return 0
+    return next((len(tensors[x.class_rows]) for x in layouts().values() if x.class_rows in tensors), 0)
 
 
 # --------------------------------------------------------------------------------------------- converting and checking
@@ -288,11 +260,9 @@ def convert(
 
 def template_of(family: str, n_classes: int) -> dict[str, Tensor]:
     """The entries (meta tensors) of converted weights of a family; encoder-only checkpoints are families too."""
-    if family in FAMILIES:
-        return build(family, n_classes or 21).state_dict()
-    whole = build("synchformer" if family == "synchformer-s1" else "sparsesync").state_dict()
-    part = ("afeat_extractor.",) if family == "resnet-audio" else ("vfeat_extractor.", "afeat_extractor.")
-    return {key: tensor for key, tensor in whole.items() if key.startswith(part)}
+    encoders = layout_of(family).encoders
+    whole = build(family, n_classes or 21).state_dict()
+    return {key: tensor for key, tensor in whole.items() if not encoders or key.startswith(encoders)}
 
 
 def card_of_converted(path: Path) -> dict[str, Any] | None:
@@ -351,7 +321,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 Weights = Path | Mapping[str, Tensor] | int  # a file, a state dict, or the seed of random weights
 
 
-def load_full_size(family: str, weights: Weights) -> SparseSync | Synchformer:
+def load_full_size(family: str, weights: Weights) -> Any:
     """A full-size model with weights from a file, a state dict or a seed (random weights, whose results mean nothing);
     in eval mode, float32, on the CPU.
 
@@ -419,12 +389,12 @@ def check_family(tensors: Mapping[str, Tensor], family: str, name: str) -> None:
 
     ``name``: where the weights come from, for the message.
     """
-    if tensors and all(key.startswith(("vfeat_extractor.", "afeat_extractor.")) for key in tensors):
+    encoders = [layout.encoders for layout in layouts().values() if layout.encoders]
+    if tensors and any(all(key.startswith(prefixes) for key in tensors) for prefixes in encoders):
         raise AvbenchError(f"{name} is an encoder-only checkpoint; it is usable for training, not for runs")
-    found = family_of(tensors)
-    if found == "synchformer-synchronisability" != family:
-        raise AvbenchError(
-            f"{name} predicts whether a clip can be synchronised (2 classes), not an offset: it cannot be run"
-        )
-    if found != family:
-        raise AvbenchError(f"{name} contains {found} weights, not {family} weights: use --model {found}")
+    found = layout_of(family_of(tensors))
+    if found.name == family:
+        return
+    if found.no_offset:
+        raise AvbenchError(f"{name} {found.no_offset}")
+    raise AvbenchError(f"{name} contains {found.name} weights, not {family} weights: use --model {found.name}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from avbench.baselines.frontends import cut_window
-from avbench.baselines.sparsesync import SparseSync, fast
+from avbench.baselines.tuned import tuned
 from avbench.system.findings import Finding
 from avbench.types import AvbenchError, FrontEnd, MediaError, UsageError, first_line
 from avbench.weights import checkpoints
@@ -100,8 +100,7 @@ def _answers(path: Path, family: str, entry: Published | None, media: Path) -> I
         what = entry.name if entry else path.name
         known = ", ".join(there) or "none"
         raise UsageError(f"no answer of {what} is published for {media.name}; clips with answers: {known}")
-    model: Any = checkpoints.load_full_size(family, path)
-    model = fast(model) if isinstance(model, SparseSync) else model
+    model: Any = tuned(checkpoints.load_full_size(family, path), quick=True)
     frames, sound, priming = decoded(media)
     for said in stated:
         trim = priming if said["decoding"] == "legacy" else 0

@@ -11,8 +11,12 @@ import pytest
 import torch
 
 from avbench.baselines import weights
-from avbench.baselines.mini import BACKBONES, HEADS, card, load_backbone, load_head
+from avbench.baselines.embedded import card, embedded_files, load_backbone, load_head
+from avbench.baselines.families import families
 from avbench.training.recipes import RECIPES
+
+FILES = embedded_files()
+WITH_HEAD = sorted(file for family in families().values() for file in family.heads.values())
 
 
 def data(name: str) -> bytes:
@@ -20,15 +24,15 @@ def data(name: str) -> bytes:
 
 
 def test_together_they_stay_under_10_mb() -> None:
-    assert sum(len(data(name)) for name in BACKBONES) < 10_000_000
+    assert sum(len(data(name)) for name in FILES) < 10_000_000
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", FILES)
 def test_card_belongs_to_the_file_and_to_a_recipe(name: str) -> None:
     facts = card(name)
     assert facts["sha256"] == hashlib.sha256(data(name)).hexdigest()
     recipe = dict(facts["recipe"])
-    if name in HEADS:
+    if name in WITH_HEAD:
         recipe["seed"] = RECIPES[name].seed  # the card names the seed that validated best
     today = json.loads(json.dumps(asdict(RECIPES[name])))
     unwritten = set(today) - set(recipe)  # fields that are younger than the card have their defaults
@@ -40,7 +44,7 @@ def test_card_belongs_to_the_file_and_to_a_recipe(name: str) -> None:
     assert "procedural" in facts["trained_on"]
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", WITH_HEAD)
 def test_heads_were_chosen_among_three_seeds_on_validation(name: str) -> None:
     phase1 = [line for line in card(name)["log"] if line.get("phase") == 1]
     assert {line["seed"] for line in phase1} == set(RECIPES[name].seeds)
@@ -49,7 +53,7 @@ def test_heads_were_chosen_among_three_seeds_on_validation(name: str) -> None:
     assert card(name)["recipe"]["seed"] == max(best, key=best.__getitem__)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", FILES)
 def test_they_load_and_answer(name: str) -> None:
     model = load_backbone(name)
     g = torch.Generator().manual_seed(0)
@@ -58,7 +62,7 @@ def test_they_load_and_answer(name: str) -> None:
         snapshot = model.predict(video, 0.1 * torch.randn(1, 80_000, generator=g))
     assert torch.isfinite(snapshot.logits).all()
     assert snapshot.token.shape == (1, model.token_dim)
-    if name in HEADS:
+    if name in WITH_HEAD:
         head = load_head(name)
         with torch.inference_mode():
             _, logits = head.step(head.init(1), snapshot, 0.0)

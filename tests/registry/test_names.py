@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from published_files import build_small
 
+from avbench.baselines.families import families, sparsesync
 from avbench.registry import facts, loading
-from avbench.registry import names as registry
 from avbench.registry.names import list_models, load_model, resolve
 from avbench.registry.options import ModelOptions
 from avbench.types import AvbenchError, SnapshotPredictor, UsageError
@@ -164,7 +164,7 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch, net: Path) -> None:
         def load(self) -> object:
             return lambda: loading.load_from_file(str(net), "Net")
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Entry()] if group == "avbench.models" else [])
+    monkeypatch.setattr(loading, "entry_points", lambda group: [Entry()] if group == "avbench.models" else [])
     assert "their-net" in [m.name for m in list_models()]
     assert resolve("their-net+apa").head_name == "apa"
     assert isinstance(loading.load_entry_point("their-net"), SnapshotPredictor)
@@ -205,8 +205,8 @@ def test_a_file_of_avbench_train_is_the_mini_model(tmp_path: Path) -> None:
 
 
 def test_an_embedded_file_may_bring_a_head_for_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = replace(registry._BACKBONES["sparsesync"], heads={"trf": "streamsync-trf"})
-    monkeypatch.setitem(registry._BACKBONES, "sparsesync", entry)
+    family = replace(families()["sparsesync"], heads={"trf": "streamsync-trf"})
+    monkeypatch.setattr(sparsesync, "FAMILIES", (family,))
     model = resolve("sparsesync+trf")
     assert model.backbone_name == "sparsesync.streamsync-trf", "not the snapshots of sparsesync alone"
     assert resolve("sparsesync+apa").backbone_name == "sparsesync.synthsync"

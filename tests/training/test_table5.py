@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from avbench.baselines import weights
-from avbench.baselines.mini import load_backbone
+from avbench.baselines.embedded import load_backbone
 from avbench.paper import records
 from avbench.paper.reported import of_table
 from avbench.scoring.metrics import score

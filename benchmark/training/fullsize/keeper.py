@@ -20,7 +20,7 @@ from avbench.system.atomic import atomic_write_bytes
 from avbench.training.common import best_validation, versions
 from avbench.training.fullsize.recipe import FullSizeRecipe
 from avbench.types import AvbenchError, UsageError
-from avbench.weights.checkpoints import refuse_non_finite
+from avbench.weights.checkpoints import n_classes_of, refuse_non_finite
 
 
 def identity_of(
@@ -134,13 +134,12 @@ def export(path: Path, model: SparseSync, recipe: FullSizeRecipe, identity: str,
     kept = keeper.best or model.state_dict()
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in kept.items()}
     refuse_non_finite(tensors, path.name)
-    family = "sparsesync" if recipe.head == "none" else f"streamsync-{recipe.head}"
-    data = save(tensors, {"family": family})
+    data = save(tensors, {"family": recipe.family})
     training = json.loads(identity)
     card = {
         "schema": 1,
-        "family": family,
-        "n_classes": len(tensors["transformer.off_head.weight"]),
+        "family": recipe.family,
+        "n_classes": n_classes_of(tensors),
         "source": {"file": path.name, "md5": None, "url": None},
         "published_as": None,
         "id": None,

@@ -95,7 +95,7 @@ def train(  # noqa: PLR0913  (seven parameters: data and validation data are sep
     data = TrainingStreams(manifest, recipe)
     watched = ValidationStreams(valid, recipe) if valid else None
     plan = Plan(recipe, len(data.items))
-    name = "sparsesync" if recipe.head == "none" else f"streamsync-{recipe.head}"
+    name = recipe.family
     with Workers(compute.device) as workers, exact_float32(), _memory_in_one_line(recipe, workers.device):
         tell: Say = say if workers.rank == 0 else lambda text: None
         for line in _announced(data, watched, plan, workers):

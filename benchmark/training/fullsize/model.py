@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from avbench.baselines import frontends
 from avbench.baselines.blocks import neighbour_smoothed
+from avbench.baselines.families import layouts
 from avbench.baselines.resnet import ResNet18, fast_resnet
 from avbench.baselines.s3d import S3D, FastS3D
 from avbench.baselines.sparsesync import SparseSync
@@ -28,7 +29,7 @@ from avbench.weights.checkpoints import fit, renamed
 def new_model(recipe: FullSizeRecipe) -> SparseSync:
     """A StreamSync (or, with head "none", a SparseSync) with random weights, drawn from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    return SparseSync(**recipe.size) if recipe.head == "none" else StreamSync(recipe.head, **recipe.size)
+    return layouts()[recipe.family].new_model(**recipe.size)
 
 
 def check_size(recipe: FullSizeRecipe) -> None:

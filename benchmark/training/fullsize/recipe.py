@@ -51,6 +51,11 @@ class FullSizeRecipe:
     size: dict[str, Any] = field(default_factory=dict)  # of the model, see SparseSync
 
     @property
+    def family(self) -> str:
+        """The name of the family that is trained: "sparsesync", "streamsync-trf" or "streamsync-lstm"."""
+        return "sparsesync" if self.head == "none" else f"streamsync-{self.head}"
+
+    @property
     def window(self) -> Tick:
         """Length of one window."""
         return ticks(self.window_s)

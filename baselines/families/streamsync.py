@@ -1,0 +1,44 @@
+"""StreamSync: SparseSync trained together with a streaming head, a transformer or an LSTM."""
+
+from avbench.baselines.family import DEFAULT_TAG, SYNTHSYNC, Family, Layout
+
+_MODEL = "avbench.baselines.streamsync:StreamSync"
+_MINI = "avbench.baselines.mini:MiniSparseSync"
+
+FAMILIES = (
+    Family(
+        name="streamsync-trf",
+        kind="learned",
+        description="mini SparseSync-like backbone trained with a streaming transformer",
+        trained_on=SYNTHSYNC,
+        mini=_MINI,
+        weights={DEFAULT_TAG: "streamsync-trf"},
+        head="trf",
+        heads={"trf": "streamsync-trf"},
+        full=Layout(
+            name="streamsync-trf",
+            model=_MODEL,
+            arguments={"head": "trf"},
+            head="trf",
+            has=(("vfeat_extractor.base.",), ("streaming_head.", "transformer.streaming_down_proj.")),
+            lacks=("streaming_head.lstm.",),
+        ),
+    ),
+    Family(
+        name="streamsync-lstm",
+        kind="learned",
+        description="mini SparseSync-like backbone trained with a streaming LSTM",
+        trained_on=SYNTHSYNC,
+        mini=_MINI,
+        weights={DEFAULT_TAG: "streamsync-lstm"},
+        head="lstm",
+        heads={"lstm": "streamsync-lstm"},
+        full=Layout(
+            name="streamsync-lstm",
+            model=_MODEL,
+            arguments={"head": "lstm"},
+            head="lstm",
+            has=(("vfeat_extractor.base.",), ("streaming_head.lstm.",)),
+        ),
+    ),
+)
