@@ -14,6 +14,7 @@ from avbench.baselines import weights
 from avbench.baselines.embedded import card, embedded_files, load_backbone, load_head
 from avbench.baselines.families import families
 from avbench.training.recipes import RECIPES
+from avbench.types import UsageError
 
 FILES = embedded_files()
 WITH_HEAD = sorted(file for family in families().values() for file in family.heads.values())
@@ -67,6 +68,13 @@ def test_they_load_and_answer(name: str) -> None:
         with torch.inference_mode():
             _, logits = head.step(head.init(1), snapshot, 0.0)
         assert logits.shape == (1, 21)
+
+
+def test_what_is_not_embedded_is_said_in_one_line() -> None:
+    with pytest.raises(UsageError, match="no embedded weights 'sparse': there are streamsync-trf"):
+        load_backbone("sparse")
+    with pytest.raises(UsageError, match="the embedded weights sparsesync hold no head"):
+        load_head("sparsesync")
 
 
 def test_a_head_on_an_embedded_backbone_leaves_it_as_it_is() -> None:
