@@ -278,6 +278,8 @@ def card_of_converted(path: Path) -> dict[str, Any] | None:
         value = card.get(key)
         if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
             raise AvbenchError(f"{path.with_suffix('.json').name} does not say {key}: convert {path.name} again")
+    if card["family"] not in layouts():
+        raise AvbenchError(f"{path.with_suffix('.json').name} names no known family: convert {path.name} again")
     return card
 
 
