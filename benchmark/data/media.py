@@ -26,6 +26,11 @@ from avbench.types import ClipRecord, FrontEnd, MediaError, UsageError, first_li
 if TYPE_CHECKING:
     import av
 
+# Part of the key of every stored snapshot. Raise it whenever a picture or a sound sample that a model is given may have
+# changed: decoding, placing on the clip's clock, resampling, resizing, cropping, cutting windows. Snapshots of other
+# versions are then missing and computed again. tests/engine/test_key_sources.py fails when the sources change.
+READER_VERSION = 1
+
 GRID_SLACK_PER_S = 2000  # 1/2000 s: containers with a 1 ms clock (mkv) round picture times by up to half of it
 _PICTURE_HOLE_S = 1  # a longer step between two pictures is damage, not a slow source
 # playlists and scripts posing as media could otherwise make FFmpeg open other files or addresses

@@ -1,4 +1,7 @@
-"""The fingerprint of a backbone: a hash of everything in it that may change a snapshot. The same in every process."""
+"""The fingerprint of a backbone: a hash of everything in it that may change a snapshot. The same in every process.
+
+The sources of its classes count with all they import from their own folder: a model computes with its helpers too.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,25 @@ from typing import Any
 
 import numpy as np
 
+from avbench.engine.sources import local_sources
 from avbench.types import SnapshotPredictor, UsageError
 
 _SAID_NOT_COMPUTED = {"description", "trained_on"}  # attributes for people
 _LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names} - {"__main__"}  # their classes count by name
+_INSTALLED = {"site-packages", "dist-packages"}  # folders of unrelated distributions
 
 
 def model_fingerprint(predictor: SnapshotPredictor) -> str:
     """sha256 (64 hex digits) over the predictor's class, the source files of its classes (bases and submodules too,
-    torch's own excepted), its front end and its whole state: parameters, buffers and attributes.
+    torch's own excepted) and what these import from their folders, its front end and its whole state: parameters,
+    buffers and attributes.
 
-    Two predictors that differ in one weight differ here. The device does not count. A state of unknown type is a
-    ``UsageError``: such a predictor defines ``fingerprint_parts() -> dict`` (numbers, strings, arrays, tensors and
-    containers of them), which then stands for all its attributes.
+    Two predictors that differ in one weight differ here. The device does not count, nor where the files lie. A state
+    of unknown type is a ``UsageError``: such a predictor defines ``fingerprint_parts() -> dict`` (numbers, strings,
+    arrays, tensors and containers of them), which then stands for all its attributes.
     """
     name = type(predictor).__name__
-    facts = ("avbench fingerprint 1", predictor.frontend, predictor.token_dim, predictor.two_tower)
+    facts = ("avbench fingerprint 2", predictor.frontend, predictor.token_dim, predictor.two_tower)
     try:
         return hashlib.sha256(_digest(facts, name) + _digest(predictor, name)).hexdigest()
     except RecursionError:
@@ -127,15 +133,25 @@ def _name(thing: Any) -> str:
 
 @cache
 def _source_sha256(thing: Any) -> str:
-    """Of the file that defines a class or function; empty for a library's and for what has no file."""
+    """Of the file that defines a class or function and of what it imports from its folder (relative paths and bytes);
+    empty for a library's and for what has no file. ``UsageError`` if one of the files cannot be read."""
     module = thing.__module__ or ""
     if module.partition(".")[0] in _LIBRARIES or module == "avbench.types":
         return ""
     try:
-        file = inspect.getsourcefile(thing)
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+        file = Path(inspect.getsourcefile(thing) or "")
     except (OSError, TypeError):
         return ""
+    if not file.is_file():
+        return ""
+    try:
+        if file.parent.name in _INSTALLED:
+            sources = {file.name: file.read_bytes()}
+        else:
+            sources = local_sources(file, file.parent, getattr(sys.modules.get(module), "__package__", None) or "")
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}, a source file of {_name(thing)}: {error.strerror}") from error
+    return _digest(list(sources.items()), file.name).hex()
 
 
 def _unknown(value: Any, where: str) -> UsageError:

@@ -1,11 +1,17 @@
 """The snapshot store: a backbone's snapshots, computed once and read from disk afterwards.
 
-``ROOT/store.json`` gives the schema version; ``ROOT/<model>/<media>.safetensors`` is one shard: all snapshots of one
-model on one clip, named by the first 32 hex digits of the model's fingerprint and of the media file's sha256. A shard
-contains ``keys`` (M, 5) int64 (the fields of SnapshotKey, sorted), ``logits`` (M, 21) float32, ``token`` (M, D) float32
-if the model has one, and one JSON text under the metadata name ``avbench``: the full hashes and a checksum of the
-arrays. The same snapshots give the same bytes, in whatever order they were stored. A damaged shard is an error: it is
-neither used nor silently computed again.
+``ROOT/store.json`` names the schema; ``ROOT/<model>/<media>.r<reader>.safetensors`` is one shard: all snapshots of one
+model on one clip, as one version of the reader decodes it. The name is made of the first 32 hex digits of the model's
+fingerprint, those of the media file's sha256, and ``READER_VERSION``. A shard contains ``keys`` (M, 5) int64 (the
+fields of SnapshotKey, sorted), ``logits`` (M, 21) float32, ``token`` (M, D) float32 if the model has one, and one JSON
+text under the metadata name ``avbench``: the full hashes, the reader version and a checksum of the arrays. The same
+snapshots give the same bytes, in whatever order they came. A damaged shard is an error: it is neither used nor computed
+again behind the user's back.
+
+Code that changes makes snapshots missing in two ways. Models change often and are the user's own: their sources are
+hashed into the fingerprint. The reader is one and shared: a comment in it must not void hours of everyone's snapshots,
+so its version is raised on purpose, and a test fails when its code changes. Shards of other reader versions, or from
+before there were any, stay where they are and are never used.
 """
 
 from __future__ import annotations
@@ -23,12 +29,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from avbench.data.media import READER_VERSION
 from avbench.protocol.plan import SnapshotKey
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import NonFiniteError, StoreError
 
 SCHEMA_VERSION = 1
 _NAME_DIGITS = 32
+_FOREIGN = "it belongs to another model or clip, or of another reader version"
 _forbidden = 0  # depth of SnapshotStore.forbidden() blocks
 
 
@@ -40,6 +48,18 @@ class _Shard(NamedTuple):
     @classmethod
     def empty(cls, logits: np.ndarray, token: np.ndarray | None) -> _Shard:
         return cls(_rows([]), logits[:0], None if token is None else token[:0])
+
+
+class _Filed(NamedTuple):
+    """What a shard is filed under."""
+
+    model: str
+    media: str
+    reader: int | None  # None: written before there were reader versions
+
+    def path(self, root: Path) -> Path:
+        reader = "" if self.reader is None else f".r{self.reader}"
+        return root / self.model[:_NAME_DIGITS] / f"{self.media[:_NAME_DIGITS]}{reader}.safetensors"
 
 
 class SnapshotStore:
@@ -81,7 +101,7 @@ class SnapshotStore:
                 old = self._read(model, media) or _Shard.empty(logits, tokens)
                 merged = _merge(path, old, _Shard(_rows(keys), logits, tokens))
                 if len(merged.keys) > len(old.keys):
-                    atomic_write_bytes(path, _to_bytes(merged, model, media))
+                    atomic_write_bytes(path, _to_bytes(merged, _filed(model, media)))
 
     def get(
         self, model: str, media: str, keys: Sequence[SnapshotKey] | np.ndarray
@@ -149,7 +169,7 @@ class SnapshotStore:
             )
 
     def _path(self, model: str, media: str) -> Path:
-        return self.root / model[:_NAME_DIGITS] / f"{media[:_NAME_DIGITS]}.safetensors"
+        return _filed(model, media).path(self.root)
 
     def _shards(self) -> list[Path]:
         _check_allowed()
@@ -164,9 +184,14 @@ class SnapshotStore:
         if not path.exists():
             return None
         shard, found = _from_bytes(path, _read_bytes(path))
-        if found != {"model": model, "media": media}:
-            raise _damaged(path, "it belongs to another model or clip")
+        if found != _filed(model, media):
+            raise _damaged(path, _FOREIGN)
         return shard
+
+
+def _filed(model: str, media: str) -> _Filed:
+    """Under the reader of this avbench: snapshots of another are missing."""
+    return _Filed(model, media, READER_VERSION)
 
 
 def _check_allowed() -> None:
@@ -257,37 +282,44 @@ def _merge(path: Path, old: _Shard, new: _Shard) -> _Shard:
     return _Shard(keys[order], np.concatenate([old.logits, new.logits[fresh]])[order], token)
 
 
-def _to_bytes(shard: _Shard, model: str, media: str) -> bytes:
+def _to_bytes(shard: _Shard, filed: _Filed) -> bytes:
     arrays = {"keys": shard.keys, "logits": shard.logits}
     if shard.token is not None:
         arrays["token"] = shard.token
-    meta = {"schema_version": SCHEMA_VERSION, "model": model, "media": media, "sha256": _checksum(arrays, model, media)}
-    # only one metadata entry: safetensors writes several in arbitrary order, so the bytes would differ
+    meta = {
+        "schema_version": SCHEMA_VERSION,
+        "model": filed.model,
+        "media": filed.media,
+        "reader_version": filed.reader,
+        "sha256": _checksum(arrays, filed),
+    }
+    # one metadata entry only: safetensors writes several in an order of its own, and the bytes would differ
     return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"avbench": json.dumps(meta)})
 
 
-def _from_bytes(path: Path, data: bytes) -> tuple[_Shard, dict[str, str]]:
-    """The shard and its full hashes {"model", "media"}; ``StoreError`` if anything is wrong."""
+def _from_bytes(path: Path, data: bytes) -> tuple[_Shard, _Filed]:
+    """The shard and what it is filed under; ``StoreError`` if anything is not right."""
     try:
         arrays = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         meta: dict[str, Any] = json.loads(header["__metadata__"]["avbench"])
         version, checksum = meta["schema_version"], meta["sha256"]
-        found = {"model": str(meta["model"]), "media": str(meta["media"])}
+        found = _Filed(str(meta["model"]), str(meta["media"]), meta.get("reader_version"))
         keys, logits, token = arrays["keys"], arrays["logits"], arrays.get("token")
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, "cannot be read") from error
     if version != SCHEMA_VERSION:
-        raise _damaged(path, f"schema {version!r}, but this avbench reads {SCHEMA_VERSION}")
-    if checksum != _checksum(arrays, **found):
+        raise _damaged(path, f"schema {version!r}, this avbench reads {SCHEMA_VERSION}")
+    if checksum != _checksum(arrays, found):
         raise _damaged(path, "wrong checksum")
-    if [found["model"][:_NAME_DIGITS], found["media"][:_NAME_DIGITS]] != [path.parent.name, path.stem]:
-        raise _damaged(path, "it belongs to another model or clip")
+    if found.path(path.parent.parent) != path:
+        raise _damaged(path, _FOREIGN)
     return _Shard(_rows(keys), logits, token), found
 
 
-def _checksum(arrays: dict[str, np.ndarray], model: str, media: str) -> str:
-    digest = hashlib.sha256(f"{model} {media}\n".encode())
+def _checksum(arrays: dict[str, np.ndarray], filed: _Filed) -> str:
+    reader = "" if filed.reader is None else f" reader {filed.reader}"
+    digest = hashlib.sha256(f"{filed.model} {filed.media}{reader}\n".encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import avbench.engine.store
+from avbench.data.media import READER_VERSION
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.plan import SnapshotKey
 from avbench.types import NonFiniteError, StoreError
@@ -28,7 +29,7 @@ TOKENS = np.random.default_rng(1).standard_normal((6, 4)).astype(np.float32)
 def filled(root: Path) -> tuple[SnapshotStore, Path]:
     store = SnapshotStore(root)
     store.put(MODEL, MEDIA, KEYS, LOGITS, TOKENS)
-    return store, root / MODEL[:32] / f"{MEDIA[:32]}.safetensors"
+    return store, root / MODEL[:32] / f"{MEDIA[:32]}.r{READER_VERSION}.safetensors"
 
 
 def test_what_is_put_comes_back_in_any_order(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_shard_of_another_model_in_its_place(tmp_path: Path) -> None:
     other = MODEL[:32] + "0" * 32  # the same file name, another model
     with pytest.raises(StoreError, match="another model or clip"):
         store.missing(other, MEDIA, KEYS)
-    moved = shard.with_name("c" * 32 + ".safetensors")
+    moved = shard.with_name(shard.name.replace(MEDIA[:32], "c" * 32))
     shard.rename(moved)
     assert len(store.verify()) == 1
     with pytest.raises(StoreError, match="another model or clip"):
