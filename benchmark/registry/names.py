@@ -189,7 +189,17 @@ def _known(name: str, family: Family, tag: str, head: str, options: ModelOptions
 
 def _source(name: str, family: Family, tag: str, options: ModelOptions) -> tuple[Any, str]:
     """Where the backbone's weights are (a path, a state dict, a seed, or None for the package's) and what they are:
-    "full", "mini", or "" for a backbone that has none."""
+    "full", "mini", or "" for a backbone that has none. ``UsageError`` if the family has no such model."""
+    source, kind = _named_source(name, family, tag, options)
+    if kind == "full" and not family.full:
+        raise UsageError(f"model {name!r}: the weights are of a full-size model, and {family.name} has none")
+    if kind == "mini" and not family.weights:
+        what = "no weights ship with the package" if source is None else "the weights are of a mini model, it has none"
+        raise UsageError(f"model {name!r}: {what}; name full-size ones with --weights FILE")
+    return source, kind
+
+
+def _named_source(name: str, family: Family, tag: str, options: ModelOptions) -> tuple[Any, str]:
     from avbench.weights.cache import advice, converted, converted_tags, file_kind
     from avbench.weights.published import published_entry
 

@@ -45,7 +45,8 @@ def test_the_reader_cannot_change_unnoticed() -> None:
     assert not changed, (
         f"the code of {', '.join(changed)} differs from what is recorded for READER_VERSION {READER_VERSION}. "
         "If a picture or sound that a model is given may have changed, raise READER_VERSION in "
-        "benchmark/data/media.py: stored snapshots are then computed again. In either case record the code, with the reason: "
+        "benchmark/data/media.py: stored snapshots are then computed again. In either case record the code, "
+        "with the reason: "
         'python tests/support/reader_code.py "why what a model is given did or did not change"'
     )
 

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))  # worker processes
 
 from toy_run import PROTOCOL, Misshapen, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
 
+from avbench.data.media import READER_VERSION
 from avbench.engine import job
 from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.replay import gather
@@ -319,7 +320,8 @@ def test_errors_of_the_store_end_the_run_with_one_line_and_keep_what_is_stored(t
     manifest, store, maker = toy_manifest(3), SnapshotStore(tmp_path), partial(ToyModel, 0)
 
     def spoil(done: int, total: int, clip_id: str) -> None:
-        target = tmp_path / model_fingerprint(maker())[:32] / f"{manifest.clips['clip2'].sha256[:32]}.safetensors"
+        shard = f"{manifest.clips['clip2'].sha256[:32]}.r{READER_VERSION}.safetensors"
+        target = tmp_path / model_fingerprint(maker())[:32] / shard
         if target.parent.exists():  # since the first clip was stored; a slow machine tells before that, too
             target.write_bytes(b"rubbish")
 
