@@ -1,6 +1,8 @@
 """avbench: a benchmark harness for audio-visual synchronisation in streaming video.
 
-Public names are loaded on first use, so ``import avbench`` stays fast and does not load torch.
+The public names below, and the rooms with their modules (``avbench.scoring.metrics``, ``avbench.engine.store``), are
+loaded on first use, so ``import avbench`` stays fast and does not load torch. The protocol ``avbench.protocol.paper`` has
+no short name, because ``avbench.paper`` is the room that regenerates the paper's tables and figures.
 """
 
 from __future__ import annotations
@@ -11,25 +13,59 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "AvbenchError": "types",
-    "ClipRecord": "types",
+    # what a user runs
+    "evaluate": "runs.evaluate",
+    "sweep": "runs.sweep",
+    "Settings": "runs.sweep",
+    "SweepResult": "runs.sweep",
+    "compare": "runs.compare",
+    "Comparison": "runs.compare",
+    "load_run": "runs.loaded",
+    "Run": "runs.loaded",
+    "RunResult": "results.run",
+    "score": "scoring.metrics",
+    # how it is run
+    "Protocol": "protocol.rules",
+    "streaming": "protocol.rules",
+    "Bootstrap": "scoring.stats",
+    "Compute": "engine.runner",
+    "SnapshotStore": "engine.store",
+    # models
+    "load_model": "registry.names",
+    "list_models": "registry.names",
+    "ModelOptions": "registry.options",
+    "StreamingModel": "registry.options",
     "FrontEnd": "types",
-    "OffsetGrid": "types",
-    "SegmentRecord": "types",
     "Snapshot": "types",
     "SnapshotPredictor": "types",
     "StreamingHead": "types",
+    # data
+    "ClipRecord": "types",
+    "OffsetGrid": "types",
+    "SegmentRecord": "types",
     "Window": "types",
-    "Protocol": "protocol.rules",
-    "SnapshotStore": "engine.store",
-    "RunResult": "results.run",
-    "ModelOptions": "registry.options",
-    "StreamingModel": "registry.options",
-    "load_model": "registry.names",
-    "list_models": "registry.names",
-    "evaluate": "runs.evaluate",
+    # errors
+    "AvbenchError": "types",
+    "MediaError": "types",
+    "NonFiniteError": "types",
+    "StoreError": "types",
+    "UsageError": "types",
 }
-_ROOMS = ("data", "engine", "protocol", "registry", "results", "scoring", "ticks", "types")
+_ROOMS = (
+    "baselines",
+    "data",
+    "engine",
+    "latency",
+    "paper",
+    "protocol",
+    "registry",
+    "results",
+    "runs",
+    "scoring",
+    "ticks",
+    "types",
+    "weights",
+)
 
 __all__ = ["__version__", *_HOME, *_ROOMS]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from avbench.protocol.manifest import Manifest
     from avbench.protocol.rules import Protocol
     from avbench.registry.options import ModelOptions
@@ -89,6 +91,31 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def add_csv(parser: argparse.ArgumentParser, rows: str) -> None:
+    """Adds --csv; ``rows``: what a row of the file is."""
+    parser.add_argument("--csv", type=Path, metavar="FILE", help=f"also write a CSV file with one row {rows}")
+
+
+def check_csv(path: Path | None) -> None:
+    """Refuses a --csv that cannot be written, before the work: ``UsageError`` for a folder, else ``AvbenchError``."""
+    from avbench.system.cache import writable
+    from avbench.types import UsageError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"--csv {path} is a folder; name a file in it")
+    writable(path.parent, "--csv")
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Writes the table as UTF-8 CSV with a header line, atomically; undefined numbers are empty cells. ``AvbenchError``
+    if it cannot be written."""
+    from avbench.system.strict import write_whole
+
+    write_whole(path, frame.to_csv(index=False, lineterminator="\n").encode())
 
 
 def protocol_of(args: argparse.Namespace) -> Protocol:

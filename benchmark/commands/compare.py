@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command
+from avbench.commands.common import Progress, add_command, add_csv, check_csv, write_csv
 
 
 def add(commands: Any) -> None:
@@ -30,14 +30,18 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="bootstrap seed (default: 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object with one member per metric")
+    add_csv(parser, "per metric")
 
 
 def _compare(args: argparse.Namespace) -> int:
     from avbench.runs.compare import compare, render
     from avbench.scoring.stats import Bootstrap
 
+    check_csv(args.csv)
     bootstrap = Bootstrap(args.n_resamples, args.seed)
     with Progress() as progress:
         found = compare(args.run_a, args.run_b, data=args.data, bootstrap=bootstrap, progress=progress)
+    if args.csv:
+        write_csv(found.frame(), args.csv)
     print(json.dumps(found.to_json(), indent=1, allow_nan=False) if args.json else render(found))
     return 0

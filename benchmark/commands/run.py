@@ -14,11 +14,14 @@ from avbench.commands.common import (
     SIGN,
     Progress,
     add_command,
+    add_csv,
     add_model_options,
+    check_csv,
     model_options,
     protocol_of,
     say,
     say_each,
+    write_csv,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ def add(commands: Any) -> None:
         "--no-reference-rows", dest="reference_rows", action="store_false", help="the model alone, nothing beside it"
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+    add_csv(run, "per line of the table and metric")
     add_model_options(run)
 
     sweep = add_command(
@@ -99,6 +103,7 @@ def add(commands: Any) -> None:
     sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
     sweep.add_argument("--json", action="store_true", help="print a JSON list of rows, and nothing else")
+    add_csv(sweep, "per model, setting and metric")
     add_model_options(sweep)
 
     models = add_command(
@@ -123,6 +128,7 @@ def _run(args: argparse.Namespace) -> int:
     from avbench.runs.evaluate import default_out, evaluate
     from avbench.scoring.stats import Bootstrap
 
+    check_csv(args.csv)
     out = args.out or default_out(args.model)
     # what a user's model prints must not get between the lines of --json
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
@@ -140,6 +146,8 @@ def _run(args: argparse.Namespace) -> int:
             progress=progress,
         )
     _report_problems(result)
+    if args.csv:
+        write_csv(result.frame(), args.csv)
     if args.json:
         print(result.to_json(), end="")
     else:
@@ -163,6 +171,7 @@ def _sweep(args: argparse.Namespace) -> int:
     from avbench.runs.sweep import Settings, render, sweep
     from avbench.scoring.stats import Bootstrap
 
+    check_csv(args.csv)
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         rows = sweep(
             args.models,
@@ -181,6 +190,8 @@ def _sweep(args: argparse.Namespace) -> int:
         fewest, most = min(row.n_scored for row in rows), max(row.n_scored for row in rows)
         n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         plot_sweep(rows, args.plot, f"{args.data} {args.split}, {n} segments, 95 % intervals")
+    if args.csv:
+        write_csv(rows.frame(), args.csv)
     print(json.dumps([row.to_json() for row in rows], indent=1) if args.json else render(rows))
     return 0
 

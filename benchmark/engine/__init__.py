@@ -1,1 +1,5 @@
 """Snapshots: computed once, stored, replayed."""
+
+from avbench.system.lazy import modules_of
+
+__getattr__ = modules_of(__name__)

@@ -15,6 +15,7 @@ from avbench.results.predictions import N_CLASSES, read_predictions
 from avbench.results.run import REPORT_FILE, RunResult, Scores, read_run
 from avbench.results.truth import Truth, read_segments
 from avbench.scoring.metrics import METRICS
+from avbench.scoring.selection import scored_iteration
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import seconds
 from avbench.types import AvbenchError, UsageError
@@ -86,16 +87,6 @@ def run_page(result: RunResult, answers: Truth | None, logits: np.ndarray) -> st
         absent=[class_in_words(c) for c in result.absent_classes],
         max_listed=MAX_LISTED,
     )
-
-
-def scored_iteration(result: RunResult) -> int:
-    """Index of the iteration that the page details: the last, or under ``best_iter`` the one with the best accuracy."""
-    from avbench.scoring.selection import selected_iteration
-
-    values = [scores["acc"].value for scores in result.curve]
-    if not values:
-        return result.protocol.iterations - 1
-    return selected_iteration(result.protocol.selection, values, higher_is_better=True)
 
 
 def table_rows(result: RunResult) -> list[Row]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
@@ -19,6 +20,9 @@ from avbench.protocol.rules import Protocol
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.system.strict import Number, Sha256, StrictPart, parse_record, read_bytes, strict_json, write_whole
 from avbench.types import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RUN_FILE = "run.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -154,6 +158,43 @@ class RunResult(StrictPart):
     def to_json(self) -> str:
         """Strict JSON: keys sorted, two spaces, UTF-8, a newline at the end; equal results give equal text."""
         return strict_json(self)
+
+    def frame(self) -> pd.DataFrame:
+        """The score table, one row a line and metric: row (the model's name, or a reference row's label), kind ("model"
+        or "reference"), selection, n (segments), metric, value, ci_low, ci_high (NaN where undefined)."""
+        import pandas as pd
+
+        own = ReferenceRow(
+            name=self.model.name,
+            label=self.model.name,
+            selection=self.protocol.selection,
+            n=self.n_scored,
+            scores=self.scores,
+        )
+        found = [
+            (line.label, "model" if line is own else "reference", line.selection, line.n, metric, *_numbers(score))
+            for line in (own, *self.rows)
+            for metric, score in line.scores.items()
+        ]
+        columns = ["row", "kind", "selection", "n", "metric", "value", "ci_low", "ci_high"]
+        return pd.DataFrame(found, columns=columns)
+
+    def curve_frame(self) -> pd.DataFrame:
+        """The curve, one row an iteration and metric: iteration (from 1), metric, value, ci_low, ci_high (NaN where
+        undefined)."""
+        import pandas as pd
+
+        found = [
+            (iteration, metric, *_numbers(score))
+            for iteration, scores in enumerate(self.curve, 1)
+            for metric, score in scores.items()
+        ]
+        return pd.DataFrame(found, columns=["iteration", "metric", "value", "ci_low", "ci_high"])
+
+
+def _numbers(score: Score) -> tuple[float, ...]:
+    """Value and interval; NaN where undefined."""
+    return tuple(math.nan if x is None else x for x in (score.value, score.ci_low, score.ci_high))
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,1 +1,5 @@
 """What a user runs: evaluate, sweep, compare."""
+
+from avbench.system.lazy import modules_of
+
+__getattr__ = modules_of(__name__)

@@ -13,12 +13,14 @@ import numpy as np
 
 from avbench.engine.session import Session
 from avbench.protocol.signature import Signature
-from avbench.results.predictions import read_predictions
-from avbench.results.run import RunResult, read_run, run_file
-from avbench.results.truth import Truth, read_segments
+from avbench.results.run import RunResult
+from avbench.results.truth import Truth
+from avbench.runs.loaded import Run, load_run
 from avbench.types import UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from avbench.scoring.stats import Bootstrap
     from avbench.system.progress import Progress
 
@@ -59,13 +61,16 @@ class Comparison(NamedTuple):
             for name, found in self.metrics.items()
         }
 
+    def frame(self) -> pd.DataFrame:
+        """One row a metric: model_a, model_b, metric, a, b, difference (a minus b), ci_low, ci_high, p, detectable (NaN
+        where undefined), n_segments, n_videos."""
+        import pandas as pd
 
-class _Run(NamedTuple):
-    folder: Path
-    result: RunResult
-    fields: dict[str, str]
-    segment_ids: tuple[str, ...]
-    streams: np.ndarray  # (N, W, 21)
+        models = {"model_a": self.a.model.name, "model_b": self.b.model.name}
+        counts = {"n_segments": self.n_segments, "n_videos": self.n_videos}
+        return pd.DataFrame(
+            [models | {"metric": name} | found._asdict() | counts for name, found in self.metrics.items()]
+        )
 
 
 class _Pair(NamedTuple):
@@ -96,42 +101,43 @@ def compare(
     bootstrap = bootstrap or DEFAULT
     a, b = _read(run_a), _read(run_b)
     _check_same_setting(a, b)
+    n_scored = sum(len(run.predictions.segment_ids) for run in (a, b))  # damaged predictions are said before labels
     truth = _truth_of_data(a, data, progress) if data is not None else _truth_of_runs(a, b)
     pair = _paired(a, b, truth)
-    left_out = len(a.segment_ids) + len(b.segment_ids) - 2 * len(pair.labels)
     return Comparison(
         a.result,
         b.result,
         n_segments=len(pair.labels),
         n_videos=len(set(pair.videos)),
-        left_out=left_out,
+        left_out=n_scored - 2 * len(pair.labels),
         level=bootstrap.level,
         metrics=_metrics(pair, a.result.protocol.selection, bootstrap),
     )
 
 
-def _check_same_setting(a: _Run, b: _Run) -> None:
-    differing = [name for name in a.fields if name != "model" and a.fields[name] != b.fields[name]]
+def _check_same_setting(a: Run, b: Run) -> None:
+    fields_a, fields_b = (Signature.parse(run.result.signature).fields() for run in (a, b))
+    differing = [name for name in fields_a if name != "model" and fields_a[name] != fields_b[name]]
     if differing:
-        named = ", ".join(f"{name} ({a.fields[name]} and {b.fields[name]})" for name in differing)
+        named = ", ".join(f"{name} ({fields_a[name]} and {fields_b[name]})" for name in differing)
         raise UsageError(f"{a.folder} and {b.folder} cannot be compared, they differ in {named}")
 
 
-def _paired(a: _Run, b: _Run, truth: Truth) -> _Pair:
+def _paired(a: Run, b: Run, truth: Truth) -> _Pair:
     """The segments that both runs have scored, in the order of ``a``."""
+    (ids_a, streams_a), (ids_b, streams_b) = a.predictions, b.predictions
     rows_a, rows_b, rows = (
-        {segment_id: row for row, segment_id in enumerate(ids)}
-        for ids in (a.segment_ids, b.segment_ids, truth.segment_ids)
+        {segment_id: row for row, segment_id in enumerate(ids)} for ids in (ids_a, ids_b, truth.segment_ids)
     )
-    common = [segment_id for segment_id in a.segment_ids if segment_id in rows_b]
+    common = [segment_id for segment_id in ids_a if segment_id in rows_b]
     if not common:
         raise UsageError(f"{a.folder} and {b.folder} have no scored segment in common")
     unknown = next((segment_id for segment_id in common if segment_id not in rows), None)
     if unknown is not None:
         raise UsageError(f"segment {unknown} has no label: it is in predictions but not in segments.parquet")
     return _Pair(
-        a.streams[[rows_a[s] for s in common]],
-        b.streams[[rows_b[s] for s in common]],
+        streams_a[[rows_a[s] for s in common]],
+        streams_b[[rows_b[s] for s in common]],
         truth.labels[[rows[s] for s in common]],
         truth.clusters[[rows[s] for s in common]],
     )
@@ -154,36 +160,32 @@ def _metrics(pair: _Pair, selection: str, bootstrap: Bootstrap) -> dict[str, Com
     return metrics
 
 
-def _read(path: Path | str) -> _Run:
+def _read(path: Path | str) -> Run:
     """Reads a run and checks that its parts fit together."""
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    result = read_run(path)
+    run = load_run(path)
+    result = run.result
     found = Signature.parse(result.signature)
-    fields = found.fields()
     hashes = result.model.fingerprint, result.data.manifest_sha256
     own = Signature.of(result.protocol, *hashes, result.avbench_version, found.computed)
     for name, said in own.fields().items():
-        if fields[name] != said:
+        if found.fields()[name] != said:
             raise UsageError(
-                f"{folder}: run.json has been changed: its signature says {name} {fields[name]}, its fields say {said}"
+                f"{run.folder}: run.json has been changed: its signature says {name} {found.fields()[name]}, "
+                f"its fields say {said}"
             )
-    ids, streams = read_predictions(run_file(folder, result, "predictions"))
-    iterations = result.protocol.iterations
-    if streams.shape[1] != iterations:
-        raise UsageError(f"{folder}: the predictions have {streams.shape[1]} iterations, the protocol has {iterations}")
-    return _Run(folder, result, fields, ids, streams)
+    return run
 
 
-def _truth_of_runs(a: _Run, b: _Run) -> Truth:
+def _truth_of_runs(a: Run, b: Run) -> Truth:
     for run in (a, b):
         if run.result.data.labels == "hidden":
             raise UsageError(
                 f"{run.folder}: the labels of {run.result.data.name} are hidden; name data with labels with --data"
             )
-        if "segments" not in run.result.files:
-            raise UsageError(f"{run.folder} has no labels (written by an older avbench): name its data with --data")
-    first, second = (read_segments(run_file(run.folder, run.result, "segments")) for run in (a, b))
+    first, second = a.truth, b.truth
+    if first is None or second is None:
+        without = a if first is None else b
+        raise UsageError(f"{without.folder} has no labels (written by an older avbench): name its data with --data")
     known = {s: (label, video) for s, label, video in zip(first.segment_ids, first.labels, first.clusters, strict=True)}
     for s, label, video in zip(second.segment_ids, second.labels, second.clusters, strict=True):
         if known.get(s, (label, video)) != (label, video):
@@ -191,7 +193,7 @@ def _truth_of_runs(a: _Run, b: _Run) -> Truth:
     return first
 
 
-def _truth_of_data(run: _Run, data: str, progress: Progress | None) -> Truth:
+def _truth_of_data(run: Run, data: str, progress: Progress | None) -> Truth:
     facts = run.result.data
     whole = Session.open(data, facts.split, progress=progress).manifest
     for manifest in (whole, whole.limit(run.result.n_total) if run.result.n_total else whole):

@@ -1,1 +1,5 @@
 """Metrics, statistics, ranking, selection."""
+
+from avbench.system.lazy import modules_of
+
+__getattr__ = modules_of(__name__)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from avbench.types import UsageError
+
+if TYPE_CHECKING:
+    from avbench.results.run import RunResult
 
 
 def best_iteration(values: Sequence[float | None], higher_is_better: bool) -> int:
@@ -26,6 +30,15 @@ def selected_iteration(selection: str, values: Sequence[float | None], higher_is
     if selection == "best_iter":
         return best_iteration(values, higher_is_better)
     raise UsageError(f'selection {selection!r} does not choose one iteration; use any_hit() for "any_hit"')
+
+
+def scored_iteration(result: RunResult) -> int:
+    """Index of the iteration that a run's segments are shown at: the last, or under ``best_iter`` the one with the best
+    accuracy."""
+    values = [scores["acc"].value for scores in result.curve]
+    if not values:
+        return result.protocol.iterations - 1
+    return selected_iteration(result.protocol.selection, values, higher_is_better=True)
 
 
 def selected_logits(streams: np.ndarray, labels: np.ndarray, selection: str) -> dict[str, np.ndarray]:
