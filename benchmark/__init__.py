@@ -1,8 +1,8 @@
 """avbench: a benchmark harness for audio-visual synchronisation in streaming video.
 
 The public names below, and the rooms with their modules (``avbench.scoring.metrics``, ``avbench.engine.store``), are
-loaded on first use, so ``import avbench`` stays fast and does not load torch. The protocol ``avbench.protocol.paper`` has
-no short name, because ``avbench.paper`` is the room that regenerates the paper's tables and figures.
+loaded on first use, so ``import avbench`` stays fast and does not load torch. ``avbench.protocol.paper`` has no short
+name: ``avbench.paper`` is the room that regenerates the paper's tables and figures.
 """
 
 from __future__ import annotations

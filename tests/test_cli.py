@@ -98,6 +98,59 @@ def test_json_stands_alone_on_stdout(avbench_process: Avbench, clicks: Path, tmp
     assert (tmp_path / "out" / "run.json").read_text() == done.stdout
 
 
+def test_tables_are_written_as_csv(avbench_process: Avbench, clicks: Path, tmp_path: Path) -> None:
+    import pandas as pd
+
+    run_csv, sweep_csv, compare_csv = (tmp_path / "new" / f"{name}.csv" for name in ("run", "sweep", "compare"))
+    data = ("--data", clicks)
+    for model in ("oracle", "constant"):
+        done = avbench_process("run", "--model", model, *data, "--out", tmp_path / model, *ONE, "--csv", run_csv)
+        assert done.returncode == 0, done.stderr
+        assert b"\r" not in run_csv.read_bytes()
+        written, frame = pd.read_csv(run_csv), read_run(tmp_path / model).frame()
+        pd.testing.assert_frame_equal(written, frame, check_dtype=False)
+        assert written.row[0] == model
+    done = avbench_process("sweep", "--models", "constant", "oracle", *data, *ONE, "--csv", sweep_csv, "--json")
+    assert done.returncode == 0, done.stderr
+    written = pd.read_csv(sweep_csv)
+    rows = json.loads(done.stdout)
+    assert written.value.tolist() == pytest.approx(
+        [float("nan") if s["value"] is None else s["value"] for row in rows for s in row["scores"].values()],
+        nan_ok=True,
+    )
+    assert written.model.tolist() == ["constant"] * len(METRICS) + ["oracle"] * len(METRICS)
+    done = avbench_process("compare", tmp_path / "oracle", tmp_path / "constant", "--csv", compare_csv)
+    assert done.returncode == 0, done.stderr
+    written = pd.read_csv(compare_csv)
+    assert written.metric.tolist() == list(METRICS)
+    assert written.difference[0] == pytest.approx(written.a[0] - written.b[0])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "--model", "xcorr", "--data", "CLICKS", "--out", "out"),
+        ("sweep", "--models", "xcorr", "--data", "CLICKS"),
+        ("compare", "run_a", "run_b"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_written_is_refused_first(
+    command: tuple[str, ...], avbench: Avbench, clicks: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    args = [clicks if a == "CLICKS" else a for a in command]
+    done = avbench(*args, "--csv", tmp_path / "file" / "table.csv")
+    assert done.returncode == 1
+    assert "cannot write to" in one_line(done.stderr)
+    assert "choose another folder with --csv" in one_line(done.stderr)
+    done = avbench(*args, "--csv", tmp_path)
+    assert done.returncode == 2
+    assert "is a folder; name a file in it" in one_line(done.stderr)
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+    assert not own_cache.exists(), "nothing was computed"
+
+
 def test_the_second_run_is_answered_from_the_store(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
     first, second = (
         json.loads(avbench("run", "--model", "xcorr", "--data", clicks, "--out", tmp_path / n, *ONE, "--json").stdout)

@@ -67,10 +67,33 @@ def test_every_public_name_is_there() -> None:
         _ = avbench.nothing
 
 
+def test_rooms_and_their_modules_are_there_after_a_bare_import() -> None:
+    modules = [
+        "scoring.metrics",
+        "scoring.stats",
+        "engine.store",
+        "engine.replay",
+        "protocol.manifest",
+        "results.truth",
+        "registry.names",
+        "runs.loaded",
+        "baselines.trivial",
+        "baselines.apa",
+    ]
+    code = "; ".join(["import avbench", *(f"assert avbench.{m}.__name__ == 'avbench.{m}'" for m in modules)])
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match=r"module 'avbench\.scoring' has no attribute 'nothing'"):
+        _ = avbench.scoring.nothing
+    with pytest.raises(ImportError, match="nothing"):
+        from avbench.engine import nothing  # noqa: F401
+
+
 @pytest.mark.parametrize(
     "code",
     [
         "import avbench",
+        "import avbench; avbench.scoring.metrics, avbench.scoring.stats, avbench.engine.store, avbench.engine.replay",
         "import avbench.cli; avbench.cli._parser().format_help()",
         "import avbench; [getattr(avbench, name) for name in avbench.__all__]",
         "import avbench.pages.run_text, avbench.data.from_files, avbench.data.inspect, avbench.baselines.apa",

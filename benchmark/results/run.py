@@ -160,8 +160,8 @@ class RunResult(StrictPart):
         return strict_json(self)
 
     def frame(self) -> pd.DataFrame:
-        """The score table, one row a line and metric: row (the model's name, or a reference row's label), kind ("model"
-        or "reference"), selection, n (segments), metric, value, ci_low, ci_high (NaN where undefined)."""
+        """The score table, one row a line and metric (by name): row (the model's name, or a reference row's label),
+        kind ("model" or "reference"), selection, n (segments), metric, value, ci_low, ci_high (NaN where undefined)."""
         import pandas as pd
 
         own = ReferenceRow(
@@ -174,20 +174,20 @@ class RunResult(StrictPart):
         found = [
             (line.label, "model" if line is own else "reference", line.selection, line.n, metric, *_numbers(score))
             for line in (own, *self.rows)
-            for metric, score in line.scores.items()
+            for metric, score in sorted(line.scores.items())
         ]
         columns = ["row", "kind", "selection", "n", "metric", "value", "ci_low", "ci_high"]
         return pd.DataFrame(found, columns=columns)
 
     def curve_frame(self) -> pd.DataFrame:
-        """The curve, one row an iteration and metric: iteration (from 1), metric, value, ci_low, ci_high (NaN where
-        undefined)."""
+        """The curve, one row an iteration and metric (by name): iteration (from 1), metric, value, ci_low, ci_high (NaN
+        where undefined)."""
         import pandas as pd
 
         found = [
             (iteration, metric, *_numbers(score))
             for iteration, scores in enumerate(self.curve, 1)
-            for metric, score in scores.items()
+            for metric, score in sorted(scores.items())
         ]
         return pd.DataFrame(found, columns=["iteration", "metric", "value", "ci_low", "ci_high"])
 

@@ -218,6 +218,41 @@ def test_the_published_schema_accepts_and_refuses() -> None:
             jsonschema.validate(broken, schema)
 
 
+# tables
+
+
+def test_the_score_table_as_a_frame(tmp_path: Path) -> None:
+    result = example()
+    frame = result.frame()
+    assert list(frame.columns) == ["row", "kind", "selection", "n", "metric", "value", "ci_low", "ci_high"]
+    assert len(frame) == 2 * len(result.scores)
+    lines = frame.drop_duplicates("row")[["row", "kind", "selection", "n"]].values.tolist()
+    assert lines == [["streamsync-trf", "model", "final", 12], ["always in sync", "reference", "final", 12]]
+    own = frame[frame.kind == "model"].set_index("metric")
+    for name, score in result.scores.items():
+        assert own.loc[name, ["value", "ci_low", "ci_high"]].tolist() == [score.value, score.ci_low, score.ci_high]
+    write_run(result, tmp_path)
+    assert read_run(tmp_path).frame().equals(frame)
+
+
+def test_what_is_undefined_is_nan_in_a_frame() -> None:
+    nothing = {name: {"value": None} for name in ("acc", "map")}
+    frame = example(scores=nothing, rows=[]).frame()
+    assert frame.metric.tolist() == ["acc", "map"]
+    assert frame[["value", "ci_low", "ci_high"]].isna().all(axis=None)
+    assert str(frame.value.dtype) == "float64"
+
+
+def test_the_curve_as_a_frame() -> None:
+    first, second = ({"acc": {"value": v, "ci_low": v - 0.1, "ci_high": v + 0.1}} for v in (0.25, 0.5))
+    frame = example(curve=[first, second]).curve_frame()
+    assert frame.to_dict("records") == [
+        {"iteration": i, "metric": "acc", "value": v, "ci_low": v - 0.1, "ci_high": v + 0.1}
+        for i, v in ((1, 0.25), (2, 0.5))
+    ]
+    assert example(curve=[]).curve_frame().empty
+
+
 # predictions.parquet
 
 

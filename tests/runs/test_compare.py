@@ -77,6 +77,19 @@ def test_two_runs_as_a_command(avbench: Avbench, runs: dict[str, Path]) -> None:
     assert found["acc"]["a"] == 1.0
 
 
+def test_a_comparison_as_a_frame(runs: dict[str, Path]) -> None:
+    found = compare(runs["oracle"], runs["constant"], bootstrap=Bootstrap(50))
+    frame = found.frame()
+    assert frame.metric.tolist() == list(METRICS)
+    assert (frame.model_a == "oracle").all()
+    assert (frame.model_b == "constant").all()
+    assert frame[["n_segments", "n_videos"]].values.tolist() == [[4, 2]] * len(METRICS)
+    for _, row in frame.iterrows():
+        expected = found.metrics[row.metric]
+        assert np.array_equal([row[name] for name in expected._fields], expected, equal_nan=True), row.metric
+    assert frame.set_index("metric").difference["acc"] == 1.0
+
+
 def test_a_comparison_is_the_paired_difference(runs: dict[str, Path], clicks: Path, tmp_path: Path) -> None:
     """More videos than two, made up: written by hand as a run would have written them."""
     from dataclasses import replace

@@ -16,6 +16,7 @@ from avbench.protocol.rules import Protocol
 from avbench.runs.evaluate import evaluate
 from avbench.runs.sweep import Settings, render, sweep
 from avbench.runs.sweep_plot import plot_sweep
+from avbench.scoring.metrics import METRICS
 from avbench.scoring.stats import Bootstrap
 from avbench.types import UsageError
 
@@ -100,6 +101,34 @@ def test_hops_and_windows_together_are_drawn_over_both(clicks: Path, tmp_path: P
     drawn = (tmp_path / "both.svg").read_text()
     for text in ("windows seen", "hop (s)", "oracle, hop 1 s", "oracle, 3 windows"):
         assert f">{text}<" in drawn
+
+
+def test_a_sweep_as_a_frame(clicks: Path, tmp_path: Path) -> None:
+    rows = sweep(
+        ["constant", "oracle"],
+        Settings(iterations=[1, 2]),
+        str(clicks),
+        **QUICK,
+        compute=Compute(tmp_path / "store", 1),
+    )
+    frame = rows.frame()
+    assert len(frame) == len(rows) * len(METRICS)
+    by = frame.set_index(["model", "iterations", "metric"])
+    for row in rows:
+        for metric, estimate in row.scores.items():
+            cell = by.loc[(row.model, row.iterations, metric)]
+            found = [cell.value, cell.ci_low, cell.ci_high]
+            assert np.array_equal(found, estimate, equal_nan=True), (row.model, metric)
+            assert (cell.hop_s, cell.selection, cell.n_scored, cell.n_total) == (2.0, "final", 4, 4)
+            assert cell.reference == row.reference
+    # only the very first row has nothing to be compared with
+    acc = frame[frame.metric == "acc"]
+    assert acc.difference.isna().tolist() == [True, False, False, False]
+    oracle = by.loc[("oracle", 1, "acc")]
+    told = [oracle[name] for name in ("difference", "difference_ci_low", "difference_ci_high", "p")]
+    expected = rows[2].against["acc"]
+    assert np.array_equal(told, [expected[k] for k in ("difference", "ci_low", "ci_high", "p")], equal_nan=True)  # type: ignore[literal-required]
+    assert told[0] == 1.0
 
 
 def test_settings_that_no_segment_holds_are_refused(clicks: Path, tmp_path: Path) -> None:
