@@ -77,6 +77,8 @@ def test_rooms_and_their_modules_are_there_after_a_bare_import() -> None:
         "results.truth",
         "registry.names",
         "runs.loaded",
+        "data.media",
+        "latency.modes",
         "baselines.trivial",
         "baselines.apa",
     ]

@@ -8,10 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from avbench.system.lazy import modules_of
+
 __all__ = ["as_dataset", "load_split"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(import_module("avbench.data.dataset"), name)
-    raise AttributeError(f"module 'avbench.data' has no attribute {name!r}")
+    return modules_of(__name__)(name)

@@ -1,1 +1,5 @@
 """Measuring time."""
+
+from avbench.system.lazy import modules_of
+
+__getattr__ = modules_of(__name__)

@@ -152,7 +152,7 @@ def test_a_full_size_family_is_known_by_its_keys_and_loaded_from_them(register: 
     assert load_model("large-toy", random_weights=0).backbone_name == "large-toy.random-0"
     with pytest.raises(UsageError, match="no weights ship with the package"):
         resolve("large-toy")
-    with pytest.raises(AvbenchError, match="holds large-toy weights, not sparsesync ones"):
+    with pytest.raises(AvbenchError, match="contains large-toy weights, not sparsesync weights"):
         load_model("sparsesync", state)
     assert layout.recognises(state)
 

@@ -20,6 +20,7 @@ from avbench.runs.loaded import load_run
 from avbench.scoring.stats import Bootstrap
 from avbench.types import UsageError
 
+REPO = Path(__file__).resolve().parents[2]
 COLUMNS = ["segment_id", "video_id", "category", "offset_s", "predicted_offset_s", "error_s"]
 
 
@@ -122,3 +123,17 @@ def test_parts_that_do_not_belong_together_are_refused(copy: Path, tmp_path: Pat
     change(copy, files=files | {"predictions": {"path": "predictions.parquet", "sha256": sha256}})
     with pytest.raises(UsageError, match="segment stranger has no label"):
         load_run(copy).frame()
+
+
+def test_the_example_of_the_readme(clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As printed, but for a model and data that take no time."""
+    monkeypatch.chdir(tmp_path)
+    section = (REPO / "README.md").read_text().partition("## From Python")[2]
+    code = section.partition("```python\n")[2].partition("```")[0]
+    quick = f'"oracle", data={str(clicks)!r}, protocol=avbench.streaming(iterations=2)'
+    assert '"streamsync-trf", data="synthsync"' in code
+    lines = code.replace('"streamsync-trf", data="synthsync"', quick).strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(lines[:-1]), names)
+    assert eval(lines[-1], names)["acc"] == names["result"].scores["acc"].value == 1.0
+    assert names["logits"].shape == (4, 2, 21)

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avbench.registry.facts import default_workers
+from avbench.engine import runner
+from avbench.engine.job import Backbone
+from avbench.engine.runner import default_workers
 from avbench.registry.names import load_model
 from avbench.system import machine
 
@@ -69,12 +71,16 @@ def test_of_this_machine() -> None:
     assert machine.worker_count(1) == machine.cores()
 
 
-def test_every_worker_holds_the_model(files: Path) -> None:
+def test_every_worker_holds_the_model(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (files / "meminfo").write_text(f"MemAvailable: {8 * 1024**2} kB\n")
     small = load_model("sparsesync")
-    assert default_workers([small]) == 7  # a GiB and some weights each
-    assert default_workers([replace(small, full_size=True)]) == 3
-    assert default_workers([load_model("constant")]) == 8
+    backbone = Backbone.of(small.load_backbone)  # type: ignore[arg-type]
+    assert default_workers([backbone]) == 7  # a GiB and some weights each
+    assert default_workers([]) == 8
+    assert default_workers([backbone], "cuda") == 1
+    assert default_workers([replace(backbone, make=None)]) == 1  # no other process can build it
+    monkeypatch.setattr(runner, "LARGE_BYTES", 0)  # as a full-size model: its activations count, too
+    assert default_workers([backbone]) == 3
 
 
 @pytest.mark.parametrize(
