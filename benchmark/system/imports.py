@@ -1,8 +1,8 @@
 """Which modules of this package import which, read from their source text without importing them.
 
 The leaderboard's cache key covers the source of every module that scoring needs (``reachable``); tests can check the
-direction of imports (``imports_of``). Only ``import`` and ``from`` statements count: a module that is loaded by a name
-in a string (``import_module``) is not seen.
+direction of imports (``imports_of``). ``import`` and ``from`` statements count, and ``import_module("avbench.x")`` with
+the full name as a constant; a name that is put together at run time is not seen.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Import(NamedTuple):
 
 @cache
 def imports_of(module: str) -> frozenset[Import]:
-    """The modules of this package that the statements of ``module`` name, by full name; once per kind of import.
+    """The modules of this package that ``module`` imports, by full name; once per kind of import.
 
     ``from a import b`` names a.b if that is a module, else a. ``ModuleNotFoundError`` if there is no such module.
     """
@@ -79,9 +79,9 @@ def is_package(module: str) -> bool:
 
 
 def _statements(node: ast.AST, lazy: bool, type_checking: bool) -> Iterator[tuple[ast.AST, bool, bool]]:
-    """Every import statement below ``node``, whether it is lazy, and whether it is for type checkers only."""
+    """Every import below ``node``, whether it is lazy, and whether it is for type checkers only."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import | ast.ImportFrom):
+        if isinstance(child, ast.Import | ast.ImportFrom) or _is_import_module(child):
             yield child, lazy, type_checking
         elif isinstance(child, ast.If) and _is_type_checking(child.test):
             for inner, only_types in ((child.body, True), (child.orelse, type_checking)):
@@ -95,8 +95,19 @@ def _is_type_checking(test: ast.expr) -> bool:
     return ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
+def _is_import_module(node: ast.AST) -> bool:
+    """Whether ``node`` is ``import_module("...")`` or ``importlib.import_module("...")``."""
+    return (
+        isinstance(node, ast.Call)
+        and ast.unparse(node.func).rpartition(".")[2] == "import_module"
+        and bool(node.args)
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    )
+
+
 def _named(statement: ast.AST, package: str) -> Iterator[str]:
-    """The modules of this package that one statement names."""
+    """The modules of this package that one import names."""
     if isinstance(statement, ast.Import):
         yield from (alias.name for alias in statement.names if _ours(alias.name))
     elif isinstance(statement, ast.ImportFrom):
@@ -107,6 +118,9 @@ def _named(statement: ast.AST, package: str) -> Iterator[str]:
             for alias in statement.names:
                 inner = f"{base}.{alias.name}"
                 yield inner if _spec(inner) else base
+    elif isinstance(statement, ast.Call) and isinstance(statement.args[0], ast.Constant):
+        if _ours(str(statement.args[0].value)):
+            yield str(statement.args[0].value)
 
 
 def _ours(module: str) -> bool:

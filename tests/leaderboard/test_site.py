@@ -345,7 +345,9 @@ def test_a_damaged_cache_is_computed_again(entries: Path, site: Path, tmp_path: 
 
 
 def change_source(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    """From now on the source of ``module`` reads as if a line had been added."""
+    """From now on the source of ``module`` reads as if a line had been added. ``ModuleNotFoundError`` if it has none:
+    a name that is no longer a module's would change nothing and prove nothing."""
+    imports.path_of(module)
     stored = imports.source
     monkeypatch.setattr(imports, "source", lambda name: stored(name) + b"\n# changed\n" * (name == module))
     monkeypatch.setattr(board_entries, "program_sha256", board_entries.program_sha256.__wrapped__)

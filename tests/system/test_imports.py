@@ -9,14 +9,15 @@ import sys
 import pytest
 
 from avbench.system import imports
-from avbench.system.imports import Import, imports_of, reachable
+from avbench.system.imports import Import, imports_of, path_of, reachable
 
 SOURCE = b"""
 from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 import avbench.system.machine as m
-from avbench import metrics, __version__
+from avbench import scoring, __version__
+from avbench.scoring import metrics
 from avbench.types import UsageError, Tick
 from . import charts
 from ..data import synthsync
@@ -36,16 +37,23 @@ class A:
             import avbench.system.machine
 async def later():
     from avbench.results import *
+loaded = importlib.import_module("avbench.engine.store")
+later = lambda: getattr(import_module("avbench.baselines.mini"), "load")
+outside = import_module("torch.nn"), import_module(name), import_module("avbench_other")
 """
 
 
 def test_every_kind_of_statement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imports, "source", lambda module: SOURCE)
-    at_once = "avbench avbench.data.synthsync avbench.latency avbench.system.machine avbench.scoring.metrics"
-    at_once += " avbench.pages.charts avbench.protocol avbench.ticks avbench.types"
+    at_once = "avbench avbench.data.synthsync avbench.latency avbench.system.machine avbench.scoring"
+    at_once += " avbench.scoring.metrics avbench.pages.charts avbench.protocol avbench.ticks avbench.types"
+    at_once += " avbench.engine.store"
+    lazy = "avbench.scoring.stats avbench.results avbench.system.machine avbench.baselines.mini"
     expected = {Import(name, lazy=False, type_checking=False) for name in at_once.split()}
-    expected |= {Import(f"avbench.{name}", lazy=True, type_checking=False) for name in ("stats", "results", "machine")}
+    expected |= {Import(name, lazy=True, type_checking=False) for name in lazy.split()}
     expected.add(Import("avbench.protocol.manifest", lazy=False, type_checking=True))
+    for name in {found.module for found in expected}:
+        assert path_of(name).is_file(), "a made-up source names modules there are"
     assert imports_of.__wrapped__("avbench.pages.sections") == expected
     # in a package's own file, one dot is the package itself
     relative = {found.module for found in imports_of.__wrapped__("avbench.pages") if "charts" in found.module}
@@ -70,9 +78,11 @@ def test_reachable_holds_what_python_loads_and_loads_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found, before, after = json.loads(done.stdout)
-    assert {name for name in before if name.startswith("avbench")} == {"avbench", "avbench.system.imports"}
-    assert {name for name in after if name.startswith("avbench")} - {"avbench.system.imports"} <= set(found)
+    reader = {"avbench", "avbench.system", "avbench.system.imports"}
+    assert {name for name in before if name.startswith("avbench")} == reader
+    assert {name for name in after if name.startswith("avbench")} - reader <= set(found)
     assert "avbench.training.head" in found, "lazy imports are followed"
+    assert "avbench.baselines.mini" in found, "import_module of a constant name is followed"
 
 
 def test_imports_for_type_checkers_are_not_followed() -> None:
@@ -80,4 +90,6 @@ def test_imports_for_type_checkers_are_not_followed() -> None:
     assert "avbench.protocol.rules" in only_types
     checker = reachable(["avbench.submissions.check"])
     assert "avbench.scoring.metrics" in checker
-    assert not {"avbench.engine.runner", "avbench.registry.names"} & set(checker)
+    for other in ("avbench.engine.runner", "avbench.registry.names"):
+        assert path_of(other).is_file()
+        assert other not in checker

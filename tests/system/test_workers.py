@@ -21,7 +21,7 @@ from avbench.system import workers
 from avbench.system.workers import Lost, Pool, each, stateless
 from avbench.types import AvbenchError, UsageError
 
-SUPPORT = str(Path(__file__).parent / "support")
+SUPPORT = str(Path(__file__).parents[1] / "support")
 
 
 def run(tasks: list[str], n: int = 2, **options: Any) -> dict[str, Any]:
