@@ -118,9 +118,10 @@ def _named(statement: ast.AST, package: str) -> Iterator[str]:
             for alias in statement.names:
                 inner = f"{base}.{alias.name}"
                 yield inner if _spec(inner) else base
-    elif isinstance(statement, ast.Call) and isinstance(statement.args[0], ast.Constant):
-        if _ours(str(statement.args[0].value)):
-            yield str(statement.args[0].value)
+    elif isinstance(statement, ast.Call):
+        name = str(ast.literal_eval(statement.args[0]))
+        if _ours(name):
+            yield name
 
 
 def _ours(module: str) -> bool:
