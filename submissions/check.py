@@ -1,6 +1,6 @@
 """Check a submission and recompute its scores. Trusts none of its figures and runs none of its content.
 
-Imports neither torch nor anything that unpickles or evaluates code; ``tests/submissions/test_security.py`` proves it.
+Imports neither torch nor anything that unpickles or evaluates code; ``tests/security/test_submissions.py`` proves it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Error bars: segments of one video are not independent, so the bootstrap resamples whole videos ("clusters").
 
 All intervals of one set of clusters and one seed use the same resamples, which makes comparisons paired.
-``interval`` describes the kind of interval; ``tests/test_stats.py`` measures its coverage by simulation.
+``interval`` describes the kind of interval; ``tests/scoring/test_stats.py`` measures its coverage by simulation.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The full-size models through the whole command line on real clips, with weights drawn from a seed. Minutes each.
 
-`pytest -m slow tests/baselines/test_full_size_runs.py`
+`pytest -m slow tests/weights/test_checkpoints_full_size.py`
 """
 
 from __future__ import annotations
