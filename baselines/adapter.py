@@ -1,9 +1,9 @@
-"""A streaming token for backbones that have none of their own, so that any head can stand on any backbone.
+"""A streaming token for backbones that have none of their own, so that any head works with any backbone.
 
 The published StreamSync token is a learned map of the probability-weighted offset embedding and two transformer
 outputs. A backbone that gives logits only (SparseSync, Synchformer, a user's model) has no such outputs. The adapter
-makes its token from the probabilities alone, by a map that is fixed, so that snapshots stay what they are and the same
-for every head. It is no part of any paper; a run with it says so on its model card.
+makes its token from the probabilities alone, with a fixed map, so that snapshots do not change and serve every head. It
+is not part of any paper; the model card of a run says that it was used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from avbench.types import Snapshot, StreamingHead, UsageError
 
-SMALLEST_LOG = -12.0  # log-probabilities are cut off here: below it, how impossible a class is says nothing
+SMALLEST_LOG = -12.0  # log-probabilities are cut off here: differences below this are ignored
 DESCRIPTION = "made from the probabilities by a fixed map (avbench.baselines.adapter)"
 TRAINED = "made from the probabilities by a map trained with the head"
 
@@ -24,8 +24,8 @@ TRAINED = "made from the probabilities by a map trained with the head"
 def features(logits: Tensor) -> Tensor:
     """(..., C) logits -> (..., 2 C): log-probabilities (cut off, divided by 4, mean removed) and 4 x probabilities.
 
-    Both kinds, because heads begin with a LayerNorm: it removes the size of the one, not their ratio, in which the
-    backbone's confidence stands.
+    Both, because heads begin with a LayerNorm: it removes their scale but not their ratio, which carries the backbone's
+    confidence.
     """
     log_probability = logits.log_softmax(-1)
     clipped = log_probability.clamp(min=SMALLEST_LOG) / 4
@@ -33,9 +33,9 @@ def features(logits: Tensor) -> Tensor:
 
 
 def fixed_map(n_classes: int, dim: int) -> Tensor:
-    """(dim, 2 C) float32: its columns are the first 2 C cosines over ``dim`` points, orthonormal and free of mean.
+    """(dim, 2 C) float32: its columns are the first 2 C cosines over ``dim`` points, orthonormal and with zero mean.
 
-    ``UsageError`` if the token is too narrow to hold the features.
+    ``UsageError`` if the token is too narrow for the features.
     """
     if dim <= 2 * n_classes:
         raise UsageError(f"a token made from {n_classes} probabilities needs a width above {2 * n_classes}, not {dim}")
@@ -45,10 +45,10 @@ def fixed_map(n_classes: int, dim: int) -> Tensor:
 
 
 class AdaptedHead(nn.Module, StreamingHead):
-    """A learned head that is given tokens made from the snapshot's logits; the snapshot's own token is not used.
+    """A learned head that gets tokens made from the snapshot's logits; the snapshot's own token is not used.
 
-    ``weight`` (D, 2 C) and ``bias`` (D,) stand for the fixed map where one was trained with the head. ``learn`` makes
-    them parameters (a training then moves them, beginning with the fixed map).
+    ``weight`` (D, 2 C) and ``bias`` (D,) replace the fixed map if one was trained with the head. ``learn`` makes them
+    parameters, so that training changes them, starting from the fixed map.
     """
 
     needs_token = False
@@ -77,11 +77,13 @@ class AdaptedHead(nn.Module, StreamingHead):
         self.token_source = TRAINED if learn or weight is not None else DESCRIPTION
 
     def token(self, logits: Tensor) -> Tensor:
-        """(B, C) -> (B, D)."""
+        """Logits (B, C) -> token (B, D)."""
         return nn.functional.linear(features(logits.to(self.weight)), self.weight, self.bias)
 
     def init(self, batch: int) -> Any:
+        """The inner head's state before the first window of ``batch`` streams."""
         return self.head.init(batch)
 
     def step(self, state: Any, snapshot: Snapshot, time_s: float) -> tuple[Any, Tensor]:
+        """One step of the inner head: logits (B, 21), on a token made from ``snapshot.logits`` (B, 21)."""
         return self.head.step(state, Snapshot(snapshot.logits, self.token(snapshot.logits)), time_s)

@@ -1,7 +1,7 @@
-"""Heads without learning: the snapshot alone, and APA, the mean probability of the windows up to now (paper sec. 5).
+"""Heads without learning: the latest snapshot alone, and APA, the mean probability of windows so far (paper sec. 5).
 
-They return the log of the mean probability as logits: its softmax is that mean (softmax is never applied twice).
-Probabilities are float64 inside; results are float32. A probability under 1e-12 counts as 1e-12, so that the logarithm
+They return the log of the mean probability as logits, whose softmax is that mean (softmax is never applied twice).
+They compute in float64 and return float32. A probability under 1e-12 counts as 1e-12, so that the logarithm
 stays finite: with 21 classes this moves no probability by more than 2.1e-11. ``step`` and ``replay`` agree bit for bit.
 """
 
@@ -29,36 +29,42 @@ def log_probabilities(probability: np.ndarray) -> np.ndarray:
 
 
 class _PlainHead(StreamingHead):
-    """A numpy head: ``replay(logits (N, W, 21), tokens, times_s (W,))`` -> (N, W, 21) float32 is every step at once."""
+    """A numpy head: ``replay(logits (N, W, 21), tokens, times_s (W,))`` -> (N, W, 21) float32, all steps at once."""
 
     uses_torch = False
 
 
 class NoHead(_PlainHead):
-    """The last window alone."""
+    """The latest window alone. State: None."""
 
     def init(self, batch: int) -> None:
+        """No state."""
         return None
 
     def step(self, state: None, snapshot: Snapshot, time_s: float) -> tuple[None, np.ndarray]:
+        """The snapshot's logits (B, 21) as float32; ``time_s`` is not used."""
         logits = snapshot.logits
         return None, np.asarray(logits.cpu() if hasattr(logits, "cpu") else logits, np.float32)
 
     def replay(self, logits: np.ndarray, tokens: np.ndarray | None, times_s: np.ndarray) -> np.ndarray:
+        """The logits (N, W, 21) as float32, unchanged."""
         return np.asarray(logits, np.float32)
 
 
 class Apa(_PlainHead):
-    """Mean probability of all windows up to now. State: (number of windows, (B, 21) summed probabilities)."""
+    """Mean probability of all windows so far. State: (number of windows, (B, 21) sum of their probabilities)."""
 
     def init(self, batch: int) -> tuple[int, Any]:
+        """The state before the first window: no windows, sum 0."""
         return 0, 0.0
 
     def step(self, state: tuple[int, Any], snapshot: Snapshot, time_s: float) -> tuple[tuple[int, Any], np.ndarray]:
+        """One window -> the new state and the log of the mean probability, (B, 21) float32; ``time_s`` is not used."""
         count, total = state[0] + 1, state[1] + probabilities(snapshot.logits)
         return (count, total), log_probabilities(total / count)
 
     def replay(self, logits: np.ndarray, tokens: np.ndarray | None, times_s: np.ndarray) -> np.ndarray:
+        """All steps at once: logits (N, W, 21) -> (N, W, 21) float32, equal to ``step`` bit for bit."""
         total = np.cumsum(probabilities(logits), axis=1)
         return log_probabilities(total / np.arange(1, logits.shape[1] + 1)[:, None])
 
@@ -72,15 +78,19 @@ class SlidingApa(_PlainHead):
         self.windows = windows
 
     def init(self, batch: int) -> tuple[np.ndarray, ...]:
+        """The state before the first window: no probabilities."""
         return ()
 
     def step(
         self, state: tuple[np.ndarray, ...], snapshot: Snapshot, time_s: float
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """One window -> the new state and the log of the mean probability of the last ``windows`` windows, (B, 21)
+        float32."""
         state = (*state, probabilities(snapshot.logits))[-self.windows :]
         return state, log_probabilities(sum(state[1:], state[0]) / len(state))
 
     def replay(self, logits: np.ndarray, tokens: np.ndarray | None, times_s: np.ndarray) -> np.ndarray:
+        """All steps at once: logits (N, W, 21) -> (N, W, 21) float32, equal to ``step`` bit for bit."""
         p = np.moveaxis(probabilities(logits), 1, 0)
         out = np.empty_like(p)
         for i in range(len(p)):
@@ -90,7 +100,7 @@ class SlidingApa(_PlainHead):
 
 
 class DecayApa(_PlainHead):
-    """Mean probability with a window's weight multiplied by ``decay`` at each later one.
+    """Weighted mean probability: a window's weight is multiplied by ``decay`` at each later window.
 
     State: (sum of the weights, (B, 21) weighted sum of the probabilities).
     """
@@ -101,14 +111,18 @@ class DecayApa(_PlainHead):
         self.decay = decay
 
     def init(self, batch: int) -> tuple[float, Any]:
+        """The state before the first window: both sums 0."""
         return 0.0, 0.0
 
     def step(self, state: tuple[float, Any], snapshot: Snapshot, time_s: float) -> tuple[tuple[float, Any], np.ndarray]:
+        """One window -> the new state and the log of the weighted mean probability, (B, 21) float32; ``time_s`` is not
+        used."""
         weight = self.decay * state[0] + 1
         total = self.decay * state[1] + probabilities(snapshot.logits)
         return (weight, total), log_probabilities(total / weight)
 
     def replay(self, logits: np.ndarray, tokens: np.ndarray | None, times_s: np.ndarray) -> np.ndarray:
+        """All steps at once: logits (N, W, 21) -> (N, W, 21) float32, equal to ``step`` bit for bit."""
         p = np.moveaxis(probabilities(logits), 1, 0)
         out = np.empty_like(p)
         weight, total = self.init(len(logits))

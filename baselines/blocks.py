@@ -20,6 +20,7 @@ class Attention(nn.Module):
         self.heads, self.dropout = heads, dropout
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Queries ``x`` (B, L, D); keys and values from ``context`` (B, M, D), or from ``x`` if None -> (B, L, D)."""
         context = x if context is None else context
         q, k, v = (
             layer(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -44,12 +45,13 @@ class Block(nn.Module):
         self.mlp = _mlp(dim, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
         x = x + self.attn(self.ln1(x))
         return x + self.mlp(self.ln2(x))
 
 
 class CrossBlock(nn.Module):
-    """Block with a cross-attention to a context that is used as it comes, without a norm (the selectors)."""
+    """Block with cross-attention to a context that is not normalised (used by the selectors)."""
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -58,6 +60,7 @@ class CrossBlock(nn.Module):
         self.mlp = _mlp(dim, dropout)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Tokens ``x`` (B, L, D) and ``context`` (B, M, D) -> (B, L, D)."""
         x = x + self.attn(self.ln1(x))
         x = x + self.xattn(self.ln2(x), context)
         return x + self.mlp(self.ln3(x))

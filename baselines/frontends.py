@@ -1,10 +1,10 @@
 """The published models' front ends in plain torch: crops, spectrograms, normalisation.
 
-Cuts are taken with the published arithmetic (seconds as doubles, truncated), so that windows begin at the very frame
-and sample of the published evaluation. Sound may carry ``audio_lead_trim_samples``: 0 is physically right; 1024 drops
-the first 1024 samples, which is what the published checkpoints were trained on (old decoders lost them after a seek).
+Cuts use the published arithmetic (seconds as doubles, truncated), so that windows begin at exactly the frame and sample
+of the published evaluation. ``audio_lead_trim_samples``: 0 is physically right; 1024 drops the first 1024 samples, as
+the published checkpoints were trained (old decoders lost them after a seek).
 
-Frames and samples may be numpy arrays, as decoders give them.
+Frames and samples may be numpy arrays, as decoders return them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from avbench.types import UsageError
 
 RATE_HZ, FPS = 16_000, 25
 WINDOW_S, CROP = 5, 224
-N_COLUMNS = 625  # of a window sliced from a longer spectrogram; a window by itself has 626
+N_COLUMNS = 625  # of a window sliced from a longer spectrogram; a window on its own has 626
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MEL_MEAN, MEL_STD = -4.2677393, 4.5689974
 Array = Tensor | np.ndarray
@@ -50,7 +50,7 @@ def cut_window(
     """The published test-time cut: (T, ...) frames and (N,) samples of a clip -> one window of each.
 
     Picture from frame ``int(start_s * 25)``, sound from sample ``int((start_s + round(offset_s, 2)) * 16000)``, both
-    truncated as published. Sound that would begin up to one frame before the clip begins at its start. ``UsageError``
+    truncated as published. Sound that would begin up to one frame before the clip starts with the clip. ``UsageError``
     if the window does not fit.
     """
     frames, wave = equalise(frames, wave[audio_lead_trim_samples:], max_s)
@@ -99,7 +99,7 @@ def _hann(length: int, device: torch.device) -> Tensor:
 def _power(wave: Tensor, n_fft: int, window: int, hop: int) -> Tensor:
     """(..., N) -> (..., n_fft / 2 + 1, 1 + N // hop): centred frames, reflect padding, magnitude squared."""
     if wave.shape[-1] <= n_fft // 2:
-        raise UsageError(f"{wave.shape[-1]} samples are too short for a spectrum: {n_fft // 2 + 1} are the least")
+        raise UsageError(f"{wave.shape[-1]} samples are too short for a spectrum: at least {n_fft // 2 + 1} are needed")
     wave = wave.float()
     spectrum = torch.stft(
         wave, n_fft, hop, window, _hann(window, wave.device), center=True, pad_mode="reflect", return_complex=True
@@ -124,15 +124,15 @@ def standardise(log_spectrum: Tensor, statistics: Tensor | None = None) -> Tenso
 
 
 def sparsesync_audio(wave: Array) -> Tensor:
-    """(N,) samples -> (1, 257, 1 + N // 128): a 5 s window has 626 columns. Each window is standardised by itself."""
+    """(N,) samples -> (1, 257, 1 + N // 128): a 5 s window has 626 columns. Each window is standardised on its own."""
     return standardise(log_spectrogram(wave))[None]
 
 
 def window_spectrogram(audio: Tensor, statistics: Tensor | None = None) -> Tensor:
     """(B, N) samples of windows -> (B, 1, 257, 626).
 
-    With the ``statistics`` (257, 2) of a whole stretch: 625 columns, as many as the published streaming code slices out
-    of a stretch (its inner windows see their neighbours' sound in the first and last two columns, not a reflection).
+    With the ``statistics`` (257, 2) of a whole stretch: 625 columns, as in the published streaming code (whose inner
+    windows have their neighbours' sound in the first and last two columns, not a reflection).
     """
     spectrum = log_spectrogram(audio)
     if statistics is not None:
@@ -143,7 +143,7 @@ def window_spectrogram(audio: Tensor, statistics: Tensor | None = None) -> Tenso
 def streamsync_windows(
     frames: Array, wave: Array, n_windows: int, hop_s: float, half_cast: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The published streaming input of one stretch, standardised as a whole (which lets the future leak in).
+    """The published streaming input of one stretch, standardised as a whole (so the future leaks in).
 
     ``frames`` (T, H, W, 3) uint8 and ``wave`` (N,) of the stretch -> (n_windows, 125, 3, 224, 224) and
     (n_windows, 1, 257, 625), float32; ``half_cast`` rounds both to float16 first, as the published data set does.
@@ -213,7 +213,7 @@ def segment_video(video: Tensor) -> Tensor:
 
 
 def half_normalise(video: Tensor) -> Tensor:
-    """uint8 -> float16 in [-1, 1]: every step in float16, as published (the rounding is part of the input)."""
+    """uint8 -> float16 in [-1, 1]: every step in float16, as published (its rounding is part of the input)."""
     return video.half().div_(255).sub_(0.5).div_(0.5)
 
 

@@ -1,8 +1,8 @@
 """The embedded mini backbones: small enough to train on a laptop's CPU and to ship with the package.
 
-They keep the shape of the published models (two towers, selectors, a global transformer with OFF and PASS tokens; for
-the segment backbone: towers that see 0.64 s segments only, pretrained contrastively and then frozen), but hand the
-transformer an explicit correlation of the two towers over time, which is what makes them trainable in under an hour.
+They have the structure of the published models (two towers, selectors, a global transformer with OFF and PASS tokens;
+for the segment backbone: towers that see only 0.64 s segments, pretrained contrastively and then frozen), but give the
+transformer an explicit correlation of the two towers over time, which makes them trainable in under an hour.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class LogMel(nn.Module):
         self.register_buffer("filters", mel_filters(257, N_MELS), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
+        """(B, N) samples in [-1, 1] at 16 kHz -> (B, n_mels, N // 160) natural-log mel power, not standardised."""
         spectrum = torch.stft(
             audio, 512, MEL_HOP, 400, self.window, center=True, pad_mode="reflect", return_complex=True
         )
@@ -58,7 +59,7 @@ class LogMel(nn.Module):
 
     @staticmethod
     def standardise(mel: Tensor, statistics: Tensor) -> Tensor:
-        """Per-frequency standardisation; the floor keeps bands that hardly move (and silence) from blowing up."""
+        """Per-frequency standardisation; the floor keeps nearly constant bands (and silence) from blowing up."""
         return (mel - statistics[..., :1]) / statistics[..., 1:].clamp(min=0.25)
 
 
@@ -77,11 +78,12 @@ class TemporalBlock(nn.Module):
         self.conv = nn.Conv1d(dim, dim, 5, padding=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, D, T) -> (N, D, T)."""
         return x + self.conv(F.gelu(self.norm(x)))
 
 
 class VideoTower(nn.Module):
-    """(N, T, 64, 64) luma -> (N, T, D): per-frame convolutions on picture and frame difference, then time."""
+    """(N, T, 64, 64) luma -> (N, T, D): convolutions over each frame and its difference to the last, then over time."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -100,6 +102,7 @@ class VideoTower(nn.Module):
         self.time = nn.Sequential(TemporalBlock(dim), TemporalBlock(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, T, 64, 64) float32 luma in [-0.5, 0.5] -> (N, T, D)."""
         n, t = x.shape[:2]
         change = torch.diff(x, dim=1, prepend=x[:, :1]) * 3
         frames = torch.stack([x, change], dim=2).flatten(0, 1)
@@ -127,6 +130,7 @@ class AudioTower(nn.Module):
         self.time = nn.Sequential(TemporalBlock(dim), TemporalBlock(dim))
 
     def forward(self, mel: Tensor) -> Tensor:
+        """(N, n_mels, 4 T) standardised log-mel at 100 Hz -> (N, T, D) at 25 Hz."""
         x = self.trunk(mel[:, None])
         features = self.fc(x.permute(0, 3, 1, 2).flatten(2))
         return self.time(features.transpose(1, 2)).transpose(1, 2)
@@ -139,7 +143,7 @@ def lag_correlation(video: Tensor, audio: Tensor, heads: int, max_lag: int = MAX
     peak is at lag = +offset: early audio (positive offset) peaks at a positive lag.
     """
     n = video.shape[1]
-    size = 2 * n + 6  # room for every lag without wrapping; 256 for 5 s windows
+    size = 2 * n + 6  # enough for every lag without wrapping; 256 for 5 s windows
     v, a = ((x - x.mean(1, keepdim=True)).float().unflatten(-1, (heads, -1)) for x in (video, audio))
     product = (torch.fft.rfft(v, size, dim=1) * torch.fft.rfft(a, size, dim=1).conj()).sum(-1)
     full = torch.fft.irfft(product, size, dim=1)
@@ -151,8 +155,8 @@ def lag_correlation(video: Tensor, audio: Tensor, heads: int, max_lag: int = MAX
 class Fusion(nn.Module):
     """Towers' features -> snapshot: selectors, lag tokens from the correlation, global transformer, OFF and PASS.
 
-    Sequence: [OFF, PASS, 21 lag tokens, S visual, MOD, S audio]. ``forward`` gives logits (B, 21), OFF output (B, D),
-    PASS output (B, D) and the auxiliary logits of the correlation alone.
+    Sequence: [OFF, PASS, 21 lag tokens, S visual, MOD, S audio]. ``forward`` returns logits (B, 21), OFF output (B, D),
+    PASS output (B, D) and the auxiliary logits (B, 21) of the correlation alone.
     """
 
     def __init__(self, feature_dim: int, dim: int = 96, heads: int = 4, layers: int = 2, selectors: int = 4) -> None:
@@ -164,7 +168,7 @@ class Fusion(nn.Module):
         self.v_in, self.a_in = nn.Linear(feature_dim, dim), nn.Linear(feature_dim, dim)
         self.v_time, self.a_time = (nn.Parameter(0.02 * torch.randn(1, N_FRAMES, dim)) for _ in range(2))
         self.v_query, self.a_query = (nn.Parameter(torch.randn(1, selectors, dim)) for _ in range(2))
-        self.selector = CrossBlock(dim, heads, 0.0)  # shared by both towers to keep the weights small
+        self.selector = CrossBlock(dim, heads, 0.0)  # shared by both towers to save weights
         self.OFF_tok, self.PASS_tok, self.MOD_tok = (nn.Parameter(torch.randn(1, 1, dim)) for _ in range(3))
         self.blocks = nn.Sequential(*(Block(dim, heads, 0.0) for _ in range(layers)))
         self.ln_f = nn.LayerNorm(dim)
@@ -174,6 +178,8 @@ class Fusion(nn.Module):
         init_fusion(self)
 
     def forward(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features (B, T, D_feature) of both towers, T <= 125 -> logits (B, 21), OFF (B, D), PASS (B, D), auxiliary logits
+        (B, 21)."""
         correlation = lag_correlation(video, audio, self.correlation_heads)
         lag = self.lag_tokens(self.lags(correlation)).transpose(1, 2)
         aux = self.aux_head(lag)[..., 0]
@@ -218,10 +224,15 @@ class MiniBackbone(nn.Module, SnapshotPredictor):
         )
 
     def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
+        """Features (B, T, D) of both towers -> logits (B, 21) and token (B, D)."""
         logits, off, passed, _ = self.fusion(video_features, audio_features)
         return Snapshot(logits, self.token_maker(logits, off, passed))
 
     def predict(self, video: Tensor, audio: Tensor, statistics: Tensor | None = None) -> Snapshot:
+        """(B, 125, 3, 64, 64) uint8 and (B, 80000) float32 samples -> logits (B, 21) and token (B, D).
+
+        ``statistics`` as in ``encode_audio``.
+        """
         return self.fuse(self.encode_video(video), self.encode_audio(audio, statistics))
 
     def video_features(self, picture: Tensor) -> Tensor:
@@ -240,7 +251,7 @@ class MiniSparseSync(MiniBackbone):
 
 
 class MiniSynchformer(MiniBackbone):
-    """Synchformer-like: the towers see 14 segments of 0.64 s (50 % overlap) one by one and nothing beyond them."""
+    """Synchformer-like: the towers see 14 segments of 0.64 s (50 % overlap), each on its own."""
 
     description = "mini Synchformer-like backbone (segment towers pretrained contrastively, then frozen)"
     n_segments, segment_frames, step_frames, first_frame = 14, 16, 8, 2
@@ -271,7 +282,9 @@ class MiniSynchformer(MiniBackbone):
         return self.audio_tower(self._segments(mel, 4))
 
     def video_features(self, picture: Tensor) -> Tensor:
+        """(B, 125, 64, 64) luma -> (B, 120, D), frames 2 ... 121."""
         return self._stitch(self.segment_video(picture))
 
     def audio_features(self, mel: Tensor) -> Tensor:
+        """(B, n_mels, 500) standardised log-mel -> (B, 120, D), frames 2 ... 121."""
         return self._stitch(self.segment_audio(mel))

@@ -26,6 +26,7 @@ class BasicBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, F, T) -> (B, outputs, F / stride, T / stride), rounded up."""
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
@@ -44,6 +45,7 @@ class ResNet18(nn.Module):
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
 
     def forward(self, spectrogram: Tensor) -> Tensor:
+        """(B, 1, 257, 625 or 626) standardised log-spectrogram -> (B, 8 width, 9, 20)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(spectrogram))))
         for i in range(4):
             x = self.get_submodule(f"layer{i + 1}")(x)

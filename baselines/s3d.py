@@ -37,6 +37,7 @@ class BasicConv(nn.Module):
         self.bn = _norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, T, H, W) -> (B, outputs, T, H, W)."""
         return F.relu(self.bn(self.conv(x)))
 
 
@@ -56,6 +57,7 @@ class SepConv(nn.Module):
         self.bn_t = _norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, T, H, W) -> (B, outputs, T / stride, H / stride, W / stride), rounded up."""
         return F.relu(self.bn_t(self.conv_t(F.relu(self.bn_s(self.conv_s(x))))))
 
 
@@ -70,6 +72,7 @@ class Mixed(nn.Module):
         self.branch3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), BasicConv(inputs, b3))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, T, H, W) -> (B, b0 + b1b + b2b + b3, T, H, W)."""
         return torch.cat([self.branch0(x), self.branch1(x), self.branch2(x), self.branch3(x)], dim=1)
 
 
@@ -105,26 +108,27 @@ class S3D(nn.Module):
         self.channels = channels
 
     def forward(self, video: Tensor) -> Tensor:
+        """(B, T, 3, H, W) normalised picture -> (B, T', channels, H / 32, W / 32)."""
         return self.base(video.transpose(1, 2)).transpose(1, 2)
 
 
-# ----------------------------------------------------------------------------------------------- the same, made to run
+# --------------------------------------------------------------------------------------------- fast copy for inference
 
-# The first layers work on strips of rows and the later ones on runs of frames whose maps stay about as large as this:
-# mostly in the cache, and below the 32 MiB from which freed blocks go back to the system (glibc), to be paid for anew.
+# The first layers process strips of rows, the later ones runs of frames, with feature maps of about this size: mostly
+# in the cache, and below the 32 MiB from which glibc returns freed blocks to the system and has to request them again.
 _STRIP_BYTES = 8 * 2**20
-# with one thread, torch leaves 1x1 convolutions over fewer frames than this to a slow implementation
+# with one thread, torch uses a slow implementation for 1x1 convolutions over fewer frames than this
 _LEAST_FRAMES = 16
 
 
 class FastS3D(nn.Module):
     """An inference copy of a trunk: the same function to rounding, several times faster on a CPU.
 
-    BatchNorm is folded into the convolutions; frames lie channels-last, so that a convolution over space is a 2-D one
-    over all frames and a convolution over time a 2-D one over (time, place); three-dimensional pools are a pool over
-    space and one over time; the parts of a Mixed block write into its one output. Built from ``S3D`` in eval mode;
-    ``dtype`` is what it computes in (bfloat16 halves the time again where the CPU has it, and changes the logits); the
-    output has the input's dtype. Under autocast it computes in autocast's.
+    BatchNorm is folded into the convolutions; frames are stored channels-last, so that a convolution over space is a
+    2-D one over all frames and a convolution over time a 2-D one over (time, place); a three-dimensional pool becomes a
+    pool over space and one over time; the branches of a Mixed block write into its one output. Built from ``S3D`` in
+    eval mode. It computes in ``dtype`` (bfloat16 halves the time again on CPUs that support it, and changes the
+    logits), under autocast in autocast's dtype; the output has the input's dtype.
     """
 
     def __init__(self, trunk: S3D, dtype: torch.dtype | None = None) -> None:
@@ -136,6 +140,7 @@ class FastS3D(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, video: Tensor) -> Tensor:
+        """(B, T, 3, H, W) normalised picture -> (B, T', channels, H / 32, W / 32), as ``S3D.forward``."""
         n, dtype, device = len(video), next(self.parameters()).dtype, video.device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
@@ -153,9 +158,9 @@ class FastS3D(nn.Module):
 
 
 def _folded(conv: nn.Conv3d, norm: nn.BatchNorm3d, axis: int) -> nn.Conv2d:
-    """The 2-D convolution that equals a 3-D one, flat along ``axis`` (2: time, 3: height), and its BatchNorm.
+    """The 2-D convolution equal to a 3-D one of size 1 along ``axis`` (2: time, 3: height) and its BatchNorm.
 
-    Columns are padded as before; rows, or frames, are padded by hand, because strips and runs of them are.
+    Columns are padded as before; rows and frames are padded by the caller, which passes strips and runs of them.
     """
     fused = fuse_conv_bn_eval(conv, norm)
     assert fused.bias is not None
@@ -176,13 +181,13 @@ def _empty(frames: int, channels: int, like: Tensor, size: Sequence[int]) -> Ten
 
 
 def _runs(frames: int, bytes_per_frame: int) -> list[tuple[int, int]]:
-    """Runs of frames of about equal length, as near to ``_STRIP_BYTES`` as ``_LEAST_FRAMES`` allows."""
+    """(first, last) frame of runs of about equal length, as close to ``_STRIP_BYTES`` as ``_LEAST_FRAMES`` allows."""
     n = max(1, min(frames * bytes_per_frame // _STRIP_BYTES, frames // _LEAST_FRAMES))
     return [(i * frames // n, (i + 1) * frames // n) for i in range(n)]
 
 
 def _rows(x: Tensor, first: int, last: int) -> Tensor:
-    """Rows ``first`` to ``last`` of (N, C, H, W); those outside the picture are zero."""
+    """Rows ``first`` to ``last`` of (N, C, H, W); rows outside the picture are zero."""
     height = x.shape[2]
     inside = x[:, :, max(first, 0) : min(last, height)]
     above, below = max(-first, 0), max(last - height, 0)
@@ -191,7 +196,7 @@ def _rows(x: Tensor, first: int, last: int) -> Tensor:
 
 class _FastPoint(nn.Module):
     def __init__(self, *parts: BasicConv) -> None:
-        """Several 1x1x1 convolutions of one input are one, their outputs side by side."""
+        """Several 1x1x1 convolutions of one input as one convolution, their outputs concatenated."""
         super().__init__()
         flat = [_folded(part.conv, part.bn, 2) for part in parts]
         self.conv = nn.Conv2d(flat[0].in_channels, sum(f.out_channels for f in flat), 1, device="meta")
@@ -213,11 +218,11 @@ class _FastSep(nn.Module):
         return (length - 1) // self.stride + 1
 
     def over_space(self, x: Tensor) -> Tensor:
-        """(T, C, H, W), the whole height -> (T, C', H, W), not yet rectified; stride 1."""
+        """(T, C, H, W), the whole height -> (T, C', H, W), before the ReLU; stride 1."""
         return F.conv2d(x, self.space.weight, self.space.bias, padding=self.kernel // 2)
 
     def over_time(self, x: Tensor) -> Tensor:
-        """(T + kernel - 1, C, H, W), padded frames included -> (T', C', H, W), not yet rectified."""
+        """(T + kernel - 1, C, H, W), padded frames included -> (T', C', H, W), before the ReLU."""
         height, width = x.shape[2:]
         # channels last, so that both are views
         x = self.time(x.permute(0, 2, 3, 1).flatten(1, 2)[None].permute(0, 3, 1, 2))
@@ -242,9 +247,9 @@ def _spatially_pooled(sep: nn.Module, x: Tensor, n: int, then: nn.Module | None 
     assert isinstance(sep, _FastSep)
     height, width = sep.halved(x.shape[2]), sep.halved(x.shape[3])
     per_row = len(x) * width * sep.time.out_channels * x.element_size()
-    step = max(2, _STRIP_BYTES // per_row // 2 * 2)  # even: rows of the pool then begin with the strip
+    step = max(2, _STRIP_BYTES // per_row // 2 * 2)  # even, so that each strip begins with a row of the pool
     out: Tensor | None = None
-    above: Tensor | None = None  # the last row of the strip before
+    above: Tensor | None = None  # the last row of the previous strip
     for first in range(0, height, step):
         y = sep.strip(x, n, first, min(first + step, height))
         rows = y[:, :, ::2].clone(memory_format=torch.channels_last)
@@ -263,8 +268,8 @@ def _spatially_pooled(sep: nn.Module, x: Tensor, n: int, then: nn.Module | None 
 
 
 def _pool_pairs(even: Tensor, odd: Tensor, axis: int) -> None:
-    """Maximum over three neighbours at every second place along ``axis``, into ``even``, which holds these places;
-    ``odd`` holds those between: place j of the pool sees odd j - 1, even j and odd j."""
+    """Maximum over three neighbours at every second place along ``axis``, written into ``even``, which contains these
+    places; ``odd`` contains those between: place j of the pool sees odd j - 1, even j and odd j."""
     mine = even.narrow(axis, 0, odd.shape[axis])
     torch.maximum(mine, odd, out=mine)
     later = even.narrow(axis, 1, even.shape[axis] - 1)
@@ -272,7 +277,7 @@ def _pool_pairs(even: Tensor, odd: Tensor, axis: int) -> None:
 
 
 def _pool_over_time(x: Tensor, n: int, kernel: int) -> Tensor:
-    """The maximum over ``kernel`` frames (2; or 3, centred) at every second one."""
+    """The maximum over ``kernel`` frames (2, or 3 centred) at every second frame."""
     x = x.permute(0, 2, 3, 1).unflatten(0, (n, -1))
     if kernel == 2:
         frames = x.shape[1] // 2 * 2
@@ -303,7 +308,7 @@ class _FastMixed(nn.Module):
     def _clip(self, x: Tensor, targets: tuple[Tensor, ...]) -> None:
         frames, _, height, width = x.shape
         seps = self.b1b, self.b2b
-        # after the convolution over space, with a frame of zeros at either end
+        # outputs of the convolution over space, with a frame of zeros at either end
         halves = [_empty(frames + 2, sep.space.out_channels, x, (height, width)) for sep in seps]
         for half in halves:
             half[0], half[-1] = 0, 0

@@ -24,11 +24,12 @@ class VisualPositions(nn.Module):
     def __init__(self, dim: int, grid: tuple[int, int, int]) -> None:
         super().__init__()
         third = dim // 3
-        self.time_embed = nn.Embedding(grid[0], dim - 2 * third)  # time takes the remainder
+        self.time_embed = nn.Embedding(grid[0], dim - 2 * third)  # time gets the remainder
         self.height_embed = nn.Embedding(grid[1], third)
         self.width_embed = nn.Embedding(grid[2], third)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, W, D) -> (B, T, H, W, D)."""
         t, h, w = x.shape[1:4]
         tables = (
             self.time_embed.weight[:t, None, None].expand(-1, h, w, -1),
@@ -47,6 +48,7 @@ class AudioPositions(nn.Module):
         self.time_embed = nn.Embedding(grid[1], dim // 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, F, T, D) -> (B, F, T, D)."""
         f, t = x.shape[1:3]
         tables = (
             self.freq_embed.weight[:f, None].expand(-1, t, -1),
@@ -56,16 +58,19 @@ class AudioPositions(nn.Module):
 
 
 class QueryPositions(nn.Module):
+    """(n, D) queries -> the same plus learned positions."""
+
     def __init__(self, n: int, dim: int) -> None:
         super().__init__()
         self.time_embed = nn.Embedding(n, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, D) -> (n, D)."""
         return x + self.time_embed.weight
 
 
 class Selector(nn.Module):
-    """(B, L, D) tokens of one modality -> (B, n, D): n learned queries look at them through CrossBlocks."""
+    """(B, L, D) tokens of one modality -> (B, n, D): n learned queries attend to them through CrossBlocks."""
 
     def __init__(self, dim: int, heads: int, layers: int, n: int) -> None:
         super().__init__()
@@ -75,6 +80,7 @@ class Selector(nn.Module):
         self.blocks = nn.ModuleList(CrossBlock(dim, heads) for _ in range(layers))
 
     def forward(self, context: Tensor) -> Tensor:
+        """``context`` (B, L, D) -> the queries' outputs (B, n, D)."""
         x = self.drop(self.selectors_pos_emb(self.selectors).expand(len(context), -1, -1))
         context = self.drop(context)
         for block in self.blocks:
@@ -98,6 +104,7 @@ class GlobalTransformer(nn.Module):
         self.ln_f = nn.LayerNorm(dim)
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        """Visual and audio selectors (B, n, D) each -> (B, L, D), L = 2 n + 2, or 2 n + 3 with PASS."""
         parts = [self.OFF_tok, self.PASS_tok] if self.with_pass else [self.OFF_tok]
         sequence = [*parts, self.vis_in_lnorm(visual), self.MOD_tok, self.aud_in_lnorm(audio)]
         x = torch.cat([part.expand(len(visual), -1, -1) for part in sequence], dim=1)
@@ -130,12 +137,13 @@ class Fusion(nn.Module):
         init_fusion(self)
 
     def sequence(self, visual: Tensor, audio: Tensor) -> Tensor:
-        """-> (B, L, D), the global transformer's output; its first token is OFF (its second PASS, if there is one)."""
+        """Bridge outputs -> (B, L, D), the global transformer's output; token 0 is OFF, token 1 PASS if there is one."""
         v = self.vis_pos_emb(self.pre_lnorm_vis(visual.permute(0, 1, 3, 4, 2))).flatten(1, 3)
         a = self.aud_pos_emb(self.pre_lnorm_aud(audio.permute(0, 2, 3, 1))).flatten(1, 2)
         return self.global_transformer(self.v_selector(v), self.a_selector(a))
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        """Bridge outputs (B, T, D, H, W) and (B, D, F, Ta) -> logits (B, n_classes), read from the OFF token."""
         return self.off_head(self.sequence(visual, audio)[:, 0])
 
 
@@ -147,6 +155,7 @@ class Bridge(nn.Module):
         self.bridge = nn.Sequential(nn.Conv3d(inputs, outputs, 1), nn.GELU())
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C, H, W) -> (B, T, D, H, W)."""
         return self.bridge(x.transpose(1, 2)).transpose(1, 2)
 
 
@@ -154,8 +163,8 @@ class SparseSync(nn.Module, SnapshotPredictor):
     """SparseSync. Without arguments: 54,348,652 parameters, the published 21 classes and 5 s windows.
 
     ``forward``: picture (B, 125, 3, 224, 224) and spectrogram (B, 1, 257, 626 or 625), both as the front ends of
-    :mod:`avbench.baselines.frontends` give them -> logits (B, 21). ``predict`` takes what is decoded: uint8 frames and
-    samples. ``encode_video``, ``encode_audio`` accept either kind, and ``fuse`` of the two equals both paths.
+    :mod:`avbench.baselines.frontends` return them -> logits (B, 21). ``predict`` takes decoded media: uint8 frames and
+    samples. ``encode_video`` and ``encode_audio`` accept either kind; ``fuse`` of their outputs equals ``predict``.
 
     ``width`` scales the picture encoder, ``dim`` is the fusion's width (the sound encoder's is ``dim / 8``); the grids
     are the encoders' output sizes: (frames, rows, columns) and (frequencies, frames).
@@ -184,10 +193,11 @@ class SparseSync(nn.Module, SnapshotPredictor):
         self.transformer = self.fusion(dim, heads, layers, visual_grid, audio_grid, n_classes=n_classes)
 
     def forward(self, video: Tensor, audio: Tensor) -> Tensor:
+        """Picture (B, 125, 3, 224, 224) and spectrogram (B, 1, 257, 626 or 625), both normalised -> logits (B, 21)."""
         return self.transformer(self.encode_video(video), self.encode_audio(audio))
 
     def encode_video(self, video: Tensor) -> Tensor:
-        """(B, T, 3, 224, 224), uint8 as decoded or floating point as normalised -> (B, T', D, 7, 7)."""
+        """(B, T, 3, 224, 224), decoded (uint8) or normalised (floating point) -> (B, T', D, 7, 7)."""
         if video.dtype == torch.uint8:
             video = frontends.normalise_video(video).to(self.transformer.off_head.weight)
         return self.v_bridge(self.vfeat_extractor(video))
@@ -195,13 +205,13 @@ class SparseSync(nn.Module, SnapshotPredictor):
     def encode_audio(self, audio: Tensor, statistics: Tensor | None = None) -> Tensor:
         """(B, N) samples or (B, 1, 257, Ta) spectrogram -> (B, D, 9, 20).
 
-        ``statistics`` (257, 2), of a whole stretch, replace the window's own; the window then has 625 columns, as in
-        the published streaming code. ``UsageError`` if they are given beside a spectrogram.
+        ``statistics`` (257, 2) of a whole stretch replace the window's own; the window then has 625 columns, as in the
+        published streaming code. ``UsageError`` if they are given with a spectrogram.
         """
         if audio.ndim == 2:
             audio = frontends.window_spectrogram(audio, statistics).to(self.transformer.off_head.weight)
         elif statistics is not None:
-            raise UsageError("statistics go with samples (B, N); a spectrogram is standardised already")
+            raise UsageError("statistics need samples (B, N); a spectrogram is already standardised")
         return self.afeat_extractor(audio)
 
     def audio_statistics(self, audio: Tensor) -> Tensor:
@@ -209,9 +219,14 @@ class SparseSync(nn.Module, SnapshotPredictor):
         return frontends.spectrogram_statistics(frontends.log_spectrogram(audio))
 
     def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
+        """What ``encode_video`` and ``encode_audio`` return -> a snapshot with logits (B, 21), without a token."""
         return Snapshot(self.transformer(video_features, audio_features))
 
     def predict(self, video: Tensor, audio: Tensor, statistics: Tensor | None = None) -> Snapshot:
+        """(B, 125, 3, 224, 224) uint8 and (B, 80000) float32 samples -> a snapshot with logits (B, 21).
+
+        ``statistics`` as in ``encode_audio``.
+        """
         return self.fuse(self.encode_video(video), self.encode_audio(audio, statistics))
 
 
@@ -221,15 +236,15 @@ Model = TypeVar("Model", bound=SparseSync)
 def fast(model: Model, trunk_dtype: torch.dtype | None = None) -> Model:
     """An inference copy of a SparseSync or StreamSync: the same logits to rounding, about three times faster on a CPU.
 
-    ``trunk_dtype`` (``torch.bfloat16``) lets the picture encoder compute in another precision; that changes the logits
-    and has to be said beside them. The copy shares no weight with ``model`` and cannot be trained or saved under the
-    published keys.
+    ``trunk_dtype`` (``torch.bfloat16``) makes the picture encoder compute in another precision; that changes the logits
+    and must be reported with them. The copy shares no weight with ``model`` and cannot be trained or saved under the
+    published keys. ``UsageError`` for a fast copy or a model in training mode.
     """
     if not isinstance(model.vfeat_extractor, S3D):
-        raise UsageError("this model is a fast copy already")
+        raise UsageError("this model is already a fast copy")
     if model.training:
-        raise UsageError("only a model in eval mode has a fast copy: its BatchNorm is folded")
-    # a deep copy's memo: these parts are not copied but replaced
+        raise UsageError("call eval() before fast(): the copy has the BatchNorm folded in")
+    # the deep copy's memo: these parts are replaced instead of copied
     replaced = {
         id(model.vfeat_extractor): FastS3D(model.vfeat_extractor, trunk_dtype),
         id(model.afeat_extractor): fast_resnet(model.afeat_extractor),

@@ -1,6 +1,6 @@
 """StreamSync: the streaming token, the two streaming heads (paper sec. 4) at any width, and the full-size model.
 
-The heads read one streaming token per window and refine the prediction from what they remember.
+The heads read one streaming token per window and refine the prediction using those of earlier windows.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ class TokenMaker(nn.Module):
         self.streaming_down_proj = nn.Linear(3 * dim, token_dim or dim)
 
     def forward(self, logits: Tensor, off: Tensor, passed: Tensor) -> Tensor:
+        """Logits (B, 21), OFF output (B, D), PASS output (B, D) -> streaming token (B, D_token)."""
         return streaming_token(self.offset_tok, self.streaming_down_proj, logits, off, passed)
 
 
 class RecencyEmbedding(nn.Module):
-    """Sinusoids of the position counted back from the newest token, through a gated projection (published).
+    """Sinusoids of the position counted back from the newest token, passed through a gated projection (published).
 
     ``length`` -> (length, dim); position 0 is the newest window; positions count windows, not seconds.
     """
@@ -50,7 +51,7 @@ class RecencyEmbedding(nn.Module):
         self.dim, self.periodicity = dim, periodicity
 
     def sinusoids(self, length: int) -> Tensor:
-        """float32, made on the weights' device: a copy to it would wait for all that is being computed there."""
+        """(length, dim) float32, made on the weights' device: copying it there would wait for all queued work."""
         device = self.gate_proj.weight.device
         position = torch.arange(length, dtype=torch.float32, device=device)
         even = torch.arange(0, self.dim, 2, dtype=torch.float32, device=device)
@@ -59,12 +60,13 @@ class RecencyEmbedding(nn.Module):
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
     def forward(self, length: int) -> Tensor:
+        """(length, dim) embeddings, the newest window's first."""
         table = self.sinusoids(length).to(self.gate_proj.weight)
         return self.down_proj(torch.relu(self.gate_proj(table)) * self.up_proj(table))
 
 
 class StreamingTransformer(nn.Module, StreamingHead):
-    """StreamSync-Trf: a transformer over all streaming tokens up to now (newest first) with an OFF token.
+    """StreamSync-Trf: a transformer over all streaming tokens so far (newest first) and an OFF token.
 
     State: the token history (B, H, D), newest first.
     """
@@ -89,9 +91,11 @@ class StreamingTransformer(nn.Module, StreamingHead):
         return self.logit_head(self.ln_f(self.blocks(self.drop(x)))[:, 0])
 
     def init(self, batch: int) -> Tensor:
+        """An empty history (B, 0, D)."""
         return self.OFF_tok.new_zeros(batch, 0, self.dim)
 
     def step(self, state: Tensor, snapshot: Snapshot, time_s: float) -> tuple[Tensor, Tensor]:
+        """History (B, H, D) and a snapshot with a token (B, D) -> history (B, H + 1, D), logits (B, n_classes)."""
         history = torch.cat([snapshot.token[:, None], state], dim=1)
         return history, self(history)
 
@@ -112,15 +116,17 @@ class StreamingLSTM(nn.Module, StreamingHead):
         self.dim, self.layers = dim, layers
 
     def forward(self, tokens: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, object]:
-        """(B, W, D) tokens, oldest first -> (B, W, n_classes) logits of every step, and the last state."""
+        """(B, W, D) tokens, oldest first -> (B, W, n_classes) logits of every step, and the final state."""
         out, state = self.lstm(self.in_lnorm(tokens), state)
         return self.logit_head(self.ln_f(out)), state
 
     def init(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Zero hidden and cell states, (layers, B, D) each."""
         zeros = self.logit_head.weight.new_zeros(self.layers, batch, self.dim)
         return zeros, zeros
 
     def step(self, state: object, snapshot: Snapshot, time_s: float) -> tuple[object, Tensor]:
+        """State and a snapshot with a token (B, D) -> new state, logits (B, n_classes); ``time_s`` is not used."""
         logits, state = self(snapshot.token[:, None], state)
         return state, logits[:, 0]
 
@@ -135,10 +141,11 @@ class StreamingFusion(Fusion):
         init_fusion(self.streaming_down_proj)
 
     def snapshot(self, visual: Tensor, audio: Tensor) -> Snapshot:
+        """Bridge outputs (B, T, D, H, W) and (B, D, F, Ta) -> logits (B, 21) and streaming token (B, D)."""
         return self.read(self.sequence(visual, audio))
 
     def read(self, sequence: Tensor) -> Snapshot:
-        """Logits and streaming token from the global transformer's output (B, L, D), which training may detach."""
+        """The global transformer's output (B, L, D), which training may detach -> logits (B, 21) and token (B, D)."""
         off, passed = sequence[:, 0], sequence[:, 1]
         logits = self.off_head(off)
         return Snapshot(logits, streaming_token(self.offset_tok, self.streaming_down_proj, logits, off, passed))
@@ -148,8 +155,9 @@ class StreamSync(SparseSync):
     """StreamSync at published size: SparseSync with the streaming token, and a streaming head.
 
     ``head``: "trf" (65,404,289 parameters; keys, shapes and order equal the published state dict) or "lstm" (the
-    paper gives no code or checkpoint for it). ``forward`` is one iteration; ``predict`` / ``encode_* / fuse`` are its
-    snapshot half, and ``streaming_head`` follows the ``StreamingHead`` protocol. Reduced sizes as in ``SparseSync``.
+    paper gives no code or checkpoint for it). ``forward`` is one iteration; ``predict`` / ``encode_* / fuse`` make its
+    snapshot, and ``streaming_head`` is a ``StreamingHead``. ``size``: reduced sizes as in ``SparseSync``.
+    ``UsageError`` for another head.
     """
 
     description = "StreamSync, published size (SparseSync with a streaming token, and a streaming head)"
@@ -172,7 +180,7 @@ class StreamSync(SparseSync):
     def forward(  # type: ignore[override]
         self, video: Tensor, audio: Tensor, history: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One window and the tokens before it (B, H, D), newest first -> streaming logits (B, 21), snapshot logits
+        """One window and the tokens (B, H, D) before it, newest first -> streaming logits (B, 21), snapshot logits
         (B, 21) and the history (B, H + 1, D), newest first. Inputs as in ``SparseSync.forward``."""
         snapshot = self.fuse(self.encode_video(video), self.encode_audio(audio))
         token = snapshot.token[:, None]
@@ -184,4 +192,5 @@ class StreamSync(SparseSync):
         return logits, snapshot.logits, history
 
     def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
+        """What ``encode_video`` and ``encode_audio`` return -> logits (B, 21) and streaming token (B, D)."""
         return self.transformer.snapshot(video_features, audio_features)

@@ -27,7 +27,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Aggregator(nn.TransformerEncoderLayer):
-    """(N, L, D) -> (N, D): a learned token reads the others through one pre-norm layer; only its output is computed."""
+    """(N, L, D) -> (N, D): a learned token attends to the others in one pre-norm layer; only its output is computed."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__(dim, heads, 4 * dim, 0.0, F.gelu, layer_norm_eps=1e-6, batch_first=True, norm_first=True)
@@ -35,6 +35,7 @@ class Aggregator(nn.TransformerEncoderLayer):
         _trunc_normal(self)
 
     def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, L, D) tokens -> (N, D), the output of the learned token."""
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         attention, y = self.self_attn, self.norm1(x)
         weight, bias, dim = attention.in_proj_weight, attention.in_proj_bias, y.shape[-1]
@@ -58,9 +59,9 @@ def _trunc_normal(module: nn.Module) -> None:
 
 
 class DividedAttention(nn.Module):
-    """Attention within groups of patches; the CLS token reads and is read by all.
+    """Attention within groups of patches; the CLS token attends to all patches, and all attend to it.
 
-    ``over_time``: a group is the patches at one place in all frames, else the patches of one frame.
+    A group is the patches at one place in all frames (``over_time``) or all patches of one frame.
     """
 
     def __init__(self, dim: int, heads: int, over_time: bool) -> None:
@@ -102,13 +103,14 @@ class DividedBlock(nn.Module):
         self.drop_path = drop_path
 
     def _kept(self, x: Tensor) -> Tensor:
-        """Stochastic depth while training: a whole sample's branch is left out."""
+        """Stochastic depth in training: drops the branch for whole samples."""
         if not self.training or not self.drop_path:
             return x
         keep = torch.rand(len(x), 1, 1, device=x.device) >= self.drop_path
         return x * keep / (1 - self.drop_path)
 
     def forward(self, x: Tensor, n_frames: int) -> Tensor:
+        """(N, 1 + n_frames x places, D), CLS first -> the same shape."""
         x = x + self._kept(self.timeattn(self.norm3(x), n_frames))
         x = x + self._kept(self.attn(self.norm1(x), n_frames))
         return x + self._kept(self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x)))))
@@ -125,7 +127,7 @@ class MotionFormer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + places, dim))
         self.temp_embed = nn.Parameter(torch.zeros(1, frames // 2, dim))
-        # published checkpoints carry the unused 2-D embedding of the image model it came from
+        # unused: published checkpoints contain the 2-D embedding of the image model they started from
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, dim, patch, patch)})
         self.patch_embed_3d = nn.ModuleDict({"proj": nn.Conv3d(3, dim, (2, patch, patch), (2, patch, patch))})
         rates = [0.2 * i / max(layers - 1, 1) for i in range(layers)]
@@ -137,6 +139,7 @@ class MotionFormer(nn.Module):
         self.spatial_attn_agg = Aggregator(dim, heads)
 
     def forward(self, segments: Tensor) -> Tensor:
+        """(N, T, 3, size, size) segments in [-1, 1] -> (N, T / 2, D)."""
         patches = self.patch_embed_3d["proj"](segments.transpose(1, 2)).flatten(3)  # (N, D, T, places)
         n, _, t, _ = patches.shape
         patches = patches.permute(0, 2, 3, 1) + self.pos_embed[:, None, 1:] + self.temp_embed[:, :, None]
@@ -169,6 +172,7 @@ class ASTLayer(nn.Module):
         self.n_heads = heads
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, L, D) -> (N, L, D)."""
         y, part = self.layernorm_before(x), self.attention.get_submodule
         q, k, v = (_heads(part(f"attention.{name}")(y), self.n_heads) for name in ("query", "key", "value"))
         x = x + part("output.dense")(_attend(q, k, v))
@@ -186,6 +190,7 @@ class ASTEmbeddings(nn.Module):
         self.patch_embeddings = nn.ModuleDict({"projection": nn.Conv2d(1, dim, 16, 10)})
 
     def forward(self, mel: Tensor) -> Tensor:
+        """(N, 1, 128, 66) mel -> (N, 2 + n_patches, D)."""
         patches = self.patch_embeddings["projection"](mel).flatten(2).transpose(1, 2)
         tokens = (token.expand(len(mel), -1, -1) for token in (self.cls_token, self.distillation_token))
         return torch.cat([*tokens, patches], dim=1) + self.position_embeddings
@@ -210,6 +215,7 @@ class AST(nn.Module):
         self.grid = grid
 
     def forward(self, mel: Tensor) -> Tensor:
+        """(N, 1, 128, 66) mel -> (N, 6, D), one feature per time step."""
         x = self.ast.get_submodule("encoder.layer")(self.ast["embeddings"](mel))
         x = self.ast["layernorm"](x)[:, 2:].unflatten(1, self.grid).transpose(1, 2)  # (N, time, frequency, D)
         return self.freq_attn_agg(x.flatten(0, 1)).unflatten(0, (len(mel), -1))
@@ -219,11 +225,14 @@ class AST(nn.Module):
 
 
 class Positions(nn.Module):
+    """(B, length, D) -> the same plus learned positions."""
+
     def __init__(self, length: int, dim: int) -> None:
         super().__init__()
         self.pos_emb = nn.Parameter(torch.randn(1, length, dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, length, D) -> (B, length, D)."""
         return x + self.pos_emb
 
 
@@ -244,6 +253,7 @@ class SyncTransformer(nn.Module):
         init_fusion(self)
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        """Visual (B, 112, D) and audio (B, 84, D) tokens -> logits (B, n_classes), read from the OFF token."""
         sequence = self.OFF_tok, self.vis_in_lnorm(visual), self.MOD_tok, self.aud_in_lnorm(audio)
         x = torch.cat([part.expand(len(visual), -1, -1) for part in sequence], dim=1)
         x = self.ln_f(self.blocks(self.drop(self.pos_emb_cfg(x))))
@@ -254,11 +264,11 @@ class Synchformer(nn.Module, SnapshotPredictor):
     """Synchformer. Without arguments: 237,460,245 parameters, the published 21 classes and 14 segments of 0.64 s.
 
     ``forward``: picture (B, 14, 16, 3, 224, 224) and mel (B, 14, 1, 128, 66), both as the front ends of
-    :mod:`avbench.baselines.frontends` give them -> logits (B, 21). ``predict`` takes what is decoded: uint8 frames and
-    samples. ``encode_video``, ``encode_audio`` accept either kind, and ``fuse`` of the two equals both paths.
+    :mod:`avbench.baselines.frontends` return them -> logits (B, 21). ``predict`` takes decoded media: uint8 frames and
+    samples. ``encode_video`` and ``encode_audio`` accept either kind; ``fuse`` of their outputs equals ``predict``.
 
     ``head``: "off_head", or "sync_head" for the published 2-class synchronisability model (``n_classes=2``), whose
-    answer is no offset. ``size`` is the picture's, ``layers`` and ``heads`` those of the encoders.
+    output is not an offset. ``size``: of the picture in pixels; ``layers`` and ``heads``: of the encoders.
     """
 
     frontend = FrontEnd(size=224, fit="crop", short_side=256)
@@ -282,14 +292,15 @@ class Synchformer(nn.Module, SnapshotPredictor):
         self.vproj, self.aproj = nn.Linear(dim, dim), nn.Linear(dim, dim)
         length = 2 + n_segments * (frontends.SEGMENT_FRAMES // 2 + self.afeat_extractor.grid[1])
         self.transformer = SyncTransformer(dim, 8, 3, length, n_classes, head)
-        # on a CPU one segment at a time is a quarter faster than all at once: its activations stay in the cache
+        # on a CPU, one segment at a time is 25 % faster than all at once: its activations stay in the cache
         self.segments_at_once: int | None = None
 
     def forward(self, video: Tensor, audio: Tensor) -> Tensor:
+        """Picture (B, 14, 16, 3, 224, 224) and mel (B, 14, 1, 128, 66), both normalised -> logits (B, n_classes)."""
         return self.transformer(self.encode_video(video), self.encode_audio(audio))
 
     def encode_video(self, video: Tensor) -> Tensor:
-        """(B, 125, 3, 224, 224) uint8 as decoded, or (B, 14, 16, 3, 224, 224) normalised -> (B, 112, D)."""
+        """Decoded (B, 125, 3, 224, 224) uint8, or normalised (B, 14, 16, 3, 224, 224) -> (B, 112, D)."""
         raw = video.dtype == torch.uint8
         segments = frontends.segment_video(video) if raw else video
         at_once = self.segments_at_once or (1 if video.device.type == "cpu" else segments.shape[0] * segments.shape[1])
@@ -306,7 +317,9 @@ class Synchformer(nn.Module, SnapshotPredictor):
         return self.aproj(features.unflatten(0, mel.shape[:2]).flatten(1, 2))
 
     def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
+        """Features (B, 112, D) and (B, 84, D) -> a snapshot with logits (B, n_classes), without a token."""
         return Snapshot(self.transformer(video_features, audio_features))
 
     def predict(self, video: Tensor, audio: Tensor) -> Snapshot:
+        """(B, 125, 3, 224, 224) uint8 and (B, 80000) float32 samples -> a snapshot with logits (B, n_classes)."""
         return self.fuse(self.encode_video(video), self.encode_audio(audio))

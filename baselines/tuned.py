@@ -1,6 +1,6 @@
-"""Other ways to compute the same model: in lower precision (autocast), compiled. float32 as written is the reference.
+"""Other ways to compute the same model: in lower precision (autocast) or compiled. Plain float32 is the reference.
 
-They change the last digits of the logits, or more, and therefore the fingerprint and the signature.
+They change at least the last digits of the logits, and therefore the fingerprint and the signature.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class Tuned(nn.Module, SnapshotPredictor):
-    """``inner`` under autocast to ``dtype`` (float32: none) and, if asked for, compiled. Logits and tokens are float32.
+    """``inner`` under autocast to ``dtype`` (float32: none) and compiled on request. Logits and tokens are float32.
 
-    The front ends stay in float32 (:mod:`avbench.baselines.frontends` sees to it): the published code computes them
-    outside autocast too.
+    The front ends stay in float32 (:mod:`avbench.baselines.frontends` ensures it), because the published code also
+    computes them outside autocast.
     """
 
     def __init__(self, inner: Any, dtype: str, compiled: bool) -> None:
@@ -33,9 +33,10 @@ class Tuned(nn.Module, SnapshotPredictor):
         names = ["predict", *(("encode_video", "encode_audio", "fuse") if inner.two_tower else ())]
         calls = {name: getattr(inner, name) for name in names}
         self._calls = {name: torch.compile(call) if compiled else call for name, call in calls.items()}
-        self._tried: set[str] = set()  # devices for which a trifle was compiled
+        self._tried: set[str] = set()  # devices for which a tiny function was compiled
 
     def fingerprint_parts(self) -> dict[str, Any]:
+        """What decides the output: the inner model, the precision, and whether it is compiled."""
         return {"inner": self.inner, "dtype": str(self.dtype), "compiled": self.compiled}
 
     def _call(self, name: str, *inputs: Tensor, **more: Any) -> Any:
@@ -52,34 +53,38 @@ class Tuned(nn.Module, SnapshotPredictor):
         return Snapshot(logits.float(), None if token is None else token.float())
 
     def predict(self, video: Tensor, audio: Tensor, **more: Any) -> Snapshot:
+        """As the inner model's ``predict``; logits (B, 21) and token (B, D) are float32."""
         return self._snapshot("predict", video, audio, **more)
 
     def encode_video(self, video: Tensor) -> Any:
+        """As the inner model's ``encode_video``; features may be in the lower precision."""
         return self._call("encode_video", video)
 
     def encode_audio(self, audio: Tensor, **more: Any) -> Any:
+        """As the inner model's ``encode_audio``; features may be in the lower precision."""
         return self._call("encode_audio", audio, **more)
 
     def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
+        """As the inner model's ``fuse``; logits (B, 21) and token (B, D) are float32."""
         return self._snapshot("fuse", video_features, audio_features)
 
 
 def tuned(model: Any, quick: bool = False, dtype: str = "float32", compiled: bool = False) -> Any:
-    """``model`` as it is to be computed. ``quick``: the fast copy for CPUs where the family has one (equal logits to
-    rounding; with bfloat16 its picture encoder computes in that). ``UsageError`` for a model without torch; a compiled
-    one raises ``AvbenchError`` when it is first called if this machine cannot compile for its device.
+    """``model``, made ready to run. ``quick``: the fast copy for CPUs if the family has one (equal logits up to
+    rounding; with bfloat16 its picture encoder computes in bfloat16). ``UsageError`` for a model without torch. The
+    first call of a compiled model raises ``AvbenchError`` if this machine cannot compile for its device.
     """
     if quick and isinstance(model, SparseSync):
         model = fast(model.eval(), torch.bfloat16 if dtype == "bfloat16" else None)
     if dtype == "float32" and not compiled:
         return model
     if not isinstance(model, nn.Module):
-        raise UsageError(f"--dtype and --compile are for torch models; {type(model).__name__} is none")
+        raise UsageError(f"--dtype and --compile need a torch model; {type(model).__name__} is not one")
     return Tuned(model, dtype, compiled)
 
 
 def _try_to_compile(device: str) -> None:
-    """A compiler that is missing is said in one line, not as a failure of every clip."""
+    """Reports a missing compiler in one line instead of as a failure of every clip."""
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
     except Exception as error:

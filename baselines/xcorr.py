@@ -1,4 +1,4 @@
-"""The classical baseline: does the picture move when the sound begins? No learning, no torch."""
+"""The classical baseline: does the picture move when the sound starts? No learning, no torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from avbench.types import FrontEnd, OffsetGrid, Snapshot, SnapshotPredictor
 STFT_SAMPLES = 512
 STFT_HOP_SAMPLES = 160  # 10 ms: four columns to a frame
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
-FLOOR = 1e-3  # amplitude under which the spectrum counts as silence, so that noise at -100 dB has no onsets
-SPREAD_FRAMES = 2  # on either side: sound and picture rarely meet within one frame, and classes are 5 frames apart
+FLOOR = 1e-3  # amplitudes below this count as silence, so that noise at -100 dB has no onsets
+SPREAD_FRAMES = 2  # on either side: sound and picture rarely match to one frame, and classes are 5 frames apart
 
 
 class Xcorr(SnapshotPredictor):
-    """Normalised cross-correlation of motion energy and sound onset strength, read off at the 21 class lags.
+    """Normalised cross-correlation of motion energy and sound onset strength at the 21 class lags.
 
     An event at source time s lies at s - v in the picture window and at s - v - offset in the sound window, so early
     audio (a positive offset) peaks at a positive lag: motion[t + lag] against onsets[t].
@@ -27,7 +27,7 @@ class Xcorr(SnapshotPredictor):
     description = "motion energy against sound onset strength, normalised cross-correlation"
     trained_on = "nothing (no learning)"
     two_tower = True
-    uses_torch = False  # the runner then hands over arrays and loads no torch
+    uses_torch = False  # the runner then passes arrays and does not load torch
 
     def __init__(self, scale: float = 20.0) -> None:
         self.scale = scale
@@ -57,8 +57,8 @@ def _numpy(values: Any) -> np.ndarray:
 def motion_energy(video: np.ndarray) -> np.ndarray:
     """(T, 3, H, W) uint8 -> (T,) float64: root of the mean |luma difference| between frame t and the next one.
 
-    What changes between the instants t/25 and (t+1)/25 s belongs to the sound of the same 40 ms. The root keeps one
-    scene cut from outweighing everything else.
+    A change between t/25 and (t+1)/25 s belongs to the sound of the same 40 ms. The root keeps a single scene cut from
+    outweighing everything else.
     """
     luma = LUMA @ video.reshape(len(video), 3, -1).astype(np.float32)
     change = np.abs(luma[1:] - luma[:-1]).mean(axis=1, dtype=np.float64)
@@ -80,10 +80,10 @@ def onset_strength(audio: np.ndarray) -> np.ndarray:
 
 
 def class_correlation(motion: np.ndarray, onsets: np.ndarray, grid: OffsetGrid | None = None) -> np.ndarray:
-    """(T,), (T,) -> (21,) correlation in [-1, 1] at the class lags; 0 where either side does not move at all.
+    """(T,), (T,) -> (21,) correlation in [-1, 1] at the class lags; 0 where either input is constant.
 
-    Averaged over +-2 frames of lag; a class has the highest such average among its own five lags, so that an offset
-    halfway between two classes is not lost to both.
+    Averaged over +-2 frames of lag; a class gets the highest such average among its own five lags, so that an offset
+    halfway between two classes still counts for both.
     """
     grid = grid or OffsetGrid()
     middle = round(grid.max_offset_s * FRAME_RATE_HZ) + 2 * SPREAD_FRAMES
@@ -99,7 +99,7 @@ def _correlation(motion: np.ndarray, onsets: np.ndarray, lag: int) -> float:
     n = len(motion)
     m = motion[max(lag, 0) : n + min(lag, 0)]
     a = onsets[max(-lag, 0) : n - max(lag, 0)]
-    if len(m) < SAMPLE_RATE_HZ // TICKS_PER_FRAME:  # under one second in common says nothing
+    if len(m) < SAMPLE_RATE_HZ // TICKS_PER_FRAME:  # an overlap of less than one second is too short
         return 0.0
     m, a = m - m.mean(), a - a.mean()
     norm = float(np.sqrt((m @ m) * (a @ a)))

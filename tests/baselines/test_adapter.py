@@ -274,7 +274,7 @@ def test_autocast_changes_the_numbers_a_little_and_the_fingerprint(dtype: str) -
 
 
 def test_models_without_torch_have_no_precision_to_choose() -> None:
-    with pytest.raises(UsageError, match="are for torch models"):
+    with pytest.raises(UsageError, match="need a torch model"):
         load_model("xcorr", autocast="bfloat16")
 
 

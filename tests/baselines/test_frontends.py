@@ -244,5 +244,5 @@ def test_numpy_arrays_are_taken_as_tensors_are() -> None:
 
 def test_sound_too_short_for_a_spectrum_is_refused() -> None:
     assert fe.sparsesync_audio(torch.ones(257)).shape == (1, 257, 3)
-    with pytest.raises(UsageError, match="256 samples are too short for a spectrum: 257 are the least"):
+    with pytest.raises(UsageError, match="256 samples are too short for a spectrum: at least 257"):
         fe.sparsesync_audio(torch.ones(256))
