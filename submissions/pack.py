@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from avbench.protocol.tracks import BLIND, TRACKS
+from avbench.registry.names import without_folders
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.results.run import PREDICTIONS_FILE, RunResult, read_run
 from avbench.submissions.check import check_latency, claim_problems, entry_of, values
@@ -108,7 +109,7 @@ def _card(result: RunResult, org: str, name: str, given: Mapping[str, Any]) -> d
     taken = {
         "revision": model.fingerprint[:12],
         "description": model.description or None,
-        "backbone": model.backbone,
+        "backbone": without_folders(model.backbone),
         "head": model.head,
         "training_data": _training_data(model.trained_on),
     }
@@ -132,7 +133,7 @@ def _provenance(result: RunResult) -> Provenance:
         if isinstance(value, int | str) and not isinstance(value, bool) and value != ""
     }
     facts = {
-        "model": re.sub(r"^.*[/\\]", "", result.model.name),
+        "model": without_folders(result.model.name),
         "signature": result.signature,
         "model_fingerprint": result.model.fingerprint,
         "manifest_sha256": result.data.manifest_sha256,

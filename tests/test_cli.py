@@ -484,9 +484,10 @@ def test_what_a_model_prints_is_not_on_stdout(
     assert "thinking hard" in done.stderr
 
 
-def test_a_model_that_is_another_one_each_time(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_another_one_in_each_worker(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(NETS)
-    done = avbench("run", "--model", "nets.py:Fickle", "--data", clicks, "--out", "out", *ONE)
+    two = ("--iterations", "2", "--workers", "2", "--n-resamples", "20", "--out", "out")
+    done = avbench("run", "--model", "nets.py:Fickle", "--data", clicks, *two)
     assert done.returncode == 2
     assert "gets different weights each time it is built" in one_line(done.stderr)
 

@@ -15,15 +15,21 @@ def add(commands: Any) -> None:
         commands,
         "doctor",
         _doctor,
-        "check this machine, a model, or the metrics",
+        "check this machine, a model, a streaming head, or the metrics",
         "Without MODEL: sends clips with known shifts through encoding, decoding, windows and the classical scorer.\n"
         f"{SIGN}\n"
         "`avbench doctor metrics` compares the metrics with scikit-learn's on random predictions.",
         "avbench doctor",
         "avbench doctor my_net.py:MyNet",
+        "avbench doctor my_head.py:MyHead",
         "avbench doctor metrics",
     )
-    doctor.add_argument("model", nargs="?", metavar="MODEL", help="check a model, or `metrics`, instead of the machine")
+    doctor.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="check a model, file.py:Head alone, or `metrics`, instead of the machine",
+    )
     doctor.add_argument("--store", type=Path, metavar="DIR", help="the store to verify (default: as in `run`)")
     add_model_options(doctor)
 

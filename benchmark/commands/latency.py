@@ -30,7 +30,10 @@ def add(commands: Any) -> None:
         "avbench latency --model my_net.py:MyNet+apa --leaderboard --out latency.json",
     )
     parser.add_argument(
-        "--model", required=True, metavar="M", help="a name of `avbench models`, or file.py:Class[+head]"
+        "--model",
+        required=True,
+        metavar="M",
+        help="a name of `avbench models`, or file.py:Class[+head|+file.py:Head]",
     )
     parser.add_argument(
         "--mode", choices=("step", "end_to_end", "realtime_factor", "streams"), default="step", help="(default: step)"

@@ -39,9 +39,15 @@ def add(commands: Any) -> None:
         "avbench run --model apa-sparsesync --hop 4 --iterations 8",
         "avbench run --model xcorr --data my_manifest --iterations 3 --json",
         "avbench run --model my_net.py:MyNet+apa --limit 20",
+        "avbench run --model sparsesync+my_head.py:MyHead",
         "avbench run --model sparsesync.vggsound+apa --data my_manifest --iterations 3   # see `avbench weights list`",
     )
-    run.add_argument("--model", required=True, metavar="M", help="a name of `avbench models`, or file.py:Class[+head]")
+    run.add_argument(
+        "--model",
+        required=True,
+        metavar="M",
+        help="a name of `avbench models`, or file.py:Class[+head|+file.py:Head]",
+    )
     run.add_argument(
         "--data",
         default="synthsync",
@@ -111,7 +117,9 @@ def add(commands: Any) -> None:
         "models",
         _models,
         "list the models there are",
-        "Names are backbone+head; a tag after a dot picks the weights.",
+        "Names are backbone+head; a tag after a dot picks the weights. A backbone or a head of your own\n"
+        "is named by its file and class, as in my_net.py:MyNet+my_head.py:MyHead, or by an entry point\n"
+        "of the groups avbench.models and avbench.heads.",
         "avbench models",
         "avbench models '*apa*'",
     )
@@ -199,7 +207,9 @@ def _sweep(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
+    from avbench.registry.heads import plain_heads
     from avbench.registry.names import list_models
+    from avbench.registry.user_files import HEAD, registered
     from avbench.types import UsageError
 
     models = list_models(args.pattern)
@@ -207,8 +217,8 @@ def _models(args: argparse.Namespace) -> int:
         raise UsageError(f"no model matches {args.pattern!r}; `avbench models` lists all (* and ? are wildcards)")
     rows = [(m.name, m.kind, m.description or m.backbone_name, m.trained_on) for m in models]
     print(tabulate(rows, headers=("model", "kind", "what it does", "trained on"), tablefmt="plain"))
-    print(
-        "\nYour own: path/to/file.py:ClassName[+none|apa|apa-sliding|apa-decay], +trf or +lstm with --head-weights FILE"
-    )
+    heads = "|".join([*plain_heads(), *sorted(registered(HEAD))])
+    print(f"\nYour own: path/to/file.py:ClassName[+{heads}], +trf or +lstm with --head-weights FILE")
+    print("Your own head: BACKBONE+path/to/file.py:ClassName, a class that subclasses avbench.StreamingHead")
     print("Full size: sparsesync, synchformer, streamsync-* with --weights FILE, or NAME.TAG of `avbench weights list`")
     return 0

@@ -35,9 +35,15 @@ def add(verbs: Any) -> None:
 
 def _head(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
+    from avbench.registry.heads import is_outside
+    from avbench.registry.names import split_model_name
     from avbench.training.common import say_on_stderr
     from avbench.training.head import HeadRecipe, train_head
+    from avbench.types import UsageError
 
+    name, its_head = split_model_name(args.backbone)
+    if is_outside(its_head):
+        raise UsageError(f"{args.backbone}: a head is trained on a backbone alone; leave out '+{its_head}'")
     recipe = HeadRecipe(args.backbone, args.head, args.data, args.offsets, args.limit, steps=args.steps, seed=args.seed)
     with Progress() as progress:
         path = train_head(
@@ -48,6 +54,5 @@ def _head(args: argparse.Namespace) -> int:
             progress,
         )
     print(path)
-    name = args.backbone.partition("+")[0]
     print(f"next    avbench run --model {name}+{args.head} --head-weights {path}", file=sys.stderr)
     return 0

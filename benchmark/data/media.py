@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Part of the key of every stored snapshot. Raise it whenever a picture or a sound sample that a model is given may have
 # changed: decoding, placing on the clip's clock, resampling, resizing, cropping, cutting windows. Snapshots of other
-# versions are then missing and computed again. tests/engine/test_key_sources.py fails when the sources change.
+# versions are then missing and computed again. tests/engine/test_sources.py fails when the sources change.
 READER_VERSION = 1
 
 GRID_SLACK_PER_S = 2000  # 1/2000 s: containers with a 1 ms clock (mkv) round picture times by up to half of it

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from avbench.data.clicks import CLIP_S, click_and_flash
+from avbench.doctor.head import check_head_alone, names_a_head
 from avbench.doctor.model import check_model
 from avbench.protocol.rules import streaming
 from avbench.registry.options import ModelOptions
@@ -46,6 +47,10 @@ def examine(
         from avbench.doctor.metrics import examine_metrics
 
         yield from examine_metrics()
+    elif model is not None and names_a_head(model):
+        if options.changes_anything:
+            raise UsageError(f"head {model} loads its own weights: --weights, --dtype and --compile need a model name")
+        yield from check_head_alone(model)
     elif model is not None:
         yield from check_model(model, options)
     else:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -14,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from avbench.data.clicks import click_and_flash
+from avbench.doctor.head import causality, check_head, same_fingerprint
+from avbench.doctor.new_process import fingerprint_finding
+from avbench.registry.heads import is_outside
 from avbench.registry.loading import load
-from avbench.registry.names import resolve
+from avbench.registry.names import resolve, split_model_name
 from avbench.registry.options import ModelOptions
 from avbench.system import debug
 from avbench.system.findings import Finding
@@ -67,7 +67,12 @@ def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
             debug.show(error)
             yield Finding(False, f"two towers: {in_one_line(error)}")
     yield from _sign(model.backbone)
-    yield _causality(model)
+    head, token_dim = split_model_name(name)[1], model.backbone.token_dim  # type: ignore[union-attr]
+    if is_outside(head):
+        yield from check_head(model.head, head, token_dim)  # type: ignore[arg-type]
+        yield same_fingerprint(model.head, head)  # type: ignore[arg-type]
+    else:
+        yield causality(model.head, model.head_name, token_dim)  # type: ignore[arg-type]
     yield _fingerprint(name, model.backbone, options)
 
 
@@ -205,40 +210,13 @@ def _equal(what: str, a: Snapshot, b: Snapshot, tolerance: float) -> Finding:
     return Finding(ok, f"{what} {'agree' if ok else 'DIFFER'} (largest difference {gap:.2g}, allowed {tolerance:g})")
 
 
-def _causality(model: Any) -> Finding:
-    """Replacing everything after window i by noise must leave all predictions up to i bit-identical."""
-    from avbench.engine.replay import replay
-
-    rng = np.random.default_rng(2)
-    n, iterations, kept = 4, 12, 5
-    logits = rng.standard_normal((n, iterations, 21)).astype(np.float32)
-    dim = model.backbone.token_dim
-    tokens = None if dim is None else rng.standard_normal((n, iterations, dim)).astype(np.float32)
-    before = replay(model.head, logits, tokens, 2.0)
-    later = [x.copy() for x in (logits, tokens) if x is not None]
-    for array in later:
-        array[:, kept:] = rng.standard_normal(array[:, kept:].shape)
-    after = replay(model.head, later[0], later[1] if tokens is not None else None, 2.0)
-    ok = bool((before[:, :kept] == after[:, :kept]).all())
-    said = "leaves earlier predictions unchanged" if ok else "CHANGES earlier predictions"
-    return Finding(ok, f"causality: noise in the future of head {model.head_name} {said}")
-
-
 def _fingerprint(name: str, backbone: Any, options: ModelOptions) -> Finding:
     """The fingerprint must be the same in a new process with a different hash seed."""
     from avbench.engine.fingerprint import model_fingerprint
 
-    here = model_fingerprint(backbone)
     code = (
         "import json, sys; from avbench.registry import load_model; "
         "from avbench.engine.fingerprint import model_fingerprint; "
         "print(model_fingerprint(load_model(sys.argv[1], **json.loads(sys.argv[2])).backbone))"
     )
-    environment, arguments = os.environ | {"PYTHONHASHSEED": "17"}, json.dumps(options.arguments())
-    done = subprocess.run(
-        [sys.executable, "-c", code, name, arguments], capture_output=True, text=True, env=environment
-    )
-    there = done.stdout.strip().splitlines()[-1:] or ["nothing"]
-    ok = there[0] == here
-    why = "" if ok else ": its weights or settings differ each time it is built"
-    return Finding(ok, f"fingerprint {here[:12]} {'is the same' if ok else 'DIFFERS'} in a new process{why}")
+    return fingerprint_finding("fingerprint", model_fingerprint(backbone), code, name, json.dumps(options.arguments()))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from avbench.engine.sources import local_sources
-from avbench.types import SnapshotPredictor, UsageError
+from avbench.types import SnapshotPredictor, StreamingHead, UsageError
 
 _SAID_NOT_COMPUTED = {"description", "trained_on"}  # attributes for people
 _LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names} - {"__main__"}  # their classes count by name
@@ -42,6 +42,16 @@ def model_fingerprint(predictor: SnapshotPredictor) -> str:
         return hashlib.sha256(_digest(facts, name) + _digest(predictor, name)).hexdigest()
     except RecursionError:
         raise _unknown(predictor, "an attribute that leads back to itself") from None
+
+
+def head_fingerprint(head: StreamingHead) -> str:
+    """sha256 (64 hex digits) over a streaming head, made like :func:`model_fingerprint`: the source files of its
+    classes and its whole state. ``UsageError`` for a state of unknown type."""
+    name = type(head).__name__
+    try:
+        return hashlib.sha256(_digest("avbench head fingerprint 1", name) + _digest(head, name)).hexdigest()
+    except RecursionError:
+        raise _unknown(head, "an attribute that leads back to itself") from None
 
 
 def _digest(value: Any, where: str) -> bytes:
@@ -86,7 +96,11 @@ def _pieces(value: Any, where: str) -> Iterator[bytes]:
         yield kind.encode() + (str(value).encode() if kind == "dtype" else b"")
     elif _is_torch(value, "Tensor"):
         yield from _tensor_pieces(value, where)
-    elif _is_torch(value, "Module") or isinstance(value, SnapshotPredictor) or dataclasses.is_dataclass(value):
+    elif (
+        _is_torch(value, "Module")
+        or isinstance(value, SnapshotPredictor | StreamingHead)
+        or dataclasses.is_dataclass(value)
+    ):
         yield f"object {[(_name(c), _source_sha256(c)) for c in type(value).__mro__]}".encode()
         yield _digest(_state(value), where)
     else:
@@ -156,6 +170,6 @@ def _source_sha256(thing: Any) -> str:
 
 def _unknown(value: Any, where: str) -> UsageError:
     return UsageError(
-        f"cannot fingerprint {where} ({type(value).__name__}): define fingerprint_parts() -> dict on the predictor, "
+        f"cannot fingerprint {where} ({type(value).__name__}): define fingerprint_parts() -> dict on the class, "
         "with the numbers, strings, arrays or tensors that decide what it computes"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,16 @@ from avbench.engine.store import SnapshotStore
 from avbench.protocol.plan import SnapshotKey, key_rows
 from avbench.protocol.rules import Protocol
 from avbench.system.precision import exact_float32
-from avbench.types import ClipRecord, NonFiniteError, SegmentRecord, Snapshot, StreamingHead, UsageError
+from avbench.types import (
+    AvbenchError,
+    ClipRecord,
+    NonFiniteError,
+    SegmentRecord,
+    Snapshot,
+    StreamingHead,
+    UsageError,
+    in_one_line,
+)
 
 SEGMENTS_AT_ONCE = 256  # limits a transformer head's memory; fixed, so that results do not depend on the machine
 
@@ -58,7 +67,7 @@ def replay(head: StreamingHead, logits: np.ndarray, tokens: np.ndarray | None, h
     run = _replay_torch if getattr(head, "uses_torch", True) else _replay_numpy
     for first in range(0, len(logits), SEGMENTS_AT_ONCE):
         part = slice(first, first + SEGMENTS_AT_ONCE)
-        out[part] = run(head, logits[part], None if tokens is None else tokens[part], times_s)
+        out[part] = _checked(run, head, logits[part], None if tokens is None else tokens[part], times_s)
     bad = np.argwhere(~np.isfinite(out).all(axis=-1))
     if len(bad):
         raise NonFiniteError(
@@ -66,6 +75,42 @@ def replay(head: StreamingHead, logits: np.ndarray, tokens: np.ndarray | None, h
             f"iteration {bad[0, 1] + 1} ({len(bad)} in all)"
         )
     return out
+
+
+def _checked(
+    run: Callable[..., np.ndarray], head: Any, logits: np.ndarray, tokens: np.ndarray | None, times_s: np.ndarray
+) -> np.ndarray:
+    """What ``run`` makes of the head; what somebody else's head does wrong is said in one line."""
+    name = type(head).__name__
+    try:
+        said = run(head, logits, tokens, times_s)
+    except AvbenchError:
+        raise
+    except Exception as error:
+        raise UsageError(f"head {name} broke off with {in_one_line(error)}") from error
+    if np.shape(said) != logits.shape:  # numpy would spread (N, W, 1) over the classes
+        raise UsageError(f"head {name}: logits are {np.shape(said)}, they must be {logits.shape}")
+    return said
+
+
+def snapshot_for(head: StreamingHead, snapshot: Snapshot) -> Snapshot:
+    """A backbone's snapshot as ``head.step`` takes it: arrays for a head with ``uses_torch = False``, else tensors."""
+    is_tensor, wants_tensor = hasattr(snapshot.logits, "detach"), getattr(head, "uses_torch", True)
+    if is_tensor == wants_tensor:
+        return snapshot
+    if wants_tensor:
+        import torch
+
+        device = _device(head)
+        return Snapshot(*(None if part is None else torch.from_numpy(np.array(part)).to(device) for part in snapshot))
+    return Snapshot(*(None if part is None else part.detach().float().cpu().numpy() for part in snapshot))
+
+
+def _device(head: Any) -> Any:
+    import torch
+
+    weight = next(iter(head.parameters()), None) if isinstance(head, torch.nn.Module) else None
+    return weight.device if weight is not None else torch.device("cpu")
 
 
 def _steps(head: Any, logits: Any, tokens: Any, times_s: np.ndarray) -> list[Any]:
@@ -85,8 +130,7 @@ def _replay_numpy(head: Any, logits: np.ndarray, tokens: np.ndarray | None, time
 def _replay_torch(head: Any, logits: np.ndarray, tokens: np.ndarray | None, times_s: np.ndarray) -> np.ndarray:
     import torch
 
-    weight = next(iter(head.parameters()), None) if isinstance(head, torch.nn.Module) else None
-    device = weight.device if weight is not None else torch.device("cpu")
+    device = _device(head)
     if isinstance(head, torch.nn.Module):
         head.eval()
     with torch.inference_mode(), exact_float32():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avbench.engine.replay import snapshot_for
 from avbench.latency.record import LEADERBOARD_SAMPLES, UNSTABLE, Audit, Mode, Probe, Warmup, percentile_ms, summary
 from avbench.latency.stepper import ITERATION, WINDOW_S, Clock, Media, Stepper, as_array
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, ticks
@@ -234,7 +235,9 @@ class TimedRun:
                 if window is None:
                     return False
                 snapshot = Snapshot(*self.model.backbone.predict(*self.model.give(*window)))
-                state, logits = self.model.head.step(state, snapshot, iteration * self.hop_s)
+                state, logits = self.model.head.step(
+                    state, snapshot_for(self.model.head, snapshot), iteration * self.hop_s
+                )
                 as_array(logits)
                 iteration += 1
                 return True

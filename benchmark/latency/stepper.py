@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avbench.engine.replay import snapshot_for
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_FRAME, ticks
 from avbench.types import ClipRecord, FrontEnd, Snapshot
 
@@ -144,7 +145,7 @@ class Stepper:
             j = (i - iteration + 1 + k) % len(self)
             if j not in self._snapshots:
                 self._snapshots[j] = self.snapshot(j)
-            state, _ = self.head.step(state, self._snapshots[j], k * self.hop_s)
+            state, _ = self.head.step(state, snapshot_for(self.head, self._snapshots[j]), k * self.hop_s)
         self._states[i, iteration] = state
 
     def step(self, i: int, iteration: int = ITERATION) -> Any:
@@ -152,7 +153,8 @@ class Stepper:
         return self.decide(self.windows[i], self._states[i, iteration], iteration)
 
     def decide(self, window: tuple[Any, Any], state: Any, iteration: int) -> Any:
-        return self.head.step(state, Snapshot(*self.backbone.predict(*window)), (iteration - 1) * self.hop_s)[1]
+        snapshot = snapshot_for(self.head, Snapshot(*self.backbone.predict(*window)))
+        return self.head.step(state, snapshot, (iteration - 1) * self.hop_s)[1]
 
     def expected(self, iteration: int = ITERATION) -> np.ndarray:
         """(len(self), 21) logits of a plain evaluation: new snapshots, replayed as in ``avbench run``."""

@@ -5,21 +5,33 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from avbench.engine.fingerprint import head_fingerprint
 from avbench.registry.options import StreamingModel
 from avbench.results.run import ModelInfo
 
 
 def whole_fingerprint(model: StreamingModel, backbone: str) -> str:
-    """sha256 over backbone and head: what the signature names as the model."""
+    """sha256 over backbone and head: what the signature names as the model.
+
+    A built-in head counts by its name and its state (its code goes by the version), one from outside by the source
+    files of its classes too.
+    """
     digest = hashlib.sha256(f"{backbone} {model.head_name} ".encode())
     head: Any = model.head
-    if hasattr(head, "state_dict"):
+    if head is not None and is_foreign(head):
+        digest.update(head_fingerprint(head).encode())
+    elif hasattr(head, "state_dict"):
         for name, tensor in head.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     elif head is not None:
         digest.update(repr(sorted(getattr(head, "__dict__", {}).items())).encode())
     return digest.hexdigest()
+
+
+def is_foreign(head: Any) -> bool:
+    """Whether a head's class is not of this package."""
+    return type(head).__module__.partition(".")[0] != "avbench"
 
 
 def model_facts(model: StreamingModel, fingerprint: str, note: str) -> ModelInfo:

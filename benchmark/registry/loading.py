@@ -1,31 +1,19 @@
-"""Load backbones and heads: embedded, full size, from a user's file, or from an entry point."""
+"""Load backbones and heads: embedded or full size; those from outside are :mod:`avbench.registry.user_files`'."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from avbench.baselines.families import layout_with_head
 from avbench.baselines.family import Family
 from avbench.baselines.trivial import TRIVIAL
+from avbench.registry.heads import head_class, is_learned
 from avbench.registry.options import FROM_BACKBONE, StreamingModel
 from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, first_line, in_one_line
-
-ENTRY_POINT_GROUP = "avbench.models"
-# head -> (class in baselines/apa.py, what it does); they work on any backbone, being fed the logits alone
-PLAIN_HEADS = {
-    "none": ("NoHead", "the last window alone"),
-    "apa": ("Apa", "mean probability of all windows up to now"),
-    "apa-sliding": ("SlidingApa", "mean probability of the last windows"),
-    "apa-decay": ("DecayApa", "mean probability, older windows weighing less"),
-}
-LEARNED_HEADS = {"trf": "streaming transformer", "lstm": "streaming LSTM"}
 
 
 def load_all(models: Sequence[StreamingModel], device: str = "cpu") -> list[StreamingModel]:
@@ -49,15 +37,25 @@ def load(
     backbone = backbone or _moved(model.load_backbone(), device, dtype)
     head = model.load_head() if model.load_head else None
     token = ""
-    if head is not None and model.head_name in LEARNED_HEADS:
+    if head is not None and is_learned(model.head_name):
         head, token = _with_token(head, backbone, model)
+    elif head is not None and head.needs_token:
+        if backbone.token_dim is None:
+            raise UsageError(
+                f"model {model.name!r}: its head needs a streaming token and {model.backbone_name} gives none"
+            )
+        token = FROM_BACKBONE
+    trained_on = model.trained_on or backbone.trained_on
+    head_trained_on = getattr(head, "trained_on", "")  # a head from outside may say it
+    if head_trained_on:
+        trained_on = f"{trained_on}; head: {head_trained_on}"
     return replace(
         model,
         backbone=backbone,
         head=_moved(head, device, dtype),
         token=token,
         description=model.description or backbone.description,
-        trained_on=model.trained_on or backbone.trained_on,
+        trained_on=trained_on,
     )
 
 
@@ -158,59 +156,4 @@ def load_without_weights(family: Family) -> SnapshotPredictor:
 
 
 def load_plain_head(name: str) -> StreamingHead:
-    return getattr(import_module("avbench.baselines.apa"), PLAIN_HEADS[name][0])()
-
-
-def load_from_file(path: str, class_name: str) -> SnapshotPredictor:
-    """An instance of a class in a user's Python file, which is run: only name files you trust."""
-    file = Path(path)
-    if not file.is_file():
-        raise UsageError(f"model file {path} does not exist")
-    # the module's name does not hold the path, so that a model has the same fingerprint wherever it lies
-    module_name = f"avbench_user_{file.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"model file {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a script that parses arguments or leaves at its end is no model file
-        del sys.modules[module_name]
-        raise UsageError(f"model file {path} does not run: {in_one_line(error)}") from error
-    return _instance(getattr(module, class_name, None), f"{path}:{class_name}", _classes(module))
-
-
-def load_entry_point(name: str) -> SnapshotPredictor:
-    entry = registered_models()[name]
-    try:
-        factory = entry.load()
-    except Exception as error:
-        where = f"model {name} (entry point {entry.value})"
-        raise UsageError(f"{where} cannot be imported: {in_one_line(error)}") from error
-    return _instance(factory, f"{name} (entry point {entry.value})", [])
-
-
-def _instance(factory: Any, where: str, others: list[str]) -> SnapshotPredictor:
-    if factory is None:
-        there = f"; the file defines {', '.join(others)}" if others else ""
-        raise UsageError(f"{where}: there is no such class{there}")
-    try:
-        predictor = factory()
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{where} cannot be constructed without arguments: {in_one_line(error)}") from error
-    if not isinstance(predictor, SnapshotPredictor):
-        raise UsageError(f"{where} is not a SnapshotPredictor; subclass avbench.SnapshotPredictor")
-    return _moved(predictor, "cpu", None)
-
-
-def _classes(module: Any) -> list[str]:
-    return [
-        name
-        for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, SnapshotPredictor) and value.__module__ == module.__name__
-    ]
-
-
-def registered_models() -> dict[str, Any]:
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    return head_class(name)()

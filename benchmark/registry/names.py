@@ -4,14 +4,16 @@ A name is ``backbone+head``; a tag after a dot picks the backbone's weights: emb
 (``sparsesync.synthsync-pt+apa``), or converted published ones in the cache (``sparsesync.vggsound``): they belong to
 the full-size model of the family. The paper's names are aliases. A user's model is
 ``path/to/file.py:ClassName[+head]``, or an entry point of the group ``avbench.models`` whose value is a class or
-function that returns a ``SnapshotPredictor`` when called. What a request adds to a name (weight files, random weights,
-precision) is a :class:`ModelOptions`.
+function that returns a ``SnapshotPredictor`` when called. A head may come from outside too, in the same two ways:
+``xcorr+path/to/file.py:ClassName`` (:mod:`avbench.registry.heads`). What a request adds to a name (weight files, random
+weights, precision) is a :class:`ModelOptions`.
 """
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -21,14 +23,11 @@ from typing import Any
 from avbench.baselines.families import families, layout_with_head
 from avbench.baselines.family import DEFAULT_TAG, Family
 from avbench.baselines.trivial import TRIVIAL
+from avbench.registry.heads import describe_head, head_label, is_outside, outside_head, plain_heads, split_head
 from avbench.registry.loading import (
-    LEARNED_HEADS,
-    PLAIN_HEADS,
     check_device,
     load,
     load_embedded,
-    load_entry_point,
-    load_from_file,
     load_full,
     load_full_head,
     load_head_file,
@@ -36,12 +35,10 @@ from avbench.registry.loading import (
     load_random_head,
     load_tuned,
     load_without_weights,
-    registered_models,
 )
 from avbench.registry.options import ModelOptions, StreamingModel
+from avbench.registry.user_files import MODEL, file_and_class, is_file, load_entry_point, load_from_file, registered
 from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError
-
-HEAD_NAMES = (*PLAIN_HEADS, *LEARNED_HEADS)
 
 
 def list_models(pattern: str = "*") -> list[StreamingModel]:
@@ -58,8 +55,8 @@ def list_models(pattern: str = "*") -> list[StreamingModel]:
         tags += [f"{backbone}.{tag}" for tag in (converted_tags(backbone) if family.full else [])]
         names += [f"{backbone}+{head}" for head in family.heads if head != family.head]
         for variant in (backbone, *tags):
-            names += [variant, *(f"{variant}+{head}" for head in PLAIN_HEADS if head != family.head)]
-    names += [*TRIVIAL, *sorted(registered_models())]
+            names += [variant, *(f"{variant}+{head}" for head in plain_heads() if head != family.head)]
+    names += [*TRIVIAL, *sorted(registered(MODEL))]
     matching = dict.fromkeys(name for name in names if fnmatch.fnmatchcase(name, pattern))
     return [model for name in matching if (model := _resolved(name)) is not None]
 
@@ -85,9 +82,9 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
         if options.changes_anything:
             raise UsageError(f"model {name!r} looks at no media: it takes no weight file, no dtype and no compiling")
         return StreamingModel(name, "trivial", name, "none", None, None, TRIVIAL[name].description, "nothing")
-    base, head = _split_head(name)
-    if _is_file(base):
-        return _user_model(name, base, head, partial(load_from_file, *_file_and_class(base)), options)
+    base, head = split_model_name(name)
+    if is_file(base):
+        return _user_model(name, base, head, partial(load_from_file, *file_and_class(base)), options)
     known, aliases = families(), _aliases()
     backbone, _, tag = base.partition(".")
     if backbone in aliases:
@@ -97,7 +94,7 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
         backbone, head = aliases[backbone]
     if backbone in known:
         return _known(name, known[backbone], tag, head, options)
-    if base in registered_models():
+    if base in registered(MODEL):
         return _user_model(name, base, head, partial(load_entry_point, base), options)
     raise UsageError(f"unknown model {name!r}{_did_you_mean(name)}")
 
@@ -131,16 +128,23 @@ def load_model(  # noqa: PLR0913  (all that a name may be given, by keyword)
     return load(resolve(name, options), check_device(device), dtype)
 
 
-def _split_head(name: str) -> tuple[str, str]:
-    """``"a+apa"`` -> ``("a", "apa")``; the head is empty if none is named."""
-    base, plus, head = name.rpartition("+")
-    if not plus or "/" in head or ":" in head:  # a "+" inside a path
-        return name, ""
-    if head not in HEAD_NAMES:
-        close = difflib.get_close_matches(head, HEAD_NAMES, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UsageError(f"unknown head {head!r} in {name!r}: there are {', '.join(HEAD_NAMES)}{hint}")
-    return base, head
+def split_model_name(name: str) -> tuple[str, str]:
+    """Backbone and head of a model's name; the head is empty if none is named. ``UsageError`` for an unknown head."""
+    return split_head(name, _is_backbone)
+
+
+def without_folders(name: str) -> str:
+    """A model's name with users' files named without their folders: paths are nobody's business."""
+    try:
+        parts = split_model_name(name)
+    except UsageError:  # a head that is not installed here
+        parts = (name, "")
+    return "+".join(re.sub(r"^.*[/\\]", "", part) for part in parts if part)
+
+
+def _is_backbone(base: str) -> bool:
+    family = base.partition(".")[0]
+    return base in TRIVIAL or family in families() or family in _aliases() or base in registered(MODEL)
 
 
 def _known(name: str, family: Family, tag: str, head: str, options: ModelOptions) -> StreamingModel:
@@ -153,8 +157,10 @@ def _known(name: str, family: Family, tag: str, head: str, options: ModelOptions
         raise UsageError(f"model {name!r} takes no weight file")
     source, kind = _source(name, family, tag, options)
     file = ""  # the package's weight file, if the weights are its own
-    what = f"{family.description}; {PLAIN_HEADS[head][1] if head in PLAIN_HEADS else LEARNED_HEADS[head]}"
-    model = StreamingModel(name, family.kind, backbone, head, None, None, what, family.trained_on, options=options)
+    what = f"{family.description}; {describe_head(head)}"
+    model = StreamingModel(
+        name, family.kind, backbone, head_label(head), None, None, what, family.trained_on, options=options
+    )
     if kind == "full":
         factory: Callable[[], SnapshotPredictor] = partial(load_full, backbone, source)
         whose = tag or (
@@ -253,7 +259,11 @@ def _head(
 ) -> tuple[Callable[[], StreamingHead], bool]:
     """The function that makes a head, and whether its weights are random though the backbone's are not. ``own``: makes
     the one that comes with the backbone."""
-    if head in PLAIN_HEADS:
+    if is_outside(head):
+        if options.head_weights is not None:
+            raise UsageError(f"model {name!r}: its head loads its own weights; --head-weights goes with +trf or +lstm")
+        return outside_head(head), False
+    if head in plain_heads():
         if options.head_weights is not None:
             raise UsageError(f"model {name!r}: head {head} has no weights; --head-weights goes with +trf or +lstm")
         return partial(load_plain_head, head), False
@@ -268,7 +278,7 @@ def _head(
     embedded = f"; {carrier.name} carries its own backbone" if carrier else ""
     raise UsageError(
         f"no trained {head} head for {backbone}: name one with --head-weights FILE, or choose one of "
-        f"{', '.join(PLAIN_HEADS)}{embedded}"
+        f"{', '.join(plain_heads())}{embedded}"
     )
 
 
@@ -292,7 +302,7 @@ def _user_model(
         name,
         "learned",
         base,
-        head,
+        head_label(head),
         _computed(factory, options),
         load_head,
         "",
@@ -313,19 +323,8 @@ def _has_quick(factory: Callable[[], SnapshotPredictor], options: ModelOptions) 
     return options.quick and isinstance(factory, partial) and factory.func is load_full
 
 
-def _is_file(base: str) -> bool:
-    return ".py:" in base or base.endswith(".py")
-
-
-def _file_and_class(base: str) -> tuple[str, str]:
-    path, colon, class_name = base.rpartition(":")
-    if not colon or not class_name.isidentifier():
-        raise UsageError(f"model {base!r}: name the class too, as in path/to/file.py:ClassName")
-    return path, class_name
-
-
 def _did_you_mean(name: str) -> str:
-    known = [*families(), *_aliases(), *TRIVIAL, *registered_models()]
+    known = [*families(), *_aliases(), *TRIVIAL, *registered(MODEL)]
     base = name.partition("+")[0]
     close = difflib.get_close_matches(base, known, n=2, cutoff=0.55)
     return f"; did you mean {' or '.join(close)}?" if close else "; `avbench models` lists those there are"

@@ -22,7 +22,7 @@ from avbench.protocol.rules import Protocol, streaming
 from avbench.protocol.signature import Signature
 from avbench.registry.facts import model_facts, whole_fingerprint
 from avbench.registry.loading import check_device, load_all, load_plain_head
-from avbench.registry.names import resolve
+from avbench.registry.names import resolve, without_folders
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.results.predictions import write_predictions
 from avbench.results.run import (
@@ -130,7 +130,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
 
 def default_out(model: str) -> Path:
     """runs/DATE-MODEL, with a number behind it if there already is a run of that name."""
-    slug = re.sub(r"[^A-Za-z0-9.+-]+", "-", model.rpartition("/")[2]).strip("-.")
+    slug = re.sub(r"[^A-Za-z0-9.+-]+", "-", without_folders(model)).strip("-.")
     base = Path("runs") / f"{datetime.now(UTC):%Y-%m-%d}-{slug}"
     numbered = (base.with_name(f"{base.name}-{n}") for n in itertools.count(2))
     return next(f for f in itertools.chain([base], numbered) if not (f / "run.json").exists())

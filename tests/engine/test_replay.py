@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from avbench.baselines.apa import Apa, DecayApa, NoHead, SlidingApa
-from avbench.engine.replay import gather, leaks, replay
+from avbench.engine.replay import gather, leaks, replay, snapshot_for
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.plan import keys_of
 from avbench.protocol.rules import streaming
@@ -213,6 +213,24 @@ def test_gathering_nothing(tmp_path: Path) -> None:
     assert logits.shape == (0, 18, 21)
     assert tokens is None
     assert replay(Apa(), logits, tokens, 2.0).shape == (0, 18, 21)
+
+
+class Numpy(StreamingHead):
+    uses_torch = False
+
+
+@pytest.mark.parametrize("head", [Numpy(), StreamingHead()])
+@pytest.mark.parametrize("token", [TOKENS[:, 0], None])
+def test_a_head_is_stepped_with_what_it_computes_with(head: StreamingHead, token: np.ndarray | None) -> None:
+    kind = np.ndarray if isinstance(head, Numpy) else torch.Tensor
+    arrays = Snapshot(LOGITS[:, 0], token)
+    tensors = Snapshot(*(None if part is None else torch.from_numpy(part) for part in arrays))
+    for snapshot in (arrays, tensors):
+        given_logits, given_token = snapshot_for(head, snapshot)
+        assert type(given_logits) is kind
+        assert np.array_equal(given_logits, LOGITS[:, 0])
+        assert (given_token is None) == (token is None)
+        assert token is None or (type(given_token) is kind and np.array_equal(given_token, token))
 
 
 # --------------------------------------------------------------------------------------------------------- selection

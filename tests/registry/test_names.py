@@ -14,7 +14,7 @@ import pytest
 from published_files import build_small
 
 from avbench.baselines.families import families, sparsesync
-from avbench.registry import facts, loading
+from avbench.registry import facts, user_files
 from avbench.registry.names import list_models, load_model, resolve
 from avbench.registry.options import ModelOptions
 from avbench.types import AvbenchError, SnapshotPredictor, UsageError
@@ -148,13 +148,13 @@ def test_a_file_that_does_not_run(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.py"
     path.write_text(text)
     with pytest.raises(UsageError, match="does not run"):
-        loading.load_from_file(str(path), "Net")
+        user_files.load_from_file(str(path), "Net")
     assert "avbench_user_broken" not in sys.modules
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
-        loading.load_from_file(str(tmp_path / "none.py"), "Net")
+        user_files.load_from_file(str(tmp_path / "none.py"), "Net")
 
 
 def test_entry_points(monkeypatch: pytest.MonkeyPatch, net: Path) -> None:
@@ -162,12 +162,12 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch, net: Path) -> None:
         name, value = "their-net", "their.module:Net"
 
         def load(self) -> object:
-            return lambda: loading.load_from_file(str(net), "Net")
+            return lambda: user_files.load_from_file(str(net), "Net")
 
-    monkeypatch.setattr(loading, "entry_points", lambda group: [Entry()] if group == "avbench.models" else [])
+    monkeypatch.setattr(user_files, "entry_points", lambda group: [Entry()] if group == "avbench.models" else [])
     assert "their-net" in [m.name for m in list_models()]
     assert resolve("their-net+apa").head_name == "apa"
-    assert isinstance(loading.load_entry_point("their-net"), SnapshotPredictor)
+    assert isinstance(user_files.load_entry_point("their-net"), SnapshotPredictor)
     with pytest.raises(UsageError, match="did you mean their-net"):
         resolve("theirnet")
 

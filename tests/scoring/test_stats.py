@@ -379,8 +379,8 @@ def test_the_cache_skips_what_is_known(tmp_path: Path, monkeypatch: pytest.Monke
     entries = {f"m{i}": logits for i, logits in enumerate(models)}
     plain = rank_groups(entries, labels, clusters, bootstrap=Bootstrap(60))
     computed: list[str] = []
-    real = stats.distribution_of
-    monkeypatch.setattr(stats, "distribution_of", lambda *args: computed.append(args[0]) or real(*args))
+    real = ranking.distribution_of
+    monkeypatch.setattr(ranking, "distribution_of", lambda *args: computed.append(args[0]) or real(*args))
 
     def ranked(changed: dict[str, np.ndarray], **settings: object) -> tuple[list[ranking.Ranked], int]:
         computed.clear()

@@ -20,6 +20,7 @@ from runs import logits_for, make_run
 
 from avbench.protocol.tracks import TRACKS
 from avbench.results.predictions import write_predictions
+from avbench.results.run import write_run
 from avbench.submissions import format as form
 from avbench.submissions.check import Report, check, read_entry
 from avbench.submissions.format import ValidationError, find_entries
@@ -171,6 +172,20 @@ def test_a_user_models_folder_is_not_told(tmp_path: Path) -> None:
     make_run(tmp_path / "run", model="/home/me/secret/my_net.py:MyNet+apa")
     entry = read_entry(pack(tmp_path / "run", tmp_path / "mine", "acme", "toy"))
     assert entry.submission.run.model == "my_net.py:MyNet+apa"
+    assert "secret" not in (entry.folder / "submission.json").read_text()
+
+
+def test_nor_is_a_user_heads_folder(tmp_path: Path) -> None:
+    names = {
+        "name": "/home/me/secret/my_net.py:MyNet+/home/me/secret/my_head.py:MyHead",
+        "backbone": "/home/me/secret/my_net.py:MyNet",
+        "head": "my_head.py:MyHead",
+    }
+    result = make_run(tmp_path / "run")
+    write_run(result.model_copy(update={"model": result.model.model_copy(update=names)}), tmp_path / "run")
+    entry = read_entry(pack(tmp_path / "run", tmp_path / "mine", "acme", "toy"))
+    assert entry.submission.run.model == "my_net.py:MyNet+my_head.py:MyHead"
+    assert (entry.submission.card.backbone, entry.submission.card.head) == ("my_net.py:MyNet", "my_head.py:MyHead")
     assert "secret" not in (entry.folder / "submission.json").read_text()
 
 

@@ -28,6 +28,8 @@ INDIFFERENT = {
     "__init__.py": "names that are loaded on first use",
     "protocol/__init__.py": "names",
     "protocol/rules.py": "which windows there are: a key names its own",
+    "system/debug.py": "tracebacks",
+    "system/lazy.py": "modules that are loaded on first use",
     "system/machine.py": "cores and memory",
 }
 

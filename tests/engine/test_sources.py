@@ -29,7 +29,7 @@ from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.sources import local_sources
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.plan import SnapshotKey
-from avbench.registry.loading import load_from_file
+from avbench.registry.user_files import load_from_file
 from avbench.types import StoreError, UsageError
 
 MEDIA = "b" * 64
@@ -202,7 +202,7 @@ def fingerprint(file: Path) -> str:
 def fingerprint_elsewhere(file: Path, seed: str) -> str:
     code = (
         "import sys; from avbench.engine.fingerprint import model_fingerprint\n"
-        "from avbench.registry.loading import load_from_file\n"
+        "from avbench.registry.user_files import load_from_file\n"
         "print(model_fingerprint(load_from_file(sys.argv[1], 'Net')))"
     )
     command = [sys.executable, "-W", "error::SyntaxWarning", "-c", code, str(file)]

@@ -1,0 +1,182 @@
+"""Classes from outside the package, backbones and heads alike: from a user's Python file, or from an entry point."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from avbench.engine.sources import local_sources
+from avbench.types import SnapshotPredictor, StreamingHead, UsageError, in_one_line
+
+
+class Kind(NamedTuple):
+    """What a class from outside may be: its base class, the word for it, its entry point group, and what its file's
+    module is called in front of the file's name (a backbone and a head may lie in files of the same name)."""
+
+    base: type
+    word: str
+    group: str
+    module_prefix: str
+
+
+MODEL = Kind(SnapshotPredictor, "model", "avbench.models", "avbench_user_")
+HEAD = Kind(StreamingHead, "head", "avbench.heads", "avbench_head_")
+
+_helpers: dict[str, Path] = {}  # module -> its file, of all that users' files imported from beside them
+
+
+def registered(kind: Kind) -> dict[str, Any]:
+    """Name -> entry point, of those that installed packages register in the kind's group."""
+    return {entry.name: entry for entry in entry_points(group=kind.group)}
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is ``path/to/file.py:ClassName`` (or lacks only the class)."""
+    return ".py:" in name or name.endswith(".py")
+
+
+def file_and_class(name: str, kind: Kind = MODEL) -> tuple[str, str]:
+    """``"a/net.py:Net"`` -> ``("a/net.py", "Net")``; ``UsageError`` if no class is named."""
+    path, colon, class_name = name.rpartition(":")
+    if not colon or not class_name.isidentifier():
+        raise UsageError(f"{kind.word} {name!r}: name the class too, as in path/to/file.py:ClassName")
+    return path, class_name
+
+
+# -- factories: module-level, so that partials of them can be pickled for worker processes -----------------------------
+
+
+def load_from_file(path: str, class_name: str, kind: Kind = MODEL) -> Any:
+    """An instance of a class (or what a function returns) in a user's Python file, in eval mode.
+
+    The file is run: only name files you trust. Its own folder can be imported from meanwhile. ``UsageError``: the file
+    is not there or does not run, has no such class, or the class is not of this kind or wants arguments.
+    """
+    file = Path(path)
+    with _importable(file.parent):
+        module = _run(file, path, kind)
+        factory = getattr(module, class_name, None)
+        return _instance(factory, f"{path}:{class_name}", _classes(module), kind)
+
+
+def load_entry_point(name: str, kind: Kind = MODEL) -> Any:
+    """An instance of the class (or what the function returns) that a package registers as ``name``, in eval mode."""
+    entry = registered(kind)[name]
+    try:
+        factory = entry.load()
+    except Exception as error:
+        where = f"{kind.word} {name} (entry point {entry.value})"
+        raise UsageError(f"{where} cannot be imported: {in_one_line(error)}") from error
+    return _instance(factory, f"{name} (entry point {entry.value})", [], kind)
+
+
+def kind_of(path: str, class_name: str) -> Kind:
+    """Whether a file's class is a backbone or a head, by its base class; the file is run. MODEL if it is neither."""
+    file = Path(path)
+    with _importable(file.parent):
+        thing = getattr(_run(file, path, MODEL), class_name, None)
+        if not isinstance(thing, type) and callable(thing):
+            with suppress(Exception, SystemExit):  # said when it is loaded
+                thing = type(thing())
+    return HEAD if isinstance(thing, type) and issubclass(thing, StreamingHead) else MODEL
+
+
+def _run(file: Path, path: str, kind: Kind) -> Any:
+    """The file's module, run."""
+    if not file.is_file():
+        raise UsageError(f"{kind.word} file {path} does not exist")
+    # the module's name does not contain the path, so that a model has the same fingerprint wherever it is stored
+    module_name = f"{kind.module_prefix}{file.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{kind.word} file {path} is not a Python file")
+    helpers = _helpers_of(file)
+    _refuse_namesakes(helpers)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a script that parses arguments or leaves at its end is no model file
+        del sys.modules[module_name]
+        raise UsageError(f"{kind.word} file {path} does not run: {in_one_line(error)}") from error
+    _helpers.update({name: own for name, own in helpers.items() if _file_of(sys.modules.get(name)) == own})
+    return module
+
+
+def _instance(factory: Any, where: str, others: list[str], kind: Kind) -> Any:
+    if factory is None:
+        there = f"; the file defines {', '.join(others)}" if others else ""
+        raise UsageError(f"{where}: there is no such class{there}")
+    try:
+        made = factory()
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{where} cannot be constructed without arguments: {in_one_line(error)}") from error
+    if not isinstance(made, kind.base):
+        base, hint = kind.base.__name__, ""
+        if isinstance(made, StreamingHead):
+            hint = "; it is a head: name it after a backbone, as in xcorr+path/to/file.py:ClassName"
+        elif isinstance(made, SnapshotPredictor):
+            hint = "; it is a backbone: name it before the +"
+        raise UsageError(f"{where} is not a {base}{hint or f'; subclass avbench.{base}'}")
+    # torch's eval() switches dropout off; what is no torch module stays as it is
+    return made.eval() if hasattr(made, "eval") and hasattr(made, "to") else made
+
+
+def _classes(module: Any) -> list[str]:
+    """The names of the backbones and heads that a file defines."""
+    bases = (SnapshotPredictor, StreamingHead)
+    return [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, bases) and value.__module__ == module.__name__
+    ]
+
+
+# -- what a user's file imports from beside it -------------------------------------------------------------------------
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Within it, ``folder`` can be imported from; the standard library and installed packages come first."""
+    entry = str(folder.resolve())
+    added = entry not in sys.path
+    if added:
+        sys.path.append(entry)
+        importlib.invalidate_caches()  # the folder may have been written to since it was last read
+    try:
+        yield
+    finally:
+        if added:
+            with suppress(ValueError):  # the file may have taken it away
+                sys.path.remove(entry)
+
+
+def _helpers_of(file: Path) -> dict[str, Path]:
+    """Module -> file, of what the file imports from its own folder, itself excepted."""
+    folder = file.parent.resolve()
+    files = (folder / path for path in local_sources(file.resolve(), folder))
+    return {_module_name(found, folder): found for found in files if found != file.resolve()}
+
+
+def _module_name(file: Path, folder: Path) -> str:
+    parts = file.relative_to(folder).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _refuse_namesakes(helpers: dict[str, Path]) -> None:
+    """Python keeps one module of a name: the second folder's would silently be the first one's."""
+    for name, own in helpers.items():
+        other = _helpers.get(name, own)
+        if other != own and _file_of(sys.modules.get(name)) == other and own.read_bytes() != other.read_bytes():
+            raise UsageError(f"{own.name} lies beside two users' files ({other.parent} and {own.parent}): rename one")
+
+
+def _file_of(module: Any) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file else None
