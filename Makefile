@@ -1,4 +1,4 @@
-# One verb a line; `make setup` once, then the rest.
+# One target per task; run `make setup` first.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -18,13 +18,13 @@ type:
 test:
 	$(BIN)/pytest -n 2 --dist loadfile
 
-slow:  ## what takes minutes
+slow:  ## tests that take minutes
 	$(BIN)/pytest -m slow
 
-bench:  ## the costs of the harness itself
+bench:  ## how long the harness itself takes
 	$(BIN)/pytest tests/benchmarks --benchmark-enable --benchmark-only
 
-train:  ## every embedded weight file from nothing, into train/
+train:  ## train every embedded weight file from scratch, into train/
 	$(BIN)/avbench train sparsesync-pt --out train
 	$(BIN)/avbench train sparsesync --out train
 	$(BIN)/avbench train synchformer --out train
@@ -34,5 +34,5 @@ train:  ## every embedded weight file from nothing, into train/
 wheel: clean
 	$(BIN)/pip wheel -q --no-deps -w dist .
 
-clean:  ## build/lib would otherwise ship files that were deleted
+clean:  ## build/lib would otherwise put deleted files into the wheel
 	rm -rf build/lib build/bdist.* dist

@@ -178,8 +178,8 @@ class Fusion(nn.Module):
         init_fusion(self)
 
     def forward(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Features (B, T, D_feature) of both towers, T <= 125 -> logits (B, 21), OFF (B, D), PASS (B, D), auxiliary logits
-        (B, 21)."""
+        """Features (B, T, D_feature) of both towers, T <= 125 -> logits (B, 21), OFF (B, D), PASS (B, D) and auxiliary
+        logits (B, 21)."""
         correlation = lag_correlation(video, audio, self.correlation_heads)
         lag = self.lag_tokens(self.lags(correlation)).transpose(1, 2)
         aux = self.aux_head(lag)[..., 0]

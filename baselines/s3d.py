@@ -181,7 +181,7 @@ def _empty(frames: int, channels: int, like: Tensor, size: Sequence[int]) -> Ten
 
 
 def _runs(frames: int, bytes_per_frame: int) -> list[tuple[int, int]]:
-    """(first, last) frame of runs of about equal length, as close to ``_STRIP_BYTES`` as ``_LEAST_FRAMES`` allows."""
+    """(first, end) of runs of about equal length, as close to ``_STRIP_BYTES`` as ``_LEAST_FRAMES`` allows."""
     n = max(1, min(frames * bytes_per_frame // _STRIP_BYTES, frames // _LEAST_FRAMES))
     return [(i * frames // n, (i + 1) * frames // n) for i in range(n)]
 

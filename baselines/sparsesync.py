@@ -137,7 +137,7 @@ class Fusion(nn.Module):
         init_fusion(self)
 
     def sequence(self, visual: Tensor, audio: Tensor) -> Tensor:
-        """Bridge outputs -> (B, L, D), the global transformer's output; token 0 is OFF, token 1 PASS if there is one."""
+        """Bridge outputs -> (B, L, D), the global transformer's output; token 0 is OFF, token 1 PASS if it has one."""
         v = self.vis_pos_emb(self.pre_lnorm_vis(visual.permute(0, 1, 3, 4, 2))).flatten(1, 3)
         a = self.aud_pos_emb(self.pre_lnorm_aud(audio.permute(0, 2, 3, 1))).flatten(1, 2)
         return self.global_transformer(self.v_selector(v), self.a_selector(a))

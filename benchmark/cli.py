@@ -1,7 +1,7 @@
 """The command line. Only the standard library is imported until a command runs, so that ``--help`` answers at once.
 
-Results go to stdout, progress and everything else to stderr. Exit codes: 0 well, 1 the run is incomplete or something
-failed, 2 the request was wrong, 130 interrupted.
+Results go to stdout, progress and everything else to stderr. Exit codes: 0 success, 1 the run is incomplete or
+something failed, 2 the request was wrong, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ COMMANDS = (run, report, compare, paper, latency, data, weights, train, submit, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. Problems a person can act on are one line on stderr."""
+    """Run one command; returns the exit code. Known problems are reported as one line on stderr."""
     args, unknown = _parser().parse_known_args(argv)
-    if unknown:  # parse_args() would send the reader to the help of avbench as a whole
+    if unknown:  # parse_args() would point to the help of avbench as a whole
         return complain(f"unrecognized arguments: {' '.join(unknown)}; see `{args.prog} --help`", 2)
     from avbench.system import debug
     from avbench.types import AvbenchError, UsageError
@@ -43,14 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe (head, less) has left
         _drop_stdout()
         return 1
-    except OSError as error:  # what the system refuses here is the output itself: a full disk behind > or a bad folder
+    except OSError as error:  # the output itself failed: a full disk behind > or a bad folder
         _drop_stdout()
         return complain(f"{error.filename or 'writing the output'}: {error.strerror or error}", 1)
 
 
 def _drop_stdout() -> None:
-    """What is still buffered goes nowhere: the interpreter would complain of it once more at its end."""
-    with contextlib.suppress(AttributeError, OSError):  # it is closed, or no file
+    """Discards buffered output: the interpreter would otherwise report the error again at its end."""
+    with contextlib.suppress(AttributeError, OSError):  # it is closed or not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -41,7 +41,7 @@ Avbench = Callable[..., "subprocess.CompletedProcess[str]"]  # tests write it ou
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No test reads or fills the cache of whoever runs it."""
+    """No test reads or fills the cache of the person who runs it."""
     cache = tmp_path / "avbench-cache"
     monkeypatch.setenv("AVBENCH_CACHE", str(cache))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

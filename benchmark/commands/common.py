@@ -183,7 +183,7 @@ def add_command(
         epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    # SUPPRESS: without it here, it keeps what stood before the command
+    # SUPPRESS: without --debug here, a --debug before the command keeps its effect
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
     parser.set_defaults(command=function, prog=parser.prog)
     return parser

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    """Add ``run``, ``sweep`` and ``models`` to the commands."""
     run = add_command(
         commands,
         "run",
@@ -68,11 +69,11 @@ def add(commands: Any) -> None:
         type=_batch_size,
         default=1,
         metavar="N|auto",
-        help="windows per call on a GPU, halved when its memory runs out; auto: 32 to begin with (default: 1)",
+        help="windows per call on a GPU, halved when its memory runs out; auto: start with 32 (default: 1)",
     )
     run.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     run.add_argument(
-        "--no-reference-rows", dest="reference_rows", action="store_false", help="the model alone, nothing beside it"
+        "--no-reference-rows", dest="reference_rows", action="store_false", help="only the model, no other rows"
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
     add_csv(run, "per line of the table and metric")
@@ -83,8 +84,8 @@ def add(commands: Any) -> None:
         "sweep",
         _sweep,
         "compare models over hops and window counts",
-        "All settings are scored on the segments that every one of them holds (--support own: each on all of its own); "
-        "differences are paired.",
+        "All settings are scored on the segments long enough for every one of them (--support own: each on all "
+        "segments long enough for it); differences are paired.",
         "avbench sweep --models sparsesync+apa streamsync-trf streamsync-lstm --hops 1 2 3 4",
         "avbench sweep --models streamsync-trf --iterations 2 4 12 18 24 32 40 48 --data synthsync-full",
     )
@@ -100,7 +101,7 @@ def add(commands: Any) -> None:
         "--support",
         choices=("common", "own"),
         default="common",
-        help="segments that hold all settings (default), or each setting on its own",
+        help="segments long enough for all settings (default), or for each setting",
     )
     sweep.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
     sweep.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: as in `run`)")
@@ -116,7 +117,7 @@ def add(commands: Any) -> None:
         commands,
         "models",
         _models,
-        "list the models there are",
+        "list the available models",
         "Names are backbone+head; a tag after a dot picks the weights. A backbone or a head of your own\n"
         "is named by its file and class, as in my_net.py:MyNet+my_head.py:MyHead, or by an entry point\n"
         "of the groups avbench.models and avbench.heads.",
@@ -138,7 +139,7 @@ def _run(args: argparse.Namespace) -> int:
 
     check_csv(args.csv)
     out = args.out or default_out(args.model)
-    # what a user's model prints must not get between the lines of --json
+    # the output of a user's model must not mix with that of --json
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         result = evaluate(
             args.model,

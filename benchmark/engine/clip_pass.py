@@ -99,7 +99,7 @@ class CalledModel:
             except Exception as error:
                 if len(some) == 1 or not is_out_of_memory(error):
                     raise
-            # here the error is gone, and with it its traceback, which kept the tensors of the failed batch alive
+            # here the error and its traceback, which kept the tensors of the failed batch alive, are gone
             free_gpu_memory()
             self.batch_size = len(some) // 2
         return out
@@ -144,14 +144,14 @@ class ClipPass:
         return not self._broken and window in self._keys_at
 
     def add(self, window: Window, video: np.ndarray) -> None:
-        """Take a picture window, ``video`` (T, 3, size, size) uint8; it is computed as soon as the batch is full."""
+        """Add a picture window, ``video`` (T, 3, size, size) uint8; it is computed as soon as the batch is full."""
         self._pending.append((video, self._keys_at[window]))
         items = len(self._pending) if self.model.predictor.two_tower else sum(len(keys) for _, keys in self._pending)
         if items >= self.model.batch_size:
             self._flush()
 
     def finish(self) -> None:
-        """Compute the last, partial batch. If the model broke off, every key left is in ``bad`` with the reason."""
+        """Compute the last, partial batch. If the model failed, every remaining key is in ``bad`` with the reason."""
         self._flush()
         for keys in self._keys_at.values():
             for key in keys:
@@ -168,7 +168,7 @@ class ClipPass:
                 (self._two_tower if self.model.predictor.two_tower else self._plain)(pending)
         except AvbenchError:
             raise
-        except (Exception, SystemExit) as error:  # a model that fails loses the rest of this clip, nothing more
+        except (Exception, SystemExit) as error:  # a model that fails loses only the rest of this clip
             debug.show(error)
             self._broken = f"broke off with {in_one_line(error)}"
         self.model_s += time.perf_counter() - began

@@ -1,6 +1,6 @@
 """The fingerprint of a backbone: a hash of everything in it that may change a snapshot. The same in every process.
 
-The sources of its classes count with all they import from their own folder: a model computes with its helpers too.
+The source files of its classes count with all that they import from their own folder: helpers affect the output.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def model_fingerprint(predictor: SnapshotPredictor) -> str:
     torch's own excepted) and what these import from their folders, its front end and its whole state: parameters,
     buffers and attributes.
 
-    Two predictors that differ in one weight differ here. The device does not count, nor where the files lie. A state
-    of unknown type is a ``UsageError``: such a predictor defines ``fingerprint_parts() -> dict`` (numbers, strings,
-    arrays, tensors and containers of them), which then stands for all its attributes.
+    Two predictors that differ in one weight have different fingerprints. The device and the location of the files do
+    not count. ``UsageError`` for a state of unknown type: such a predictor needs ``fingerprint_parts() -> dict``
+    (numbers, strings, arrays, tensors and containers of them), which then replaces all its attributes.
     """
     name = type(predictor).__name__
     facts = ("avbench fingerprint 2", predictor.frontend, predictor.token_dim, predictor.two_tower)
@@ -62,8 +62,8 @@ def _digest(value: Any, where: str) -> bytes:
 
 
 def _pieces(value: Any, where: str) -> Iterator[bytes]:
-    """What stands for ``value``: its type and size, then its content; values inside it by their digests, so that no
-    two different values read alike."""
+    """The bytes to hash for ``value``: its type and size, then its content; values inside it as digests, so that
+    different values never give the same bytes."""
     kind = type(value).__name__
     if isinstance(value, enum.Enum):
         yield f"enum {_name(type(value))} {value.name}".encode()
@@ -89,7 +89,7 @@ def _pieces(value: Any, where: str) -> Iterator[bytes]:
         # sorted by digest: the order of insertion changes nothing, and keys need not be comparable
         yield from sorted(_digest(key, where) + _digest(item, f"{where}.{key}") for key, item in value.items())
     elif isinstance(value, weakref.ReferenceType):
-        yield b"weakref"  # points at state that is met elsewhere (nn.LSTM keeps such)
+        yield b"weakref"  # points to state that is hashed elsewhere (as in nn.LSTM)
     elif isinstance(value, type | FunctionType | BuiltinFunctionType) and "<" not in value.__qualname__:
         yield f"named {_name(value)} {_source_sha256(value)}".encode()
     elif type(value).__module__.startswith("torch") and kind in ("device", "dtype"):
@@ -116,7 +116,7 @@ def _state(value: Any) -> dict[str, Any]:
     if _is_torch(value, "Module"):
         import torch
 
-        # what every module has (hooks, the train/eval switch) is machinery, except where the weights are
+        # what every module has (hooks, the train/eval switch) does not count, except the weights
         machinery = set(vars(torch.nn.Module())) - {"_parameters", "_buffers", "_modules"}
         state = {name: item for name, item in state.items() if name not in machinery}
     return {name: item for name, item in state.items() if name not in _SAID_NOT_COMPUTED}
@@ -140,15 +140,15 @@ def _is_torch(value: Any, name: str) -> bool:
 
 
 def _name(thing: Any) -> str:
-    """Where a class or function is defined; a script is called the same in the process that it starts."""
+    """Where a class or function is defined; a script has the same name in the processes that it starts."""
     module = (thing.__module__ or "").replace("__mp_main__", "__main__")
     return f"{module}.{thing.__qualname__}"
 
 
 @cache
 def _source_sha256(thing: Any) -> str:
-    """Of the file that defines a class or function and of what it imports from its folder (relative paths and bytes);
-    empty for a library's and for what has no file. ``UsageError`` if one of the files cannot be read."""
+    """Hash of the file that defines a class or function and of what it imports from its folder (relative paths and
+    bytes); "" for libraries and without a file. ``UsageError`` if one of the files cannot be read."""
     module = thing.__module__ or ""
     if module.partition(".")[0] in _LIBRARIES or module == "avbench.types":
         return ""

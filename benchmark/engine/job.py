@@ -1,4 +1,4 @@
-"""One clip's job: run the models over it, store what they say, and report what went wrong."""
+"""One clip's job: run the models over it, store their snapshots, and report failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from avbench.system import debug
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, MediaError, SnapshotPredictor, Window, in_one_line
 
 Factory = Callable[[], SnapshotPredictor]
-SAVE_EVERY_S = 30.0  # of a clip: a full-size model takes an hour for five minutes of stream
+SAVE_EVERY_S = 30.0  # within a clip: a full-size model needs an hour for five minutes of stream
 TELL_EVERY_S = 0.2
 
 
@@ -39,11 +39,14 @@ class Reader(Interface):
 
 
 class Task(NamedTuple):
+    """One clip and the snapshots to compute for it."""
+
     clip: ClipRecord
-    keys: dict[str, list[SnapshotKey]]  # fingerprint -> what is missing
+    keys: dict[str, list[SnapshotKey]]  # fingerprint -> missing snapshots
 
     @property
     def n_snapshots(self) -> int:
+        """Number of missing snapshots, over all models."""
         return sum(map(len, self.keys.values()))
 
 
@@ -52,18 +55,20 @@ Tell = Callable[[Task, int], None]  # a task, and how many of its snapshots are 
 
 @dataclass
 class Outcome:
+    """What became of one task. Failures are texts, so that it can be sent from a worker process."""
+
     clip_id: str
-    error: str = ""  # why not all that was missing of the clip could be computed
+    error: str = ""  # why the pass over the clip ended early
     bad: dict[str, dict[SnapshotKey, str]] = field(default_factory=dict)  # fingerprint -> key -> what went wrong
     warnings: list[str] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
-    model_s: dict[str, float] = field(default_factory=dict)  # by fingerprint, as the next one
+    model_s: dict[str, float] = field(default_factory=dict)  # by fingerprint, like the next field
     model_snapshots: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone, built and fingerprinted once; ``make`` builds the same one in a worker process (None: it cannot)."""
+    """A backbone, built and fingerprinted once; ``make`` builds it in a worker process (None: it cannot be)."""
 
     predictor: SnapshotPredictor
     make: Factory | None
@@ -71,7 +76,7 @@ class Backbone:
 
     @classmethod
     def of(cls, maker: Backbone | SnapshotPredictor | Factory, device: str = "cpu") -> Backbone:
-        """From a predictor, or from a function without arguments that makes it (picklable, to be used by workers)."""
+        """From a predictor, or from a function without arguments that makes it (picklable if workers are to use it)."""
         if isinstance(maker, Backbone):
             return maker
         predictor = load_predictor(maker, device)
@@ -79,7 +84,7 @@ class Backbone:
 
     @classmethod
     def loaded(cls, predictor: SnapshotPredictor, make: Factory | None) -> Backbone:
-        """From a predictor that lies where it computes."""
+        """From a predictor that is already on its device."""
         return cls(predictor, make, model_fingerprint(predictor))
 
 
@@ -92,12 +97,13 @@ def load_predictor(maker: SnapshotPredictor | Factory, device: str) -> SnapshotP
 
 
 def open_media(manifest: Manifest, clip: ClipRecord) -> Reader:
+    """A reader of the clip's media file. ``MediaError`` if it is missing or its sha256 is not the manifest's."""
     from avbench.data.media import ClipReader, media_sha256
 
     path = manifest.clip_path(clip)
     if not path.exists():
         raise MediaError(clip.id, f"{path} does not exist")
-    # snapshots are filed under this hash: another file's must never get there
+    # snapshots are stored under this hash, so those of another file must never get there
     if media_sha256(path) != clip.sha256:
         raise MediaError(clip.id, f"{path} is not the file that the manifest pins (other sha256)")
     return ClipReader(path, clip)
@@ -108,7 +114,7 @@ def open_media(manifest: Manifest, clip: ClipRecord) -> Reader:
 
 @dataclass(frozen=True)
 class Setup:
-    """All a worker needs to begin; by fingerprint, so that two names of one model are computed once."""
+    """All that a worker needs to start. Keyed by fingerprint, so that a model with two names is computed once."""
 
     makers: dict[str, Factory]
     names: dict[str, str]
@@ -119,6 +125,7 @@ class Setup:
     n_classes: int
 
     def models(self, loaded: Mapping[str, SnapshotPredictor]) -> dict[str, CalledModel]:
+        """By fingerprint: the ``loaded`` predictors, ready to be called in batches."""
         return {
             fingerprint: CalledModel(predictor, self.names[fingerprint], self.batch_size, self.device, self.n_classes)
             for fingerprint, predictor in loaded.items()
@@ -126,6 +133,12 @@ class Setup:
 
 
 def run_clip(task: Task, setup: Setup, models: Mapping[str, CalledModel], store: SnapshotStore, tell: Tell) -> Outcome:
+    """Compute and store the missing snapshots of one clip, in one pass over its media.
+
+    ``tell(task, n_done)`` is called about every ``TELL_EVERY_S``. A clip or model that fails is reported in the
+    outcome; an ``AvbenchError`` other than ``MediaError`` (store not usable, wrong shapes) is raised. What was
+    computed is stored.
+    """
     outcome = Outcome(task.clip.id)
     passes: dict[str, ClipPass] = {}
     saved_s = told_s = time.monotonic()
@@ -143,9 +156,9 @@ def run_clip(task: Task, setup: Setup, models: Mapping[str, CalledModel], store:
         outcome.error = error.reason
     except AvbenchError:
         raise
-    except Exception as error:  # a reader that breaks costs its clip, not the run
+    except Exception as error:  # a reader that fails loses its clip, not the run
         debug.show(error)
-        outcome.error = f"reading broke off with {in_one_line(error)}"
+        outcome.error = f"reading failed with {in_one_line(error)}"
     finally:
         _save(task, passes, store)
     for fingerprint, work in passes.items():
@@ -159,7 +172,7 @@ def run_clip(task: Task, setup: Setup, models: Mapping[str, CalledModel], store:
 
 
 def _save(task: Task, passes: Mapping[str, ClipPass], store: SnapshotStore) -> None:
-    """Stores what is new."""
+    """Stores the snapshots that are not stored yet."""
     for fingerprint, work in passes.items():
         keys = sorted(work.results.keys() - work.saved)
         if keys:
@@ -172,11 +185,11 @@ def _save(task: Task, passes: Mapping[str, ClipPass], store: SnapshotStore) -> N
 def _windows_computed(
     task: Task, setup: Setup, models: Mapping[str, CalledModel], outcome: Outcome, passes: dict[str, ClipPass]
 ) -> Iterator[None]:
-    """One pass over the clip; ``passes`` (by fingerprint) fill up from one picture window to the next."""
+    """One pass over the clip: fills ``passes`` (by fingerprint) and yields after each picture window."""
     reader = setup.open_clip(task.clip)
     sound = reader.audio()
     if not sound.any():
-        outcome.warnings.append(f"clip {task.clip.id}: the sound is silent from end to end")
+        outcome.warnings.append(f"clip {task.clip.id}: the whole sound track is silent")
     passes |= {fingerprint: ClipPass(models[fingerprint], keys, sound) for fingerprint, keys in task.keys.items()}
     frontends = list(dict.fromkeys(models[fingerprint].predictor.frontend for fingerprint in task.keys))
     windows = {Window(key.picture, key.window) for keys in task.keys.values() for key in keys}

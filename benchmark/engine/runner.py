@@ -1,8 +1,8 @@
 """The runner: computes the snapshots that the store lacks. Each clip is decoded once, front to back, for all models.
 
 All windows of all segments of a clip are cut from that one pass, in bounded memory. A two-tower backbone encodes each
-picture window and each sound window once. What fails is listed with its reason; nothing is put in its place. Worker
-processes take clips one by one; a worker that crashes costs its clip only.
+picture window and each sound window once. What fails is listed with its reason and never replaced. Worker processes
+take clips one by one; a worker that crashes loses only its clip.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from avbench.system.cache import default_store
 from avbench.ticks import seconds
 from avbench.types import ClipRecord, SnapshotPredictor, UsageError
 
-AUTO_BATCH = 32  # windows a call to begin with, halved when memory runs out
-LARGE_BYTES = 100 * 2**20  # of weights: more than that, and the activations count, too
-Progress = Callable[[int, int, str], None]  # snapshots done (or given up), snapshots to do, the clip at work
+AUTO_BATCH = 32  # windows per call at first, halved when memory runs out
+LARGE_BYTES = 100 * 2**20  # of weights; with more, memory for activations is counted too
+Progress = Callable[[int, int, str], None]  # snapshots done (or failed), snapshots in all, the current clip
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how snapshots are computed. Nothing of it changes a score; accelerators round differently.
+    """Where and how snapshots are computed. None of it changes a score, except that accelerators round differently.
 
     ``store``: a folder (None: the user's). ``workers``: processes that decode and compute (None: as many as cores and
-    memory allow, one where an accelerator computes). ``device``: a torch device. ``batch_size``: windows a model call
-    on an accelerator (None: as many as its memory holds); on the CPU windows are computed one by one.
+    memory allow, one on an accelerator). ``device``: a torch device. ``batch_size``: windows per model
+    call on an accelerator (None: as many as fit its memory); on the CPU windows are computed one by one.
     """
 
     store: SnapshotStore | Path | str | None = None
@@ -53,6 +53,7 @@ class Compute:
 
     @property
     def on_cpu(self) -> bool:
+        """Whether models run on the CPU."""
         return self.device.startswith("cpu")
 
     def opened(self) -> SnapshotStore:
@@ -60,14 +61,14 @@ class Compute:
         return self.store if isinstance(self.store, SnapshotStore) else SnapshotStore(self.store or default_store())
 
     def using(self, store: SnapshotStore, workers: int) -> Compute:
-        """The same with a store that is open and a number of workers."""
+        """The same with an open store and a number of workers."""
         return replace(self, store=store, workers=workers)
 
 
 def default_workers(backbones: Iterable[Backbone], device: str = "cpu") -> int:
-    """As many worker processes as there are cores and as memory holds: each has every backbone, a clip's sound and
-    frames, and, of a large one, the activations of a window (2.7 GB in all were measured for Synchformer). One where an
-    accelerator computes (several would each hold the models in its memory), or if a backbone cannot be built again."""
+    """One worker process per core, fewer if memory is short: each needs memory for every backbone, a clip's sound and
+    frames and, with a large backbone, the activations of a window (2.7 GB in all, measured for Synchformer). One on an
+    accelerator (several would each keep the models in its memory), or if a backbone cannot be built in a worker."""
     backbones = list(backbones)
     if not device.startswith("cpu") or any(backbone.make is None for backbone in backbones):
         return 1
@@ -81,10 +82,10 @@ def _parameters(predictor: Any) -> Iterable[Any]:
 
 @dataclass
 class RunReport:
-    """What a run did. ``fingerprints``, ``failures_of``, ``model_s`` and ``model_snapshots`` are by the models' names.
+    """What a run did. ``fingerprints``, ``failures_of``, ``model_s`` and ``model_snapshots`` are keyed by model name.
 
     ``counters``: clips_decoded, frames_decoded, picture_windows_encoded, sound_windows_encoded, snapshots_computed,
-    snapshots_from_store. ``model_s``: seconds in the model's own calls, ``model_snapshots``: how many it computed.
+    snapshots_from_store. ``model_s``: seconds in the model's own calls; ``model_snapshots``: how many it computed.
     """
 
     plan: Plan
@@ -101,7 +102,10 @@ class RunReport:
         return list(dict.fromkeys(f for failures in self.failures_of.values() for f in failures))
 
     def ms_per_snapshot(self, model: str) -> float | None:
-        """Indicative only (the latency protocol measures); None if everything came from the store."""
+        """Milliseconds of a model's own calls per snapshot; None if everything came from the store.
+
+        Indicative only: the latency protocol measures.
+        """
         count = self.model_snapshots.get(model, 0)
         return 1000 * self.model_s[model] / count if count else None
 
@@ -115,17 +119,17 @@ def compute(
     open_clip: Callable[[ClipRecord], Reader] | None = None,
     progress: Progress | None = None,
 ) -> RunReport:
-    """Make sure the store holds every snapshot of ``predictors`` that ``protocols`` need on ``manifest``.
+    """Make sure the store contains every snapshot of ``predictors`` that ``protocols`` need on ``manifest``.
 
     ``predictors``: name -> backbone, predictor, or a function without arguments that makes it; several workers need
     such a function, and a picklable one. One worker computes in this process. Batches are halved when an accelerator's
-    memory runs out; on the CPU windows are computed one by one and by one thread a process, so that scores depend
-    neither on the batch nor on the number of workers or cores. ``open_clip``: replaces reading the manifest's media
-    (tests); picklable if there are several workers.
+    memory runs out; on the CPU windows are computed one by one and by one thread per process, so that scores depend
+    neither on the batch nor on the number of workers or cores. ``open_clip`` replaces reading the manifest's media
+    (in tests); picklable if there are several workers.
 
     A clip or model that fails is reported and the run goes on. ``StoreError`` (disk full, damaged shard) and
-    ``UsageError`` (a model whose output has the wrong shape) end it; what was stored until then stays, and within a
-    clip snapshots are stored every ``SAVE_EVERY_S``. ``progress`` is called before the first window, too.
+    ``UsageError`` (a model whose output has the wrong shape) end it; snapshots stored before are kept, and within a
+    clip they are stored every ``SAVE_EVERY_S``. ``progress`` is also called before the first window.
     """
     store = how.opened()
     planned = plan(manifest.segments, manifest.clips, protocols)
@@ -155,7 +159,7 @@ def compute(
             run_here, setup, tasks, loaded={backbone.fingerprint: backbone.predictor for backbone in backbones.values()}
         )
     outcomes = _outcomes(run, tasks, progress)
-    # in the order of the plan, not of finishing: the same report whatever the number of workers
+    # in the plan's order, not as they finish: the report does not depend on the number of workers
     _fill(report, [(task, outcomes[task.clip.id]) for task in tasks])
     return report
 
@@ -163,7 +167,7 @@ def compute(
 def _outcomes(
     run: Callable[..., Generator[tuple[Task, Outcome]]], tasks: Sequence[Task], progress: Progress | None
 ) -> dict[str, Outcome]:
-    """Run all tasks; what came of each clip, by its id."""
+    """Run all tasks; returns the outcome of each clip by its id."""
     outcomes: dict[str, Outcome] = {}
     counted: Counter[str] = Counter()
     total = sum(task.n_snapshots for task in tasks)
@@ -196,7 +200,7 @@ def _tasks(planned: Plan, manifest: Manifest, store: SnapshotStore, models: Iter
 
 
 def _fill(report: RunReport, done: Sequence[tuple[Task, Outcome]]) -> None:
-    """Add up the outcomes; turn windows that are still missing into the segments that need them."""
+    """Add up the outcomes; turn missing windows into failures of the segments that need them."""
     held: dict[str, dict[str, list[tuple[int, SnapshotKey]]]] = {}  # clip -> segment -> its (iteration, key) pairs
     failed = {outcome.clip_id for _, outcome in done if outcome.error or outcome.bad}
     for protocol, segments in report.plan.supported.items():
@@ -210,8 +214,8 @@ def _fill(report: RunReport, done: Sequence[tuple[Task, Outcome]]) -> None:
         for name, model in report.fingerprints.items():
             report.model_s[name] = report.model_s.get(name, 0.0) + outcome.model_s.get(model, 0.0)
             report.model_snapshots[name] = report.model_snapshots.get(name, 0) + outcome.model_snapshots.get(model, 0)
-            # a clip that breaks off loses all of its segments, however much of it an earlier run had stored: which
-            # part that is depends on when that run was killed
+            # a clip that cannot be read loses all its segments, even those whose snapshots an earlier run stored:
+            # which ones these are depends on when that run was killed
             broke_off, bad = bool(outcome.error) and model in task.keys, outcome.bad.get(model, {})
             for segment_id, pairs in held.get(outcome.clip_id, {}).items():
                 first = next(((i, key) for i, key in pairs if broke_off or key in bad), None)

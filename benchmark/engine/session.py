@@ -1,6 +1,6 @@
 """One object from data to streaming predictions: it plans, computes what the store lacks, gathers and replays.
 
-``evaluate``, ``sweep``, ``compare``, the paper's tables, Table 5 and the training of heads are all made of it.
+``evaluate``, ``sweep``, ``compare``, the paper's tables, Table 5 and the training of heads all use it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Session:
         self._needed.setdefault(name, {}).update(dict.fromkeys(protocols))
 
     def fingerprint(self, model: Model) -> str:
-        """Of the backbone of a model that was asked for, 64 hex digits; a model that guesses has none and is its
+        """64 hex digits that identify the backbone of a model passed to ``need``; for a model that guesses, its
         backbone's name."""
         backbone = self._backbones.get(model.backbone_name)
         return backbone.fingerprint if backbone else model.backbone_name
@@ -115,7 +115,7 @@ class Session:
         return self.how.workers or default_workers(self._backbones.values(), self.how.device)
 
     def compute(self, stage: str = STAGE) -> None:
-        """Fill the store with what it lacks. ``StoreError`` and ``UsageError`` as in the runner's ``compute``."""
+        """Compute the snapshots that the store lacks. Errors as in :func:`avbench.engine.runner.compute`."""
         passes: dict[frozenset[Protocol], tuple[tuple[Protocol, ...], dict[str, Backbone]]] = {}
         for name, needed in self._needed.items():
             _, sharing = passes.setdefault(frozenset(needed), (tuple(needed), {}))
@@ -135,7 +135,7 @@ class Session:
         self.ms_per_snapshot |= {name: report.ms_per_snapshot(name) for name in backbones}
 
     def refuse_failures(self, why: str) -> None:
-        """``AvbenchError`` naming the first failure, if there is one; ``why``: what needs them all."""
+        """``AvbenchError`` naming the first failure, if there is one; ``why`` ends the message."""
         if self.failures:
             first = self.failures[0]
             raise AvbenchError(f"{len(self.failures)} segments failed, first clip {first.clip_id}: {first.reason}{why}")
@@ -146,19 +146,19 @@ class Session:
         return [s for s in self.manifest.segments if protocol.supports(s, clips[s.clip_id])]
 
     def segments(self, protocol: Protocol) -> tuple[SegmentRecord, ...]:
-        """The supported segments that did not fail: what predictions are made of, in the manifest's order."""
+        """The supported segments that did not fail, in the manifest's order: predictions have one row for each."""
         if protocol not in self._segments:
             failed = {failure.segment_id for failure in self.failures}
             self._segments[protocol] = tuple(s for s in self.supported(protocol) if s.id not in failed)
         return self._segments[protocol]
 
     def truth(self, protocol: Protocol | None = None) -> Truth:
-        """Of the segments that predictions are made of; of all segments if ``protocol`` is None."""
+        """True classes and groups of ``segments(protocol)``; of all segments if ``protocol`` is None."""
         segments = self.manifest.segments if protocol is None else self.segments(protocol)
         return Truth.of(segments, len(self.manifest.segments))
 
     def snapshots(self, backbone_name: str, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
-        """Stored logits (N, W, 21) float32 and tokens (N, W, D) float32 (None if there are none) of a backbone."""
+        """Stored logits (N, W, 21) float32 and tokens (N, W, D) float32 (None without tokens) of a backbone."""
         key = backbone_name, protocol
         if key not in self._gathered:
             fingerprint = self._backbones[backbone_name].fingerprint
@@ -172,7 +172,7 @@ class Session:
         return replay(head, *self.snapshots(backbone_name, protocol), seconds(protocol.hop))
 
     def predictions(self, model: Model, protocol: Protocol) -> np.ndarray:
-        """Streaming predictions (N, W, 21) float32 of a model: what it says after each window."""
+        """Streaming predictions (N, W, 21) float32 of a model: its logits after each window."""
         key = model.name, protocol
         if key not in self._predictions:
             segments = self.segments(protocol)

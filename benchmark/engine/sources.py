@@ -1,7 +1,7 @@
 """Which source files a model is made of: the file that defines a class and what that file imports from its folder.
 
-Imports are read from the text (``ast``), nothing is imported. Files outside the folder do not count, nor does what is
-loaded by other means than an ``import`` statement.
+Imports are read from the text (``ast``), nothing is imported. Files outside the folder do not count, nor does
+anything loaded without an ``import`` statement.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def local_sources(file: Path, folder: Path, package: str = "") -> dict[str, byte
     """``file`` and, transitively, the files in ``folder`` (sub-folders too) that it imports, anywhere in its text.
 
     ``package`` is the dotted name under which ``folder`` is imported; "" for a folder of scripts. Returns path
-    relative to ``folder`` -> bytes, sorted by path. Of a file that does not parse the bytes count, but no imports.
+    relative to ``folder`` -> bytes, sorted by path. A file that does not parse counts without its imports.
     ``OSError`` if one of the files cannot be read.
     """
     sources: dict[Path, bytes] = {}
@@ -44,7 +44,7 @@ def local_sources(file: Path, folder: Path, package: str = "") -> dict[str, byte
 @lru_cache(maxsize=256)
 def _imports(source: bytes) -> tuple[_Import, ...]:
     try:
-        with warnings.catch_warnings():  # an invalid escape is not our matter, and with -W error it would not parse
+        with warnings.catch_warnings():  # with -W error, an invalid escape would stop the parsing
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -66,7 +66,7 @@ def _files(item: _Import, inside: tuple[str, ...], folder: Path, package: tuple[
         if above < 0:
             return
         module = inside[:above] + module
-    places = {module}  # a folder that is part of a package may be on the path as well
+    places = {module}  # a folder inside a package may also be on the path
     if module[: len(package)] == package:
         places.add(module[len(package) :])
     for place in places:

@@ -5,12 +5,12 @@ model on one clip, as one version of the reader decodes it. The name is made of 
 fingerprint, those of the media file's sha256, and ``READER_VERSION``. A shard contains ``keys`` (M, 5) int64 (the
 fields of SnapshotKey, sorted), ``logits`` (M, 21) float32, ``token`` (M, D) float32 if the model has one, and one JSON
 text under the metadata name ``avbench``: the full hashes, the reader version and a checksum of the arrays. The same
-snapshots give the same bytes, in whatever order they came. A damaged shard is an error: it is neither used nor computed
-again behind the user's back.
+snapshots give the same bytes, in any order of adding. A damaged shard is an error: it is neither used nor silently
+computed again.
 
-Code that changes makes snapshots missing in two ways. Models change often and are the user's own: their sources are
-hashed into the fingerprint. The reader is one and shared: a comment in it must not void hours of everyone's snapshots,
-so its version is raised on purpose, and a test fails when its code changes. Shards of other reader versions, or from
+Code that changes makes snapshots missing in two ways. Models change often and belong to the user: their sources are
+hashed into the fingerprint. There is one reader for everyone, and a new comment in it must not discard hours of work:
+its version is raised by hand, and a test fails when its code changes. Shards of other reader versions, or from
 before there were any, stay where they are and are never used.
 """
 
@@ -51,7 +51,7 @@ class _Shard(NamedTuple):
 
 
 class _Filed(NamedTuple):
-    """What a shard is filed under."""
+    """What identifies a shard."""
 
     model: str
     media: str
@@ -190,7 +190,7 @@ class SnapshotStore:
 
 
 def _filed(model: str, media: str) -> _Filed:
-    """Under the reader of this avbench: snapshots of another are missing."""
+    """With this avbench's reader version: snapshots of another version count as missing."""
     return _Filed(model, media, READER_VERSION)
 
 
@@ -254,7 +254,7 @@ def _tuples(rows: np.ndarray) -> Iterator[tuple[int, ...]]:
 
 
 def _find(stored: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The row in ``stored`` (M, 5), which has no duplicates, of each of ``wanted`` (K, 5); -1 if it is not there."""
+    """The row in ``stored`` (M, 5), which has no duplicates, of each of ``wanted`` (K, 5); -1 if it is missing."""
     both = np.concatenate([stored, wanted])
     if not len(both):
         return np.empty(0, np.int64)
@@ -298,7 +298,7 @@ def _to_bytes(shard: _Shard, filed: _Filed) -> bytes:
 
 
 def _from_bytes(path: Path, data: bytes) -> tuple[_Shard, _Filed]:
-    """The shard and what it is filed under; ``StoreError`` if anything is not right."""
+    """The shard and what identifies it; ``StoreError`` if anything is wrong."""
     try:
         arrays = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

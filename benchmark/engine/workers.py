@@ -1,4 +1,4 @@
-"""Worker processes: each takes clips one by one; one that dies costs its clip only."""
+"""Worker processes: each takes clips one by one; one that dies loses only its clip."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from avbench.types import AvbenchError, SnapshotPredictor, UsageError, in_one_li
 def run_here(
     setup: Setup, tasks: Sequence[Task], loaded: Mapping[str, SnapshotPredictor], tell: Tell
 ) -> Generator[tuple[Task, Outcome]]:
+    """Outcomes of the tasks in order, computed in this process with the ``loaded`` predictors (by fingerprint)."""
     models, store = setup.models(loaded), SnapshotStore(setup.store_root)
     with same_everywhere(models.values()):
         for task in tasks:
@@ -26,7 +27,7 @@ def run_here(
 
 @contextlib.contextmanager
 def same_everywhere(models: Iterable[CalledModel]) -> Iterator[None]:
-    """One thread and no TF32: both change sums, and must depend neither on the machine nor on ``workers``."""
+    """One thread and no TF32: both change sums, which must depend neither on the machine nor on ``workers``."""
     if not any(model.uses_torch for model in models):
         yield
         return
@@ -42,7 +43,7 @@ def same_everywhere(models: Iterable[CalledModel]) -> Iterator[None]:
 
 
 def run_workers(setup: Setup, tasks: Sequence[Task], workers: int, tell: Tell) -> Generator[tuple[Task, Outcome]]:
-    """Outcomes in the order they come from ``workers`` processes."""
+    """Outcomes in the order in which ``workers`` processes finish them."""
     pool = Pool[Task, Outcome](partial(ready_to_run, setup), workers)
     with contextlib.closing(pool.run(tasks, tell)) as outcomes:
         for task, outcome in outcomes:
@@ -51,7 +52,7 @@ def run_workers(setup: Setup, tasks: Sequence[Task], workers: int, tell: Tell) -
 
 @contextlib.contextmanager
 def ready_to_run(setup: Setup) -> Iterator[Callable[[Task, Callable[[int], None]], Outcome]]:
-    """In a worker: the models, loaded once, as a function of a task and of what is told how many snapshots are done."""
+    """In a worker: loads the models once and gives ``run(task, tell)``; ``tell`` gets the number of snapshots done."""
     try:
         loaded = {fingerprint: load_predictor(maker, setup.device) for fingerprint, maker in setup.makers.items()}
         for fingerprint, predictor in loaded.items():

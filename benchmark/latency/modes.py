@@ -113,6 +113,7 @@ class TimedRun:
         return float(np.median(times) / np.median(self.reference_ms))
 
     def measure(self) -> None:
+        """Warms up and times; afterwards ``times_ms`` and ``reference_ms`` are filled."""
         for i in range(len(self.model)):
             self.model.prepare(i, ITERATION)
         order = np.random.default_rng(0).permutation(len(self.model)).tolist()

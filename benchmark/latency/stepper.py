@@ -124,6 +124,7 @@ class Stepper:
         self._states: dict[tuple[int, int], Any] = {}
 
     def give(self, video: np.ndarray, audio: np.ndarray) -> tuple[Any, Any]:
+        """One window as the model takes it: tensors on its device, or the arrays if it does not use torch."""
         if not self.uses_torch:
             return video, audio
         import torch
@@ -134,6 +135,7 @@ class Stepper:
         return len(self.windows)
 
     def snapshot(self, i: int) -> Snapshot:
+        """A new snapshot of window ``i``."""
         return Snapshot(*self.backbone.predict(*self.windows[i]))
 
     def prepare(self, i: int, iteration: int) -> None:
@@ -153,6 +155,7 @@ class Stepper:
         return self.decide(self.windows[i], self._states[i, iteration], iteration)
 
     def decide(self, window: tuple[Any, Any], state: Any, iteration: int) -> Any:
+        """One step: snapshot of ``window``, then the head from ``state`` -> logits (1, 21)."""
         snapshot = snapshot_for(self.head, Snapshot(*self.backbone.predict(*window)))
         return self.head.step(state, snapshot, (iteration - 1) * self.hop_s)[1]
 
@@ -168,4 +171,5 @@ class Stepper:
 
 
 def as_array(values: Any) -> np.ndarray:
+    """A tensor or array as a float32 array."""
     return np.asarray(values.detach().float().cpu().numpy() if hasattr(values, "detach") else values, np.float32)

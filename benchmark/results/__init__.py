@@ -1,4 +1,4 @@
-"""What a run leaves: run.json, predictions, and the truth they are scored against."""
+"""The files of a run: run.json, predictions, and the truth they are scored against."""
 
 from avbench.results.run import RunResult, read_run, write_run
 from avbench.system.lazy import modules_of

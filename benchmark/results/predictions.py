@@ -134,7 +134,7 @@ def _predictions_schema() -> pa.Schema:
 def _factorise(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
     """Distinct ids in order of appearance, and for every row (N,) int64 which of them it names.
 
-    The file's dictionary is not trusted: it may repeat an id or hold one that no row uses.
+    The file's dictionary is not trusted: it may repeat an id or contain one that no row uses.
     """
     encoded = column.unify_dictionaries().combine_chunks()
     encoded = encoded.chunk(0) if hasattr(encoded, "chunk") else encoded
@@ -154,5 +154,5 @@ def _refuse_non_finite(flat: np.ndarray, segment_ids: Sequence[str], iterations:
     if bad.any():
         segment, iteration = divmod(int(bad.argmax()), iterations)
         raise NonFiniteError(
-            f"segment {segment_ids[segment]}, iteration {iteration + 1}: the logits hold NaN or infinity (as float32)"
+            f"segment {segment_ids[segment]}, iteration {iteration + 1}: logits contain NaN or infinity (as float32)"
         )

@@ -1,8 +1,8 @@
-"""What a run leaves behind: ``run.json`` (a ``RunResult``), ``predictions.parquet`` (every iteration's logits) and
-``segments.parquet`` (what is true of the scored segments, so that two runs can be compared without their media).
+"""The files of a run: ``run.json`` (a ``RunResult``), ``predictions.parquet`` (every iteration's logits) and
+``segments.parquet`` (labels and videos of the scored segments, so that two runs can be compared without their media).
 
-All are written whole or not at all and with the same bytes for the same content. JSON is strict: an undefined number
-is null, never NaN; a number that is not finite where one is needed is refused when the result is made.
+Each is written completely or not at all, and equal content gives equal bytes. JSON is strict: an undefined number is
+null, never NaN; a result with an infinite number cannot be made.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ Scores = dict[str, Score]
 
 
 class ModelInfo(StrictPart):
+    """The evaluated model: its parts, its weights, and how it was computed."""
+
     name: str
     backbone: str
     head: str
@@ -60,6 +62,8 @@ class ModelInfo(StrictPart):
 
 
 class DataInfo(StrictPart):
+    """The evaluated split."""
+
     name: str
     split: str
     manifest_sha256: Sha256
@@ -69,6 +73,8 @@ class DataInfo(StrictPart):
 
 
 class Slice(StrictPart):
+    """Scores on the ``n`` segments of one category or channel."""
+
     n: Annotated[int, Field(ge=0)]
     scores: Scores
 
@@ -85,7 +91,7 @@ class ReferenceRow(StrictPart):
 
 
 class Failure(StrictPart):
-    """A segment that could not be scored, and why. Nothing stands in for it."""
+    """A segment that could not be scored, and why. Nothing replaces it."""
 
     segment_id: str
     clip_id: str
@@ -100,12 +106,14 @@ class Latency(StrictPart):
 
 
 class FileRef(StrictPart):
+    """A file beside run.json and its sha256."""
+
     path: str  # relative to run.json
     sha256: Sha256
 
 
 def _protocol(value: Any) -> Any:
-    """A protocol as run.json has it."""
+    """A protocol as stored in run.json."""
     if not isinstance(value, Mapping):
         return value
     try:
@@ -209,15 +217,15 @@ def json_schema_text() -> str:
 
 
 def write_run(result: RunResult, directory: Path) -> Path:
-    """Writes ``directory/run.json`` atomically, making the directory if needed; ``AvbenchError`` if it cannot be."""
+    """Writes ``directory/run.json`` atomically, making the directory if needed; ``AvbenchError`` on failure."""
     path = Path(directory) / RUN_FILE
     write_whole(path, result.to_json().encode("utf-8"))
     return path
 
 
 def read_run(path: Path) -> RunResult:
-    """Reads ``run.json``, given as the file or its directory. ``UsageError``: not there, not strict JSON, another
-    schema version, unknown, missing or wrong fields (the first one is named)."""
+    """Reads ``run.json``, given as the file or its directory. ``UsageError`` if it is missing, is not strict
+    JSON, or has another schema version or unknown, missing or wrong fields (naming the first)."""
     path = Path(path)
     path = path / RUN_FILE if path.is_dir() else path
     return parse_record(read_bytes(path, MAX_RUN_BYTES), path, RunResult, "a run result", "run the evaluation again")

@@ -1,4 +1,4 @@
-"""What predictions are scored against, and ``segments.parquet``, which keeps it for comparing runs without media."""
+"""What predictions are scored against, and ``segments.parquet``, which stores it for comparing runs without media."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """N segments in order, and what is true of them: of a run, a track, a table of the paper, an entry of the board."""
+    """True classes and groups of N segments in order: of a run, a track, a paper's table or a leaderboard entry."""
 
     segment_ids: tuple[str, ...]
     labels: np.ndarray  # (N,) int64, offset classes
     clusters: np.ndarray  # (N,) str, video names: what the bootstrap resamples
-    categories: tuple[str, ...] = ()  # empty where not told
-    channels: tuple[str, ...] = ()  # empty where not told
+    categories: tuple[str, ...] = ()  # empty if unknown
+    channels: tuple[str, ...] = ()  # empty if unknown
     sources: tuple[str, ...] = ()  # of a blind track: the public segment that each one shows
     n_total: int = 0  # segments of the split that these were taken from
 
     @classmethod
     def of(cls, segments: Sequence[SegmentRecord], n_total: int | None = None) -> Truth:
-        """What a manifest says of ``segments``; ``n_total``: of how many (None: they are all)."""
+        """The truth of ``segments`` of a manifest; ``n_total``: segments of the split (None: these are all)."""
         return cls(
             segment_ids=tuple(s.id for s in segments),
             labels=np.array([s.offset_class for s in segments], np.int64),
@@ -68,7 +68,7 @@ class Truth:
         )
 
     def groups(self) -> dict[str, dict[str, np.ndarray]]:
-        """ "category" and "channel" -> name -> the rows of that name, (n,) int64; what is not told is left out."""
+        """ "category" and "channel" -> name -> the rows of that name, (n,) int64; unknown names are left out."""
         found: dict[str, dict[str, np.ndarray]] = {}
         for kind, names in (("category", self.categories), ("channel", self.channels)):
             for name in sorted(set(names) - {""}):
@@ -82,7 +82,7 @@ class Truth:
 
     @cached_property
     def sha256(self) -> str:
-        """Of everything a score depends on beside the predictions: a key for cached recomputation."""
+        """Hash of everything that a score depends on besides the predictions: a cache key."""
         rows = [list(self.segment_ids), self.labels.tolist(), self.clusters.tolist()]
         rows += [list(self.categories), list(self.channels)]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

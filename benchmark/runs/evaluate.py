@@ -45,8 +45,8 @@ from avbench.ticks import seconds
 from avbench.types import UsageError
 
 HIDDEN_LABELS = "the labels of this data are hidden: the predictions are written; maintainers score them"
-CLASSICAL = "xcorr"  # the row that no learned model may be worse than
-# what may stand beside a result: (row, head on the same backbone, label, selection)
+CLASSICAL = "xcorr"  # the row that every learned model should beat
+# rows shown beside a result: (row, head on the same backbone, label, selection)
 SAME_BACKBONE = (
     ("apa", "apa", "same, APA", "final"),
     ("apa-sliding", "apa-sliding", "same, sliding APA", "final"),
@@ -73,17 +73,18 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
 
     ``model``: a name of ``avbench models`` or ``file.py:Class[+head]``. ``data``: any ``--data``. ``limit``: only the
     first segments. ``protocol``: :func:`avbench.protocol.streaming` if None. ``compute``: store, workers, device, batch
-    size. ``bootstrap``: resamples, seed (of the random row, too) and level of the intervals. ``options``: weight files,
+    size. ``bootstrap``: resamples, seed (also of the random row) and level of the intervals. ``options``: weight files,
     random weights, precision. ``progress(stage, done, total, item)``.
 
     Segments too short for the protocol are listed as ``unsupported``; segments that failed as ``failures``, and the
     result is then ``incomplete``. Where the data hide their labels (a blind track) the predictions are written and all
-    scores are null, with a warning. ``UsageError``: an impossible request; ``AvbenchError``: out or store not usable.
+    scores are null, with a warning. ``UsageError`` for an impossible request; ``AvbenchError`` if ``out`` or the store
+    cannot be used.
     """
     started = datetime.now(UTC)
     protocol, compute, bootstrap = protocol or streaming(), compute or Compute(), bootstrap or DEFAULT
     _check_request(protocol, limit, bootstrap, check_device(compute.device))
-    # a wrong name, or a file that is not there, is said before any clip is made
+    # a wrong name or a missing file is reported before any clip is made
     resolved = resolve(model, replace(options or ModelOptions(), quick=compute.on_cpu))
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     hidden = session.manifest.labels_hidden
@@ -129,7 +130,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
 
 
 def default_out(model: str) -> Path:
-    """runs/DATE-MODEL, with a number behind it if there already is a run of that name."""
+    """runs/DATE-MODEL, followed by a number if a run of that name exists."""
     slug = re.sub(r"[^A-Za-z0-9.+-]+", "-", without_folders(model)).strip("-.")
     base = Path("runs") / f"{datetime.now(UTC):%Y-%m-%d}-{slug}"
     numbered = (base.with_name(f"{base.name}-{n}") for n in itertools.count(2))
@@ -137,7 +138,7 @@ def default_out(model: str) -> Path:
 
 
 def _reference_rows(model: StreamingModel, session: Session, score: Scorer, protocol: Protocol) -> list[ReferenceRow]:
-    """What stands beside the result: the same backbone's other heads, the classical row, the trivial ones."""
+    """The rows beside the result: the same backbone's other heads, the classical row, the trivial ones."""
     rows: list[ReferenceRow] = []
 
     def add(name: str, label: str, logits: np.ndarray, selection: str = "final", note: str = "") -> None:
@@ -188,7 +189,7 @@ def _check_data(session: Session, protocol: Protocol, model: str) -> None:
     if not session.supported(protocol):
         raise UsageError(_no_support(session.manifest, protocol))
     if session.manifest.labels_hidden and model == "oracle":
-        raise UsageError(f"model {model} says the labels, and those of {session.manifest.name} are hidden")
+        raise UsageError(f"model {model} needs the labels, but those of {session.manifest.name} are hidden")
 
 
 def _no_support(manifest: Manifest, protocol: Protocol) -> str:
@@ -198,11 +199,11 @@ def _no_support(manifest: Manifest, protocol: Protocol) -> str:
 
     clip = max(manifest.clips.values(), key=lambda c: c.duration)
     if not clip.duration:
-        return f"no clip of {manifest.name} has been seen, and nothing says how long they are; import it with its media"
-    most = min(protocol.iterations, clip.duration // protocol.hop + 1)  # no clip holds more, whatever was asked for
+        return f"{manifest.name} was imported without media, so its clips' lengths are unknown; re-import with --media"
+    most = min(protocol.iterations, clip.duration // protocol.hop + 1)  # no clip is long enough for more
     longest = bisect.bisect_left(range(1, most + 1), True, key=lambda n: not fits(n))
     hop_s = seconds(protocol.hop)
-    advice = f"the longest holds {longest}: try --iterations {longest}" if longest else "not even one window fits"
+    advice = f"the longest fits {longest}: try --iterations {longest}" if longest else "not even one window fits"
     return (
         f"none of the {len(manifest.segments)} segments of {manifest.name} is long enough for {protocol.iterations} "
         f"windows at hop {hop_s:g} s ({protocol.name} protocol); {advice}"
@@ -221,7 +222,7 @@ def _data_info(manifest: Manifest, split: str) -> DataInfo:
 
 
 def _what_happened(session: Session, protocol: Protocol, model: StreamingModel) -> dict[str, Any]:
-    """The fields of a result that say what was scored, what was not, and what it took."""
+    """The fields of a result that say what was scored, what was not, and what it cost."""
     supported = {s.id for s in session.supported(protocol)}
     ms_per_step = session.ms_per_snapshot.get(model.backbone_name)
     return {
@@ -261,7 +262,7 @@ def _write_files(folder: Path, truth: Truth, logits: np.ndarray, hidden: bool) -
 
 
 def _other_backbone(model: StreamingModel, session: Session) -> str:
-    """What to say if a head's file names another backbone than the one it is used on."""
+    """A note if the head's file names another backbone than the one it is used with; "" otherwise."""
     trained, here = getattr(model.head, "backbone_fingerprint", ""), session.fingerprint(model)
     if not trained or trained == here:
         return ""
@@ -273,4 +274,4 @@ def _weights_note(model: StreamingModel, manifest: Manifest) -> str:
         return f"RANDOM WEIGHTS (seed {model.random_seed}): these scores mean nothing"
     if not model.embedded or manifest.kind == "synthetic":
         return ""
-    return "the embedded weights were trained on procedural clips (SynthSync); on other media their scores say little"
+    return "the embedded weights were trained on procedural clips (SynthSync); on other media their scores mean little"

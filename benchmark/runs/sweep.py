@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SETTING_COLUMNS = ("model", "hop_s", "iterations", "selection", "n_scored", "n_total")
-DIFFERENCE_COLUMNS = {  # of the table -> of a paired difference
+DIFFERENCE_COLUMNS = {  # column of the table -> key of a paired difference
     "difference": "difference",
     "difference_ci_low": "ci_low",
     "difference_ci_high": "ci_high",
@@ -86,8 +86,8 @@ class Settings:
             raise UsageError("a sweep needs at least one model, one hop and one number of windows")
 
     def protocols(self) -> dict[tuple[Tick, int], Protocol]:
-        """(hop, windows) -> the protocol it is replayed from: with common support that of the largest count, whose
-        first windows are the shorter streams."""
+        """(hop, windows) -> the protocol to replay: with common support that of the largest count, whose first
+        windows are the shorter streams."""
         counts = sorted(set(self.iterations))
         pairs = tuple((ticks(hop_s), n) for hop_s in self.hops_s for n in counts)
         if self.support == "own":
@@ -154,7 +154,7 @@ def sweep(  # noqa: PLR0913  (the options of `avbench sweep`; what belongs toget
 
 
 def _options_of(name: str, options: ModelOptions, compute: Compute) -> ModelOptions | None:
-    """What a request adds to this model: nothing where there are no trained weights."""
+    """The options for this model; None if it has no trained weights."""
     if name in TRIVIAL or name.partition("+")[0] == "xcorr":
         return None
     return replace(options, quick=compute.on_cpu)

@@ -13,7 +13,7 @@ from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
 from avbench.scoring.stats import DEFAULT, Bootstrap, Estimate, bootstrap_scores
 
-CURVE_RESAMPLES = 300  # the intervals along a curve are for looking at; the last point has the full number
+CURVE_RESAMPLES = 300  # the intervals along a curve are only for display; the final score uses all resamples
 
 
 class Scorer:
@@ -25,7 +25,7 @@ class Scorer:
 
     def __call__(self, logits: np.ndarray, selection: str = "final") -> Scores:
         """``logits`` (N, W, 21) -> metric -> score, at the iteration that ``selection`` picks (for each metric). All
-        null where there is nothing to score."""
+        null if there is nothing to score."""
         if not len(self.truth):
             return {name: Score(value=None) for name in METRICS}
         if selection == "final":  # all metrics at one iteration: bootstrapped together
@@ -34,7 +34,7 @@ class Scorer:
         return {name: self._scores(found, self.bootstrap, [name])[name] for name, found in chosen.items()}
 
     def curve(self, logits: np.ndarray) -> list[Scores]:
-        """One score map per iteration; fewer resamples than the last one, which is the score itself."""
+        """One score map per iteration, from at most ``CURVE_RESAMPLES`` resamples; empty without segments."""
         if not len(self.truth):
             return []
         return [self._scores(logits[:, i], self._few) for i in range(logits.shape[1])]

@@ -225,6 +225,7 @@ def shares(
 
 
 def checked_metrics(metrics: Iterable[str] | None) -> list[str]:
+    """Names of metrics as a list, all if None; ``UsageError`` for an unknown one."""
     names = list(METRICS) if metrics is None else list(metrics)
     for name in names:
         if name not in METRICS:
@@ -233,6 +234,7 @@ def checked_metrics(metrics: Iterable[str] | None) -> list[str]:
 
 
 def draw_videos(checked: Cases, clusters: Any, bootstrap: Bootstrap) -> Resamples:
+    """``resamples`` for checked cases; ``UsageError`` if ``clusters`` has another length than the cases."""
     drawn = resamples(clusters, bootstrap)
     if len(drawn.cluster) != len(checked.labels):
         raise UsageError(f"there are {len(drawn.cluster)} cluster names for {len(checked.labels)} cases")
@@ -265,6 +267,7 @@ def _with_left_out(drawn: Resamples) -> np.ndarray:
 
 
 def distribution_of(name: str, checked: Cases, drawn: Resamples) -> Distribution:
+    """One metric on all cases, in each resample of ``drawn``, and with each jackknife group left out."""
     function, n_resamples = METRICS[name].function, len(drawn.counts)
     value = float(function(checked, everything_once(len(checked.labels)))[0])
     values = function(checked, Resamples(drawn.cluster, _with_left_out(drawn)))
@@ -403,6 +406,7 @@ def _bounded(found: Distribution, n_clusters: int, level: float, least: float, m
 
 
 def as_difference(found: Distribution, n_clusters: int, level: float) -> Difference:
+    """The difference with its interval and p-value; nan where there is none."""
     value, sample = _centred(found, n_clusters)
     low, high = interval(value, sample, n_clusters, level)
     return Difference(difference=found.value, ci_low=low, ci_high=high, p=_p_value(value, sample, n_clusters))

@@ -18,13 +18,11 @@ def cache_root() -> Path:
 
 def default_store() -> Path:
     """The user's store: ``store`` in $AVBENCH_CACHE, or in avbench's folder of the platform's cache."""
-    from avbench.system.cache import cache_root
-
     return cache_root() / "store"
 
 
 def writable(folder: Path, option: str) -> Path:
-    """``folder``, made if need be; ``AvbenchError`` at once if nothing can be written there, not after the work."""
+    """``folder``, created if missing; ``AvbenchError`` if it is not writable, so that this is known before the work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

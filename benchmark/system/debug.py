@@ -15,8 +15,8 @@ def turn_on() -> None:
 
 
 def show(error: BaseException) -> None:
-    """Print the traceback of ``error`` if debugging is on, and before it those of the errors that it stands for, the
-    first one first, also where ``raise ... from None`` hides them."""
+    """Print the traceback of ``error`` if debugging is on, after those of the errors that caused it, oldest first, even
+    where ``raise ... from None`` hides them."""
     if os.environ.get(VARIABLE, "0") in ("", "0"):
         return
     chain: list[BaseException] = []

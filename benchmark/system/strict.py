@@ -33,7 +33,7 @@ class StrictPart(BaseModel):
 
 
 def strict_json(record: BaseModel) -> str:
-    """Keys sorted, two spaces, UTF-8, a newline at the end; ``AvbenchError`` for what strict JSON cannot hold."""
+    """Keys sorted, two spaces, UTF-8, a newline at the end; ``AvbenchError`` for what strict JSON cannot express."""
     try:
         text = json.dumps(record.model_dump(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         text.encode("utf-8")
@@ -46,7 +46,7 @@ def parse_record(data: bytes, path: Path | str, kind: type[R], what: str, advice
     """One record of ``kind`` from strict JSON; ``path`` names it in errors. ``UsageError`` as in ``read_run``."""
     document = parse_json(data, path)
     if not isinstance(document, dict):
-        raise UsageError(f"{path} does not hold {what} (a JSON object)")
+        raise UsageError(f"{path} does not contain {what} (a JSON object)")
     version = document.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise UsageError(
@@ -98,7 +98,7 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Atomically, making the folder if needed; ``AvbenchError`` if it cannot be."""
+    """Writes ``data`` atomically, making the folder if needed; ``AvbenchError`` on failure."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(path, data)
@@ -107,5 +107,6 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def one_line(error: Exception) -> str:
+    """The error's message in one line of at most 200 characters."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())[:200] or type(error).__name__

@@ -60,7 +60,7 @@ def each(do: Callable[[T], R], tasks: Sequence[T], workers: int) -> Generator[tu
 
 @contextlib.contextmanager
 def stateless(do: Callable[[T], R]) -> Iterator[Callable[[T, Tell], R]]:
-    """``begin`` of a :class:`Pool` that needs no preparation and tells nothing."""
+    """``begin`` of a :class:`Pool` that needs no preparation and sends no messages."""
     yield lambda task, tell: do(task)
 
 

@@ -1,9 +1,9 @@
-"""A whole submission's code: one backbone with the streaming-token hook. Copy this file and make it yours.
+"""The whole code of a submission: one backbone with the streaming-token hook. Copy this file and make it yours.
 
-MyNet is small and knows little, but it is a real one: picture motion and sound loudness are turned into features over
-time by two small convolutions, their correlation over lags is read off at the 21 offsets, and a token of the same is
-handed to the streaming head. Its weights are drawn from a seed, so that it is the same model every time it is made;
-yours will load them from a file beside this one.
+MyNet is small and weak, but it works: it turns picture motion and sound loudness into two smoothed curves over time,
+correlates them over lags, takes the 21 offsets as logits, and makes the token for the streaming head from the same
+numbers. Its weights are drawn from a fixed seed, so that it is the same model every time it is made; yours will load
+them from a file beside this one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ FRAMES_PER_CLASS = 5  # 0.2 s at 25 fps
 
 
 class MyNet(nn.Module, SnapshotPredictor):
+    """Motion against loudness over lags. Its class attributes tell the harness what it needs and what it is."""
+
     # what the harness hands to `predict`: picture 32 x 32 at 25 fps, sound at 16 kHz
     frontend = FrontEnd(size=32, fps=25, sample_rate=16_000)
     token_dim = 64  # the streaming-token hook; leave it out (and return no token) and APA still works
@@ -26,7 +28,7 @@ class MyNet(nn.Module, SnapshotPredictor):
 
     def __init__(self) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(0)  # unseeded weights would be another model each time
+        generator = torch.Generator().manual_seed(0)  # unseeded weights would give a different model each time
         self.smooth = nn.Parameter(torch.tensor([0.25, 0.5, 0.25])[None, None], requires_grad=False)
         width = 2 * 11 * FRAMES_PER_CLASS + 1 + N_CLASSES
         self.token = nn.Parameter(torch.randn(width, self.token_dim, generator=generator) / width**0.5)
@@ -58,6 +60,7 @@ class MyNet(nn.Module, SnapshotPredictor):
         return self.standardised(rise)
 
     def standardised(self, x: Tensor) -> Tensor:
+        """(B, T) -> (B, T): smoothed over three frames, then zero mean and unit deviation."""
         x = nn.functional.conv1d(x[:, None], self.smooth, padding=1)[:, 0]
         return (x - x.mean(dim=1, keepdim=True)) / (x.std(dim=1, keepdim=True) + 1e-4)
 

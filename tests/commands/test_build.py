@@ -209,7 +209,7 @@ def test_wrong_requests_are_one_line(avbench: Avbench, raw: Path, tmp_path: Path
         (("--short-side", 63), 2, "short side is 63"),
         (("--crf", 99), 2, "crf is 99"),
         (("--workers", 0), 2, "workers is 0"),
-        (("--engine", "slurm"), 2, "there are local and ray"),
+        (("--engine", "slurm"), 2, "choose local or ray"),
         (("--faces", "deepface"), 2, "annotator 'deepface' for faces is not one of haar, path/to/file.py:ClassName"),
         (("--events", "audioset:nowhere"), 2, "annotat"),
         (("--lips", "mine.py:Nothing"), 2, "mine.py:Nothing cannot be used"),

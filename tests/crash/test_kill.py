@@ -27,7 +27,7 @@ def start(
     store: Path, predictions: Path, workers: int = 1, sleep_s: float = SLEEP_S, save_every_s: float = 30
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(TOY), str(store), str(predictions), *map(str, (workers, sleep_s, save_every_s))]
-    # whoever runs the tests in the background has SIGINT ignored, and children inherit that
+    # tests that run in the background have SIGINT ignored, and children inherit that
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heed)
 

@@ -318,7 +318,7 @@ def test_labels_alone_score_a_model_that_looks_at_nothing(avbench: Avbench, tmp_
     assert json.loads(done.stdout)["scores"]["acc"]["value"] == pytest.approx(2 / 5)
     done = avbench("run", "--model", "constant", "--data", tmp_path / "out" / "made_up_lrs3")
     assert done.returncode == 2
-    assert "no clip of made_up_lrs3 has been seen" in done.stderr
+    assert "made_up_lrs3 was imported without media" in done.stderr
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

@@ -162,7 +162,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     ("how", "workers", "reason"),
     [
         ("media", 1, "picture ends at 4.32 s, the manifest says 14.00 s"),
-        ("bug", 1, "reading broke off with IndexError: list index out of range"),
+        ("bug", 1, "reading failed with IndexError: list index out of range"),
         ("crash", 2, "the worker process died (killed by SIGSEGV)"),
         ("killed", 2, "the worker process died (killed by SIGKILL)"),
     ],
@@ -361,7 +361,7 @@ def test_a_silent_clip_is_scored_with_a_warning(tmp_path: Path) -> None:
     report = compute(
         toy_manifest(1), [PROTOCOL], {"m": ToyModel()}, Compute(SnapshotStore(tmp_path), 1), open_clip=Silent
     )
-    assert report.warnings == ["clip clip0: the sound is silent from end to end"]
+    assert report.warnings == ["clip clip0: the whole sound track is silent"]
     assert not report.failures
 
 

@@ -1,8 +1,8 @@
-"""File-level jobs in processes of their own: one crashing or hanging decoder loses nothing but its own file.
+"""File-level jobs in processes of their own: a decoder that crashes or hangs loses only its own file.
 
-A job names a task (``module:function``), gets plain data and answers plain data (JSON). An engine is anything with
-``run(jobs) -> outcomes``; the local one keeps worker processes, the Ray one hands the jobs to a cluster that sees the
-same folders.
+A job names a task (``module:function``), gets plain data and returns plain data (JSON). An engine is anything with
+``run(jobs) -> outcomes``; the local one keeps worker processes, the Ray one passes the jobs to a cluster that sees
+the same folders.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from avbench.system.workers import START_TIMEOUT_S, Lost, Pool, stateless
 from avbench.types import AvbenchError, MediaError, UsageError
 
-JOBS_PER_PROCESS = 32  # a worker is then replaced: what decoders leak does not add up
+JOBS_PER_PROCESS = 32  # then the worker is replaced, so that decoders' leaks do not add up
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended. ``kind``: "done" (``value`` is the answer), "refused" (the file cannot be used, ``reason`` says
-    why: the same again next time), "failed" (the machine's or the program's fault: nothing to do with this file), or
+    """How a job ended. ``kind``: "done" (``value`` is the result), "refused" (the file cannot be used, ``reason`` says
+    why; another try would not help), "failed" (the fault of the machine or the program, not of this file), or
     "crashed" / "timeout" after all retries."""
 
     job: Job
@@ -50,7 +50,9 @@ class Outcome:
 class Engine(Protocol):
     """Where jobs run. Outcomes come in any order, one for each job."""
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]: ...
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Run all jobs, with retries; yields one final outcome per job as soon as it is known."""
+        ...
 
 
 def engine_of(name: str, workers: int) -> Engine:
@@ -59,15 +61,15 @@ def engine_of(name: str, workers: int) -> Engine:
         return LocalEngine(workers)
     if name == "ray":
         return RayEngine()
-    raise UsageError(f"unknown engine {name!r}: there are local and ray")
+    raise UsageError(f"unknown engine {name!r}: choose local or ray")
 
 
 def perform(job: dict[str, Any]) -> dict[str, Any]:
-    """Runs one job in this process; the answer is ``{"kind", "value", "reason"}``."""
+    """Runs one job in this process; returns ``{"kind", "value"}`` or ``{"kind", "reason"}`` as in ``Outcome``."""
     try:
         module, name = job["task"].split(":")
         value = getattr(importlib.import_module(module), name)(**job["arguments"])
-        return {"kind": "done", "value": json.loads(json.dumps(value))}  # as it is read from a record later
+        return {"kind": "done", "value": json.loads(json.dumps(value))}  # as a record will give it back
     except MediaError as error:
         return {"kind": "refused", "reason": error.reason}
     except (AvbenchError, OSError) as error:
@@ -88,7 +90,7 @@ def _outcome(job: Job, answer: dict[str, Any], attempt: int) -> Outcome:
 
 
 def _settle(outcome: Outcome, todo: deque[_Attempt]) -> Iterator[Outcome]:
-    """The outcome, unless the job is to be tried again."""
+    """The outcome, unless the job will be tried again."""
     if outcome.kind in ("crashed", "timeout") and outcome.attempts <= outcome.job.retries:
         todo.appendleft((outcome.job, outcome.attempts + 1))
     else:
@@ -106,6 +108,7 @@ class LocalEngine:
     jobs_per_process: int = JOBS_PER_PROCESS
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Outcomes in the order in which the processes finish; closing the generator kills them."""
         todo = deque((job, 1) for job in jobs)
         pool = Pool[_Attempt, dict[str, Any]](
             partial(stateless, _perform),
@@ -147,11 +150,12 @@ class RayEngine:
         self._ray: Any = ray
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Outcomes in the order in which Ray finishes them. Starts or joins a cluster if there is no connection yet."""
         ray = self._ray
         if not ray.is_initialized():
             ray.init(log_to_driver=False, include_dashboard=False)
         remote = ray.remote(num_cpus=1, max_retries=0, max_calls=JOBS_PER_PROCESS)(perform)
-        # no more than can run at once: a job's time must not go by while it waits in Ray's queue
+        # no more than can run at once, so that a job's time does not pass while it waits in Ray's queue
         at_once = max(1, int(ray.cluster_resources().get("CPU", 1)))
         todo = deque((job, 1) for job in jobs)
         running: dict[Any, tuple[Job, int, float]] = {}

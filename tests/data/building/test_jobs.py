@@ -120,7 +120,7 @@ def test_a_caller_that_stops_early_leaves_no_process(tmp_path: Path) -> None:
 
 
 def test_unknown_engine_and_missing_ray_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="unknown engine 'slurm': there are local and ray"):
+    with pytest.raises(UsageError, match="unknown engine 'slurm': choose local or ray"):
         engine_of("slurm", 1)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"engine ray needs Ray: pip install 'avbench\[ray\]'"):
