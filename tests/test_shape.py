@@ -14,7 +14,7 @@ REPO = Path(__file__).resolve().parent.parent
 MAX_LINES = 60
 REASON = re.compile(r"#.*\w{3,}")  # a comment in words on the line of the def
 FOLDERS = ("benchmark", "baselines", "submissions", "leaderboard")
-# known exceptions, which must go when they get docstrings: the docstrings and field names of their classes describe them
+# known exceptions, to be removed when they get docstrings; their classes describe them
 WITHOUT_DOCSTRING = {
     f"benchmark/types.py {name}"
     for name in ("SegmentRecord.offset_s", "Window.end", "StreamingHead.init", "StreamingHead.step")

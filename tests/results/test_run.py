@@ -165,7 +165,7 @@ def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
     refused(good | {"schema_version": 0}, "schema_version 0; this avbench reads 1")
     refused(good | {"schema_version": True}, "schema_version true")
     refused({k: v for k, v in good.items() if k != "schema_version"}, "schema_version null")
-    refused([good], "not hold a run result")
+    refused([good], "not contain a run result")
     refused("{", "not strict JSON")
     refused("[" * 100_000, "not strict JSON")
     refused('{"schema_version": 1, "schema_version": 1}', "twice")
