@@ -126,7 +126,7 @@ class RunResult(StrictPart):
     """One evaluation: model, data, scores and everything needed to judge or repeat it.
 
     ``signature`` is protocol|model|data|version. ``scores`` maps a metric's name to its value and interval; ``slices``
-    holds "category" and "channel"; ``curve`` has one score map per iteration, ``curve[0]`` being iteration 1;
+    contains "category" and "channel"; ``curve`` has one score map per iteration, ``curve[0]`` being iteration 1;
     ``unsupported`` names the segments too short for the protocol; ``incomplete`` is True if a supported segment is
     missing from the scores.
     """

@@ -164,7 +164,7 @@ def train_backbone(
     """Train to the end, continuing from the checkpoint in ``work`` if there is one; returns the averaged model and the
     log.
 
-    ``start``: state dict to begin with, or None. ``UsageError`` if the checkpoint belongs to another recipe.
+    ``start``: state dict to start from, or None. ``UsageError`` if the checkpoint belongs to another recipe.
     """
     training = _Training(recipe, work / f"{recipe.name}.ckpt", start)
     model, average, log = training.model, training.average, training.log
