@@ -16,17 +16,15 @@ from avbench.types import SnapshotPredictor, StreamingHead, UsageError, in_one_l
 
 
 class Kind(NamedTuple):
-    """What a class from outside may be: its base class, the word for it, its entry point group, and what its file's
-    module is called in front of the file's name (a backbone and a head may lie in files of the same name)."""
+    """What a class from outside may be: its base class, the word for it, and its entry point group."""
 
     base: type
     word: str
     group: str
-    module_prefix: str
 
 
-MODEL = Kind(SnapshotPredictor, "model", "avbench.models", "avbench_user_")
-HEAD = Kind(StreamingHead, "head", "avbench.heads", "avbench_head_")
+MODEL = Kind(SnapshotPredictor, "model", "avbench.models")
+HEAD = Kind(StreamingHead, "head", "avbench.heads")
 
 _helpers: dict[str, Path] = {}  # module -> its file, of all that users' files imported from beside them
 
@@ -91,8 +89,13 @@ def _run(file: Path, path: str, kind: Kind) -> Any:
     """The file's module, run."""
     if not file.is_file():
         raise UsageError(f"{kind.word} file {path} does not exist")
-    # the module's name does not contain the path, so that a model has the same fingerprint wherever it is stored
-    module_name = f"{kind.module_prefix}{file.stem}"
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{kind.word} file {path} cannot be read: {in_one_line(error)}") from error
+    # Without the path, so that a model has the same fingerprint wherever it is stored; with the content, so that
+    # another folder's file of the same name is another module: a fingerprint finds a class's source by its module.
+    module_name = f"avbench_user_{file.stem}_{digest[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
         raise UsageError(f"{kind.word} file {path} is not a Python file")

@@ -129,8 +129,8 @@ def made_up(net: Path, media: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         return measure(f"{net}:{name}+{head}", Request(**settings), reference=f"{net}:{reference}", clock=clock)
 
     yield run
-    for name in ("avbench_user_net", "made_up_tick"):
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.startswith(("avbench_user_net_", "made_up_tick"))]:
+        del sys.modules[name]
 
 
 def test_as_a_command(avbench: Avbench, tmp_path: Path) -> None:

@@ -149,12 +149,26 @@ def test_a_file_that_does_not_run(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError, match="does not run"):
         user_files.load_from_file(str(path), "Net")
-    assert "avbench_user_broken" not in sys.modules
+    assert not [name for name in sys.modules if name.startswith("avbench_user_broken")]
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         user_files.load_from_file(str(tmp_path / "none.py"), "Net")
+
+
+def test_files_of_one_name_are_different_models(tmp_path: Path) -> None:
+    """All are loaded before one is fingerprinted, as in a sweep: snapshots of one must not be taken for another's."""
+    from avbench.engine.fingerprint import model_fingerprint
+
+    found = []
+    for folder, text in (("a", NET), ("b", NET.replace("np.zeros", "np.ones")), ("c", NET)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(text)
+        found.append(load_model(f"{tmp_path}/{folder}/net.py:Net").backbone)
+    a, b, c = (model_fingerprint(backbone) for backbone in found if backbone is not None)
+    assert a != b
+    assert a == c, "the folder does not count"
 
 
 def test_entry_points(monkeypatch: pytest.MonkeyPatch, net: Path) -> None:
