@@ -147,6 +147,7 @@ class SegmentRecord:
 
     @property
     def offset_s(self) -> float:
+        """The audio offset in seconds; positive: the sound comes early."""
         return seconds(self.offset)
 
 
@@ -158,6 +159,7 @@ class Window(NamedTuple):
 
     @property
     def end(self) -> Tick:
+        """The first tick after the window."""
         return self.start + self.length
 
 
@@ -220,7 +222,9 @@ class StreamingHead:
     needs_token: bool = False
 
     def init(self, batch: int) -> Any:
+        """The state of ``batch`` streams before their first window."""
         raise TypeError(f"{type(self).__name__} does not define init(batch)")
 
     def step(self, state: Any, snapshot: Snapshot, time_s: float) -> tuple[Any, Any]:
+        """The state after one more window, and the streaming prediction: logits (B, 21)."""
         raise TypeError(f"{type(self).__name__} does not define step(state, snapshot, time_s)")

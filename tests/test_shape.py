@@ -14,11 +14,6 @@ REPO = Path(__file__).resolve().parent.parent
 MAX_LINES = 60
 REASON = re.compile(r"#.*\w{3,}")  # a comment in words on the line of the def
 FOLDERS = ("benchmark", "baselines", "submissions", "leaderboard")
-# known exceptions, to be removed when they get docstrings; their classes describe them
-WITHOUT_DOCSTRING = {
-    f"benchmark/types.py {name}"
-    for name in ("SegmentRecord.offset_s", "Window.end", "StreamingHead.init", "StreamingHead.step")
-}
 
 
 def functions(folder: Path) -> Iterator[tuple[str, int, bool]]:
@@ -75,8 +70,7 @@ def test_public_things_have_docstrings() -> None:
         for file in sorted((REPO / folder).rglob("*.py"))
         for name in undocumented(ast.parse(file.read_text(encoding="utf-8")))
     }
-    assert sorted(found - WITHOUT_DOCSTRING) == []
-    assert sorted(WITHOUT_DOCSTRING - found) == [], "an exception that no longer applies"
+    assert sorted(found) == []
 
 
 def test_a_missing_docstring_is_found() -> None:

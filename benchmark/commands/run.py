@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add ``run``, ``sweep`` and ``models`` to the commands."""
+    _add_run(commands)
+    _add_sweep(commands)
+    _add_models(commands)
+
+
+def _add_run(commands: Any) -> None:
     run = add_command(
         commands,
         "run",
@@ -79,6 +85,8 @@ def add(commands: Any) -> None:
     add_csv(run, "per line of the table and metric")
     add_model_options(run)
 
+
+def _add_sweep(commands: Any) -> None:
     sweep = add_command(
         commands,
         "sweep",
@@ -113,6 +121,8 @@ def add(commands: Any) -> None:
     add_csv(sweep, "per model, setting and metric")
     add_model_options(sweep)
 
+
+def _add_models(commands: Any) -> None:
     models = add_command(
         commands,
         "models",

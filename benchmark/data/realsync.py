@@ -484,7 +484,7 @@ def measure(path: Path) -> tuple[str, int, int] | str:
     """(sha256, frames at 25 fps, samples at 16 kHz) from the packets' times, without decoding; or why not."""
     import av
 
-    from avbench.data.media import media_sha256
+    from avbench.data.media import grid_frames, media_sha256
 
     ends: dict[str, Fraction] = {}
     starts: dict[str, Fraction] = {}
@@ -494,6 +494,7 @@ def measure(path: Path) -> tuple[str, int, int] | str:
             if not container.streams.video or not container.streams.audio:
                 return f"the file has no {'sound' if container.streams.video else 'picture'} stream"
             streams = container.streams.video[0], container.streams.audio[0]
+            clock_s = streams[0].time_base or Fraction(1, FRAME_RATE_HZ)
             for packet in container.demux(*streams):
                 if packet.pts is None or packet.time_base is None:
                     continue
@@ -512,7 +513,7 @@ def measure(path: Path) -> tuple[str, int, int] | str:
     if not {"video", "audio"} <= set(ends):
         return f"{path} contains no packets of {'picture' if 'video' not in ends else 'sound'}"
     origin = starts["video"]
-    n_frames = round((ends["video"] - origin) * FRAME_RATE_HZ)
+    n_frames = grid_frames(round((ends["video"] - origin) / clock_s), clock_s)  # as the reader counts them
     n_samples = math.floor((ends["audio"] - origin) * SAMPLE_RATE_HZ)
     return (sha256, n_frames, n_samples) if min(n_frames, n_samples) > 0 else f"{path} is empty"
 

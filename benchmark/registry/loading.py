@@ -128,10 +128,12 @@ def load_full(family: str, source: Any) -> SnapshotPredictor:
 
 
 def load_full_head(family: str, source: Any) -> StreamingHead:
+    """The head of a full-size streaming model, from the same sources as :func:`load_full`."""
     return import_module("avbench.weights.checkpoints").load_full_head(family, source)
 
 
 def load_head_file(path: Path, kind: str, with_its_backbone: bool = False) -> StreamingHead:
+    """A learned head ("trf" or "lstm") from its own file, or from a file that also has its backbone."""
     return import_module("avbench.weights.heads").load_head(path, kind, with_its_backbone)
 
 
@@ -156,4 +158,5 @@ def load_without_weights(family: Family) -> SnapshotPredictor:
 
 
 def load_plain_head(name: str) -> StreamingHead:
+    """A built-in head that needs no weights: a name of :func:`avbench.registry.heads.plain_heads`."""
     return head_class(name)()

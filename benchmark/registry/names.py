@@ -67,7 +67,7 @@ def _aliases() -> dict[str, tuple[str, str]]:
 
 
 def _resolved(name: str) -> StreamingModel | None:
-    """None for a file in the cache that cannot be run (3 classes, encoders alone): it is no model."""
+    """None for cached weights that cannot be run (3 classes, encoder-only)."""
     try:
         return resolve(name)
     except AvbenchError:
@@ -80,7 +80,7 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
     options = options or ModelOptions()
     if name in TRIVIAL:
         if options.changes_anything:
-            raise UsageError(f"model {name!r} looks at no media: it takes no weight file, no dtype and no compiling")
+            raise UsageError(f"model {name!r} ignores its input; --weights, --dtype and --compile do not apply")
         return StreamingModel(name, "trivial", name, "none", None, None, TRIVIAL[name].description, "nothing")
     base, head = split_model_name(name)
     if is_file(base):
@@ -219,7 +219,7 @@ def _named_source(name: str, family: Family, tag: str, options: ModelOptions) ->
         path = Path(options.weights)
         kind = file_kind(path)
         if kind == "head":
-            raise UsageError(f"{path} holds a head alone: name it with --head-weights")
+            raise UsageError(f"{path} contains a head only: name it with --head-weights")
         return path, kind
     if tag in family.weights:
         return None, "mini"

@@ -22,7 +22,7 @@ class ModelOptions:
     """What a request adds to a model's name.
 
     ``weights``: a file, or a state dict in published keys. ``head_weights``: a file with a learned head
-    (:mod:`avbench.weights.heads`). ``random_seed``: whatever no file gives is drawn from this seed, at full size;
+    (:mod:`avbench.weights.heads`). ``random_seed``: weights that no file gives are drawn from this seed, at full size;
     such a model's scores mean nothing. ``autocast``: "float32" (the reference), "bfloat16" or "float16".
     ``compiled``: with ``torch.compile``. ``quick``: the fast CPU copy where the family has one (equal logits to
     rounding).
@@ -43,6 +43,7 @@ class ModelOptions:
 
     @property
     def changes_anything(self) -> bool:
+        """Whether the request adds anything to the model's name."""
         given = (self.weights, self.head_weights, self.random_seed)
         return any(x is not None for x in given) or self.autocast != "float32" or self.compiled
 
@@ -62,7 +63,7 @@ class StreamingModel:
     """A backbone and a head under one name. ``backbone`` and ``head`` are None until :func:`load_model` loads them.
 
     ``load_backbone`` and ``load_head`` are picklable and take no arguments, so that worker processes can call them;
-    a trivial model (which looks at no media) has no ``load_backbone``.
+    a trivial model (which ignores its input) has no ``load_backbone``.
     """
 
     name: str
@@ -88,6 +89,7 @@ class StreamingModel:
 
     @property
     def audio_lead_trim_samples(self) -> int:
+        """How many samples early the backbone hears the sound (0 until it is loaded)."""
         return self.backbone.frontend.audio_lead_trim_samples if self.backbone else 0
 
     def computed(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -177,7 +178,9 @@ def _refuse_namesakes(helpers: dict[str, Path]) -> None:
     for name, own in helpers.items():
         other = _helpers.get(name, own)
         if other != own and _file_of(sys.modules.get(name)) == other and own.read_bytes() != other.read_bytes():
-            raise UsageError(f"{own.name} lies beside two users' files ({other.parent} and {own.parent}): rename one")
+            raise UsageError(
+                f"two folders contain a different {own.name} ({other.parent} and {own.parent}): rename one"
+            )
 
 
 def _file_of(module: Any) -> Path | None:

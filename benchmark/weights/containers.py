@@ -275,7 +275,7 @@ def _check_sizes(archive: zipfile.ZipFile, folder: str, tensors: list[_Tensor]) 
     declared = sum(tensor.numel * tensor.storage.dtype.itemsize for tensor in tensors)
     stored = sum(info.file_size for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED)
     if declared > 4 * stored:  # entries may share a storage (tied weights), but not by the thousand
-        raise _Refused(f"its tensors take {declared} bytes, the file holds {stored}")
+        raise _Refused(f"its tensors take {declared} bytes, the file contains {stored}")
     for tensor in tensors:
         storage = tensor.storage
         if tensor.numel > storage.numel:

@@ -90,7 +90,8 @@ def load_head(path: Path, kind: str, with_its_backbone: bool = False) -> Any:
     tensors = load_weights(path)
     if not with_its_backbone and any(key.startswith(WHOLE) for key in tensors):
         raise AvbenchError(
-            f"{path.name} holds more than a head, and the head reads tokens that the rest makes: name it with --weights"
+            f"{path.name} contains more than a head, and the head reads tokens that the rest makes: "
+            "name it with --weights"
         )
     state = {k.removeprefix("head."): t.float() for k, t in tensors.items() if k.startswith("head.")}
     adapter = {k.removeprefix("adapter."): t.float() for k, t in tensors.items() if k.startswith("adapter.")}

@@ -16,6 +16,8 @@ HALF_LIFE_S = 20.0
 
 
 class MyHead(StreamingHead):
+    """Adds up log-probabilities and forgets with a half-life of ``HALF_LIFE_S`` seconds."""
+
     uses_torch = False  # `step` is given numpy arrays; leave this line out and it is given torch tensors
     needs_token = False  # True: `snapshot.token` (B, D) is there, and backbones without one are refused
 

@@ -146,7 +146,7 @@ def test_wrong_head_files_are_one_line(tmp_path: Path, net: str) -> None:
         load_head(path, "lstm")
     with pytest.raises(UsageError, match=r"trained on a backbone's own streaming token and .*gives none"):
         load_model(net + "Net+trf", head_weights=path)
-    with pytest.raises(UsageError, match="holds a head alone: name it with --head-weights"):
+    with pytest.raises(UsageError, match="contains a head only: name it with --head-weights"):
         load_model("sparsesync", weights=path)
     with pytest.raises(UsageError, match=r"reads tokens of 64 values, sparsesync\.synthsync gives 96"):
         load_model("sparsesync+trf", head_weights=path)
@@ -154,7 +154,7 @@ def test_wrong_head_files_are_one_line(tmp_path: Path, net: str) -> None:
         load_model("sparsesync+trf", head_weights=tmp_path / "gone.safetensors")
     whole = tmp_path / "whole.safetensors"
     whole.write_bytes(files(weights).joinpath("streamsync-trf.safetensors").read_bytes())
-    with pytest.raises(AvbenchError, match=r"whole\.safetensors holds more than a head.*name it with --weights"):
+    with pytest.raises(AvbenchError, match=r"whole\.safetensors contains more than a head.*name it with --weights"):
         load_model("sparsesync+trf", head_weights=whole)
     card = path.with_suffix(".json")
     card.write_text(card.read_text().replace('"sha256": "', '"sha256": "0'))

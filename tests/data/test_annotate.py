@@ -246,7 +246,7 @@ def test_the_command_scores_and_writes(avbench: Avbench, clicks: Path, tmp_path:
 
     assert {s.category for s in read_manifest(tmp_path / "m").segments} == {"voice-over"}
     assert avbench("data", "annotate", "--data", clicks).returncode == 2
-    assert "say what to do" in avbench("data", "annotate", "--data", clicks).stderr
+    assert "give --score" in avbench("data", "annotate", "--data", clicks).stderr
 
 
 def test_defaults_are_built_in() -> None:

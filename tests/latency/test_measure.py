@@ -347,7 +347,10 @@ def test_a_record_whose_figures_its_times_do_not_bear_out_is_refused(
 
 def test_reading_a_record_needs_no_torch(made_up: Callable[..., LatencyRecord], tmp_path: Path) -> None:
     path = write_latency(made_up("Net", samples=8), tmp_path / "latency.json")
-    code = "import sys; from avbench.latency.record import read_latency; read_latency(sys.argv[1]); print('torch' in sys.modules)"
+    code = (
+        "import sys; from avbench.latency.record import read_latency; read_latency(sys.argv[1]); "
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

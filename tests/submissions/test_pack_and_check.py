@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from runs import logits_for, make_run
 
+from avbench.protocol.rules import streaming
 from avbench.protocol.tracks import TRACKS
 from avbench.results.predictions import write_predictions
 from avbench.results.run import write_run
@@ -148,7 +149,8 @@ def test_packing_takes_a_card_and_options_over_it(avbench: Avbench, tmp_path: Pa
     ("changes", "says"),
     [
         ({"incomplete": True, "failures": [{"segment_id": "s", "clip_id": "c", "reason": "r"}]}, "incomplete"),
-        ({"signature": "avb|streaming:1|w5.000|h9.000|m:1|d:2|v0.1.0"}, "belongs to no track"),
+        ({"protocol": streaming(hop_s=9.0)}, "belongs to no track"),
+        ({"signature": "avb|streaming:1|w5.000|h9.000|m:1|d:2|v0.1.0"}, "run.signature"),
         ({"scores": {}}, "claimed.acc"),
         ({"scores": {"acc": {"value": 1.0}}}, "claimed.acc_tol1"),
     ],

@@ -18,6 +18,7 @@ from avbench.paper import records
 from avbench.paper.reported import of_table
 from avbench.scoring.metrics import score
 from avbench.scoring.stats import Bootstrap
+from avbench.system import machine
 from avbench.training import table5
 from avbench.training.recipes import RECIPES, _finished, export_streamsync, run
 from avbench.training.streaming import StreamRecipe, StreamSync
@@ -53,7 +54,7 @@ def record(tmp_path: Path, make_clicks: Callable[..., Path], monkeypatch: pytest
         return out / f"{name}.safetensors"
 
     monkeypatch.setattr(table5, "run", untrained)
-    monkeypatch.setattr(table5.machine, "cores", lambda: 1)
+    monkeypatch.setattr(machine, "cores", lambda: 1)
     data = make_clicks(duration_s=46, offsets_s=(0.4,))
     return table5.train(tmp_path / "train", lambda line: None, data=str(data), store=tmp_path / "store")
 

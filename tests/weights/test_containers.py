@@ -104,7 +104,7 @@ def test_views_outside_their_storage_are_refused(tmp_path: Path) -> None:
         return data.replace(b"K\x03K\x02\x86", b"K\x7fK\x7f\x86") if name.endswith("data.pkl") else data
 
     rewritten(good, tmp_path / "bad.pt", larger)
-    with pytest.raises(AvbenchError, match="its tensors take 64516 bytes, the file holds"):
+    with pytest.raises(AvbenchError, match="its tensors take 64516 bytes, the file contains"):
         read_container(tmp_path / "bad.pt")
     torch.save({"model": {"w": torch.arange(6)[3:]}}, good)
 
@@ -172,7 +172,7 @@ def test_every_reference_to_a_storage_is_checked(tmp_path: Path) -> None:
     tensors = read_container(path).tensors  # each as it says it is
     assert (tensors["w0"].dtype, tensors["w1"].dtype) == (torch.float32, torch.int32)
     with_pickle(path, tensor_pickle(*[("FloatStorage", 2000)] * 10), bytes(8000))
-    with pytest.raises(AvbenchError, match="its tensors take 80000 bytes, the file holds"):
+    with pytest.raises(AvbenchError, match="its tensors take 80000 bytes, the file contains"):
         read_container(path)
 
 
