@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from avbench.submissions.format import (
 from avbench.submissions.tracks import Truth, known
 from avbench.system import imports, machine
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.progress import ItemProgress
 from avbench.system.workers import Lost, Pool, each, stateless
 from avbench.ticks import seconds
 from avbench.types import AvbenchError
@@ -96,7 +97,7 @@ def read_entries(
     store: Path,
     labels: Path | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: ItemProgress | None = None,
 ) -> tuple[list[Entry], list[Refused]]:
     """The accepted entries below ``root`` (three folders down, sorted by name), and the refused ones with the reason.
 

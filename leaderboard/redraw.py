@@ -15,7 +15,6 @@ every guessable seed: the default seed comes from the system's randomness.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from avbench.protocol.tracks import BLIND, Track
 from avbench.submissions.tracks import LabelRow, Labels, find, truth
 from avbench.system import machine
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.progress import ItemProgress
 from avbench.system.workers import Lost, each
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, frames, seconds, ticks
 from avbench.types import AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, UsageError
@@ -38,7 +38,6 @@ from avbench.types import AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, U
 BEFORE = ticks(2)  # ticks of picture and sound before a segment's start, for front ends and the paper's protocol
 AFTER = ticks(1)
 GUESSABLE_SEED = 2**64
-Progress = Callable[[int, int, str], None]
 
 
 class Redrawn(NamedTuple):
@@ -76,7 +75,7 @@ def redraw(
     out: Path | str,
     fresh: bool = False,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ItemProgress | None = None,
 ) -> Redrawn:
     """Makes a blind set of a public track under new offsets: ``out/inputs`` and ``out/labels.json``.
 
@@ -189,7 +188,7 @@ def cut_streams(cut: Cut, pictures: np.ndarray, sound: np.ndarray) -> tuple[np.n
     return pictures[first : first + frames(cut.length)], sound[begin : begin + cut.length]
 
 
-def _make(cuts: list[Cut], media: Path, workers: int | None, progress: Progress | None) -> None:
+def _make(cuts: list[Cut], media: Path, workers: int | None, progress: ItemProgress | None) -> None:
     """All clips; a scene that several cuts share is drawn once."""
     scenes: dict[tuple[int, int], list[Cut]] = {}
     for cut in cuts:

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from avbench.data.inspect import by_channel, media_problems, overview
 from avbench.data.media import media_sha256
 from avbench.protocol.manifest import CLIP_COLUMNS, SCHEMA_VERSION, SEGMENT_COLUMNS, Manifest, read_manifest, read_meta
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.progress import ItemProgress
 from avbench.types import AvbenchError, ClipRecord, UsageError, first_line
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ UPLOADS = 20  # files per call of the client
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SPLIT = re.compile(r"\w+")
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def push(
     *,
     private: bool = False,
     with_media: bool = True,
-    progress: Progress | None = None,
+    progress: ItemProgress | None = None,
 ) -> str:
     """Publish a manifest folder as a data set, in one commit; returns the commit's sha, the pin of what was published.
 
@@ -139,7 +138,7 @@ def _create(repo: HubRepo, private: bool) -> None:
         raise AvbenchError(f"{repo.name} already exists and is public; nothing was pushed")
 
 
-def _upload(repo: HubRepo, adds: list[CommitOperationAdd], progress: Progress | None) -> None:
+def _upload(repo: HubRepo, adds: list[CommitOperationAdd], progress: ItemProgress | None) -> None:
     """Send the large files ahead of the commit, several at a time."""
     for done in range(0, len(adds), UPLOADS):
         if progress:
@@ -263,7 +262,7 @@ def pull(
     *,
     allow_moving: bool = False,
     media_root: Path | None = None,
-    progress: Progress | None = None,
+    progress: ItemProgress | None = None,
 ) -> Pulled:
     """Fetch a hosted data set at one commit into ``out`` (None: avbench's cache) and verify every hash.
 
@@ -348,7 +347,7 @@ def _there_already(folder: Path, repo: str, revision: str) -> Pulled | None:
     return Pulled(folder, revision, manifest, len(manifest.clips) - len(clips))
 
 
-def open_address(address: str, progress: Progress | None = None) -> Manifest:
+def open_address(address: str, progress: ItemProgress | None = None) -> Manifest:
     """The manifest of ``hub:ORG/NAME@COMMIT``, pulled now unless it was pulled before. Only a commit is accepted,
     because a result must name the bytes it was computed from. Errors as :func:`pull`'s."""
     repo, revision = parse_address(address)
@@ -475,7 +474,7 @@ def _read_hosted(repo: str, data: Mapping[str, bytes]) -> Manifest:
     return manifest
 
 
-def _fetch_media(source: _Source, clips: Sequence[ClipRecord], folder: Path, progress: Progress | None) -> None:
+def _fetch_media(source: _Source, clips: Sequence[ClipRecord], folder: Path, progress: ItemProgress | None) -> None:
     """Fetch and verify the media; each file appears in the folder only when it is complete."""
 
     def one(clip: ClipRecord) -> None:
@@ -507,7 +506,7 @@ def _fetch_media(source: _Source, clips: Sequence[ClipRecord], folder: Path, pro
             raise
 
 
-def _verify_elsewhere(clips: Sequence[ClipRecord], media: Path, progress: Progress | None) -> None:
+def _verify_elsewhere(clips: Sequence[ClipRecord], media: Path, progress: ItemProgress | None) -> None:
     """Check the hashes of media kept in another folder; ``AvbenchError`` for the first problem."""
     problems = []
     for done, clip in enumerate(clips):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from avbench.data.media import media_sha256
 from avbench.data.probing import probe
 from avbench.protocol.manifest import Manifest, check
+from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
 from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words
 
@@ -155,9 +156,7 @@ def counts_of(values: Any) -> dict[str, int]:
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 
 
-def verify(
-    manifest: Manifest, decode: bool = True, progress: Callable[[int, int, str], None] | None = None
-) -> list[str]:
+def verify(manifest: Manifest, decode: bool = True, progress: ItemProgress | None = None) -> list[str]:
     """Every problem found, one line each; an empty list if everything matches the manifest.
 
     Checks the tables against each other, every media file's hash and, with ``decode``, its frame and sample counts by
@@ -179,7 +178,7 @@ def media_problems(
     manifest: Manifest,
     clips: Collection[ClipRecord],
     decode: bool = True,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: ItemProgress | None = None,
 ) -> list[str]:
     """The problems with the media of some of a manifest's clips, one line each; the media part of :func:`verify`."""
     problems = []

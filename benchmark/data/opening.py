@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avbench.system.progress import Progress
+from avbench.system.progress import Progress, of_stage
 from avbench.types import UsageError
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ def read_data(
     if data in DATA_OF_TRACK:
         data, split = DATA_OF_TRACK[data]
     if data in synthsync.NAMES:
-        tell = (lambda done, total, item: progress("making clips", done, total, item)) if progress else None
-        manifest = synthsync.ensure(data, "test" if split is None else split, progress=tell)
+        manifest = synthsync.ensure(
+            data, "test" if split is None else split, progress=of_stage(progress, "making clips")
+        )
     elif not data.startswith("hub:") and os.sep not in data and not Path(data).exists():
         raise UsageError(f"unknown data {data!r}: it is neither {', '.join(synthsync.NAMES)} nor a manifest folder")
     else:
         if data.startswith("hub:"):
             from avbench.data.hub import open_address
 
-            fetching = (lambda done, total, item: progress("fetching data", done, total, item)) if progress else None
-            manifest = open_address(data, fetching)
+            manifest = open_address(data, of_stage(progress, "fetching data"))
         else:
             folder = Path(data)
             inputs = folder / "inputs"  # of a redrawn set: its labels lie beside them

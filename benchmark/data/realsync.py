@@ -21,7 +21,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +32,7 @@ import numpy as np
 from avbench.data.inspect import SUPPORT_WINDOWS
 from avbench.protocol.manifest import SPLITS, Manifest, write_manifest
 from avbench.system import debug
+from avbench.system.progress import ItemProgress
 from avbench.system.workers import Lost, each
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, Tick, ticks
 from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, first_line
@@ -393,7 +394,7 @@ def import_lists(
     media: Path | None,
     out: Path,
     workers: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: ItemProgress | None = None,
 ) -> dict[str, Any]:
     """Read the lists in a folder and write one manifest per list, ``out/NAME/``; returns :func:`report`'s facts.
 
@@ -447,7 +448,7 @@ def _measure_all(
     found: Mapping[str, list[Path]],
     clips: Mapping[str, Entry],
     workers: int,
-    progress: Callable[[int, int, str], None] | None,
+    progress: ItemProgress | None,
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """clip id -> what was measured, and clip id -> why its file was refused."""
     seen: dict[str, Measured] = {}

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
 from avbench.protocol.offsets import draw_offset
 from avbench.system import machine
 from avbench.system.cache import cache_root
+from avbench.system.progress import ItemProgress
 from avbench.system.workers import Lost, each
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_S, ticks
 from avbench.types import CATEGORIES, AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, UsageError
@@ -84,7 +85,7 @@ def ensure(
     name: str = "synthsync",
     split: str = "test",
     cache: Path | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: ItemProgress | None = None,
     workers: int | None = None,
 ) -> Manifest:
     """The manifest of a SynthSync split; clips missing from the cache are made first.
@@ -142,9 +143,7 @@ def _with_media(manifest: Manifest, media: Path) -> Manifest:
     return replace(manifest, clips=clips, media_root=media)
 
 
-def _make_clips(
-    specs: list[ClipSpec], media: Path, progress: Callable[[int, int, str], None] | None, workers: int | None
-) -> None:
+def _make_clips(specs: list[ClipSpec], media: Path, progress: ItemProgress | None, workers: int | None) -> None:
     media.mkdir(parents=True, exist_ok=True)
     todo = [s for s in specs if not (media / f"{s.id}.mp4").exists()]
     made = each(partial(make_clip, media=media), todo, workers or machine.cores())

@@ -24,12 +24,12 @@ from avbench.protocol.rules import Protocol
 from avbench.results.run import Failure
 from avbench.system import machine
 from avbench.system.cache import default_store
+from avbench.system.progress import ItemProgress
 from avbench.ticks import seconds
 from avbench.types import ClipRecord, SnapshotPredictor, UsageError
 
 AUTO_BATCH = 32  # windows per call at first, halved when memory runs out
 LARGE_BYTES = 100 * 2**20  # of weights; with more, memory for activations is counted too
-Progress = Callable[[int, int, str], None]  # snapshots done (or failed), snapshots in all, the current clip
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def compute(
     how: Compute,
     *,
     open_clip: Callable[[ClipRecord], Reader] | None = None,
-    progress: Progress | None = None,
+    progress: ItemProgress | None = None,
 ) -> RunReport:
     """Make sure the store contains every snapshot of ``predictors`` that ``protocols`` need on ``manifest``.
 
@@ -165,7 +165,7 @@ def compute(
 
 
 def _outcomes(
-    run: Callable[..., Generator[tuple[Task, Outcome]]], tasks: Sequence[Task], progress: Progress | None
+    run: Callable[..., Generator[tuple[Task, Outcome]]], tasks: Sequence[Task], progress: ItemProgress | None
 ) -> dict[str, Outcome]:
     """Run all tasks; returns the outcome of each clip by its id."""
     outcomes: dict[str, Outcome] = {}

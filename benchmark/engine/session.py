@@ -22,7 +22,7 @@ from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import Protocol
 from avbench.results.run import Failure
 from avbench.results.truth import Truth
-from avbench.system.progress import Progress
+from avbench.system.progress import Progress, of_stage
 from avbench.ticks import seconds
 from avbench.types import AvbenchError, SegmentRecord, SnapshotPredictor, StreamingHead
 
@@ -126,9 +126,8 @@ class Session:
         self._gathered.clear()
 
     def _pass(self, protocols: Sequence[Protocol], backbones: Mapping[str, Backbone], stage: str) -> None:
-        progress = self.progress
-        tell = (lambda done, total, item: progress(stage, done, total, item)) if progress else None
-        report = compute(self.manifest, protocols, backbones, self.how.using(self.store, self.workers), progress=tell)
+        how = self.how.using(self.store, self.workers)
+        report = compute(self.manifest, protocols, backbones, how, progress=of_stage(self.progress, stage))
         self.failures += [f for f in report.failures if f not in self.failures]
         self.warnings += [w for w in report.warnings if w not in self.warnings]
         self.counters.update(report.counters)

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-ItemProgress = Callable[[int, int, str], None]  # done, total, item
+ItemProgress = Callable[[int, int, str], None]  # done, total, the current item
+Progress = Callable[[str, int, int, str], None]  # stage, done, total, the current item
 
-Progress = Callable[[str, int, int, str], None]  # stage, done, total, item
+
+def of_stage(progress: Progress | None, stage: str) -> ItemProgress | None:
+    """What reports one stage's loop to ``progress``; None if nobody listens."""
+    if progress is None:
+        return None
+    return lambda done, total, item: progress(stage, done, total, item)

@@ -12,12 +12,12 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from avbench.baselines.families import layouts
+from avbench.system.progress import ItemProgress
 from avbench.types import AvbenchError, UsageError
 from avbench.weights.published import Published, find_published, md5_of, published_entry
 
@@ -25,8 +25,6 @@ PUBLISHED_ROOT = "https://a3s.fi/swift/v1/AUTH_a235c0f452d648828f745589cde1219a/
 TIMEOUT_S = 30
 CHUNK_BYTES = 2**20
 MAX_HEADER_BYTES = 64 * 2**20
-
-Progress = Callable[[int, int, str], None]  # bytes so far, bytes in total, name
 
 
 def weights_root() -> Path:
@@ -122,7 +120,7 @@ def safetensors_keys(path: Path) -> list[str] | None:
 # ------------------------------------------------------------------------------------------------------- fetching
 
 
-def fetch(name: str, url: str | None = None, md5: str = "", progress: Progress | None = None) -> Path:
+def fetch(name: str, url: str | None = None, md5: str = "", progress: ItemProgress | None = None) -> Path:
     """Download a checkpoint into the cache and check its md5; resumes an interrupted download. Returns the file.
 
     ``name``: a published name or id or, with ``url``, a name of the user's own. ``url`` replaces the published address;
@@ -181,7 +179,7 @@ def _validator(part: Path) -> Path:
     return part.with_suffix(".etag")
 
 
-def _download(address: str, part: Path, name: str, by_hand: str, progress: Progress | None) -> None:
+def _download(address: str, part: Path, name: str, by_hand: str, progress: ItemProgress | None) -> None:
     """Download into ``part``, starting where it ends. ``AvbenchError`` with the address and what to do by hand."""
     have = before = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "avbench", "Accept-Encoding": "identity"}
@@ -222,7 +220,7 @@ def _download(address: str, part: Path, name: str, by_hand: str, progress: Progr
         )
 
 
-def _copy(answer: Any, file: BinaryIO, have: int, total: int, name: str, progress: Progress | None) -> None:
+def _copy(answer: Any, file: BinaryIO, have: int, total: int, name: str, progress: ItemProgress | None) -> None:
     while chunk := answer.read(CHUNK_BYTES):
         file.write(chunk)
         have += len(chunk)
