@@ -140,7 +140,7 @@ def _read(path: Path, track: Track, answers: Truth, labels: Path | str | None) -
     run = read_run(path)
     if run.data.manifest_sha256 != track.manifest_sha256:
         raise UsageError(f"{path} is a run on {run.data.name}, not on {track.name} (its manifest differs)")
-    if not run.signature.startswith(track.protocol.signature() + "|"):
+    if run.protocol != track.protocol:
         raise UsageError(f"{path} was run under {run.signature}; track {track.name} needs {track.protocol.signature()}")
     data = read_bytes(path / PREDICTIONS_FILE, MAX_BYTES[PREDICTIONS_FILE])
     ids, logits = parse_predictions(data, str(path / PREDICTIONS_FILE))

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avbench.protocol.signature import signature_problem
-from avbench.protocol.tracks import Track
+from avbench.protocol.tracks import Track, signature_problem
 from avbench.results.predictions import parse_predictions
 from avbench.results.run import Scores
 from avbench.scoring.metrics import METRICS, score

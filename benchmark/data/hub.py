@@ -29,6 +29,7 @@ from avbench.data.inspect import by_channel, media_problems, overview
 from avbench.data.media import media_sha256
 from avbench.protocol.manifest import CLIP_COLUMNS, SCHEMA_VERSION, SEGMENT_COLUMNS, Manifest, read_manifest, read_meta
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.findings import first_of
 from avbench.system.progress import ItemProgress
 from avbench.types import AvbenchError, ClipRecord, UsageError, first_line
 
@@ -108,7 +109,7 @@ def push(
     seen = [c for c in manifest.clips.values() if c.seen] if with_media else []
     problems = media_problems(manifest, seen, decode=False)
     if problems:
-        raise AvbenchError(f"not pushed: {_first_of(problems)}")
+        raise AvbenchError(f"not pushed: {first_of(problems)}")
     with tempfile.TemporaryDirectory() as temporary:
         small = _hosted_files(Path(directory), manifest, repo.name, Path(temporary))
         media = {f"{MEDIA}/{c.path}": manifest.clip_path(c) for c in seen}
@@ -520,11 +521,7 @@ def _verify_elsewhere(clips: Sequence[ClipRecord], media: Path, progress: ItemPr
         if progress:
             progress(done + 1, len(clips), clip.id)
     if problems:
-        raise AvbenchError(_first_of(problems))
-
-
-def _first_of(problems: Sequence[str]) -> str:
-    return problems[0] + (f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else "")
+        raise AvbenchError(first_of(problems))
 
 
 def _inside(folder: Path, path: str) -> Path:

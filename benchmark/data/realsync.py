@@ -32,6 +32,7 @@ import numpy as np
 from avbench.data.inspect import SUPPORT_WINDOWS
 from avbench.protocol.manifest import SPLITS, Manifest, write_manifest
 from avbench.system import debug
+from avbench.system.findings import first_of
 from avbench.system.progress import ItemProgress
 from avbench.system.workers import Lost, each
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, TICKS_PER_S, Tick, ticks
@@ -181,8 +182,7 @@ class _Problems:
     def stop(self) -> None:
         """``UsageError`` if there was a problem."""
         if self.lines:
-            more = f" (and {len(self.lines) - 1} more such problems)" if len(self.lines) > 1 else ""
-            raise UsageError(self.lines[0] + more)
+            raise UsageError(first_of(self.lines))
 
 
 def _text(path: Path) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avbench.system.findings import first_of
 from avbench.ticks import TICKS_PER_FRAME, seconds
 from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, first_line
 
@@ -463,5 +464,4 @@ def _json_object(text: str) -> dict[str, Any]:
 
 def _raise_first(problems: list[str], directory: Path | None = None) -> None:
     if problems:
-        more = f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else ""
-        raise UsageError(f"{f'{directory}: ' if directory else ''}{problems[0]}{more}")
+        raise UsageError(f"{f'{directory}: ' if directory else ''}{first_of(problems)}")

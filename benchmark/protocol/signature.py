@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from avbench.protocol.rules import Protocol
 from avbench.types import UsageError
-
-if TYPE_CHECKING:
-    from avbench.protocol.tracks import Track
 
 DIGITS = 12  # of a hash that a signature quotes
 PROTOCOL_FIELDS = (
@@ -71,25 +66,6 @@ class Signature:
             "version": f"v{self.version}",
         }
 
-
-def signature_problem(text: str, track: Track, fingerprint: str, version: str) -> str:
-    """Why ``text`` is not the signature of a run of such a model on such a track; empty if it is."""
-    needed = Signature.of(track.protocol, fingerprint, track.manifest_sha256, version)
-    wrong = f"is {text}; track {track.name} needs {needed}"
-    try:
-        found = Signature.parse(text)
-    except UsageError:
-        return wrong
-    if (found.protocol, found.model, found.data, found.version) != (
-        needed.protocol,
-        needed.model,
-        needed.data,
-        needed.version,
-    ):
-        return wrong
-    how = "".join(f"|{part}" for part in found.computed)
-    if re.fullmatch(r"\|?[a-z0-9|]*random[0-9]+", how):
-        return "is from a model with random weights; its scores mean nothing"
-    if not re.fullmatch(r"(\|lead[0-9]{1,6})?(\|b?float16)?(\|compiled)?", how):
-        return f"has {how!r} between model and data; only lead, precision and compiled are allowed there"
-    return ""
+    def shared(self) -> str:
+        """What two runs must have in common for their scores to be ranked together: protocol and data."""
+        return f"{self.protocol.signature()}|d:{self.data}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from avbench.protocol.rules import Protocol, streaming
+from avbench.protocol.signature import Signature
 from avbench.ticks import seconds
+from avbench.types import UsageError
 
 BLIND = ".blind-"  # in the name of a private track: <public track>.blind-<first digits of the manifest's hash>
 
@@ -29,7 +32,7 @@ class Track:
     @property
     def signature(self) -> str:
         """Protocol and data; two scores are ranked together only if these are equal."""
-        return f"{self.protocol.signature()}|d:{self.manifest_sha256[:12]}"
+        return Signature.of(self.protocol, "", self.manifest_sha256, "").shared()
 
     @property
     def command(self) -> str:
@@ -63,3 +66,26 @@ TRACKS: dict[str, Track] = {
 }
 # for `avbench run --data TRACK`: (data, split) of the tracks with the usual protocol
 DATA_OF_TRACK = {t.name: (t.data, t.split) for t in TRACKS.values() if t.protocol == streaming()}
+
+
+def signature_problem(text: str, track: Track, fingerprint: str, version: str) -> str:
+    """Why ``text`` is not the signature of a run of such a model on such a track; empty if it is."""
+    needed = Signature.of(track.protocol, fingerprint, track.manifest_sha256, version)
+    wrong = f"is {text}; track {track.name} needs {needed}"
+    try:
+        found = Signature.parse(text)
+    except UsageError:
+        return wrong
+    if (found.protocol, found.model, found.data, found.version) != (
+        needed.protocol,
+        needed.model,
+        needed.data,
+        needed.version,
+    ):
+        return wrong
+    how = "".join(f"|{part}" for part in found.computed)
+    if re.fullmatch(r"\|?[a-z0-9|]*random[0-9]+", how):
+        return "is from a model with random weights; its scores mean nothing"
+    if not re.fullmatch(r"(\|lead[0-9]{1,6})?(\|b?float16)?(\|compiled)?", how):
+        return f"has {how!r} between model and data; only lead, precision and compiled are allowed there"
+    return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -27,3 +27,8 @@ def print_findings(findings: Iterable[Finding]) -> tuple[bool, bool]:
         mark = "FAIL" if not finding.ok else "warn" if finding.warning else "ok  "
         print(f"{mark}  {''.join(c if c.isprintable() else '?' for c in finding.text)}", flush=True)
     return ok, warned
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """The first of several problems, and how many more there are: what one line has room for."""
+    return problems[0] + (f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else "")

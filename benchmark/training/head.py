@@ -26,6 +26,7 @@ from avbench.engine.session import Session
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.offsets import draw_offset
 from avbench.protocol.rules import Protocol, streaming
+from avbench.registry.heads import HEADS, is_learned
 from avbench.registry.options import StreamingModel
 from avbench.system.progress import Progress
 from avbench.ticks import TICKS_PER_S, seconds, ticks
@@ -36,7 +37,7 @@ from avbench.weights.heads import export_head
 ADAPTED_DIM = 96  # width of the token where the backbone has none
 FIRST_S = 2  # room for the largest negative offset
 SPLITS = ("train", "valid")
-HEADS = ("lstm", "trf")
+LEARNED = tuple(sorted(name for name in HEADS if is_learned(name)))
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class HeadRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            raise UsageError(f"head is {self.head!r}; it must be one of {', '.join(HEADS)}")
+        if self.head not in LEARNED:
+            raise UsageError(f"head is {self.head!r}; it must be one of {', '.join(LEARNED)}")
         for name in ("offsets", "limit", "steps", "batch", "windows", "validate_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
