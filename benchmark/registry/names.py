@@ -184,7 +184,7 @@ def _known(name: str, family: Family, tag: str, head: str, options: ModelOptions
     load_head, random_head = _head(name, backbone, head, options, own_head)
     random = isinstance(source, int) or random_head
     if options.random_seed is not None and not random:
-        raise UsageError(f"model {name!r}: the files give all weights, --random-weights has nothing to fill")
+        raise UsageError(f"model {name!r}: all weights come from files; remove --random-weights")
     return replace(
         model,
         load_backbone=_computed(factory, options),
@@ -296,7 +296,7 @@ def _user_model(
         raise UsageError(f"model {name!r} takes no weight file: its class loads its own weights")
     load_head, random = _head(name, base, head, options)
     if options.random_seed is not None and not random:
-        raise UsageError(f"model {name!r} loads its own weights: --random-weights has nothing to fill")
+        raise UsageError(f"model {name!r} loads its own weights; remove --random-weights")
     # description and trained_on are the class's own: known once it is loaded
     return StreamingModel(
         name,

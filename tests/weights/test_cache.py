@@ -403,7 +403,7 @@ def test_wrong_requests_are_one_line(avbench: Callable[..., Any], small: Any, tm
     one_line(avbench(*run, "xcorr", "--weights", source), 2, "takes no weight file")
     one_line(avbench(*run, "constant", "--random-weights"), 2, "ignores its input")
     one_line(avbench(*run, "sparsesync+apa", "--head-weights", source), 2, "head apa has no weights")
-    one_line(avbench(*run, "sparsesync", "--weights", source, "--random-weights"), 2, "nothing to fill")
+    one_line(avbench(*run, "sparsesync", "--weights", source, "--random-weights"), 2, "remove --random-weights")
     one_line(avbench(*run, "sparsesync+trf"), 2, "no trained trf head for sparsesync", "--head-weights")
     one_line(avbench(*run, "sparsesync", "--dtype", "int8"), 2, "float32, bfloat16, float16")
     one_line(avbench(*run, "sparsesync", "--dtype", "bfloat16"), 2, "mini model")
