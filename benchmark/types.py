@@ -197,7 +197,8 @@ class SnapshotPredictor:
     ``fuse(video_features, audio_features) -> Snapshot``, which must equal ``predict``: the runner then encodes each
     picture window once per clip. A backbone whose sound front end standardises may offer
     ``audio_statistics(audio (N,)) -> tensor``; the ``paper`` protocol then passes the whole stretch's statistics as the
-    keyword ``statistics`` to ``predict`` / ``encode_audio``.
+    keyword ``statistics`` to ``predict`` / ``encode_audio``. ``uses_torch = False``: windows are numpy arrays, not
+    tensors.
     """
 
     frontend: FrontEnd = FrontEnd()
@@ -216,7 +217,9 @@ class StreamingHead:
 
     ``init(batch) -> state``; ``step(state, snapshot, time_s) -> (state, logits (B, 21))`` is called once per
     iteration, in time order; ``time_s`` is the stream time of the window in seconds since the first window, so a head
-    can know the hop. ``needs_token`` says whether the snapshot must carry a streaming token.
+    can know the hop. ``needs_token``: the snapshot must carry a streaming token. ``uses_torch = False``: the
+    snapshots are numpy arrays, not tensors. A head may offer ``replay(logits (N, W, 21), tokens, times_s (W,))``, all
+    steps at once, which must equal stepping.
     """
 
     needs_token: bool = False

@@ -93,7 +93,7 @@ def test_json_stands_alone_on_stdout(avbench_process: Avbench, clicks: Path, tmp
         "failures",
     ]
     assert set(wanted) <= set(document)
-    assert set(document["scores"]) == {"acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s"}
+    assert set(document["scores"]) == set(METRICS)
     assert all(set(entry) == {"value", "ci_low", "ci_high"} for entry in document["scores"].values())
     assert (tmp_path / "out" / "run.json").read_text() == done.stdout
 

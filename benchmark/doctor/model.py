@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from avbench.data.clicks import click_and_flash
-from avbench.doctor.head import causality, check_head, same_fingerprint
+from avbench.doctor.head import check_head, same_fingerprint
 from avbench.doctor.new_process import fingerprint_finding
 from avbench.registry.heads import is_outside
 from avbench.registry.loading import load
@@ -67,12 +67,10 @@ def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
             debug.show(error)
             yield Finding(False, f"two towers: {in_one_line(error)}")
     yield from _sign(model.backbone)
-    head, token_dim = split_model_name(name)[1], model.backbone.token_dim  # type: ignore[union-attr]
+    head = split_model_name(name)[1]
+    yield from check_head(model.head, model.head_name, model.backbone.token_dim)  # type: ignore[arg-type, union-attr]
     if is_outside(head):
-        yield from check_head(model.head, head, token_dim)  # type: ignore[arg-type]
         yield same_fingerprint(model.head, head)  # type: ignore[arg-type]
-    else:
-        yield causality(model.head, model.head_name, token_dim)  # type: ignore[arg-type]
     yield _fingerprint(name, model.backbone, options)
 
 

@@ -1,4 +1,4 @@
-"""The metrics: every score avbench prints is one of the six functions below.
+"""The metrics: every score avbench prints is one of the functions below.
 
 The definitions are scikit-learn's on float64 softmax probabilities (equal to 1e-12, ties included; ``avbench doctor
 metrics`` compares them), with one difference: a macro mean leaves out a class without any case, where scikit-learn

@@ -20,6 +20,7 @@ from avbench.baselines.tuned import Tuned, tuned
 from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.replay import leaks, replay
 from avbench.registry.facts import whole_fingerprint
+from avbench.registry.heads import HEADS
 from avbench.registry.names import load_model
 from avbench.types import AvbenchError, Snapshot, SnapshotPredictor, UsageError
 from avbench.weights import checkpoints
@@ -183,7 +184,7 @@ def test_a_users_backbone_with_a_trained_head(kind: str, tmp_path: Path, net: st
     assert whole_fingerprint(model, "b") != whole_fingerprint(adapted, "b")
 
 
-@pytest.mark.parametrize("head", ["none", "apa", "apa-sliding", "apa-decay", "trf", "lstm"])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("backbone", ["sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm"])
 def test_every_full_size_backbone_takes_every_head(backbone: str, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "build", build_small)

@@ -21,6 +21,7 @@ from avbench.protocol.manifest import read_manifest
 from avbench.protocol.rules import streaming
 from avbench.protocol.tracks import TRACKS, Track
 from avbench.results.run import read_run
+from avbench.scoring.metrics import METRICS
 from avbench.submissions.check import check
 from avbench.submissions.pack import pack
 from avbench.submissions.tracks import Truth, read_labels, truth
@@ -307,7 +308,7 @@ def test_audit_as_a_command(small: Track, made: Redrawn, avbench: Avbench, tmp_p
     report = json.loads(
         avbench("leaderboard", "audit", "official", "redrawn", "--labels", made.labels, "--json").stdout
     )
-    assert set(report["metrics"]) == {"acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s"}
+    assert set(report["metrics"]) == set(METRICS)
     make_run(tmp_path / "another", track, answers, model="another")
     refused = avbench("leaderboard", "audit", "official", "another", "--labels", made.labels)
     assert refused.returncode == 2

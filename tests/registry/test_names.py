@@ -15,6 +15,7 @@ from published_files import build_small
 
 from avbench.baselines.families import families, sparsesync
 from avbench.registry import facts, user_files
+from avbench.registry.heads import plain_heads
 from avbench.registry.names import list_models, load_model, resolve
 from avbench.registry.options import ModelOptions
 from avbench.types import AvbenchError, SnapshotPredictor, UsageError
@@ -100,7 +101,10 @@ def test_list_with_wildcards() -> None:
     assert names[:4] == ["streamsync-trf", "streamsync-lstm", "apa-sparsesync", "apa-synchformer"]
     assert len(names) == len(set(names))
     assert {"sparsesync.synthsync-pt", "xcorr+apa", "constant", "prior", "uniform", "oracle"} <= set(names)
-    assert [m.name for m in list_models("xcorr*")] == ["xcorr", "xcorr+apa", "xcorr+apa-sliding", "xcorr+apa-decay"]
+    assert [m.name for m in list_models("xcorr*")] == [
+        "xcorr",
+        *(f"xcorr+{head}" for head in plain_heads() if head != "none"),
+    ]
     assert list_models("nothing*") == []
 
 
