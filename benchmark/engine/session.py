@@ -122,14 +122,14 @@ class Session:
             sharing[name] = self._backbones[name]
         for number, (protocols, backbones) in enumerate(passes.values(), 1):
             self._pass(protocols, backbones, stage + (f", pass {number} of {len(passes)}" if len(passes) > 1 else ""))
-        self._segments.clear()
-        self._gathered.clear()
+        for cache in (self._segments, self._gathered, self._predictions):  # segments may have failed
+            cache.clear()
 
     def _pass(self, protocols: Sequence[Protocol], backbones: Mapping[str, Backbone], stage: str) -> None:
         how = self.how.using(self.store, self.workers)
         report = compute(self.manifest, protocols, backbones, how, progress=of_stage(self.progress, stage))
-        self.failures += [f for f in report.failures if f not in self.failures]
-        self.warnings += [w for w in report.warnings if w not in self.warnings]
+        self.failures = list(dict.fromkeys([*self.failures, *report.failures]))  # each once, in order
+        self.warnings = list(dict.fromkeys([*self.warnings, *report.warnings]))
         self.counters.update(report.counters)
         self.ms_per_snapshot |= {name: report.ms_per_snapshot(name) for name in backbones}
 
