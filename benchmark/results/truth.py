@@ -67,6 +67,13 @@ class Truth:
             n_total=self.n_total if n_total is None else n_total,
         )
 
+    def of_ids(self, segment_ids: Sequence[str]) -> Truth:
+        """The segments of these ids, in this order; ``UsageError`` naming the first that is unknown."""
+        unknown = next((name for name in segment_ids if name not in self.place), None)
+        if unknown is not None:
+            raise UsageError(f"segment {unknown} has no label: it is in predictions but not in segments.parquet")
+        return self.take([self.place[name] for name in segment_ids])
+
     def groups(self) -> dict[str, dict[str, np.ndarray]]:
         """ "category" and "channel" -> name -> the rows of that name, (n,) int64; unknown names are left out."""
         found: dict[str, dict[str, np.ndarray]] = {}

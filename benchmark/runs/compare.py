@@ -126,20 +126,13 @@ def _check_same_setting(a: Run, b: Run) -> None:
 def _paired(a: Run, b: Run, truth: Truth) -> _Pair:
     """The segments that both runs have scored, in the order of ``a``."""
     (ids_a, streams_a), (ids_b, streams_b) = a.predictions, b.predictions
-    rows_a, rows_b, rows = (
-        {segment_id: row for row, segment_id in enumerate(ids)} for ids in (ids_a, ids_b, truth.segment_ids)
-    )
+    rows_a, rows_b = ({segment_id: row for row, segment_id in enumerate(ids)} for ids in (ids_a, ids_b))
     common = [segment_id for segment_id in ids_a if segment_id in rows_b]
     if not common:
         raise UsageError(f"{a.folder} and {b.folder} have no scored segment in common")
-    unknown = next((segment_id for segment_id in common if segment_id not in rows), None)
-    if unknown is not None:
-        raise UsageError(f"segment {unknown} has no label: it is in predictions but not in segments.parquet")
+    known = truth.of_ids(common)
     return _Pair(
-        streams_a[[rows_a[s] for s in common]],
-        streams_b[[rows_b[s] for s in common]],
-        truth.labels[[rows[s] for s in common]],
-        truth.clusters[[rows[s] for s in common]],
+        streams_a[[rows_a[s] for s in common]], streams_b[[rows_b[s] for s in common]], known.labels, known.clusters
     )
 
 

@@ -81,11 +81,7 @@ class Run:
         """Video, category (None where unknown) and label in seconds (N,) of each segment."""
         if self.truth is None:
             return [None] * len(ids), [None] * len(ids), np.full(len(ids), np.nan)
-        place = self.truth.place
-        unknown = next((s for s in ids if s not in place), None)
-        if unknown is not None:
-            raise UsageError(f"segment {unknown} has no label: it is in predictions but not in segments.parquet")
-        truth = self.truth.take([place[s] for s in ids])
+        truth = self.truth.of_ids(ids)
         return truth.clusters.tolist(), list(truth.categories), offsets_s[truth.labels]
 
 
