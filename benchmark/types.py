@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from avbench.ticks import TICKS_PER_FRAME, Tick, seconds
+from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, seconds
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +103,50 @@ def offset_in_words(offset_s: float) -> str:
 UNSEEN_SHA256 = hashlib.sha256(b"").hexdigest()  # the hash of no bytes: of a media file that nobody has seen
 
 
+class Gap(NamedTuple):
+    """A stretch that is missing inside a file. Readers fill it (with silence, or the picture before it is held), and
+    no window that is scored touches it."""
+
+    kind: str  # "picture" or "sound"
+    start: Tick  # on the clip's clock
+    end: Tick
+
+
+GRIDS = ("latest", "centred")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a clip's file is read: settled when the file is measured, and pinned by the manifest from then on.
+
+    ``grid``: which picture grid frame k shows: "latest", the last one that begins by k/25 s, or "centred", the one on
+    show at (k + 1/2)/25 s. Tracks are counted from 1 among the file's picture or sound tracks; 0 is the first one that
+    is no cover art. Longer holes than ``sound_gap`` and ``picture_gap`` (ticks) are in ``gaps``, in time order.
+
+    The defaults are the rules of manifests that do not say how their clips are read.
+    """
+
+    grid: str = "latest"
+    video_track: int = 0
+    audio_track: int = 0
+    sound_gap: Tick = TICKS_PER_S // 50
+    picture_gap: Tick = TICKS_PER_S
+    gaps: tuple[Gap, ...] = ()
+
+    def as_text(self) -> str:
+        """As JSON with sorted keys, without the fields that have their default; "" if all have."""
+        plain = Reading()
+        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(plain, f.name)}
+        return json.dumps(said, sort_keys=True, separators=(",", ":")) if said else ""
+
+    def has_gap(self, kind: str, window: Window) -> bool:
+        """Whether a gap in the picture or the sound (``kind``) touches the window."""
+        return any(gap.kind == kind and gap.start < window.end and window.start < gap.end for gap in self.gaps)
+
+
+AS_EVER = Reading()  # how files are read whose manifest does not say it
+
+
 @dataclass(frozen=True, slots=True)
 class ClipRecord:
     """One media file after normalisation (25 fps picture, 16 kHz mono sound).
@@ -118,6 +163,14 @@ class ClipRecord:
     n_samples: int  # at 16 kHz
     channel: str = ""
     split: str = "test"
+    reading: Reading = AS_EVER
+
+    @property
+    def as_read(self) -> str:
+        """64 hex digits that differ where the pictures or samples read from the clip may: of its file and of the rules
+        by which it is read."""
+        rules = replace(self.reading, gaps=()).as_text()
+        return hashlib.sha256(f"{self.sha256} {rules}".encode()).hexdigest() if rules else self.sha256
 
     @property
     def seen(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.protocol.manifest import CLIP_COLUMNS, SEGMENT_COLUMNS, Manifest, clip_row, read_manifest, segment_row
+from avbench.protocol.manifest import SEGMENT_COLUMNS, Manifest, clip_columns, clip_row, read_manifest, segment_row
 from avbench.types import OffsetGrid, UsageError
 
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ def as_dataset(manifest: Manifest) -> Dataset:
     """One row per segment, in the manifest's order, with typed features.
 
     The columns of ``SEGMENT_COLUMNS`` (``offset_class`` as a ``ClassLabel``, named by the class's offset in seconds);
-    the clip's columns of ``CLIP_COLUMNS``, each with ``clip_`` before its name; and ``video``, the clip's file as
+    the columns of ``clip_columns``, each with ``clip_`` before its name; and ``video``, the clip's file as
     ``Video(decode=False)``: ``{"path": ..., "bytes": None}``, or None where there is no file. If the labels are hidden
     there are no offset columns. ``MediaError``: a clip's path leaves the media root.
     """
     from datasets import Dataset
 
     features = _features(manifest)
-    clip_columns = {name: _clip_columns(manifest, name) for name in {s.clip_id for s in manifest.segments}}
-    rows = [segment_row(s) | clip_columns[s.clip_id] for s in manifest.segments]
+    of_clips = {name: _of_clip(manifest, name) for name in {s.clip_id for s in manifest.segments}}
+    rows = [segment_row(s) | of_clips[s.clip_id] for s in manifest.segments]
     return Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features)
 
 
@@ -131,13 +131,13 @@ def _features(manifest: Manifest) -> Features:
     segments = of(SEGMENT_COLUMNS) | {"offset_class": ClassLabel(names=class_names(manifest.grid))}
     if manifest.labels_hidden:
         segments = {name: kind for name, kind in segments.items() if name not in OFFSET_COLUMNS}
-    return Features(segments | of(CLIP_COLUMNS, "clip_") | {"video": Video(decode=False)})
+    return Features(segments | of(clip_columns(manifest), "clip_") | {"video": Video(decode=False)})
 
 
-def _clip_columns(manifest: Manifest, name: str) -> dict[str, Any]:
+def _of_clip(manifest: Manifest, name: str) -> dict[str, Any]:
     """What a segment's row has of its clip."""
     clip = manifest.clips[name]
     path = manifest.clip_path(clip) if clip.seen else None
     row = clip_row(clip, manifest.sources.get(name))
     video = {"path": str(path), "bytes": None} if path is not None and path.is_file() else None
-    return {f"clip_{key}": value for key, value in row.items()} | {"video": video}
+    return {f"clip_{key}": row[key] for key in clip_columns(manifest)} | {"video": video}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avbench.data.media import reason_of
 from avbench.data.sound import AAC_SAMPLES
+from avbench.data.streams import reason_of
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
 from avbench.types import AvbenchError, UsageError
 

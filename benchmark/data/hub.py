@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from avbench.data.inspect import by_channel, media_problems, overview
 from avbench.data.media import media_sha256
-from avbench.protocol.manifest import CLIP_COLUMNS, SCHEMA_VERSION, SEGMENT_COLUMNS, Manifest, read_manifest, read_meta
+from avbench.protocol.manifest import SEGMENT_COLUMNS, Manifest, clip_columns, read_manifest, read_meta, schema_version
 from avbench.system.atomic import atomic_write_bytes
 from avbench.system.findings import first_of
 from avbench.system.progress import ItemProgress
@@ -204,7 +204,7 @@ def card(manifest: Manifest, repo: str = "ORG/NAME") -> str:
         "",
         f"{manifest.note or 'Labelled segments of video clips for audio-visual synchronisation.'}",
         "",
-        f"- kind: {manifest.kind}; offsets: {manifest.offset_law}; schema version {SCHEMA_VERSION}",
+        f"- kind: {manifest.kind}; offsets: {manifest.offset_law}; schema version {schema_version(manifest)}",
         "- **A positive offset means that the sound comes early** (it leads the picture), a negative one that it comes"
         " late.",
         f"- {len(manifest.clips)} clips, {n_seen} of them with media pinned by sha256 (under `{MEDIA}/`, or"
@@ -237,7 +237,7 @@ def card(manifest: Manifest, repo: str = "ORG/NAME") -> str:
         *_markdown(by_channel(manifest), {"hours": ".2f"}),
         "",
     ]
-    for name, columns in (("segments", SEGMENT_COLUMNS), ("clips", CLIP_COLUMNS)):
+    for name, columns in (("segments", SEGMENT_COLUMNS), ("clips", clip_columns(manifest))):
         rows = [{"column": f"`{key}`", "type": kind, "meaning": text} for key, (kind, text) in columns.items()]
         lines += [f"## Columns of `{name}`", "", *_markdown(rows, {}), ""]
     return "\n".join(lines)

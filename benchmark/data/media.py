@@ -14,14 +14,16 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avbench.data.sound import SoundStream
+from avbench.data.streams import WORDS, Track, choose, opened, reason_of
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from avbench.types import ClipRecord, FrontEnd, MediaError, UsageError, first_line
+from avbench.types import ClipRecord, FrontEnd, Gap, MediaError, Reading, UsageError
 
 if TYPE_CHECKING:
     import av
@@ -29,12 +31,12 @@ if TYPE_CHECKING:
 # Part of the key of every stored snapshot. Raise it whenever a picture or a sound sample that a model is given may have
 # changed: decoding, placing on the clip's clock, resampling, resizing, cropping, cutting windows. Snapshots of other
 # versions are then missing and computed again. tests/engine/test_sources.py fails when the sources change.
-READER_VERSION = 1
+READER_VERSION = 2
 
 GRID_SLACK_PER_S = 2000  # 1/2000 s: containers with a 1 ms clock (mkv) round picture times by up to half of it
+# how a file is read that has not been measured yet: tracks are chosen, and the holes found become gaps
+MEASURED = Reading(grid="centred", sound_gap=SAMPLE_RATE_HZ // 100)
 _PICTURE_HOLE_S = 1  # a longer step between two pictures is damage, not a slow source
-# playlists and scripts posing as media could otherwise make FFmpeg open other files or addresses
-_OPEN_OPTIONS = {"format_whitelist": "mp4,matroska,mpegts,avi", "protocol_whitelist": "file"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +46,27 @@ class PlacedSound:
     samples: np.ndarray  # (n_samples,) float32, 16 kHz
     start_s: Fraction  # of the first decoded sample on the clip's clock (negative: before the picture)
     patched: int  # native samples of short holes that were left silent
+    gaps: tuple[tuple[Fraction, Fraction], ...] = ()  # longer ones, seconds on the clip's clock
 
 
 class ClipReader:
     """One clip's picture and sound on the clip's clock. Each stream is decoded once, front to back, by one thread.
 
-    With ``clip`` given, exactly ``clip.n_frames`` frames and ``clip.n_samples`` samples are read, or a ``MediaError``
-    says what is missing; without it, everything in the file, and errors name ``clip_id`` (default: the file's name).
+    With ``clip`` given, exactly ``clip.n_frames`` frames and ``clip.n_samples`` samples are read as ``clip.reading``
+    says, or a ``MediaError`` says what is missing; without it, everything in the file as ``reading`` says, and errors
+    name ``clip_id`` (default: the file's name). Track 0 of ``reading`` leaves the choice to ``streams.choose``.
     It is a context manager so that it is used like a file; no file stays open between calls.
     """
 
-    def __init__(self, path: Path, clip: ClipRecord | None = None, clip_id: str | None = None) -> None:
+    def __init__(
+        self, path: Path, clip: ClipRecord | None = None, clip_id: str | None = None, reading: Reading = MEASURED
+    ) -> None:
         self.path = Path(path)
         self.clip = clip
         self.clip_id = clip.id if clip else clip_id or self.path.name
+        self.reading = clip.reading if clip else reading
+        self._tracks: dict[str, Track] = {}
+        self.picture_gaps: list[tuple[Fraction, Fraction]] = []  # seconds on the clip's clock
         self._sound: PlacedSound | None = None
         self.origin_s: Fraction | None = None  # pts of the first picture, once one of the streams has been read
 
@@ -198,66 +207,47 @@ class ClipReader:
             self._sound = PlacedSound(samples, placed.start_s, placed.patched)
         return self._sound
 
+    def gaps(self) -> tuple[Gap, ...]:
+        """What is missing inside the picture and the sound, in time order; final when both have been read."""
+        found = [("sound", *ends) for ends in (self._sound.gaps if self._sound else ())]
+        found += [("picture", *ends) for ends in self.picture_gaps]
+        gaps = [Gap(kind, floor(start * SAMPLE_RATE_HZ), ceil(end * SAMPLE_RATE_HZ)) for kind, start, end in found]
+        return tuple(sorted(gaps, key=lambda gap: (gap.start, gap.end, gap.kind)))
+
     def _find_origin(self) -> None:
         """Set time 0 of the clip: the first picture's pts."""
         if self.origin_s is None:
             with contextlib.closing(self.placed_pictures()) as pictures:
                 next(pictures)
 
+    def track(self, kind: str) -> Track:
+        """The track of ``kind`` ("video" or "audio") that is read. ``MediaError``: there is none that can be."""
+        if kind not in self._tracks:
+            number = self.reading.video_track if kind == "video" else self.reading.audio_track
+            if self.clip and not number:  # a manifest that does not say it means the first one
+                number = 1
+            self._tracks[kind] = choose(self.path, self.clip_id, kind, number)
+        return self._tracks[kind]
+
     @contextlib.contextmanager
     def stream(self, kind: str) -> Iterator[tuple[av.container.InputContainer, Any]]:
-        """The opened file and its first stream of ``kind``; every FFmpeg error inside becomes a ``MediaError``."""
+        """The opened file and the stream of ``kind`` that is read; every FFmpeg error inside becomes a
+        ``MediaError``."""
         import av
 
+        track = self.track(kind)
         try:
             with opened(self.path, self.clip_id) as container:
-                stream = stream_of(container, kind)
-                if stream is None:
-                    raise self._error(f"the file has no {'picture' if kind == 'video' else 'sound'} stream")
+                stream = container.streams[track.index]
                 # one thread: the same cost, no thread pool per clip, and errors at the frame they belong to
                 stream.codec_context.thread_type = "NONE"
                 stream.codec_context.thread_count = 1
                 yield container, stream
         except (av.FFmpegError, OSError) as error:
-            raise self._error(
-                f"the {'picture' if kind == 'video' else 'sound'} is damaged ({reason_of(error)})"
-            ) from error
+            raise self._error(f"the {WORDS[kind]} is damaged ({reason_of(error)})") from error
 
     def _error(self, reason: str) -> MediaError:
         return MediaError(self.clip_id, reason)
-
-
-@contextlib.contextmanager
-def opened(path: Path, clip_id: str) -> Iterator[av.container.InputContainer]:
-    """Open an untrusted media file. ``MediaError``: missing, a folder, not media."""
-    import av
-
-    try:
-        if path.is_dir():
-            raise MediaError(clip_id, f"{path} is a folder, not a media file")
-        if not path.exists():
-            raise MediaError(clip_id, f"{path} does not exist")
-        # absolute, so that no name is taken for a protocol ("a:b.mp4")
-        container = av.open(str(path.absolute()), metadata_errors="replace", options=_OPEN_OPTIONS)
-    except (av.FFmpegError, OSError) as error:
-        raise MediaError(clip_id, f"{path} is not a readable media file ({reason_of(error)})") from error
-    with container:
-        yield container
-
-
-def stream_of(container: av.container.InputContainer, kind: str) -> Any:
-    """First picture or sound stream (cover art is not a picture stream), or None."""
-    import av
-
-    for stream in container.streams:
-        if stream.type == kind and not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    return None
-
-
-def reason_of(error: Exception) -> str:
-    """An FFmpeg or system error in one line."""
-    return str(getattr(error, "strerror", None) or first_line(error))
 
 
 def _grid_frames_before(instant: int, base: Fraction) -> int:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from avbench.data.boxes import edit_lists
-from avbench.data.media import GRID_SLACK_PER_S, ClipReader, PlacedSound, grid_frames, opened, stream_of
+from avbench.data.media import GRID_SLACK_PER_S, MEASURED, ClipReader, PlacedSound, grid_frames
 from avbench.data.sound import AAC_SAMPLES
+from avbench.data.streams import extent_s, opened
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from avbench.types import MediaError
+from avbench.types import MediaError, Reading
 
 MAX_CLIP_S = 3600  # probing refuses longer files: the whole sound of a clip is kept in memory
 _DECLARED_SLACK_S = Fraction(1, 2)  # a stream that ends this much before its declared duration is truncated
@@ -39,6 +40,8 @@ class MediaInfo:
     container: str
     encoder: str
     warnings: tuple[str, ...]
+    tracks: tuple[str, ...] = ()  # those that were read, in words
+    reading: Reading = MEASURED  # how the file is to be read from now on: the tracks, and the gaps that were found
     edit_lists: dict[str, Any] = field(default_factory=dict)  # of an mp4, see boxes.py
     clock_doubt_ms: tuple[float, float] = (0.0, 0.0)  # how early and how late the sound may be with no trace in it
 
@@ -67,6 +70,8 @@ class Header:
     first_audio_packet_s: float | None
     declared_video_s: Fraction | None
     declared_audio_s: Fraction | None
+    tracks: tuple[str, ...]  # those that are read, in words
+    track_warnings: tuple[str, ...]
     edit_lists: dict[str, Any]
     clock_doubt_ms: tuple[float, float]
 
@@ -78,7 +83,7 @@ def read_header(path: Path, clip_id: str | None = None) -> Header:
     """
     path = Path(path)
     reader = ClipReader(path, clip_id=clip_id)
-    _declared_duration_s(reader)
+    reader.track("video"), reader.track("audio")
     with contextlib.closing(reader.placed_pictures()) as pictures:
         rotation = next(pictures)[2].rotation
     video, audio = _Video.read(reader), _Audio.read(reader)
@@ -89,7 +94,7 @@ def read_header(path: Path, clip_id: str | None = None) -> Header:
     return Header(
         container=video.container,
         encoder=video.encoder,
-        duration_s=None if video.duration_s is None else float(video.duration_s),
+        duration_s=video.extent_s or None,
         width=width,
         height=height,
         fps=video.fps,
@@ -102,6 +107,8 @@ def read_header(path: Path, clip_id: str | None = None) -> Header:
         first_audio_packet_s=audio.first_packet_s,
         declared_video_s=video.declared_s,
         declared_audio_s=audio.declared_s,
+        tracks=_tracks(reader),
+        track_warnings=_track_warnings(reader),
         edit_lists=edits,
         clock_doubt_ms=clock_doubt_ms(audio.codec, audio.sample_rate, audio.first_packet_s, start_s, edits),
     )
@@ -138,16 +145,19 @@ def clock_doubt_ms(
     return (0.0 if edited else round(1000 * max(video_start_s, 0.0), 3), round(1000 * AAC_SAMPLES / rate, 3))
 
 
-def probe(path: Path, clip_id: str | None = None) -> MediaInfo:
+def probe(path: Path, clip_id: str | None = None, reading: Reading = MEASURED) -> MediaInfo:
     """Decode both streams of a file to the end and return what was found.
 
-    ``MediaError`` (one line, with the clip's name): missing, a folder, not media, truncated, damaged, a hole in a
-    stream, no picture stream, no sound stream. Problems that do not prevent its use are in ``warnings``.
+    ``reading``: the tracks that are wanted (0: see ``streams.choose``), the grid, and the length of a hole that is a
+    gap. ``MediaError`` (one line, with the clip's name): missing, a folder, not media, truncated, damaged throughout,
+    no picture, no sound. Problems that do not prevent its use are in ``warnings``.
     """
     path = Path(path)
-    reader = ClipReader(path, clip_id=clip_id)
+    reader = ClipReader(path, clip_id=clip_id, reading=reading)
     name = reader.clip_id
-    length_s = _declared_duration_s(reader)
+    reading = replace(reading, video_track=reader.track("video").number, audio_track=reader.track("audio").number)
+    with opened(path, name) as container:
+        length_s = extent_s(container)
     if length_s > MAX_CLIP_S:
         raise MediaError(
             name, f"lasts {length_s / 60:.0f} min, clips of {MAX_CLIP_S // 60} min at most are read; cut it"
@@ -156,23 +166,14 @@ def probe(path: Path, clip_id: str | None = None) -> MediaInfo:
     sound = reader.placed_sound()
     video, audio = _Video.read(reader), _Audio.read(reader)
     origin = reader.origin_s or Fraction(0)
-    sound_s = Fraction(len(sound.samples), SAMPLE_RATE_HZ)
-    # (mpegts declares nothing: its length is only estimated)
-    whole_s = None if video.container == "mpegts" else video.duration_s
-    if whole_s is not None:
-        whole_s -= max(origin, Fraction(0))
-    refuse_truncated(
-        name,
-        ("picture", shown.end_s, video.declared_s),
-        ("sound", sound_s - sound.start_s, audio.declared_s),
-        ("file", max(shown.end_s, sound_s), whole_s),
-    )
+    _refuse_short(name, shown, sound, (video, audio), origin)
     if len(shown.rotations) > 1:
         raise MediaError(name, "the picture's rotation changes within the file")
     fps = shown.fps(video.fps)
     edits = edit_lists(path)
     doubt = clock_doubt_ms(audio.codec, audio.sample_rate, audio.first_packet_s, float(origin), edits)
     warnings = [
+        *_track_warnings(reader),
         *_picture_warnings(shown, fps, video.pixel_aspect),
         *_sound_warnings(sound, shown.end_s, audio.sample_rate),
         *clock_warnings(doubt),
@@ -195,8 +196,28 @@ def probe(path: Path, clip_id: str | None = None) -> MediaInfo:
         container=video.container,
         encoder=video.encoder,
         warnings=tuple(warnings),
+        tracks=_tracks(reader),
+        reading=replace(reading, gaps=reader.gaps()),
         edit_lists=edits,
         clock_doubt_ms=doubt,
+    )
+
+
+def _refuse_short(
+    clip_id: str, shown: _Pictures, sound: PlacedSound, declared: tuple[_Video, _Audio], origin: Fraction
+) -> None:
+    """``MediaError`` if a stream, or the file, ends before it should. ``origin``: the first picture's stamp."""
+    video, audio = declared
+    sound_s = Fraction(len(sound.samples), SAMPLE_RATE_HZ)
+    # (mpegts declares nothing: its length is only estimated)
+    whole_s = None if video.container == "mpegts" else video.duration_s
+    if whole_s is not None:
+        whole_s -= max(origin, Fraction(0))
+    refuse_truncated(
+        clip_id,
+        ("picture", shown.end_s, video.declared_s),
+        ("sound", sound_s - sound.start_s, audio.declared_s),
+        ("file", max(shown.end_s, sound_s), whole_s),
     )
 
 
@@ -222,7 +243,8 @@ class _Video:
 
     container: str
     encoder: str
-    duration_s: Fraction | None  # of the whole file
+    duration_s: Fraction | None  # of the whole file, from the clock's 0
+    extent_s: float  # of the whole file, from its first stamp
     width: int  # as stored
     height: int
     pixel_aspect: Fraction | None
@@ -238,12 +260,13 @@ class _Video:
                 container=container.format.name,
                 encoder=container.metadata.get("encoder", "") or stream.metadata.get("encoder", ""),
                 duration_s=None if duration is None else Fraction(duration, 1_000_000),
+                extent_s=extent_s(container),
                 width=stream.codec_context.width,
                 height=stream.codec_context.height,
                 pixel_aspect=Fraction(aspect) if aspect else None,
                 fps=None if rate is None else Fraction(rate),
                 codec=stream.codec_context.name,
-                declared_s=_declared_s(stream),
+                declared_s=_declared_s(container, stream),
             )
 
 
@@ -265,22 +288,23 @@ class _Audio:
                 codec=stream.codec_context.name,
                 sample_rate=stream.codec_context.sample_rate,
                 channels=stream.codec_context.layout.nb_channels,
-                declared_s=_declared_s(stream),
+                declared_s=_declared_s(container, stream),
                 first_packet_s=None if packet is None else float(packet.pts * packet.time_base),
             )
 
 
-def _declared_s(stream: Any) -> Fraction | None:
-    return None if stream.duration is None else Fraction(stream.duration) * stream.time_base
+def _declared_s(container: Any, stream: Any) -> Fraction | None:
+    """The track's own length; None where FFmpeg only repeats the file's."""
+    own = container.format.name.startswith(("mov", "avi"))
+    return Fraction(stream.duration) * stream.time_base if own and stream.duration is not None else None
 
 
-def _declared_duration_s(reader: ClipReader) -> float:
-    """The file's declared duration (0: none). ``MediaError``: not media, or without a picture or a sound stream."""
-    with opened(reader.path, reader.clip_id) as container:
-        for kind, word in (("video", "picture"), ("audio", "sound")):
-            if stream_of(container, kind) is None:
-                raise MediaError(reader.clip_id, f"the file has no {word} stream")
-        return (container.duration or 0) / 1_000_000
+def _tracks(reader: ClipReader) -> tuple[str, ...]:
+    return tuple(reader.track(kind).about for kind in ("video", "audio"))
+
+
+def _track_warnings(reader: ClipReader) -> tuple[str, ...]:
+    return tuple(text for kind in ("video", "audio") for text in reader.track(kind).warnings)
 
 
 # ----------------------------------------------------------------------------------------------------- decoded values

@@ -178,7 +178,7 @@ def _save(task: Task, passes: Mapping[str, ClipPass], store: SnapshotStore) -> N
         if keys:
             logits = np.stack([work.results[key][0] for key in keys])
             tokens = [token for key in keys if (token := work.results[key][1]) is not None]
-            store.put(fingerprint, task.clip.sha256, keys, logits, np.stack(tokens) if tokens else None)
+            store.put(fingerprint, task.clip.as_read, keys, logits, np.stack(tokens) if tokens else None)
             work.saved.update(keys)
 
 

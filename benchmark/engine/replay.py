@@ -44,7 +44,7 @@ def gather(
     tokens = None
     for clip_id, rows in rows_of.items():
         keys = key_rows(protocol, [segments[row] for row in rows]).reshape(-1, len(SnapshotKey._fields))
-        some_logits, some_tokens = store.get(fingerprint, clips[clip_id].sha256, keys)
+        some_logits, some_tokens = store.get(fingerprint, clips[clip_id].as_read, keys)
         logits[rows] = some_logits.reshape(len(rows), *logits.shape[1:])
         if some_tokens is not None:
             if tokens is None:

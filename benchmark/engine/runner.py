@@ -192,7 +192,7 @@ def _tasks(planned: Plan, manifest: Manifest, store: SnapshotStore, models: Iter
     models = sorted(models)
     for clip_id, keys in planned.keys.items():
         clip = manifest.clips[clip_id]
-        missing = {model: store.missing(model, clip.sha256, keys) for model in models}
+        missing = {model: store.missing(model, clip.as_read, keys) for model in models}
         n_stored += sum(len(keys) - len(some) for some in missing.values())
         if any(missing.values()):
             tasks.append(Task(clip, {model: some for model, some in missing.items() if some}))

@@ -65,8 +65,9 @@ class _Filed(NamedTuple):
 class SnapshotStore:
     """A folder of snapshots, created if missing. Any number of processes may read and write it at the same time.
 
-    ``model`` is always a fingerprint and ``media`` the sha256 of a media file (64 hex digits each). Every problem with
-    the folder (another schema, a damaged shard, read-only, disk full) raises a one-line ``StoreError``.
+    ``model`` is always a fingerprint and ``media`` a clip's ``as_read``: the sha256 of its file, or of that and of the
+    rules by which it is read (64 hex digits each). Every problem with the folder (another schema, a damaged shard,
+    read-only, disk full) raises a one-line ``StoreError``.
     """
 
     def __init__(self, root: Path | str) -> None:

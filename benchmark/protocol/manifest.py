@@ -1,7 +1,8 @@
 """The manifest: what is evaluated, pinned. A folder with three small files; the media are in it or elsewhere.
 
-``manifest.json``: schema_version, name, kind ("synthetic", "files" or "realsync"), note, offset_law, grid,
-spec_sha256, media_root, the canonical sha256 of the content and the sha256 of the two table files.
+``manifest.json``: schema_version (2 only where a table has a column of ``MORE_CLIP_COLUMNS``), name, kind
+("synthetic", "files" or "realsync"), note, offset_law, grid, spec_sha256, media_root, the canonical sha256 of the
+content and the sha256 of the two table files.
 ``clips.parquet`` and ``segments.parquet``: one row per clip and per segment, the columns of ``CLIP_COLUMNS`` and
 ``SEGMENT_COLUMNS``. Reading is strict: problems are named by file, row and column, and nothing is repaired.
 """
@@ -22,13 +23,25 @@ import numpy as np
 
 from avbench.system.findings import first_of
 from avbench.ticks import TICKS_PER_FRAME, seconds
-from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, first_line
+from avbench.types import (
+    AS_EVER,
+    GRIDS,
+    AvbenchError,
+    ClipRecord,
+    Gap,
+    MediaError,
+    OffsetGrid,
+    Reading,
+    SegmentRecord,
+    UsageError,
+    first_line,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # written where a table has a column of MORE_CLIP_COLUMNS; else 1, which older versions read too
 KINDS = ("synthetic", "files", "realsync")
 SPLITS = ("train", "valid", "test")  # the usual ones, in this order; others follow by name
 
@@ -45,6 +58,13 @@ CLIP_COLUMNS = {
     "split": ("string", "train, valid, test, ..."),
     "source": ("string", "JSON: what the container said when it was probed; empty if unknown"),
 }
+# columns that a table has only where a row needs them
+MORE_CLIP_COLUMNS = {
+    "reading": (
+        "string",
+        "JSON: how the file is read (tracks, grid, gaps in ticks); empty: first tracks, latest picture",
+    ),
+}
 SEGMENT_COLUMNS = {
     "id": ("string", "unique name of the segment"),
     "clip_id": ("string", "the clip it lies in"),
@@ -59,6 +79,9 @@ SEGMENT_COLUMNS = {
     "channel": ("string", "the clip's channel"),
     "split": ("string", "train, valid, test, ..."),
 }
+
+
+_CLIP_FIELDS = tuple(name for name in ClipRecord.__slots__ if name in CLIP_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -83,11 +106,12 @@ class Manifest:
         For synthetic data the specification is hashed, not the media: encoders may differ between machines.
         """
         digest = hashlib.sha256()
-        head = [SCHEMA_VERSION, self.name, self.kind, self.offset_law, self.grid.n_classes, self.grid.max_offset_s]
+        head = [1, self.name, self.kind, self.offset_law, self.grid.n_classes, self.grid.max_offset_s]
         rows: list[list[Any]] = [[*head, self.spec_sha256]]
         for clip in sorted(self.clips.values(), key=lambda c: c.id):
             pinned = replace(clip, sha256="") if self.kind == "synthetic" else clip
-            rows.append(["clip", *(getattr(pinned, name) for name in ClipRecord.__slots__)])
+            reading = clip.reading.as_text()
+            rows.append(["clip", *(getattr(pinned, name) for name in _CLIP_FIELDS), *([reading] if reading else [])])
         for segment in self.segments:
             rows.append(["segment", *(getattr(segment, name) for name in SegmentRecord.__slots__)])
         for row in rows:
@@ -163,13 +187,14 @@ def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumn
     directory = Path(directory)
     _raise_first(check(manifest))
     clips = sorted(manifest.clips.values(), key=lambda c: c.id)
+    columns = clip_columns(manifest)
     tables = {
-        "clips.parquet": _parquet(CLIP_COLUMNS, [clip_row(c, manifest.sources.get(c.id)) for c in clips]),
+        "clips.parquet": _parquet(columns, [clip_row(c, manifest.sources.get(c.id)) for c in clips]),
         "segments.parquet": _segment_table(manifest, more_columns or {}),
     }
     root, home = manifest.media_root.resolve(), directory.resolve()
     meta = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": schema_version(manifest),
         "name": manifest.name,
         "kind": manifest.kind,
         "note": manifest.note,
@@ -201,10 +226,22 @@ def _segment_table(manifest: Manifest, more: MoreColumns) -> bytes:
     return _parquet(SEGMENT_COLUMNS | {name: (kind, text) for name, (kind, text, _) in more.items()}, rows)
 
 
+def clip_columns(manifest: Manifest) -> dict[str, tuple[str, str]]:
+    """The columns of the manifest's ``clips.parquet``: those that every one has, and those that this one needs."""
+    needed = {"reading"} if any(clip.reading != AS_EVER for clip in manifest.clips.values()) else set()
+    return CLIP_COLUMNS | {name: MORE_CLIP_COLUMNS[name] for name in sorted(needed)}
+
+
+def schema_version(manifest: Manifest) -> int:
+    """The version of the manifest's files: 1, which every avbench reads, or 2 if a table has one more column."""
+    return 1 if clip_columns(manifest) == CLIP_COLUMNS else SCHEMA_VERSION
+
+
 def clip_row(clip: ClipRecord, source: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A clip's row of ``clips.parquet``. ``source``: what its container reports."""
-    row = {name: getattr(clip, name) for name in ClipRecord.__slots__}
-    return row | {
+    """A clip's row of ``clips.parquet``, with the columns that only some have. ``source``: what its container
+    reports."""
+    return {name: getattr(clip, name) for name in _CLIP_FIELDS} | {
+        "reading": clip.reading.as_text(),
         "duration_s": seconds(clip.duration),
         "source": json.dumps(source, sort_keys=True) if source else "",
     }
@@ -253,8 +290,9 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
     """
     directory = Path(directory)
     meta = read_meta(directory)
-    clip_rows = _read_table(directory, "clips.parquet", CLIP_COLUMNS, meta)
-    segment_rows = _read_table(directory, "segments.parquet", SEGMENT_COLUMNS, meta)
+    more = MORE_CLIP_COLUMNS if meta["schema_version"] == SCHEMA_VERSION else {}
+    clip_rows = _read_table(directory, "clips.parquet", CLIP_COLUMNS, meta, more)
+    segment_rows = _read_table(directory, "segments.parquet", SEGMENT_COLUMNS, meta, {})
     problems = [
         f"segments.parquet row {row} column {name}_s: {r[f'{name}_s']!r} is not {name}_ticks / 16000"
         for row, r in enumerate(segment_rows)
@@ -268,7 +306,10 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
         if r["duration_s"] != seconds(min(r["n_frames"] * TICKS_PER_FRAME, r["n_samples"]))
     ]
     problems += _duplicates("clips.parquet", names)
-    clips = {r["id"]: ClipRecord(**{name: r[name] for name in ClipRecord.__slots__}) for r in clip_rows}
+    clips = {
+        r["id"]: ClipRecord(**{name: r[name] for name in _CLIP_FIELDS}, reading=_reading(r.get("reading", ""), row))
+        for row, r in enumerate(clip_rows)
+    }
     sources = {r["id"]: _json_object(r["source"]) for r in clip_rows if r["source"]}
     segments = tuple(
         SegmentRecord(
@@ -317,8 +358,10 @@ def read_meta(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     version = meta.get("schema_version") if isinstance(meta, dict) else None
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise UsageError(f"{path}: schema_version is {version!r}, this avbench reads {SCHEMA_VERSION}; rebuild it")
+    if version not in (1, SCHEMA_VERSION) or isinstance(version, bool):
+        raise UsageError(
+            f"{path}: schema_version is {version!r}, this avbench reads 1 and {SCHEMA_VERSION}; rebuild it"
+        )
     shape: dict[str, Callable[[Any], bool]] = dict.fromkeys(
         ("name", "kind", "note", "offset_law", "spec_sha256", "media_root", "sha256"), lambda v: isinstance(v, str)
     )
@@ -336,7 +379,11 @@ def read_meta(directory: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_table(directory: Path, name: str, columns: Mapping[str, tuple[str, str]], meta: dict[str, Any]) -> list[Any]:
+_Columns = Mapping[str, tuple[str, str]]
+
+
+def _read_table(directory: Path, name: str, columns: _Columns, meta: dict[str, Any], more: _Columns) -> list[Any]:
+    """The rows with the values of ``columns``, and of those of ``more`` that the table has."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -351,6 +398,7 @@ def _read_table(directory: Path, name: str, columns: Mapping[str, tuple[str, str
         table = pq.ParquetFile(io.BytesIO(data)).read()  # read_table would load pandas
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UsageError(f"{path} is not a readable parquet table: {first_line(error)}") from error
+    columns = columns | {column: more[column] for column in more if column in table.column_names}
     for column, (kind, _) in columns.items():
         if column not in table.column_names:
             raise UsageError(f"{path}: column {column} is missing")
@@ -450,6 +498,30 @@ def _path_problem(path: str) -> str:
     if path.startswith("/") or re.match("[A-Za-z]:", path):
         return "is absolute; it must be relative to the media root"
     return "points outside the media root" if ".." in parts else ""
+
+
+def _reading(text: str, row: int) -> Reading:
+    """What ``Reading.as_text`` wrote; ``UsageError`` for anything else."""
+    if not text:
+        return AS_EVER
+    try:
+        said = json.loads(text)
+        reading = replace(
+            AS_EVER, **said | ({"gaps": tuple(Gap(*gap) for gap in said["gaps"])} if "gaps" in said else {})
+        )
+        fits = reading.as_text() == text and reading.grid in GRIDS and all(map(_is_gap, reading.gaps))
+        ticks_and_numbers = (reading.video_track, reading.audio_track, reading.sound_gap, reading.picture_gap)
+        fits = fits and all(type(value) is int and value >= 0 for value in ticks_and_numbers)
+    except (ValueError, TypeError, RecursionError):
+        fits = False
+    if not fits:
+        raise UsageError(f"clips.parquet row {row} column reading: {text[:60]!r} does not say how a file is read")
+    return reading
+
+
+def _is_gap(gap: Gap) -> bool:
+    whole = type(gap.start) is int and type(gap.end) is int
+    return gap.kind in ("picture", "sound") and whole and gap.start < gap.end
 
 
 def _json_object(text: str) -> dict[str, Any]:

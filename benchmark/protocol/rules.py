@@ -124,7 +124,8 @@ class Protocol:
         return Window(start, self.window + self.iterations * self.hop)
 
     def supports(self, segment: SegmentRecord, clip: ClipRecord) -> bool:
-        """Whether the clip contains all picture and sound windows of the segment (and the stretch, if one is used)."""
+        """Whether the clip contains all picture and sound windows of the segment (and the stretch, if one is used), and
+        none of its gaps touches them."""
         settings = self.common_support if self.support == "common" else ((self.hop, self.iterations),)
         for hop, iterations in settings:
             length = self.window + (iterations - (0 if self.frontend_scope == "stretch" else 1)) * hop
@@ -133,6 +134,9 @@ class Protocol:
             if first < 0 or sound < 0:
                 return False
             if first + length > clip.n_frames * TICKS_PER_FRAME or sound + length > clip.n_samples:
+                return False
+            reading = clip.reading
+            if reading.has_gap("picture", Window(first, length)) or reading.has_gap("sound", Window(sound, length)):
                 return False
         return True
 

@@ -18,9 +18,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avbench.protocol.manifest import Manifest, check, read_manifest, write_manifest
+from avbench.protocol.manifest import Manifest, _reading, check, read_manifest, write_manifest
 from avbench.ticks import seconds, ticks
-from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
+from avbench.types import (
+    GRIDS,
+    AvbenchError,
+    ClipRecord,
+    Gap,
+    MediaError,
+    OffsetGrid,
+    Reading,
+    SegmentRecord,
+    UsageError,
+)
 
 GRID = OffsetGrid()
 
@@ -122,7 +132,8 @@ def test_every_field_that_may_change_a_score_changes_the_hash(tmp_path: Path) ->
     for record in (clip, segment):
         for f in fields(record):
             old = getattr(record, f.name)
-            new = old + 1 if isinstance(old, int) else ("x",) if isinstance(old, tuple) else old + "x"
+            new = old + 1 if isinstance(old, int) else ("x",) if isinstance(old, tuple) else None
+            new = new or (Reading(grid="centred") if f.name == "reading" else old + "x")
             changed = replace(record, **{f.name: new})
             if record is clip:
                 seen.add(replace(manifest, clips={**manifest.clips, "c1": changed}).sha256)
@@ -130,6 +141,58 @@ def test_every_field_that_may_change_a_score_changes_the_hash(tmp_path: Path) ->
                 rest = (*manifest.segments[:5], changed, *manifest.segments[6:])
                 seen.add(replace(manifest, segments=rest).sha256)
     assert len(seen) == 1 + len(changes) + len(fields(clip)) + len(fields(segment))
+
+
+READINGS = st.builds(
+    Reading,
+    grid=st.sampled_from(GRIDS),
+    video_track=st.integers(0, 3),
+    audio_track=st.integers(0, 3),
+    sound_gap=st.sampled_from([160, 320]),
+    picture_gap=st.sampled_from([16_000, 48_000]),
+    gaps=st.lists(
+        st.builds(
+            lambda kind, start: Gap(kind, start, start + 341), st.sampled_from(["picture", "sound"]), st.integers(0)
+        ),
+        max_size=3,
+    ).map(tuple),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(one=READINGS, other=READINGS)
+def test_how_a_file_is_read_comes_back_and_is_pinned(
+    one: Reading, other: Reading, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("m")
+    base = make(folder, 1, 1)
+    clips = [replace(base.clips["c0"], reading=reading) for reading in (one, other)]
+    manifests = [replace(base, clips={"c0": clip}) for clip in clips]
+    assert (manifests[0].sha256 == manifests[1].sha256) == (one == other)
+    rules = [replace(reading, gaps=()) for reading in (one, other)]
+    assert (clips[0].as_read == clips[1].as_read) == (rules[0] == rules[1])
+    write_manifest(manifests[0], folder / "m")
+    assert read_manifest(folder / "m").clips["c0"].reading == one
+    written = json.loads((folder / "m" / "manifest.json").read_text())["schema_version"]
+    assert written == (1 if one == Reading() else 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        "3",
+        "{",
+        '{"grid":"middle"}',
+        '{"audio_track":-1}',
+        '{"audio_track":true}',
+        '{"gaps":[["sound",5,5]]}',
+    ],
+)
+def test_a_reading_that_says_nothing_sensible_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"row 3 column reading: .* does not say how a file is read"):
+        _reading(text, 3)
 
 
 @settings(max_examples=15, deadline=None)
@@ -296,7 +359,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
     write_manifest(manifest, tmp_path / "m")
     good = (tmp_path / "m" / "manifest.json").read_text()
     for key, value, word in (
-        ("schema_version", 2, "schema_version is 2"),
+        ("schema_version", 3, "schema_version is 3"),
         ("schema_version", True, "schema_version is True"),
         ("name", 3, "name is missing"),
         ("grid", {"n_classes": 21}, "grid is missing"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from avbench.protocol.plan import SnapshotKey, key_rows, keys_of, plan
 from avbench.protocol.rules import Protocol, paper, streaming
 from avbench.ticks import ticks
-from avbench.types import ClipRecord, SegmentRecord, UsageError
+from avbench.types import ClipRecord, Gap, Reading, SegmentRecord, UsageError
 
 
 def clip(duration_s: int = 120, name: str = "c") -> ClipRecord:
@@ -44,6 +45,26 @@ def test_a_stretch_is_part_of_the_key() -> None:
     # hop and count change what window 0 sees, so nothing is shared
     one, two = plan([segment()], {"c": clip()}, [paper(iterations=3)]), [paper(iterations=3), paper(iterations=4)]
     assert plan([segment()], {"c": clip()}, two).n_unique == one.n_unique + 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "start_s", "end_s", "supported"),
+    [
+        ("picture", 3.9, 4, True),
+        ("picture", 3.9, 4.01, False),
+        ("picture", 8.99, 9.5, False),
+        ("picture", 9, 9.5, True),
+        ("sound", 4, 4.4, True),
+        ("sound", 4.3, 4.41, False),
+        ("sound", 9.39, 9.5, False),
+        ("sound", 9.4, 9.5, True),
+    ],
+)
+def test_a_window_that_touches_a_gap_is_not_supported(kind: str, start_s: float, end_s: float, supported: bool) -> None:
+    reading = Reading(gaps=(Gap(kind, ticks(start_s), ticks(end_s)),))
+    one = plan([segment()], {"c": replace(clip(), reading=reading)}, [streaming(iterations=1)])
+    assert bool(one.n_unique) == supported
+    assert [len(found) for found in one.unsupported.values()] == [int(not supported)]
 
 
 @pytest.mark.parametrize("protocol", [streaming(hop_s=1), streaming(iterations=1), paper(hop_s=3, iterations=4)])

@@ -20,7 +20,7 @@ PACKAGE = Path(avbench.__file__).parent
 READER = ("data/media.py", "engine/clip_pass.py")  # decoding and placing; cutting windows
 # of these files only some definitions decide what a model is given
 PARTS = {
-    "types.py": ("ClipRecord", "FrontEnd", "Window"),
+    "types.py": ("ClipRecord", "FrontEnd", "Gap", "Reading", "Window"),
     "protocol/plan.py": ("NO_STRETCH", "SnapshotKey", "keys_of", "key_rows"),
 }
 # what the reader imports, but what a model is given does not depend on
