@@ -152,7 +152,7 @@ def _unusable(path: Path, clip_id: str, kind: str, track: _Candidate, alone: boo
         return ""
     try:
         with opened(path, clip_id) as container:
-            frames = container.decode(container.streams[track.index])
+            frames: Any = container.decode(container.streams[track.index])
             return _is_silent(frames) if kind == "audio" else _is_single(frames)
     except (av.FFmpegError, OSError) as error:
         return f"cannot be decoded ({reason_of(error)})"

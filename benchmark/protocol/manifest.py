@@ -306,26 +306,9 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
         if r["duration_s"] != seconds(min(r["n_frames"] * TICKS_PER_FRAME, r["n_samples"]))
     ]
     problems += _duplicates("clips.parquet", names)
-    clips = {
-        r["id"]: ClipRecord(**{name: r[name] for name in _CLIP_FIELDS}, reading=_reading(r.get("reading", ""), row))
-        for row, r in enumerate(clip_rows)
-    }
+    clips = {r["id"]: _clip_of(r, row) for row, r in enumerate(clip_rows)}
     sources = {r["id"]: _json_object(r["source"]) for r in clip_rows if r["source"]}
-    segments = tuple(
-        SegmentRecord(
-            id=r["id"],
-            clip_id=r["clip_id"],
-            video_id=r["video_id"],
-            start=r["start_ticks"],
-            offset=r["offset_ticks"],
-            offset_class=r["offset_class"],
-            category=r["category"],
-            events=tuple(r["events"]),
-            channel=r["channel"],
-            split=r["split"],
-        )
-        for r in segment_rows
-    )
+    segments = tuple(map(_segment_of, segment_rows))
     root = Path(media_root) if media_root is not None else directory / meta["media_root"]
     manifest = Manifest(
         name=meta["name"],
@@ -344,6 +327,26 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
         problems.append("manifest.json: sha256 does not match the content")
     _raise_first(problems, directory)
     return manifest
+
+
+def _clip_of(row: Mapping[str, Any], number: int) -> ClipRecord:
+    values = {name: row[name] for name in _CLIP_FIELDS}
+    return ClipRecord(**values, reading=_reading(row.get("reading", ""), number))
+
+
+def _segment_of(row: Mapping[str, Any]) -> SegmentRecord:
+    return SegmentRecord(
+        id=row["id"],
+        clip_id=row["clip_id"],
+        video_id=row["video_id"],
+        start=row["start_ticks"],
+        offset=row["offset_ticks"],
+        offset_class=row["offset_class"],
+        category=row["category"],
+        events=tuple(row["events"]),
+        channel=row["channel"],
+        split=row["split"],
+    )
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
@@ -398,7 +401,7 @@ def _read_table(directory: Path, name: str, columns: _Columns, meta: dict[str, A
         table = pq.ParquetFile(io.BytesIO(data)).read()  # read_table would load pandas
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UsageError(f"{path} is not a readable parquet table: {first_line(error)}") from error
-    columns = columns | {column: more[column] for column in more if column in table.column_names}
+    columns = {**columns, **{name: more[name] for name in more if name in table.column_names}}
     for column, (kind, _) in columns.items():
         if column not in table.column_names:
             raise UsageError(f"{path}: column {column} is missing")
