@@ -42,13 +42,17 @@ def reference() -> Callable[[str], Any]:
     return load
 
 
+def _plain(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")  # the published lists write both float32 and torch.float32
+
+
 @pytest.fixture(scope="session")
 def same_keys(reference: Callable[[str], Any]) -> Callable[[nn.Module, str], None]:
     """``same_keys(model, "name.json")``: keys, their order, shapes and dtypes are those of the published file."""
 
     def check(model: nn.Module, name: str) -> None:
-        ours = {key: (list(tensor.shape), str(tensor.dtype)) for key, tensor in model.state_dict().items()}
-        published = {key: (of["shape"], f"torch.{of['dtype']}") for key, of in reference(name).items()}
+        ours = {key: [list(tensor.shape), _plain(tensor.dtype)] for key, tensor in model.state_dict().items()}
+        published = {key: [of["shape"], _plain(of["dtype"])] for key, of in reference(name).items()}
         assert list(ours) == list(published)
         assert ours == published
 
