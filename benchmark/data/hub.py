@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.data.inspect import by_channel, media_problems, overview
+from avbench.data.inspect import by_channel, event_counts, event_credit, media_problems, overview
 from avbench.data.media import media_sha256
 from avbench.protocol.manifest import SEGMENT_COLUMNS, Manifest, clip_columns, read_manifest, read_meta, schema_version
 from avbench.system.atomic import atomic_write_bytes
@@ -197,6 +197,7 @@ def card(manifest: Manifest, repo: str = "ORG/NAME") -> str:
         for split in manifest.splits:
             lines += [f"  - split: {split}", f"    path: splits/{split}-{name}.parquet"]
     n_seen = sum(c.seen for c in manifest.clips.values())
+    credit = event_credit(event_counts(manifest))
     lines += [
         "---",
         "",
@@ -210,6 +211,7 @@ def card(manifest: Manifest, repo: str = "ORG/NAME") -> str:
         f"- {len(manifest.clips)} clips, {n_seen} of them with media pinned by sha256 (under `{MEDIA}/`, or"
         " where `--media-root` says)",
         f"- manifest sha256: `{manifest.sha256}`",
+        *([f"- {credit}"] if credit else []),
         "",
         "## Use",
         "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words
 
 SUPPORT_HOPS_S = (1, 2, 3, 4)
 SUPPORT_WINDOWS = (2, 4, 6, 8, 12, 18, 24, 36, 48)
+TOP_EVENTS = 12  # of AudioSet's 527 classes a data set may have hundreds; figures and texts show this many
+AUDIOSET_CREDIT = "event classes: AudioSet, CC BY 4.0"
 
 
 def info(manifest: Manifest) -> dict[str, Any]:
     """Statistics as plain data. Hours are of clips; ``support[hop_s][n_windows]`` counts the segments whose clip has
     room for that many 5 s windows of the streaming protocol; ``class_histogram`` has one count per offset class.
-    ``overview``, ``by_channel`` and ``offsets`` come from the functions of these names; ``unseen_media`` counts clips
-    whose file was missing when the manifest was written (their length is taken from their name)."""
+    ``events`` comes from :func:`event_counts`, ``overview``, ``by_channel`` and ``offsets`` from the functions of these
+    names; ``unseen_media`` counts clips whose file was missing when the manifest was written (their length is taken
+    from their name)."""
     segments, clips = manifest.segments, manifest.clips.values()
     classes = Counter(s.offset_class for s in segments)
     hashes = Counter(c.sha256 for c in clips)
@@ -51,7 +54,7 @@ def info(manifest: Manifest) -> dict[str, Any]:
         },
         "categories": counts_of(s.category for s in segments),
         "channels": counts_of(s.channel for s in segments),
-        "events": counts_of(event for s in segments for event in s.events),
+        "events": event_counts(manifest),
         "class_histogram": [classes[c] for c in range(manifest.grid.n_classes)],
         "support": {
             hop: {n: int((rooms >= (5 + (n - 1) * hop) * TICKS_PER_S).sum()) for n in SUPPORT_WINDOWS}
@@ -128,6 +131,19 @@ def offsets(manifest: Manifest) -> list[dict[str, Any]]:
         }
         for c in range(grid.n_classes)
     ]
+
+
+def event_counts(manifest: Manifest) -> dict[str, int]:
+    """Audio event -> segments that have it, the most frequent first."""
+    return counts_of(event for s in manifest.segments for event in set(s.events))
+
+
+def event_credit(events: Iterable[str]) -> str:
+    """What the licence of AudioSet asks to be said beside these event names; empty if none of them is AudioSet's.
+
+    Manifests do not say who named their events. All AudioSet classes begin with a capital letter and avbench's own
+    events with a small one, so a plug-in's own names should, too."""
+    return AUDIOSET_CREDIT if any(event[:1].isupper() for event in events) else ""
 
 
 def _share(part: int, whole: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from avbench.data.inspect import TOP_EVENTS, event_credit
 from avbench.pages.run_text import UNDEFINED
 from avbench.types import OffsetGrid, offset_in_words
 
@@ -28,10 +29,8 @@ def render_info(facts: Mapping[str, Any]) -> str:
         f"media     {facts['media_root']}",
         f"sha256    {facts['sha256']}",
     ]
-    for name in ("categories", "events"):
-        counts = {key or "(none)": n for key, n in facts[name].items()}
-        if counts:
-            lines.append(f"{name:9} {' · '.join(f'{key} {n}' for key, n in counts.items())}")
+    if facts["categories"]:
+        lines.append("categories " + " · ".join(f"{key or '(none)'} {n}" for key, n in facts["categories"].items()))
     if facts["unseen_media"]:
         lines.append(f"unseen    {facts['unseen_media']} clips: imported without media; their lengths are as declared")
     heads = [
@@ -61,13 +60,10 @@ def render_info(facts: Mapping[str, Any]) -> str:
         rows = [[r[key] if key != "hours" else f"{r[key]:.2f}" for key in heads] for r in facts["by_channel"]]
         table = tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads))
         lines += ["", *table.splitlines()]
-    lines += ["", "segments per offset"]
     grid, histogram = OffsetGrid(), facts["class_histogram"]
-    longest = max(histogram, default=0)
-    for label, n in enumerate(histogram):
-        if n:
-            bar = "▪" * max(1, round(30 * n / longest))
-            lines.append(f"  {offset_in_words(grid.offset_of(label)):16} {n:6d}  {bar}")
+    lines += ["", "segments per offset"]
+    lines += _bars({offset_in_words(grid.offset_of(label)): n for label, n in enumerate(histogram) if n})
+    lines += _events(facts["events"])
     lines += ["", "segments long enough for this many windows (streaming protocol)"]
     support = facts["support"]
     windows = list(next(iter(support.values())))
@@ -75,3 +71,19 @@ def render_info(facts: Mapping[str, Any]) -> str:
     lines += tabulate(rows, ["", *map(str, windows)], tablefmt="plain").splitlines()
     lines += [f"warning: {text}" for text in facts["warnings"]]
     return "\n".join(lines)
+
+
+def _events(counts: Mapping[str, int]) -> list[str]:
+    """The most frequent events, how many others there are, and whose names they are."""
+    if not counts:
+        return []
+    others, credit = len(counts) - TOP_EVENTS, event_credit(counts)
+    lines = ["", "segments per audio event", *_bars(dict(list(counts.items())[:TOP_EVENTS]))]
+    if others > 0:
+        lines.append(f"  and {others} more events (--json lists them)")
+    return [*lines, *([f"  {credit}"] if credit else [])]
+
+
+def _bars(counts: Mapping[str, int]) -> list[str]:
+    longest, width = max(counts.values(), default=0), max(16, *map(len, counts), 0)
+    return [f"  {name:{width}} {n:6d}  {'▪' * max(1, round(30 * n / longest))}" for name, n in counts.items()]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avbench.pages.drawing import COLOURS, drawing, write_figure
-from avbench.paper.exhibits import FIG4_HOPS_S, FIG4_METRICS, ISOLATED_ROW, SD_ROW, Cell, Exhibit, title_of
+from avbench.pages.offsets_plot import event_bars
+from avbench.paper.exhibits import EVENTS_ROW, FIG4_HOPS_S, FIG4_METRICS, ISOLATED_ROW, SD_ROW, Cell, Exhibit, title_of
 from avbench.runs.sweep_plot import MARKERS
 
 if TYPE_CHECKING:
@@ -49,9 +50,13 @@ def _of(exhibit: Exhibit, row: str) -> list[Cell]:
 
 
 def _fig1(exhibit: Exhibit, figure: Figure) -> None:
-    axes = figure.subplots(1, 3, width_ratios=(1.6, 0.8, 1.1))
+    events = {c.column: int(c.value or 0) for c in _of(exhibit, EVENTS_ROW)}
+    axes = figure.subplots(1, 4 if events else 3, width_ratios=(1.6, 0.8, 1.1, 1.2)[: 4 if events else 3])
     words = ("offset (s); positive: sound early", "category", "windows at hop 2 s")
-    for i, (axis, row, label) in enumerate(zip(axes, exhibit.rows, words, strict=True)):
+    if events:
+        figure.set_figwidth(figure.get_figwidth() + 5.5)
+        event_bars(axes[3], events)
+    for i, (axis, row, label) in enumerate(zip(axes[:3], exhibit.rows[:3], words, strict=True)):
         cells = _of(exhibit, row)
         _bars(axis, cells, COLOURS[(2, 3, 1)[i]])
         _label(axis, cells, every=5 if i == 0 else 1)

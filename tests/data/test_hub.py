@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -460,6 +461,15 @@ def test_a_manifest_that_is_none(hub: LoopbackHub, cli: Avbench, pushed: str, me
 def test_a_table_that_is_none(hub: LoopbackHub, cli: Avbench, pushed: str) -> None:
     commit = hub.commit(REPO, {"clips.parquet": b"PAR1 not at all PAR1"})
     fails(cli("pull", REPO, "--revision", commit, "--out", "out"), "clips.parquet is not a readable parquet table")
+
+
+def test_the_card_says_whose_event_classes_are_in_the_table(clicks: Path) -> None:
+    manifest = read_manifest(clicks)
+    for event, credited in (("Bird vocalization, bird call, bird song", True), ("onset", False)):
+        segments = tuple(replace(s, events=(event,)) for s in manifest.segments)
+        assert (
+            "- event classes: AudioSet, CC BY 4.0\n" in hosted.card(replace(manifest, segments=segments))
+        ) == credited
 
 
 def test_names_of_repositories_stay_names() -> None:

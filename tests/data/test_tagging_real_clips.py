@@ -3,10 +3,26 @@
 The classes that count were written down from the words of the clips' list alone, before the tagger had heard any clip:
 the class itself, and parents or children of it that a person would accept. ``Animal``, ``Vehicle``, ``Music`` and
 ``Musical instrument`` are too wide to be what is obvious of a dog, a car or a harp: ``ALSO_TRUE`` names what is then
-also no mistake. Clips are split for the choice of a threshold: A, the even places of the list, and B, the odd ones.
+also no mistake. The threshold was chosen on the clips at the even places of ``OBVIOUS`` alone; the odd ones test it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avbench.data.annotate import CHUNK_HOP_S, CHUNK_S
+from avbench.data.media import ClipReader
+from avbench.data.tagging import WEIGHTS, AudioSetTagger
+from avbench.ticks import SAMPLE_RATE_HZ
+from avbench.types import MediaError
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+REAL, MODELS = SHARED / "media" / "real", SHARED / "models"
+pytestmark = pytest.mark.skipif(not (REAL.is_dir() and MODELS.is_dir()), reason="the shared folder is not there")
 
 SPEECH = (
     "Speech|Male speech, man speaking|Female speech, woman speaking|Child speech, kid speaking|Conversation"
@@ -83,3 +99,69 @@ ALSO_TRUE = {  # parents of the obvious class and names of the place: no mistake
     "Harp|Plucked string instrument": "Music|Musical instrument",
     "Music": "Musical instrument|Background music",
 }
+
+
+@pytest.fixture(scope="module")
+def tagger() -> AudioSetTagger:
+    return AudioSetTagger(MODELS / WEIGHTS.name)
+
+
+@pytest.fixture(scope="module")
+def sounds() -> dict[str, np.ndarray]:
+    """(N,) at 16 kHz of every clip that can be read; the others count as not found."""
+    found = {}
+    for clip in OBVIOUS:
+        try:
+            found[clip] = ClipReader(REAL / clip).audio()
+        except MediaError:
+            continue
+    return found
+
+
+def obvious(clip: str) -> set[str]:
+    return set(OBVIOUS[clip].split("|"))
+
+
+def true(clip: str) -> set[str]:
+    return obvious(clip) | set(ALSO_TRUE.get(OBVIOUS[clip], "").split("|"))
+
+
+def test_the_tables_name_classes_of_audioset(tagger: AudioSetTagger) -> None:
+    assert {name for clip in OBVIOUS for name in true(clip)} - {""} <= set(tagger.names)
+    assert set(ALSO_TRUE) <= set(OBVIOUS.values())
+
+
+def test_the_obvious_event_is_among_the_top_three(tagger: AudioSetTagger, sounds: dict[str, np.ndarray]) -> None:
+    """Measured: 26 of 27. The cabbage being chopped is taken for beatboxing (0.20) and taps (0.11)."""
+    clips = [clip for clip in OBVIOUS if clip.startswith("event/")]
+    missed = {}
+    for clip in clips:
+        if clip not in sounds:
+            missed[clip] = "cannot be read"
+            continue
+        found = tagger.probabilities(sounds[clip])
+        top = [tagger.names[i] for i in np.argsort(-found)[:3]]
+        if not obvious(clip) & set(top):
+            missed[clip] = ", ".join(top)
+    assert len(clips) == 27
+    assert len(missed) <= len(clips) // 10, missed
+
+
+def chunks(sound: np.ndarray) -> Iterator[np.ndarray]:
+    """As a clip is annotated."""
+    length, hop = round(CHUNK_S * SAMPLE_RATE_HZ), round(CHUNK_HOP_S * SAMPLE_RATE_HZ)
+    for first in range(0, max(len(sound) - length, 0) + 1, hop):
+        yield sound[first : first + length]
+
+
+def test_the_threshold_on_the_clips_that_it_was_not_chosen_on(
+    tagger: AudioSetTagger, sounds: dict[str, np.ndarray]
+) -> None:
+    """Measured on all 22: the obvious event is named in 20; of 69 names 51 are right."""
+    clips = [clip for clip in list(OBVIOUS)[1::2] if clip in sounds]
+    named = {clip: {name for c in chunks(sounds[clip]) for name in tagger.events(c)} for clip in clips}
+    found = sum(bool(names & obvious(clip)) for clip, names in named.items())
+    right = sum(len(names & true(clip)) for clip, names in named.items())
+    assert len(clips) >= 15
+    assert found >= 0.8 * len(clips), named
+    assert right >= 0.65 * sum(map(len, named.values())), named
