@@ -65,7 +65,7 @@ def load_split(
 
     repo, commit = hub.parse_address(str(source))
     pulled = hub.default_folder(repo.name, commit)
-    if (pulled / "manifest.json").is_file():
+    if hub.undamaged(pulled) is not None:
         return _load_folder(pulled, split, table, streaming)
     if not streaming:
         return _load_folder(hub.fetch_tables(repo, commit), split, table, streaming)

@@ -13,6 +13,7 @@ the ``datasets`` view.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -271,7 +272,8 @@ def pull(
 
     Files already there are not fetched again, so an interrupted pull resumes; ``manifest.json`` is written last, so an
     unfinished folder is never taken for a data set. Without a network (HF_HUB_OFFLINE=1) files come from the client's
-    cache. ``media_root``: the media are in this folder; they are verified, not fetched.
+    cache. A file whose hash is wrong, there or as it arrived, is fetched anew once, then refused.
+    ``media_root``: the media are in this folder; they are verified, not fetched.
 
     ``UsageError``: a revision that can move (a branch or a tag) without ``allow_moving``; ``AvbenchError``: no such
     repository or revision, no access, not an avbench data set, a file that does not match its hash, no network.
@@ -280,13 +282,12 @@ def pull(
     folder = Path(out) if out is not None else default_folder(repo.name, pinned)
     source = _Source(repo, pinned)
     try:
-        data = {name: path.read_bytes() for name, path in source.tables().items()}
+        data, manifest = source.tables()
     except AvbenchError:
         whole = _there_already(folder, repo.name, pinned) if media_root is None else None
         if whole is None:
             raise
         return whole  # neither the hub nor the client's cache has it, but the folder itself is complete
-    manifest = _read_hosted(repo.name, data)
     clips = [c for c in manifest.clips.values() if c.seen]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -294,8 +295,6 @@ def pull(
             media_root = Path(media_root).resolve()
             _verify_elsewhere(clips, media_root, progress)
         else:
-            (folder / "manifest.json").unlink(missing_ok=True)  # not a data set until it is back
-            source.expect([f"{MEDIA}/{c.path}" for c in clips], MEDIA)
             _fetch_media(source, clips, folder, progress)
         with contextlib.suppress(AvbenchError):  # a data set may have no card
             atomic_write_bytes(folder / "README.md", source.fetch("README.md", "manifest.json").read_bytes())
@@ -317,18 +316,25 @@ def _write_pulled(folder: Path, data: Mapping[str, bytes], origin: Mapping[str, 
 def fetch_tables(repo: HubRepo, revision: str) -> Path:
     """The folder in the client's cache with ``manifest.json`` and the two tables of one commit, verified against each
     other; no media are fetched. Errors as :func:`pull`'s."""
-    paths = _Source(repo, revision).tables()
-    _read_hosted(repo.name, {name: path.read_bytes() for name, path in paths.items()})
-    return paths["manifest.json"].parent
+    source = _Source(repo, revision)
+    source.tables()
+    return source.fetch("manifest.json", "manifest.json").parent
 
 
 def fetch_meta(repo: HubRepo, revision: str) -> dict[str, Any]:
     """The content of one commit's ``manifest.json``, not verified against the tables. Errors as :func:`pull`'s."""
-    path = _Source(repo, revision).fetch("manifest.json", "manifest.json")
+
+    def read(path: Path) -> dict[str, Any]:
+        try:
+            return read_meta(path.parent)
+        except UsageError as error:
+            raise AvbenchError(f"{repo.name}: {str(error).replace(str(path), path.name)}") from error
+
+    source = _Source(repo, revision)
     try:
-        return read_meta(path.parent)
-    except UsageError as error:
-        raise AvbenchError(f"{repo.name}: {str(error).replace(str(path), path.name)}") from error
+        return read(source.fetch("manifest.json", "manifest.json"))
+    except AvbenchError as error:
+        return read(source.fetch_anew("manifest.json", "manifest.json", str(error)))
 
 
 def expect_file(repo: HubRepo, revision: str, path: str) -> None:
@@ -351,13 +357,18 @@ def _there_already(folder: Path, repo: str, revision: str) -> Pulled | None:
 
 
 def open_address(address: str, progress: ItemProgress | None = None) -> Manifest:
-    """The manifest of ``hub:ORG/NAME@COMMIT``, pulled now unless it was pulled before. Only a commit is accepted,
-    because a result must name the bytes it was computed from. Errors as :func:`pull`'s."""
+    """The manifest of ``hub:ORG/NAME@COMMIT``, pulled now unless it was pulled before and is undamaged. Only a commit
+    is accepted, because a result must name the bytes it was computed from. Errors as :func:`pull`'s."""
     repo, revision = parse_address(address)
-    folder = default_folder(repo.name, revision)
-    if (folder / "manifest.json").is_file():
+    return undamaged(default_folder(repo.name, revision)) or pull(repo, revision, progress=progress).manifest
+
+
+def undamaged(folder: Path) -> Manifest | None:
+    """The manifest in a folder that was pulled; None if there is none, or if its tables were damaged since."""
+    try:
         return read_manifest(folder)
-    return pull(repo, revision, progress=progress).manifest
+    except UsageError:
+        return None
 
 
 def parse_address(address: str) -> tuple[HubRepo, str]:
@@ -400,15 +411,31 @@ class _Source:
         self.repo, self.revision = repo, revision
         self.expected: set[str] = set()  # files that the hub has, and whose size is allowed
 
-    def tables(self) -> dict[str, Path]:
-        """``manifest.json`` and the two tables in the client's cache, by name."""
-        return {name: self.fetch(name, name) for name in ("manifest.json", *TABLES)}
+    def tables(self) -> tuple[dict[str, bytes], Manifest]:
+        """The content of ``manifest.json`` and the two tables, by name, and the manifest that they are."""
+        data = {name: _content(self.fetch(name, name)) for name in ("manifest.json", *TABLES)}
+        try:
+            return data, _read_hosted(self.repo.name, data)
+        except AvbenchError as error:
+            damaged = str(error)
+        # manifest.json first: what it pins cannot be trusted if it is damaged itself
+        data["manifest.json"] = _content(self.fetch_anew("manifest.json", "manifest.json", damaged))
+        for name in _not_pinned(data):
+            self.forget(name)
+            data[name] = _content(self.fetch_anew(name, name, damaged))
+        try:
+            return data, _read_hosted(self.repo.name, data)
+        except AvbenchError:
+            for name in _not_pinned(data):
+                self.forget(name)
+            raise
 
-    def expect(self, paths: Sequence[str], kind: str) -> None:
-        """Ask the hub for the sizes of the files that are not cached; a missing or too large one is refused."""
+    def expect(self, paths: Sequence[str], kind: str, *, anew: bool = False) -> None:
+        """Ask the hub for the sizes of the files that are not cached (``anew``: of all); a missing or too large one is
+        refused."""
         from huggingface_hub.hf_api import RepoFile
 
-        todo = [path for path in paths if path not in self.expected and self.cached(path) is None]
+        todo = [path for path in paths if path not in self.expected and (anew or self.cached(path) is None)]
         for begin in range(0, len(todo), 500):
             part = todo[begin : begin + 500]
             with self.repo.client(self.revision, part[0]) as api:
@@ -427,15 +454,28 @@ class _Source:
     def fetch(self, path: str, kind: str) -> Path:
         """The file in the client's cache, fetched if it is not there. ``kind``: its key in ``MAX_BYTES``."""
         known = self.cached(path)
-        if known is None:
-            self.expect([path], kind)
-            with self.repo.client(self.revision, path) as api:
-                name, revision = self.repo.name, self.revision
-                known = Path(api.hf_hub_download(name, path, repo_type="dataset", revision=revision))
-        if known.stat().st_size > MAX_BYTES[kind]:
+        if known is not None and known.stat().st_size > MAX_BYTES[kind]:
+            self.forget(path)  # the hub is asked what its size is
+            known = None
+        return known if known is not None else self._download(path, kind)
+
+    def fetch_anew(self, path: str, kind: str, wrong: str) -> Path:
+        """As ``fetch``, but fetched in any case: the client never looks again into a file that it has. ``wrong``: what
+        is wrong with that file, in words."""
+        try:
+            return self._download(path, kind, anew=True)
+        except AvbenchError as error:
+            raise AvbenchError(f"{wrong}; it could not be fetched anew: {error}") from error
+
+    def _download(self, path: str, kind: str, *, anew: bool = False) -> Path:
+        self.expect([path], kind, anew=anew)
+        with self.repo.client(self.revision, path) as api:
+            name, revision = self.repo.name, self.revision
+            file = Path(api.hf_hub_download(name, path, repo_type="dataset", revision=revision, force_download=anew))
+        if file.stat().st_size > MAX_BYTES[kind]:
             self.forget(path)
             raise AvbenchError(f"{self.repo.name}: {path} is too large (at most {MAX_BYTES[kind]} bytes are allowed)")
-        return known
+        return file
 
     def cached(self, path: str) -> Path | None:
         """The file in the client's cache; None if it is not there."""
@@ -450,6 +490,22 @@ class _Source:
         if known is not None:
             for file in (known.resolve(), known):
                 file.unlink(missing_ok=True)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AvbenchError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _not_pinned(data: Mapping[str, bytes]) -> list[str]:
+    """The tables that are not those whose hashes are in ``manifest.json``; none if nothing can be read from it."""
+    try:
+        pins = json.loads(data["manifest.json"])["tables"]
+        return [name for name in TABLES if hashlib.sha256(data[name]).hexdigest() != pins[name]]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return []
 
 
 def _read_hosted(repo: str, data: Mapping[str, bytes]) -> Manifest:
@@ -478,29 +534,32 @@ def _read_hosted(repo: str, data: Mapping[str, bytes]) -> Manifest:
 
 
 def _fetch_media(source: _Source, clips: Sequence[ClipRecord], folder: Path, progress: ItemProgress | None) -> None:
-    """Fetch and verify the media; each file appears in the folder only when it is complete."""
+    """Fetch and verify the media that the folder lacks; each file appears there only when it is complete, and
+    ``manifest.json`` is removed before the first does."""
+    targets = {clip.path: _inside(folder, f"{MEDIA}/{clip.path}") for clip in clips}
 
-    def one(clip: ClipRecord) -> None:
-        target = _inside(folder, f"{MEDIA}/{clip.path}")
-        if target.is_file() and media_sha256(target) == clip.sha256:
-            return
+    def is_there(clip: ClipRecord) -> bool:
+        return targets[clip.path].is_file() and media_sha256(targets[clip.path]) == clip.sha256
+
+    def fetch(clip: ClipRecord) -> None:
         path = f"{MEDIA}/{clip.path}"
-        was_cached = source.cached(path) is not None
+        wrong = f"{source.repo.name}: {path} is not the file that the manifest pins (other sha256); it was discarded"
         file = source.fetch(path, MEDIA)
-        if was_cached and media_sha256(file) != clip.sha256:  # the cache was changed, not the hub
+        if media_sha256(file) != clip.sha256:  # damaged on its way or in the cache
             source.forget(path)
-            file = source.fetch(path, MEDIA)
+            file = source.fetch_anew(path, MEDIA, wrong)
         if media_sha256(file) != clip.sha256:
             source.forget(path)
-            raise AvbenchError(
-                f"{source.repo.name}: {path} is not the file that the manifest pins (other sha256); it was discarded"
-            )
-        _place(file, target)
+            raise AvbenchError(wrong)
+        _place(file, targets[clip.path])
 
     with ThreadPoolExecutor(DOWNLOADS) as pool:
-        jobs = [pool.submit(one, clip) for clip in clips]
+        lacking = [clip for clip, whole in zip(clips, pool.map(is_there, clips), strict=True) if not whole]
+        source.expect([f"{MEDIA}/{clip.path}" for clip in lacking], MEDIA)
+        (folder / "manifest.json").unlink(missing_ok=True)  # not a data set until it is back
+        jobs = [pool.submit(fetch, clip) for clip in lacking]
         try:
-            for done, (clip, job) in enumerate(zip(clips, jobs, strict=True)):
+            for done, (clip, job) in enumerate(zip(lacking, jobs, strict=True), len(clips) - len(lacking)):
                 job.result()
                 if progress:
                     progress(done + 1, len(clips), clip.id)

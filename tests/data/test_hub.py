@@ -387,6 +387,109 @@ def test_a_changed_table_is_refused(hub: LoopbackHub, cli: Avbench, pushed: str)
     )
 
 
+# --------------------------------------------------------------------------- what is damaged on its way or in the cache
+
+
+def damage(hub: LoopbackHub, tmp_path: Path, path: str) -> bytes:
+    """Other bytes of the same size in the client's cache, in place of one hosted file; returns the right ones."""
+    (kept,) = (tmp_path / "hf-cache").rglob(f"snapshots/*/{path}")
+    right = kept.read_bytes()
+    kept.resolve().unlink()  # a pulled folder may share the bytes
+    kept.resolve().write_bytes(right[: len(right) // 2] + bytes(len(right) - len(right) // 2))
+    return right
+
+
+def fetched(hub: LoopbackHub, before: int) -> list[str]:
+    """The hosted files that were asked for since, in order."""
+    asked = [path for method, path in hub.requests[before:] if method == "GET" and "/resolve/" in path]
+    return [path.partition("?")[0].rpartition("/")[2] for path in asked]
+
+
+@pytest.mark.parametrize("path", ["clips.parquet", "segments.parquet", "manifest.json", "media/one.mp4"])
+def test_a_damaged_file_in_the_clients_cache_is_fetched_anew(
+    hub: LoopbackHub, cli: Avbench, pushed: str, clicks: Path, tmp_path: Path, path: str
+) -> None:
+    assert cli("pull", REPO, "--revision", pushed, "--out", "first").returncode == 0
+    right = damage(hub, tmp_path, path)
+    before = len(hub.requests)
+    done = cli("pull", REPO, "--revision", pushed, "--out", "second")
+    assert done.returncode == 0, done.stderr
+    name = path.rpartition("/")[2]
+    assert name in fetched(hub, before)
+    assert set(fetched(hub, before)) <= {name, "manifest.json"}  # what is whole is not fetched again
+    assert files_of(tmp_path / "second" / "media") == files_of(clicks / "media")
+    before = len(hub.requests)
+    assert cli("pull", REPO, "--revision", pushed, "--out", "third").returncode == 0
+    assert fetched(hub, before) == []  # the right one is kept
+    (kept,) = (tmp_path / "hf-cache").rglob(f"snapshots/*/{path}")
+    assert kept.read_bytes() == right
+
+
+def test_a_damaged_file_serves_no_other_revision(
+    hub: LoopbackHub, cli: Avbench, pushed: str, clicks: Path, tmp_path: Path
+) -> None:
+    """The client keeps the bytes once for all revisions: a new one would be linked to the damaged file."""
+    assert cli("pull", REPO, "--revision", pushed, "--out", "first").returncode == 0
+    later = hub.commit(REPO, {"note.txt": b"nothing else changed"})
+    for path in ("segments.parquet", "media/two.mp4"):
+        damage(hub, tmp_path, path)
+    done = cli("pull", REPO, "--revision", later, "--out", "second")
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(tmp_path / "second").sha256 == read_manifest(clicks).sha256
+    assert files_of(tmp_path / "second" / "media") == files_of(clicks / "media")
+
+
+@pytest.mark.parametrize("path", ["segments.parquet", "media/two.mp4"])
+def test_what_stays_wrong_is_refused_after_one_more_try(
+    hub: LoopbackHub, cli: Avbench, pushed: str, tmp_path: Path, path: str
+) -> None:
+    right = hub.repos["dataset", REPO].file(path)
+    hub.tamper(REPO, path, right[:-1] + b"x", pushed)
+    before = len(hub.requests)
+    fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), path)
+    name = path.rpartition("/")[2]
+    assert fetched(hub, before).count(name) == 2
+    assert not list((tmp_path / "hf-cache").rglob(f"snapshots/*/{path}"))  # nothing wrong is kept
+    hub.tamper(REPO, path, right, pushed)
+    assert cli("pull", REPO, "--revision", pushed, "--out", "out").returncode == 0
+
+
+@pytest.mark.parametrize("path", ["segments.parquet", "manifest.json", "media/two.mp4"])
+def test_without_the_hub_the_damage_is_named(
+    hub: LoopbackHub, cli: Avbench, pushed: str, tmp_path: Path, path: str
+) -> None:
+    assert cli("pull", REPO, "--revision", pushed, "--out", "first").returncode == 0
+    damage(hub, tmp_path, path)
+    hub.stop()
+    done = cli("pull", REPO, "--revision", pushed, "--out", "second")
+    fails(done, path.rpartition("/")[2], "could not be fetched anew", "cannot be reached")
+    done = cli("pull", REPO, "--revision", pushed, "--out", "first")
+    assert done.returncode == 0, done.stderr  # a whole folder needs neither
+
+
+def test_a_pulled_folder_that_was_damaged_is_pulled_again(
+    hub: LoopbackHub, avbench: Avbench, pushed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from avbench.data.dataset import load_split
+
+    monkeypatch.setenv("AVBENCH_CACHE", str(tmp_path / "cache"))
+    repo = hosted.HubRepo(REPO, hub.url)
+    folder = hosted.default_folder(REPO, pushed)
+    monkeypatch.setattr(hosted, "parse_address", lambda address: (repo, pushed))
+    assert hosted.open_address(f"hub:{REPO}@{pushed}").media_root == folder / "media"
+    for name in ("clips.parquet", "manifest.json"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+        assert len(load_split(f"hub:{REPO}@{pushed}", "test")) == 4
+        assert len(hosted.open_address(f"hub:{REPO}@{pushed}").segments) == 4
+        assert len(read_manifest(folder).segments) == 4
+
+
+def test_meta_that_was_damaged_is_fetched_anew(hub: LoopbackHub, cli: Avbench, pushed: str, tmp_path: Path) -> None:
+    assert cli("pull", REPO, "--revision", pushed, "--out", "first").returncode == 0
+    damage(hub, tmp_path, "manifest.json")
+    assert hosted.fetch_meta(hosted.HubRepo(REPO, hub.url), pushed)["kind"] == "files"
+
+
 # ------------------------------------------------------------------------------------------------ a hub is not trusted
 
 
