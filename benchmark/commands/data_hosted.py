@@ -24,14 +24,18 @@ def _add_import_realsync(verbs: Any) -> None:
         "import-realsync",
         _import_realsync,
         "make manifests of the published lists",
-        f"RealSync's fixed-offset lists, and those of VGGSound-Sparse and LRS3; one manifest per list. {SIGN}",
+        "The lists of fixed offsets of RealSync, LRS3, VGGSound, VGGSound-Sparse and AudioSet; each becomes a manifest. "
+        f"{SIGN}",
         "avbench data import-realsync --lists lists --media none --out realsync",
         "avbench data import-realsync --lists lists --media cropped_videos --out realsync",
         "avbench run --model streamsync-trf --data realsync/normal.evaluation",
     )
-    lists.add_argument("--lists", type=Path, required=True, metavar="DIR", help="folder with the .csv and .json files")
+    lists.add_argument("--lists", type=Path, required=True, metavar="DIR", help="the folder of the .csv and .json files")
     lists.add_argument(
-        "--media", required=True, metavar="DIR|none", help="VIDEO/VIDEO_T0_T1.mkv (or .mp4, ...), or none"
+        "--media",
+        required=True,
+        metavar="DIR|none",
+        help="the folder of the clips (VIDEO_T0_T1.mp4, VIDEO_000030.mp4, ..., in any folders), or none",
     )
     lists.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets one manifest folder per list")
     lists.add_argument("--workers", type=int, metavar="N", help="processes that hash media (default: one per core)")
@@ -119,7 +123,7 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _import_realsync(args: argparse.Namespace) -> int:
-    from avbench.data.realsync import import_lists
+    from avbench.data.realsync.importing import import_lists
     from avbench.system.machine import cores
     from avbench.types import UsageError
 
@@ -149,8 +153,20 @@ def _report_lines(report: Mapping[str, Any], out: Path) -> list[str]:
     for name, one in report["lists"].items():
         lines += ["", f"{name}: {one['role']}", *_list_lines(one)]
     lines += [f"ignored: {text}" for text in report["other_files"]]
-    name = next(iter(report["lists"]))
-    return [*lines, "", f"next    avbench data info {out / name} · avbench run --model xcorr --data {out / name}"]
+    return [*lines, "", *_next_lines(report["lists"], out)]
+
+
+def _next_lines(lists: Mapping[str, Any], out: Path) -> list[str]:
+    """What to do with the first list that can be run, or else that can be described."""
+    runnable = [name for name, one in lists.items() if one["classes"] == 21]
+    name = next(iter([*runnable, *lists]))
+    line = f"next    avbench data info {out / name}"
+    if not runnable:
+        return [line]
+    splits, support = lists[name]["splits"], lists[name]["support"]["streaming"][2]
+    run = f"avbench run --model xcorr --data {out / name}"
+    run += "" if "test" in splits else f" --split {next(iter(splits))}"
+    return [f"{line} · {run}" + ("" if support[18] else " --iterations 1")]
 
 
 def _report_table(lists: Mapping[str, Any]) -> list[str]:
@@ -160,6 +176,7 @@ def _report_table(lists: Mapping[str, Any]) -> list[str]:
         {
             "list": name,
             "split": "/".join(s for s in one["splits"] if s in ("train", "valid", "test")),
+            "classes": one["classes"],
             "segments": one["segments"],
             "usable": one["usable"],
             "videos": one["videos"],
@@ -172,7 +189,7 @@ def _report_table(lists: Mapping[str, Any]) -> list[str]:
         }
         for name, one in lists.items()
     ]
-    table = tabulate(rows, "keys", tablefmt="plain", colalign=["left", "left"] + ["right"] * 9)
+    table = tabulate(rows, "keys", tablefmt="plain", colalign=["left", "left"] + ["right"] * 10)
     legend = "18 x 2 s: share of segments with room for 18 windows every 2 s; published: by the published loader's rule"
     return [*table.splitlines(), legend]
 
@@ -184,11 +201,11 @@ def _list_lines(one: Mapping[str, Any]) -> list[str]:
     if one["channels"]:
         counts = (f"{name} {n['segments']}" for name, n in one["channels"].items())
         lines.append(f"  channels  {' · '.join(counts)}")
-    starts, doubles = one["starts_s"], one["duplicates"]
+    starts, doubles, reach = one["starts_s"], one["duplicates"], one["max_offset_s"]
     lines.append(f"  starts    {starts['first']:g} ... {starts['last']:g} s")
     if starts["between_frames"]:
-        lines.append(f"            {starts['between_frames']} lie between two frames and are moved to the earlier one")
-    lines.append(f"  classes   {' '.join(map(str, one['class_histogram']))}")
+        lines.append(f"            {starts['between_frames']} of them between two frames, moved to the earlier one")
+    lines.append(f"  classes   {' '.join(map(str, one['class_histogram']))} (-{reach:g} ... {reach:g} s)")
     if doubles["segments"]:
         lines.append(
             f"  doubles   {doubles['segments']} rows repeat a clip and start ({doubles['usable']} usable ones)"
@@ -198,8 +215,9 @@ def _list_lines(one: Mapping[str, Any]) -> list[str]:
             f"  room for  unknown: the lengths of {one['lengths_unknown']} clips can only be read from the media"
         )
     else:
-        settings = " · ".join(_setting(one, hop, n) for hop, n in ((1, 12), (2, 18), (4, 18), (2, 48)))
-        lines.append(f"  room for  {settings}")
+        one_window = f"1 window {one['support']['streaming'][2][1]}/{one['segments']}"
+        settings = (_setting(one, hop, n) for hop, n in ((1, 12), (2, 18), (4, 18), (2, 48)))
+        lines.append(f"  room for  {' · '.join([one_window, *settings])}")
     return lines + [f"  {key.replace('_', ' ')}: {value}" for key, value in one["facts"].items()]
 
 

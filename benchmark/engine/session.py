@@ -90,7 +90,10 @@ class Session:
         return cls(read_data(data, split, progress, limit), how, seed, progress)
 
     def need(self, model: Model, *protocols: Protocol) -> None:
-        """Ask for the snapshots that ``model`` needs under ``protocols``; a model that guesses needs none."""
+        """Ask for the snapshots that ``model`` needs under ``protocols``; a model that guesses needs none.
+        ``UsageError``: the data have other offset classes than a protocol."""
+        for protocol in protocols:
+            self.manifest.refuse_other_classes(protocol.grid)
         if model.backbone is None:
             return
         name = model.backbone_name
@@ -140,7 +143,9 @@ class Session:
             raise AvbenchError(f"{len(self.failures)} segments failed, first clip {first.clip_id}: {first.reason}{why}")
 
     def supported(self, protocol: Protocol) -> list[SegmentRecord]:
-        """The segments that are long enough for ``protocol``, failed ones included, in the manifest's order."""
+        """The segments that are long enough for ``protocol``, failed ones included, in the manifest's order.
+        ``UsageError``: the data have other offset classes than it."""
+        self.manifest.refuse_other_classes(protocol.grid)
         clips = self.manifest.clips
         return [s for s in self.manifest.segments if protocol.supports(s, clips[s.clip_id])]
 

@@ -9,7 +9,6 @@ from tabulate import tabulate
 
 from avbench.data.inspect import TOP_EVENTS, event_credit
 from avbench.pages.run_text import UNDEFINED
-from avbench.types import OffsetGrid, offset_in_words
 
 
 def _align(heads: Sequence[str]) -> list[str]:
@@ -60,9 +59,8 @@ def render_info(facts: Mapping[str, Any]) -> str:
         rows = [[r[key] if key != "hours" else f"{r[key]:.2f}" for key in heads] for r in facts["by_channel"]]
         table = tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads))
         lines += ["", *table.splitlines()]
-    grid, histogram = OffsetGrid(), facts["class_histogram"]
     lines += ["", "segments per offset"]
-    lines += _bars({offset_in_words(grid.offset_of(label)): n for label, n in enumerate(histogram) if n})
+    lines += _bars({row["in_words"]: row["segments"] for row in facts["offsets"] if row["segments"]})
     lines += _events(facts["events"])
     lines += ["", "segments long enough for this many windows (streaming protocol)"]
     support = facts["support"]

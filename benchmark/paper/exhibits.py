@@ -404,9 +404,9 @@ def fig1(manifest: Manifest, facts: Mapping[str, Any]) -> Exhibit:
     """Segments by offset, category, length and, if any are known, audio events. ``facts``: of
     :func:`avbench.data.inspect.info`."""
     figure = Exhibit("fig1", "Figure 1: what the split holds", unit="count")
-    grid, n = OffsetGrid(), facts["n_segments"]
-    for label, found in enumerate(facts["class_histogram"]):
-        figure.cells.append(_count("fig1", "segments by offset (s)", f"{grid.offset_of(label):+.1f}", found, n))
+    n = facts["n_segments"]
+    for row in facts["offsets"]:
+        figure.cells.append(_count("fig1", "segments by offset (s)", f"{row['offset_s']:+.1f}", row["segments"], n))
     for name, found in facts["categories"].items():
         figure.cells.append(_count("fig1", "segments by category", name or "(none)", found, n))
     for windows, found in facts["support"][2].items():

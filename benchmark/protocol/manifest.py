@@ -146,6 +146,15 @@ class Manifest:
         segments = self.segments[:n]
         return self._part(segments, (s.clip_id for s in segments))
 
+    def refuse_other_classes(self, grid: OffsetGrid) -> None:
+        """``UsageError`` unless the labels are of ``grid``'s classes: they would be taken for other offsets."""
+        if self.grid != grid:
+            mine, theirs = (f"{g.n_classes} offset classes within +-{g.max_offset_s:g} s" for g in (self.grid, grid))
+            raise UsageError(
+                f"{self.name} has {mine}, but models and protocols have {theirs}: `avbench data info` describes it, "
+                "but it cannot be run or trained on"
+            )
+
     def clip_path(self, clip: ClipRecord) -> Path:
         """The clip's media file; ``MediaError`` if it was never seen, or if the path leaves the media root."""
         if not clip.seen:

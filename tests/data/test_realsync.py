@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -18,16 +17,20 @@ import workertasks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avbench.data import realsync
 from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
 from avbench.data.probing import probe
-from avbench.data.realsync import _realsync_entry, measure, read_lists, support
+from avbench.data.realsync import measuring
+from avbench.data.realsync.entries import Entry
+from avbench.data.realsync.importing import import_lists, read_lists
+from avbench.data.realsync.measuring import measure, measure_clips
+from avbench.data.realsync.own_lists import entry_of
+from avbench.data.realsync.report import support
 from avbench.protocol.manifest import read_manifest
 from avbench.protocol.rules import Protocol, streaming
 from avbench.ticks import seconds, ticks
-from avbench.types import MediaError, OffsetGrid, UsageError
+from avbench.types import ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 MADE_UP = Path(__file__).parent / "lists"
@@ -364,7 +367,7 @@ def test_ids_are_taken_apart_as_they_were_put_together(
     start += "0" if start.endswith(".") else ""
     name = f"{video}_{t0}_{t0 + length}{'_' if broken else ''}{broken}_{start.replace('.', '_')}"
     labels = {"offset_sec": offset_s, "v_start_i_sec": float(start)}
-    entry = _realsync_entry([name, start, "news"], labels, "test")
+    entry = entry_of([name, start, "news"], labels, "test")
     if start_ms >= 1000 * length:
         assert "is outside the slice" in str(entry)
         return
@@ -379,9 +382,6 @@ def test_ids_are_taken_apart_as_they_were_put_together(
 
 @given(st.lists(st.tuples(st.integers(0, 7500), st.integers(-200, 200)), min_size=1, max_size=6))
 def test_support_is_the_protocols(rows: list[tuple[int, int]]) -> None:
-    from avbench.data.realsync import Entry
-    from avbench.types import ClipRecord, SegmentRecord
-
     clip = ClipRecord("c", "v", "c.mkv", "a" * 64, 7500, 4_800_000)
     entries, segments = [], []
     for start, offset in rows:
@@ -448,8 +448,6 @@ DOCUMENTED = {
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """The published lists, imported once; in seconds of this machine's time."""
-    from avbench.data.realsync import import_lists
-
     out = tmp_path_factory.mktemp("realsync")
     started = time.process_time()
     report = import_lists(PUBLISHED, None, out)
@@ -517,10 +515,14 @@ def test_reading_says_how_the_folder_is_meant(tmp_path: Path) -> None:
 
 
 def test_a_file_that_kills_its_reader_is_refused_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(realsync, "_measure_clip", workertasks.measure_clip)
+    monkeypatch.setattr(measuring, "_measure_clip", workertasks.measure_clip)
     names = [f"c{k}" for k in range(10)]
-    entries = {name: SimpleNamespace(stem=name) for name in names}
-    files = {name: [tmp_path / f"{name}.mkv"] for name in names}
-    seen, refused = realsync._measure_all(tmp_path, files, entries, 2, None)
-    assert set(seen) == set(names) - {"c3"}
-    assert refused == {"c3": f"{files['c3'][0]}: the worker process died (killed by SIGSEGV) while reading it"}
+    for name in names:
+        (tmp_path / f"{name}.mkv").touch()
+    times = {"start_s": 0.0, "start": 0, "offset_s": 0.0, "offset": 0, "label": 10}
+    entries = [Entry(name, name, "v", name, 0, channel="", split="test", **times) for name in names]
+    for few in (entries, entries[3:4]):  # one file alone does not take this process with it either
+        seen, refused = measure_clips(tmp_path, few, 2)
+        assert set(seen) == {entry.clip_id for entry in few} - {"c3"}
+        file = tmp_path / "c3.mkv"
+        assert refused == {"c3": f"{file}: the worker process died (killed by SIGSEGV) while reading it"}

@@ -132,10 +132,12 @@ class TrainingStreams(_Streams):
 
 
 class ValidationStreams(_Streams):
-    """The segments long enough for the recipe's windows, at their own offsets. ``UsageError`` if there are none."""
+    """The segments long enough for the recipe's windows, at their own offsets. ``UsageError`` if there are none, or if
+    they have other offset classes."""
 
     def __init__(self, manifest: Manifest, recipe: FullSizeRecipe) -> None:
         super().__init__(manifest, recipe)
+        manifest.refuse_other_classes(GRID)
         self.items: list[Pinned] = []
         for segment in manifest.segments:
             clip, end = manifest.clips[segment.clip_id], segment.start + recipe.heard
