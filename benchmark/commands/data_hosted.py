@@ -24,13 +24,13 @@ def _add_import_realsync(verbs: Any) -> None:
         "import-realsync",
         _import_realsync,
         "make manifests of the published lists",
-        "The lists of fixed offsets of RealSync, LRS3, VGGSound, VGGSound-Sparse and AudioSet; each becomes a manifest. "
-        f"{SIGN}",
+        "The lists of fixed offsets of RealSync, LRS3, VGGSound, VGGSound-Sparse and AudioSet; each becomes a "
+        f"manifest. {SIGN}",
         "avbench data import-realsync --lists lists --media none --out realsync",
         "avbench data import-realsync --lists lists --media cropped_videos --out realsync",
         "avbench run --model streamsync-trf --data realsync/normal.evaluation",
     )
-    lists.add_argument("--lists", type=Path, required=True, metavar="DIR", help="the folder of the .csv and .json files")
+    lists.add_argument("--lists", type=Path, required=True, metavar="DIR", help="folder of the .csv and .json files")
     lists.add_argument(
         "--media",
         required=True,

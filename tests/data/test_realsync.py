@@ -13,24 +13,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import workertasks
 from hypothesis import given
 from hypothesis import strategies as st
 
 from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
-from avbench.data.probing import probe
-from avbench.data.realsync import measuring
 from avbench.data.realsync.entries import Entry
 from avbench.data.realsync.importing import import_lists, read_lists
-from avbench.data.realsync.measuring import measure, measure_clips
 from avbench.data.realsync.own_lists import entry_of
 from avbench.data.realsync.report import support
 from avbench.protocol.manifest import read_manifest
 from avbench.protocol.rules import Protocol, streaming
 from avbench.ticks import seconds, ticks
-from avbench.types import ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
+from avbench.types import ClipRecord, OffsetGrid, SegmentRecord, UsageError
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 MADE_UP = Path(__file__).parent / "lists"
@@ -324,34 +320,6 @@ def test_labels_alone_score_a_model_that_looks_at_nothing(avbench: Avbench, tmp_
     assert "made_up_lrs3 was imported without media" in done.stderr
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_packets_say_the_same_as_decoding(tmp_path: Path, suffix: str) -> None:
-    for seconds_ in (5, 7):
-        path = tmp_path / f"{seconds_}{suffix}"
-        encode_clip(path, *click_and_flash(seconds_))
-        info = probe(path)
-        assert measure(path) == (media_sha256(path), info.n_frames, info.n_samples)
-
-
-def test_packets_of_real_clips() -> None:
-    media = PUBLISHED.parent / "media"
-    files = sorted(media.rglob("*.mp4"))
-    if not files:
-        pytest.skip("the real clips are not here (shared/media beside the repository)")
-    compared = 0
-    for path in files:
-        try:
-            info = probe(path)
-        except MediaError:  # a file that the reader refuses has no figures to compare
-            continue
-        compared += 1
-        got = measure(path)
-        assert not isinstance(got, str)
-        assert got[1] == info.n_frames
-        assert abs(got[2] - info.n_samples) <= 1024, path  # the padding of the last packet
-    assert compared > 0.9 * len(files)
-
-
 @given(
     video=st.text("ABCabc019_-", min_size=11, max_size=11),
     t0=st.integers(0, 99_999),
@@ -512,17 +480,3 @@ def test_the_other_published_tracks(real: tuple[dict[str, Any], Path]) -> None:
 def test_reading_says_how_the_folder_is_meant(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"normal\.evaluation\.csv"):
         read_lists(tmp_path)
-
-
-def test_a_file_that_kills_its_reader_is_refused_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "_measure_clip", workertasks.measure_clip)
-    names = [f"c{k}" for k in range(10)]
-    for name in names:
-        (tmp_path / f"{name}.mkv").touch()
-    times = {"start_s": 0.0, "start": 0, "offset_s": 0.0, "offset": 0, "label": 10}
-    entries = [Entry(name, name, "v", name, 0, channel="", split="test", **times) for name in names]
-    for few in (entries, entries[3:4]):  # one file alone does not take this process with it either
-        seen, refused = measure_clips(tmp_path, few, 2)
-        assert set(seen) == {entry.clip_id for entry in few} - {"c3"}
-        file = tmp_path / "c3.mkv"
-        assert refused == {"c3": f"{file}: the worker process died (killed by SIGSEGV) while reading it"}

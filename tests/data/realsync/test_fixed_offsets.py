@@ -171,7 +171,9 @@ def test_lists_of_the_same_clips_are_no_leak_and_others_are(tmp_path: Path) -> N
 )
 def test_what_contradicts_itself_is_named(avbench: Avbench, tmp_path: Path, name: str, row: Row, said: str) -> None:
     write(tmp_path / "lists" / name, [row])
-    done = avbench("data", "import-realsync", "--lists", tmp_path / "lists", "--media", "none", "--out", tmp_path / "out")
+    done = avbench(
+        "data", "import-realsync", "--lists", tmp_path / "lists", "--media", "none", "--out", tmp_path / "out"
+    )
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert said in done.stderr
     assert name in done.stderr
