@@ -110,18 +110,16 @@ def _measure_clip(clip: tuple[str, Path]) -> tuple[str, int, int] | str:
 
 def measure(path: Path) -> tuple[str, int, int] | str:
     """(sha256, frames at 25 fps, samples at 16 kHz) from the packets' times, without decoding; or why not."""
-    import av
-
-    from avbench.data.media import grid_frames, media_sha256
+    from avbench.data.media import grid_frames, media_sha256, opened, stream_of
 
     ends: dict[str, Fraction] = {}
     starts: dict[str, Fraction] = {}
     try:
         sha256 = media_sha256(path)
-        with av.open(str(path)) as container:
-            if not container.streams.video or not container.streams.audio:
-                return f"the file has no {'sound' if container.streams.video else 'picture'} stream"
-            streams = container.streams.video[0], container.streams.audio[0]
+        with opened(path, path.name) as container:
+            streams = stream_of(container, "video"), stream_of(container, "audio")
+            if None in streams:
+                return f"the file has no {'sound' if streams[0] else 'picture'} stream"
             clock_s = streams[0].time_base or Fraction(1, FRAME_RATE_HZ)
             for packet in container.demux(*streams):
                 if packet.pts is None or packet.time_base is None:
@@ -135,12 +133,12 @@ def measure(path: Path) -> tuple[str, int, int] | str:
                     ends["audio"] = min(declared, ends.get("audio", declared))
     except MediaError as error:
         return error.reason
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except Exception as error:  # whatever the library raises: it costs this file
         debug.show(error)
-        return f"{path} is not a readable media file ({first_line(error)})"
+        return f"{shown(path)} is not a readable media file ({first_line(error)})"
     if not {"video", "audio"} <= set(ends):
-        return f"{path} contains no packets of {'picture' if 'video' not in ends else 'sound'}"
+        return f"{shown(path)} contains no packets of {'picture' if 'video' not in ends else 'sound'}"
     origin = starts["video"]
     n_frames = grid_frames(round((ends["video"] - origin) / clock_s), clock_s)  # as the reader counts them
     n_samples = math.floor((ends["audio"] - origin) * SAMPLE_RATE_HZ)
-    return (sha256, n_frames, n_samples) if min(n_frames, n_samples) > 0 else f"{path} is empty"
+    return (sha256, n_frames, n_samples) if min(n_frames, n_samples) > 0 else f"{shown(path)} is empty"
