@@ -110,16 +110,19 @@ def _measure_clip(clip: tuple[str, Path]) -> tuple[str, int, int] | str:
 
 def measure(path: Path) -> tuple[str, int, int] | str:
     """(sha256, frames at 25 fps, samples at 16 kHz) from the packets' times, without decoding; or why not."""
-    from avbench.data.media import grid_frames, media_sha256, opened, stream_of
+    from avbench.data.media import grid_frames, media_sha256
+    from avbench.data.streams import opened, tracks_of
 
     ends: dict[str, Fraction] = {}
     starts: dict[str, Fraction] = {}
     try:
         sha256 = media_sha256(path)
         with opened(path, path.name) as container:
-            streams = stream_of(container, "video"), stream_of(container, "audio")
-            if None in streams:
-                return f"the file has no {'sound' if streams[0] else 'picture'} stream"
+            # the first of each, as of every manifest that does not say which
+            streams = [stream for kind in ("video", "audio") for stream in tracks_of(container, kind)[:1]]
+            if len(streams) < 2:
+                kinds = [stream.type for stream in streams]
+                return f"the file has no {'sound' if 'video' in kinds else 'picture'} stream"
             clock_s = streams[0].time_base or Fraction(1, FRAME_RATE_HZ)
             for packet in container.demux(*streams):
                 if packet.pts is None or packet.time_base is None:
