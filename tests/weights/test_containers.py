@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
+import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +15,11 @@ from typing import Any, Optional
 
 import pytest
 import torch
+from hostile_pickles import TENSOR, archive, bomb
+from published_files import publish
 
 from avbench.types import AvbenchError
+from avbench.weights import containers
 from avbench.weights.containers import read_container
 
 
@@ -186,10 +193,10 @@ def test_pickles_that_ask_for_room_or_change_the_reader(tmp_path: Path) -> None:
         (nested + b"Q.", {}, "it refers to something that is no tensor storage"),
         (far, {}, "it remembers something at place 300000000"),
         (compressed, {"compression": zipfile.ZIP_DEFLATED}, "or compressed"),
-        (changed, {}, "damaged: AttributeError"),
-        (b"\x80\x02}" + nested.removeprefix(b"\x80\x02") + b"Ns.", {}, "a tuple of tuples for a key"),
-        (b"\x80\x02}(" + nested.removeprefix(b"\x80\x02") + b"Nu.", {}, "a tuple of tuples for a key"),
-        (b"\x80\x04\x8f(" + nested.removeprefix(b"\x80\x02") + b"\x90.", {}, "a tuple of tuples for a key"),
+        (changed, {}, "it changes torch._utils._rebuild_tensor_v2"),
+        (b"\x80\x02}" + nested.removeprefix(b"\x80\x02") + b"Ns.", {}, "no weights"),  # never hashed
+        (b"\x80\x02}(" + nested.removeprefix(b"\x80\x02") + b"Nu.", {}, "no weights"),
+        (b"\x80\x04\x8f(" + nested.removeprefix(b"\x80\x02") + b"\x90.", {}, "does not contain a dictionary"),
         (hidden, {}, "it makes a parameter of something that is no tensor"),
         (b"\x80\x02s.", {}, "damaged: IndexError"),
     ):
@@ -225,3 +232,146 @@ def test_shared_and_half_precision_tensors(tmp_path: Path) -> None:
     assert torch.equal(tensors["a"], base[2:5])
     assert torch.equal(tensors["b"], base[::2].float())
     assert int(tensors["n"]) == 3
+
+
+# ------------------------------------------------------------------------------------------------- memory and time
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from avbench.types import AvbenchError
+from avbench.weights.containers import read_container
+
+def peak():
+    return 1024 * int(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1])
+
+for path in sys.argv[1:]:
+    before = peak()
+    try:
+        read_container(Path(path))
+        said = "read"
+    except AvbenchError as error:
+        said = str(error)
+    print(peak() - before, said)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
+def test_no_file_takes_more_than_a_small_multiple_of_its_size(tmp_path: Path) -> None:
+    """The attacks took 120 to 490 times their size, or minutes."""
+    names = ("empty lists", "numbers that collide", "globals", "sets")
+    files = [archive(tmp_path / f"{name}.pt", bomb(name, 2_000_000)) for name in names]
+    command = [sys.executable, "-c", PEAK, *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(files)
+    for file, line in zip(files, lines, strict=True):
+        peak, said = line.split(" ", 1)
+        assert int(peak) < 20 * file.stat().st_size, file.name
+        assert "is refused and was not executed" in said
+
+
+@pytest.mark.parametrize("what", ["globals", "numbers that collide"])
+def test_a_file_of_64_mb_is_refused_by_the_length_of_its_pickle(what: str, tmp_path: Path) -> None:
+    archive(tmp_path / "a.pt", bomb(what, 5_000_000) + b"." * 59_000_000)
+    with pytest.raises(AvbenchError, match=r"its pickle is 6\d{7} bytes long, or compressed"):
+        read_container(tmp_path / "a.pt")
+
+
+def test_too_many_members_are_refused_before_they_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({f"w{i}": torch.zeros(1) for i in range(50)}, tmp_path / "a.pt")
+    assert len(read_container(tmp_path / "a.pt").tensors) == 50
+    monkeypatch.setattr(containers, "MAX_DIRECTORY_BYTES", 2000)
+    with pytest.raises(AvbenchError, match=r"refused and was not executed: its directory is \d+ bytes long"):
+        read_container(tmp_path / "a.pt")
+
+
+def test_too_many_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "MAX_TENSORS", 2)
+    torch.save({f"w{i}": torch.zeros(0) for i in range(3)}, tmp_path / "a.pt")
+    with pytest.raises(AvbenchError, match="it has 3 weights, at most 2 are read"):
+        read_container(tmp_path / "a.pt")
+
+
+def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
+    """Each member contains the next one, so that all together are far larger than the file."""
+    torch.save({"w": torch.zeros(1)}, tmp_path / "a.pt")
+    data = (tmp_path / "a.pt").read_bytes()
+    start = data.index(b"PK\x01\x02")
+    size = struct.pack("<LL", 10**6, 10**6)
+    entry = data[start : data.index(b"PK\x01\x02", start + 1)]
+    larger = entry[:20] + size + entry[28:]
+    (tmp_path / "a.pt").write_bytes(data[:start] + larger + data[start + len(entry) :])
+    with pytest.raises(AvbenchError, match=r"refused and was not executed: its members take 10\d+ bytes, the file is"):
+        read_container(tmp_path / "a.pt")
+
+
+def test_a_member_is_read_once_whatever_its_numbers_are_said_to_be(tmp_path: Path) -> None:
+    read = []
+
+    class Archive(zipfile.ZipFile):
+        def read(self, name: Any, pwd: bytes | None = None) -> bytes:
+            read.append(getattr(name, "filename", name))
+            return super().read(name, pwd)
+
+    path = with_pickle(
+        tmp_path / "a.pt", tensor_pickle(("FloatStorage", 2), ("ByteStorage", 8), ("HalfStorage", 4)), bytes(8)
+    )
+    with Archive(path) as opened:
+        found = containers._read_archive(opened, path.stat().st_size)
+    assert [len(t) for t in found.tensors.values()] == [2, 8, 4]
+    assert read == ["a/data.pkl", "a/data/0"]
+
+
+def test_a_weight_without_a_name_is_not_left_out(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(1), 5: torch.zeros(1)}}, tmp_path / "a.pt")
+    with pytest.raises(AvbenchError, match="it contains no weights"):
+        read_container(tmp_path / "a.pt")
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pt")
+    with pytest.raises(AvbenchError, match="is not a regular file"):
+        read_container(tmp_path / "a.pt")
+
+
+def test_a_refusal_is_short_and_printable(tmp_path: Path) -> None:
+    named = b"\x80\x04\x8c\x02os\x8c\x83a\n\x1b[31m" + b"x" * 124 + b"\x93."
+    with pytest.raises(AvbenchError) as error:
+        read_container(archive(tmp_path / "a.pt", named))
+    assert str(error.value).isprintable()
+    assert "it names os.a??[31mxxx" in str(error.value)
+    unknown = b"\x80\x02}X\x01\0\0\0w" + TENSOR.replace(b"X\x01\0\0\x000", b"X\x02\0\0\0\x1b\n") + b"s."
+    with pytest.raises(AvbenchError) as error:
+        read_container(archive(tmp_path / "a.pt", unknown))
+    assert str(error.value).isprintable()
+
+
+def mutated_files_end_in_one_line(folder: Path, n: int, seed: int) -> None:
+    good = publish(folder / "good.pt", {f"layer.{i}.weight": torch.zeros(2, 3) for i in range(3)}).read_bytes()
+    draw, path, refused = random.Random(seed), folder / "a.pt", 0
+    for _ in range(n):
+        data = bytearray(good)
+        for _ in range(draw.randint(1, 8)):
+            at = draw.randrange(len(data))
+            data[at : at + draw.choice((1, 1, 4))] = draw.randbytes(draw.choice((1, 1, 4)))
+        path.write_bytes(data if draw.random() < 0.9 else data[: draw.randrange(len(data))])
+        said = ""
+        try:
+            read_container(path)
+        except AvbenchError as error:
+            said = str(error)
+            refused += 1
+        assert "\n" not in said
+    assert refused > 0
+
+
+def test_300_mutated_files_end_in_one_line(tmp_path: Path) -> None:
+    mutated_files_end_in_one_line(tmp_path, 300, seed=0)
+
+
+@pytest.mark.slow
+def test_20000_mutated_files_end_in_one_line(tmp_path: Path) -> None:
+    mutated_files_end_in_one_line(tmp_path, 20_000, seed=1)
