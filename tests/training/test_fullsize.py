@@ -42,7 +42,7 @@ from avbench.training.fullsize.model import (
 )
 from avbench.training.fullsize.plan import Plan
 from avbench.training.fullsize.recipe import RECIPES, FullSizeRecipe
-from avbench.types import AvbenchError, MediaError, NonFiniteError, UsageError
+from avbench.types import AvbenchError, MediaError, NonFiniteError, OffsetGrid, UsageError
 from avbench.weights.checkpoints import drawn_weights, verify
 
 SIZE: dict[str, Any] = {"width": 1 / 8, "dim": 64, "heads": 2, "layers": 1}
@@ -440,6 +440,11 @@ def test_sound_that_is_standardised_as_a_whole_is_one_hop_longer(manifest: Manif
     a, b = (ValidationStreams(manifest, recipe)[0] for recipe in (whole, alone))
     assert a.sound.shape == (3, 1, 257, 160)  # without the column that a window by itself has at its end
     assert torch.equal(a.video, b.video)
+
+
+def test_labels_of_other_classes_are_not_validated_on(manifest: Manifest) -> None:
+    with pytest.raises(UsageError, match=r"has 41 offset classes within \+-2 s, but models and protocols have 21"):
+        ValidationStreams(replace(manifest, grid=OffsetGrid(41, 2.0)), TINY)
 
 
 @pytest.mark.parametrize(
