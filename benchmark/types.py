@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,12 +28,14 @@ class UsageError(AvbenchError):
 
 
 class MediaError(AvbenchError):
-    """A clip cannot be read as its manifest promises. ``clip_id`` names it."""
+    """A clip cannot be read as its manifest promises. ``clip_id`` names it; ``reason`` is printable."""
 
     def __init__(self, clip_id: str, reason: str) -> None:
-        super().__init__(f"clip {clip_id}: {reason}")
-        self.clip_id = clip_id
-        self.reason = reason
+        self.clip_id, self.reason = clip_id, printable(reason)  # it may quote a file's name
+        super().__init__(f"clip {clip_id}: {self.reason}")
+
+    def __reduce__(self) -> tuple[type[MediaError], tuple[str, str]]:
+        return type(self), (self.clip_id, self.reason)  # as itself from a worker process
 
 
 class StoreError(AvbenchError):
@@ -43,9 +46,20 @@ class NonFiniteError(AvbenchError):
     """A model produced NaN or infinity; the message names the segment or window."""
 
 
+def printable(text: str) -> str:
+    """``text`` on one line, with "?" for what a terminal or a page would obey or could not show: control and
+    direction characters, and bytes of file names that are no text."""
+    spaced = " ".join(text.splitlines()).replace("\t", " ")
+    return "".join("?" if unicodedata.category(c) in _NOT_SHOWN else c for c in spaced)
+
+
+_NOT_SHOWN = ("Cc", "Cf", "Cs")
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of what somebody else's error says; its kind if it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of what somebody else's error says, printable; its kind if it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return printable(next((line for line in lines if line), type(error).__name__))
 
 
 def in_one_line(error: BaseException) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from avbench.data.sound import AAC_SAMPLES
 from avbench.data.streams import reason_of
+from avbench.system.atomic import whole
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
 from avbench.types import AvbenchError, UsageError
 
@@ -47,14 +47,15 @@ def encode_clip(
     codec: Codec | None = None,
     *,
     end_with_picture: bool = False,
+    check: Callable[[Path], None] | None = None,
 ) -> None:
     """Write an mp4 clip: H.264 High at 25 fps (frame k at pts k/25 s exactly) and AAC-LC 16 kHz mono (no lag).
 
     ``frames``: (H, W, 3) uint8 RGB arrays, or one (T, H, W, 3) array; H and W even. ``audio``: (N,) float32 in [-1, 1];
     ``end_with_picture`` drops the samples after the last frame. ``codec``: None for the defaults.
     The same input gives the same bytes: one encoder thread (the output of libx264 depends on the thread count). The
-    file appears under ``path`` only when complete. ``UsageError`` for input of another shape; ``AvbenchError`` if the
-    file cannot be written.
+    file appears under ``path`` only when complete, and when ``check``, which gets it under another name, has not
+    raised. ``UsageError`` for input of another shape; ``AvbenchError`` if the file cannot be written.
     """
     import av
 
@@ -62,19 +63,16 @@ def encode_clip(
     sound = np.ascontiguousarray(audio, dtype=np.float32)
     if sound.ndim != 1 or not sound.size or not np.isfinite(sound).all():
         raise UsageError(f"{path.name}: audio must be (N,) finite samples with N > 0, not {np.shape(audio)}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # the default movie clock of 1 ms would round the sound's length in the edit list to 16 samples
+    clock = {"movie_timescale": str(SAMPLE_RATE_HZ)}
     try:
-        # the default movie clock of 1 ms would round the sound's length in the edit list to 16 samples
-        clock = {"movie_timescale": str(SAMPLE_RATE_HZ)}
-        with av.open(str(temporary), "w", format="mp4", options=clock) as container:
-            _encode(container, path.name, iter(frames), sound, codec or Codec(), end_with_picture)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with whole(path) as temporary:
+            with av.open(str(temporary), "w", format="mp4", options=clock) as container:
+                _encode(container, path.name, iter(frames), sound, codec or Codec(), end_with_picture)
+            if check:
+                check(temporary)
     except (OSError, av.FFmpegError) as error:
         raise AvbenchError(f"cannot write {path}: {reason_of(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _encode(

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -157,20 +155,19 @@ def _make_clips(specs: list[ClipSpec], media: Path, progress: ItemProgress | Non
 def make_clip(spec: ClipSpec, media: Path) -> str:
     """Draw, encode and check one clip; returns its id. The file gets its name only after the check."""
     scene = spec.scene()
-    with tempfile.TemporaryDirectory(dir=media, prefix=".making-") as scratch:
-        path = Path(scratch) / f"{spec.id}.mp4"
-        encode(path, scene.frames(), scene.audio())
-        check_clip(path, spec, scene)
-        os.replace(path, media / path.name)
+    check = partial(check_clip, spec=spec, scene=scene)
+    encode(media / f"{spec.id}.mp4", scene.frames(), scene.audio(), check)
     return spec.id
 
 
-def encode(path: Path, frames: Iterable[np.ndarray], audio: np.ndarray) -> None:
+def encode(
+    path: Path, frames: Iterable[np.ndarray], audio: np.ndarray, check: Callable[[Path], None] | None = None
+) -> None:
     """``encode_clip`` with SynthSync's settings. The published figures are of clips encoded with mbtree. (Nothing is
     decoded at the same time, so 1, 2 or 3 processes give the same bytes.)"""
     from avbench.data.encode import Codec, encode_clip
 
-    encode_clip(path, frames, audio, Codec(mbtree=True, **ENCODING))  # type: ignore[arg-type]
+    encode_clip(path, frames, audio, Codec(mbtree=True, **ENCODING), check=check)  # type: ignore[arg-type]
 
 
 def check_clip(path: Path, spec: ClipSpec, scene: Scene | None = None) -> None:

@@ -1,10 +1,22 @@
-"""Write files so that they are complete or absent, never partial."""
+"""Write files so that they are complete or absent, never partial.
+
+A file is written under a temporary name beside its own, ``.NAME.XXXXXXXX.tmp``, and renamed when it is complete. The
+writer holds a lock on the temporary file, which ends with its process: the next writer of the same file removes what
+killed ones have left, and nothing that a living one is still writing, even from another machine.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+_OLD_S = 86_400.0  # where the disk knows no locks, a temporary file of this age has no writer
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -14,19 +26,84 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     fsynced. Raises ``OSError`` (disk full, read-only) after removing the temporary file.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with _locked_temporary(path) as (handle, name):
+        with os.fdopen(os.dup(handle), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        _put(name, path)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """An empty temporary file beside ``path``, to be written by its name; it becomes ``path`` when the block ends, and
+    is removed if the block raises. As lasting as :func:`atomic_write_bytes`, with the same errors."""
+    path = Path(path)
+    with _locked_temporary(path) as (_, name):
+        yield Path(name)
+        _sync(name)
+        _put(name, path)
+
+
+def _put(name: str, path: Path) -> None:
+    os.chmod(name, 0o644)
+    os.replace(name, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path | str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _locked_temporary(path: Path) -> Iterator[tuple[int, str]]:
+    """A new temporary file for ``path``, open and locked: its handle and name. Removed if the block raises."""
+    sweep(path)
+    handle, name = _made(path)
+    try:
+        yield handle, name
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def _made(path: Path) -> tuple[int, str]:
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):  # else another writer swept it away before it was locked
+            return handle, name
+        os.close(handle)
+
+
+def sweep(path: Path) -> None:
+    """Remove the temporary files of ``path`` that no living process is writing."""
+    path = Path(path)
+    ours = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]+\.tmp")
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:  # the folder need not be there yet
+        for entry in entries:
+            if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):  # it has just been renamed, or may not be removed
+                    _remove_unless_written(entry.path)
+
+
+def _remove_unless_written(name: str) -> None:
+    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:
+            if time.time() - os.fstat(handle).st_mtime < _OLD_S:
+                return
+        os.unlink(name)
+    finally:
+        os.close(handle)

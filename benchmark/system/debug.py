@@ -14,10 +14,15 @@ def turn_on() -> None:
     os.environ[VARIABLE] = "1"
 
 
+def is_on() -> bool:
+    """Whether tracebacks are shown."""
+    return os.environ.get(VARIABLE, "0") not in ("", "0")
+
+
 def show(error: BaseException) -> None:
     """Print the traceback of ``error`` if debugging is on, after those of the errors that caused it, oldest first, even
     where ``raise ... from None`` hides them."""
-    if os.environ.get(VARIABLE, "0") in ("", "0"):
+    if not is_on():
         return
     chain: list[BaseException] = []
     link: BaseException | None = error

@@ -1,5 +1,8 @@
 """Worker processes. Each does one task after another; one that dies costs only the task it was doing.
 
+A death may be another task's doing: earlier ones of the same worker may have spoilt its memory, those of other workers
+may have used up the machine's. Such a task is tried once more, alone in a new process, before it is given up.
+
 Workers are spawned: a fork would copy the threads of torch and FFmpeg in an unknown state. They read no stdin, print to
 stderr, leave Ctrl-C to this process, and end as soon as this process ends, even if it was killed.
 """
@@ -20,7 +23,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import connection, reduction
 from typing import Any, Generic, NoReturn, TypeVar
@@ -41,21 +44,46 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Stands for the result of a task whose worker died, or was killed at the time limit (``timed_out``)."""
+    """Stands for the result of a task whose worker died, or was killed at the time limit (``timed_out``).
+
+    ``how``: the signal or exit code. ``in_doubt``: another task may have been the cause.
+    """
 
     reason: str
     timed_out: bool = False
+    how: str = field(default="", compare=False)
+    in_doubt: bool = field(default=False, compare=False)
 
 
-def each(do: Callable[[T], R], tasks: Sequence[T], workers: int) -> Generator[tuple[T, R | Lost]]:
-    """Each task with ``do(task)``, in the order they finish; with one worker or task in this process, in order.
+def each(
+    do: Callable[[T], R],
+    tasks: Sequence[T],
+    workers: int,
+    *,
+    isolated: bool = False,
+    timeout_of: Callable[[T], float] | None = None,
+    memory_bytes: float = math.inf,
+) -> Generator[tuple[T, R | Lost]]:
+    """Each task with ``do(task)``, in the order they finish.
 
-    ``do``, tasks and results must be picklable. An exception in ``do`` is raised here and ends all workers.
+    ``isolated``: always in worker processes, of one thread each and quiet, so that no task can end this process; else
+    one worker, or one task, works in this process, in order and without limits. ``timeout_of``, ``memory_bytes``: see
+    :class:`Pool`. ``do``, tasks and results must be picklable. An exception in ``do`` is raised here and ends all
+    workers.
     """
-    if min(workers, len(tasks)) <= 1:
+    if not isolated and min(workers, len(tasks)) <= 1:
         yield from ((task, do(task)) for task in tasks)
     else:
-        yield from Pool[T, R](partial(stateless, do), workers).run(tasks)
+        pool = Pool[T, R](
+            partial(stateless, do),
+            workers,
+            timeout_of=timeout_of,
+            quiet=isolated and not debug.is_on(),
+            one_thread=isolated,
+            memory_bytes=memory_bytes,
+            second_try=True,
+        )
+        yield from pool.run(tasks)
 
 
 @contextlib.contextmanager
@@ -69,9 +97,11 @@ class Pool(Generic[T, R]):
     """At most ``workers`` processes, started when there is work for them.
 
     ``begin``: picklable; entered once in each worker, gives the function ``do(task, tell)`` -> result. Whatever is
-    passed to ``tell`` goes to this process at once. ``timeout_of(task)``: seconds it may take. ``tasks_per_process``:
-    a worker is then replaced. ``quiet``: what workers print is dropped, except the last line of one that dies.
-    ``one_thread``: numeric libraries use one thread per worker.
+    passed to ``tell`` goes to this process at once. ``timeout_of(task)``: seconds it may take until it ends or tells
+    something; ``start_timeout_s``: for a worker to start, where tasks have a limit. ``tasks_per_process``: a worker is
+    then replaced. ``quiet``: what workers print is dropped, except the last line of one that dies. ``one_thread``:
+    numeric libraries use one thread per worker. ``memory_bytes``: what each may allocate. ``second_try``: a task that
+    is lost while another may be to blame is tried again, alone, when all others are done.
     """
 
     begin: Callable[[], AbstractContextManager[Callable[[T, Tell], R]]]
@@ -80,6 +110,9 @@ class Pool(Generic[T, R]):
     tasks_per_process: float = math.inf
     quiet: bool = False
     one_thread: bool = False
+    memory_bytes: float = math.inf
+    second_try: bool = False
+    start_timeout_s: float = START_TIMEOUT_S
 
     def run(self, tasks: Iterable[T], told: Callable[[T, Any], None] | None = None) -> Generator[tuple[T, R | Lost]]:
         """Each task with its result, in the order they finish. Closing the generator kills the workers.
@@ -88,6 +121,18 @@ class Pool(Generic[T, R]):
         ``told(task, message)`` gets what tasks tell. An exception in a worker is raised here; ``AvbenchError`` if
         workers cannot be started.
         """
+        again: list[T] = []
+        with contextlib.closing(self._once(tasks, told)) as ends:
+            for task, end in ends:
+                if self.second_try and isinstance(end, Lost) and end.in_doubt:
+                    again.append(task)
+                else:
+                    yield task, end
+        if again:
+            yield from replace(self, workers=1, tasks_per_process=1)._once(again, told)
+
+    def _once(self, tasks: Iterable[T], told: Callable[[T, Any], None] | None) -> Generator[tuple[T, R | Lost]]:
+        """``run`` without second tries."""
         waiting = tasks if isinstance(tasks, deque) else deque(tasks)
         crew: list[_Worker] = []
         failed_starts = 0
@@ -101,6 +146,7 @@ class Pool(Generic[T, R]):
                     if kind == "error":
                         raise content
                     if kind == "told":
+                        worker.allow()
                         if told:
                             told(worker.task, content)
                         continue
@@ -114,7 +160,7 @@ class Pool(Generic[T, R]):
                         yield task, content
                     failed_starts = failed_starts + 1 if kind == "lost" and not was_busy else 0
                     if failed_starts == START_TRIES:
-                        hint = "a script that starts workers needs `if __name__ == '__main__':`; or try one worker"
+                        hint = "a script that starts workers needs `if __name__ == '__main__':`"
                         raise AvbenchError(f"worker processes do not start: {content.reason}; {hint}")
         finally:
             for worker in crew:
@@ -129,14 +175,14 @@ class _Worker:
         self.task: Any = None
         self.pipe, theirs = _SPAWN.Pipe()
         self.printed = tempfile.TemporaryFile() if pool.quiet else None  # noqa: SIM115 (closed in end())
-        self.process = _SPAWN.Process(target=_work, args=(theirs, pool.begin, pool.quiet), daemon=True)
+        self.process = _SPAWN.Process(target=_work, args=(theirs, pool.begin, pool.quiet, pool.memory_bytes), daemon=True)
         with _environment(_ONE_THREAD if pool.one_thread else {}):
             self.process.start()
         theirs.close()  # so that the pipe ends when the worker dies
         if self.printed and self.process.pid:
             with contextlib.suppress(OSError):  # it died already: noticed when it is read
                 reduction.send_handle(self.pipe, self.printed.fileno(), self.process.pid)
-        self._limit(START_TIMEOUT_S if pool.timeout_of else math.inf)
+        self._limit(pool.start_timeout_s if pool.timeout_of else math.inf)
 
     def _limit(self, limit_s: float) -> None:
         self.limit_s, self.deadline_s = limit_s, time.monotonic() + limit_s
@@ -144,9 +190,13 @@ class _Worker:
     def give(self, task: Any) -> None:
         self.busy, self.task = True, task
         self.n_tasks += 1
-        self._limit(self.pool.timeout_of(task) if self.pool.timeout_of else math.inf)
+        self.allow()
         with contextlib.suppress(OSError):  # it died already: noticed when it is read
             self.pipe.send(task)
+
+    def allow(self) -> None:
+        """From now on, as long as its task may take."""
+        self._limit(self.pool.timeout_of(self.task) if self.pool.timeout_of else math.inf)
 
     def receive(self) -> tuple[str, Any]:
         """Its next message: ready, told, done, error; or lost, if there will be none."""
@@ -155,22 +205,25 @@ class _Worker:
                 message: tuple[str, Any] = self.pipe.recv()
                 return message
         except (EOFError, OSError):
-            return "lost", Lost(f"the worker process died ({self._how_it_died()})")
+            return "lost", self._death()
         return "lost", Lost(f"timed out after {self.limit_s:g} s", timed_out=True)
 
-    def _how_it_died(self) -> str:
+    def _death(self) -> Lost:
         """Its signal or exit code, and the last line it printed."""
         self.process.join(EXIT_TIMEOUT_S)
         self.process.kill()
         self.process.join()
         code = self.process.exitcode or 0
         names = {s.value: s.name for s in signal.Signals}
-        how = f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exit code {code}"
-        if not self.printed:
-            return how
-        self.printed.seek(0)
-        lines = self.printed.read()[-2000:].decode(errors="replace").strip().splitlines()
-        return f"{how}; {lines[-1][:200]}" if lines else how
+        how = names.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"
+        reason = f"the worker process died ({'killed by ' * (code < 0)}{how}"
+        if self.printed:
+            self.printed.seek(0)
+            lines = self.printed.read()[-2000:].decode(errors="replace").strip().splitlines()
+            reason += f"; {lines[-1][:200]}" if lines else ""
+        # the system kills one of several processes when memory runs out
+        in_doubt = self.n_tasks > 1 or (code == -signal.SIGKILL and self.pool.workers > 1)
+        return Lost(f"{reason})", how=how, in_doubt=in_doubt)
 
     def end(self) -> None:
         """Kills it: results that were received are complete, and files get their names only when they are."""
@@ -207,8 +260,11 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------- in the worker
 
 
-def _work(pipe: connection.Connection, begin: Callable[[], AbstractContextManager[Any]], quiet: bool) -> None:
+def _work(
+    pipe: connection.Connection, begin: Callable[[], AbstractContextManager[Any]], quiet: bool, memory_bytes: float
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which kills this process
+    _limit_memory(memory_bytes)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # models and plug-ins may start processes of their own
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
@@ -228,6 +284,15 @@ def _work(pipe: connection.Connection, begin: Callable[[], AbstractContextManage
                 pipe.send(("done", do(_next_task(pipe), tell)))
     except Exception as error:
         pipe.send(("error", _picklable(error)))
+
+
+def _limit_memory(n_bytes: float) -> None:
+    if n_bytes < math.inf:
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        with contextlib.suppress(ValueError, OSError):  # a stricter limit is set already
+            resource.setrlimit(resource.RLIMIT_DATA, (round(n_bytes), hard))
 
 
 def _next_task(pipe: connection.Connection) -> Any:

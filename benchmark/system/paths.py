@@ -1,0 +1,56 @@
+"""Paths of files that somebody else has named: kept as text without loss, and what is at them if not a file.
+
+On Linux a name is bytes, which need not be UTF-8. Tables and JSON contain text only, so each byte that is not UTF-8 is
+written there as ``\\xNN`` (two lower-case hex digits), and a backslash as ``\\x5c``. Every other path is written as it
+is. To print a path, or to quote it in a message, is another matter: see :func:`avbench.types.printable`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path, PurePath
+
+# only what path_text writes: no escape stands for a separator, a dot or a NUL
+_ESCAPE = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
+
+
+def path_text(path: PurePath | str) -> str:
+    """A path as text for tables and JSON, '/'-separated; :func:`path_of` gives the same path back."""
+    escaped = os.fsencode(PurePath(path).as_posix()).replace(b"\\", rb"\x5c")
+    return escaped.decode("utf-8", "backslashreplace")
+
+
+def path_of(text: str) -> Path:
+    """The path that :func:`path_text` wrote. A backslash that begins none of its escapes stays as it is."""
+    raw = _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode("utf-8", "surrogateescape"))
+    return Path(os.fsdecode(raw))
+
+
+def has_foreign_backslash(text: str) -> bool:
+    """Whether a path's text has a backslash that :func:`path_text` did not write."""
+    return b"\\" in _ESCAPE.sub(b"", text.encode("utf-8", "surrogatepass"))
+
+
+def why_no_file(path: Path) -> str:
+    """Why there is no ordinary file at ``path``, in words; empty if there is one. Links are followed.
+
+    Opening something else can wait forever (a pipe) or never end (a device).
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except FileNotFoundError:
+        return "is a link to nothing" if path.is_symlink() else "does not exist"
+    except (OSError, ValueError) as error:  # no access, a loop of links, a NUL in the path
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    return _OTHER_KINDS.get(kind, "is not an ordinary file") if kind != stat.S_IFREG else ""
+
+
+_OTHER_KINDS = {
+    stat.S_IFDIR: "is a folder, not a file",
+    stat.S_IFIFO: "is a named pipe, not a file",
+    stat.S_IFSOCK: "is a socket, not a file",
+    stat.S_IFCHR: "is a device, not a file",
+    stat.S_IFBLK: "is a device, not a file",
+}
