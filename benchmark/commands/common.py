@@ -23,14 +23,22 @@ MAX_LINES = 10  # of one kind on the screen; run.json has all of them
 
 def complain(problem: object, code: int) -> int:
     """Prints the problem as one line on stderr and returns ``code``, the exit code."""
-    text = " ".join(str(problem).split())
-    say(f"error: {''.join(c if c.isprintable() else '?' for c in text)}")  # it may quote an untrusted file
+    say(f"error: {' '.join(str(problem).split())}")
     return code
 
 
 def say(text: str) -> None:
-    """Prints one line on stderr; stdout is for results."""
-    print(f"avbench: {text}", file=sys.stderr)
+    """Prints one line on stderr; stdout is for results. The text may quote a stranger's file: see ``printable``."""
+    from avbench.types import printable
+
+    print(f"avbench: {printable(text)}", file=sys.stderr)
+
+
+def show(text: str) -> None:
+    """Prints lines of a result on stdout. The text may quote a stranger's file: see ``printable``."""
+    from avbench.types import printable
+
+    print("\n".join(map(printable, text.split("\n"))))
 
 
 def say_each(kind: str, lines: Sequence[str]) -> None:
@@ -96,6 +104,21 @@ class Progress:
 def add_csv(parser: argparse.ArgumentParser, rows: str) -> None:
     """Adds --csv; ``rows``: what a row of the file is."""
     parser.add_argument("--csv", type=Path, metavar="FILE", help=f"also write a CSV file with one row {rows}")
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Adds --force, for a command that fills a folder."""
+    parser.add_argument("--force", action="store_true", help="replace what is in the folder already")
+
+
+def workers_of(args: argparse.Namespace) -> int:
+    """--workers, or one for each core; ``UsageError`` if it is below 1."""
+    from avbench.system.machine import cores
+    from avbench.types import UsageError
+
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"workers is {args.workers}; it must be at least 1")
+    return args.workers or cores()
 
 
 def check_csv(path: Path | None) -> None:

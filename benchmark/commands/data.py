@@ -5,10 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avbench.commands import build, data_hosted
-from avbench.commands.common import SIGN, Progress, add_command, count, hop_s, manifest_of, say, say_each
+from avbench.commands.common import (
+    SIGN,
+    Progress,
+    add_command,
+    add_force,
+    count,
+    hop_s,
+    manifest_of,
+    say,
+    say_each,
+    show,
+    workers_of,
+)
+
+if TYPE_CHECKING:
+    from avbench.types import MediaError
 
 
 def add(commands: Any) -> None:
@@ -45,7 +60,9 @@ def _add_from_files(verbs: Any) -> None:
         "from-files",
         _data_from_files,
         "make a manifest over your own videos",
-        f"The videos are not changed: offsets are applied when they are read. {SIGN}",
+        "The videos are not changed: offsets are applied when they are read. Folders are searched for everything that "
+        f"FFmpeg reads; what is passed over is named. {SIGN}\nGive the original files: one that was made 25 fps "
+        "before (`ffmpeg -r 25`) shows its pictures 50 to 70 ms early or late.",
         "avbench data from-files my_videos --out my_manifest",
         "avbench data from-files a.mp4 b.mkv --out m --offsets fixed:0.4 --iterations 3",
     )
@@ -58,6 +75,8 @@ def _add_from_files(verbs: Any) -> None:
     files.add_argument("--seed", type=int, default=0, metavar="N", help="of the offsets (default: 0)")
     files.add_argument("--copy", action="store_true", help="copy the videos into the manifest folder")
     files.add_argument("--name", default="", help="of the data (default: the folder's)")
+    files.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
+    add_force(files)
 
 
 def _add_ls(verbs: Any) -> None:
@@ -93,6 +112,7 @@ def _add_verify(verbs: Any) -> None:
     )
     _add_data(verify)
     verify.add_argument("--no-decode", action="store_true", help="compare hashes only")
+    verify.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -102,19 +122,19 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _data_synth(args: argparse.Namespace) -> int:
     from avbench.data import synthsync
-    from avbench.types import UsageError
 
-    if args.workers is not None and args.workers < 1:
-        raise UsageError(f"workers is {args.workers}; it must be at least 1")
+    workers = workers_of(args)
     with Progress() as progress:
-        manifest = synthsync.ensure(args.name, args.split, progress=progress.of("making clips"), workers=args.workers)
+        manifest = synthsync.ensure(args.name, args.split, progress=progress.of("making clips"), workers=workers)
     print(f"{args.name} {args.split}: {count(manifest)} in {manifest.media_root}")
     print(f"next    avbench run --model streamsync-trf --data {args.name} --split {args.split}")
     return 0
 
 
 def _data_from_files(args: argparse.Namespace) -> int:
+    from avbench.data.folders import find_media
     from avbench.data.from_files import SegmentRules, manifest_from_files
+    from avbench.system.outputs import check_folder
     from avbench.ticks import ticks
 
     rules = SegmentRules(
@@ -124,14 +144,36 @@ def _data_from_files(args: argparse.Namespace) -> int:
         iterations=args.iterations,
         seed=args.seed,
     )
+    workers = workers_of(args)
+    check_folder(args.out, args.force)
+    found = find_media(args.paths, args.out, workers)
+    say_each("passed over", found.left_out())
     with Progress() as progress:
         manifest, refused = manifest_from_files(
-            args.paths, args.out, rules, copy=args.copy, name=args.name, progress=progress.of("reading")
+            found,
+            args.out,
+            rules,
+            copy=args.copy,
+            name=args.name,
+            workers=workers,
+            progress=progress.of("reading"),
         )
-    say_each("refused", [str(error) for error in refused])
-    print(f"{args.out}: {count(manifest)}; {manifest.note}")
-    print(f"next    avbench data info {args.out} · avbench run --model xcorr --data {args.out} --iterations 1")
+    _say_refused(refused)
+    show(f"{args.out}: {count(manifest)}; {manifest.note}")
+    show(f"next    avbench data info {args.out} · avbench run --model xcorr --data {args.out} --iterations 1")
     return 1 if refused else 0
+
+
+def _say_refused(refused: list[MediaError]) -> None:
+    """Files that are only too short are counted apart: nothing is wrong with them."""
+    from avbench.data.from_files import TooShort
+
+    short = [error for error in refused if isinstance(error, TooShort)]
+    say_each("refused", [str(error) for error in refused if error not in short])
+    say_each("too short", [f"clip {error.clip_id}: {error.reason.removeprefix('too short: ')}" for error in short])
+    if short:
+        files = f"{len(short)} file is" if len(short) == 1 else f"{len(short)} files are"
+        say(f"{files} left out only because a window lasts 5 s; nothing else is wrong with them")
 
 
 def _data_ls(args: argparse.Namespace) -> int:
@@ -150,7 +192,7 @@ def _data_ls(args: argparse.Namespace) -> int:
         raise UsageError(f"no manifest under {', '.join(args.folders)}; `avbench data from-files` makes one")
     manifests = [(str(folder), read_manifest(folder)) for folder in found]
     rows = [(folder, ", ".join(m.splits), f"{m.kind}: {count(m)}") for folder, m in manifests]
-    print(tabulate(rows, headers=("data", "splits", "content"), tablefmt="plain"))
+    show(tabulate(rows, headers=("data", "splits", "content"), tablefmt="plain"))
     return 0
 
 
@@ -171,7 +213,7 @@ def _data_info(args: argparse.Namespace) -> int:
     else:
         from avbench.pages.info_text import render_info
 
-        print(render_info(facts))
+        show(render_info(facts))
     return 0
 
 
@@ -180,9 +222,9 @@ def _data_verify(args: argparse.Namespace) -> int:
 
     manifest = manifest_of(args)
     with Progress() as progress:
-        problems = verify(manifest, decode=not args.no_decode, progress=progress.of("checking"))
+        problems = verify(manifest, not args.no_decode, progress.of("checking"), workers_of(args))
     for problem in problems:
-        print(problem)
+        show(problem)
     checked = "hashes" if args.no_decode else "hashes, and every frame and sample decoded"
-    print(f"{args.data}: {len(problems)} problems" if problems else f"{args.data}: ok ({count(manifest)}; {checked})")
+    show(f"{args.data}: {len(problems)} problems" if problems else f"{args.data}: ok ({count(manifest)}; {checked})")
     return 1 if problems else 0

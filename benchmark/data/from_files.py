@@ -6,19 +6,25 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from avbench.data.apart import MediaFile, read_apart
+from avbench.data.folders import Found, find_media
 from avbench.data.media import media_sha256
 from avbench.data.probing import MediaInfo, probe
 from avbench.protocol.manifest import Manifest, write_manifest
 from avbench.protocol.offsets import draw_offset, nominal_starts, parse_offset_law
+from avbench.system.atomic import whole
+from avbench.system.paths import path_text
 from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, seconds
-from avbench.types import ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
+from avbench.types import ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, printable
 
-EXTENSIONS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts")
+
+class TooShort(MediaError):
+    """Nothing is wrong with the clip, but no segment fits in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,52 +63,53 @@ class SegmentRules:
         return self.window + (self.iterations - 1) * self.hop
 
 
-def manifest_from_files(
-    paths: Iterable[Path | str],
+def manifest_from_files(  # noqa: PLR0913  (the options of `avbench data from-files`)
+    paths: Iterable[Path | str] | Found,
     out: Path,
     rules: SegmentRules | None = None,
     *,
     copy: bool = False,
     name: str = "",
+    workers: int = 1,
     progress: ItemProgress | None = None,
 ) -> tuple[Manifest, list[MediaError]]:
-    """Write a manifest over video files and folders (searched recursively for ``EXTENSIONS``) into ``out``.
+    """Write a manifest over video files and folders (searched by :func:`~avbench.data.folders.find_media`) into
+    ``out``; an earlier one there is replaced.
 
-    Every file is decoded once to measure it, and gets the segments that ``rules`` allow (None: the defaults, with one
-    window, so that short clips can be used; a run with more iterations lists the segments it cannot use).
-    ``copy`` puts the media under ``out/media``; otherwise the manifest records where they are. ``name``: of the data;
-    empty for the name of ``out``.
+    Every file is decoded once to measure it, in one of ``workers`` processes, so that a file on which its decoder dies
+    costs no other. It gets the segments that ``rules`` allow (None: the defaults, with one window, so that short clips
+    can be used; a run with more iterations lists the segments it cannot use). ``copy`` puts the media under
+    ``out/media``; otherwise the manifest records where they are. ``name``: of the data; empty for the name of ``out``.
 
-    Returns the manifest and one ``MediaError`` for every refused file. ``UsageError``: no files, or none can be used.
+    Returns the manifest and one ``MediaError`` for every refused file, ``TooShort`` for those that are only that.
+    ``UsageError``: no files, or none can be used.
     """
-    rules = rules or SegmentRules()
-    out, files = Path(out), find_media(paths)
+    rules, out = rules or SegmentRules(), Path(out)
+    files = (paths if isinstance(paths, Found) else find_media(paths, out, workers)).files
     root = _common_folder(files)
     media_root = out / "media" if copy else root
+    named = name_clips(files, root)
+    measured = _measure_all(named, workers, progress)
     clips: dict[str, ClipRecord] = {}
     segments: list[SegmentRecord] = []
     sources: dict[str, dict[str, object]] = {}
     refused: list[MediaError] = []
-    for done, (clip_id, file) in enumerate(name_clips(files, root).items()):
-        if progress:
-            progress(done, len(files), clip_id)
+    for clip_id, file in named.items():
         try:
-            clip, info = _measured(file, clip_id, root)
+            clip, info = _clip(measured[clip_id], file, clip_id, root)
             found = segments_of(clip, rules, OffsetGrid())
             if copy:
-                clip = replace(clip, path=clip_id + file.suffix.lower())
+                clip = replace(clip, path=clip_id + _safe(file.suffix.lower()))
                 _copy(file, media_root / clip.path, clip_id)
         except MediaError as error:
             refused.append(error)
             continue
         clips[clip_id], sources[clip_id] = clip, _source(info, file)
         segments += found
-    if progress:
-        progress(len(files), len(files), "")
     if not clips:
         raise UsageError(f"none of the {len(files)} files can be used; the first: {refused[0]}")
     manifest = Manifest(
-        name=name or out.resolve().name,
+        name=name or printable(out.resolve().name),
         kind="files",
         note=f"{len(clips)} of {len(files)} files; starts {rules.start_law}, offsets {rules.offset_law} "
         f"(seed {rules.seed})",
@@ -115,25 +122,6 @@ def manifest_from_files(
     )
     write_manifest(manifest, out)
     return manifest, refused
-
-
-def find_media(paths: Iterable[Path | str]) -> list[Path]:
-    """The files in ``paths``, sorted, each once: files of any extension, and folders searched for ``EXTENSIONS``.
-
-    Links are resolved. ``UsageError`` for a path that does not exist, or if nothing is found.
-    """
-    found: set[Path] = set()
-    for given in map(Path, paths):
-        if given.is_dir():
-            inside = (p for p in given.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-            found |= {p.resolve() for p in inside if not p.name.startswith(".")}
-        elif given.exists():
-            found.add(given.resolve())
-        else:
-            raise UsageError(f"{given} does not exist")
-    if not found:
-        raise UsageError(f"no video files found (searched for {', '.join(e[1:] for e in EXTENSIONS)})")
-    return sorted(found)
 
 
 def _common_folder(files: list[Path]) -> Path:
@@ -162,26 +150,54 @@ def name_clips(files: list[Path], root: Path) -> dict[str, Path]:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text.replace("/", "--")).lstrip(".")[-150:] or "clip"
+    return _safe(text.replace("/", "--")).lstrip(".")[-150:] or "clip"
 
 
-def _measured(file: Path, clip_id: str, root: Path) -> tuple[ClipRecord, MediaInfo]:
-    """The clip of a file below ``root``, decoded to the end; its folder is its channel."""
-    info = probe(file, clip_id)
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+
+
+_Measured = tuple[MediaInfo, str]  # and the file's sha256
+
+
+def _measure_all(
+    named: Mapping[str, Path], workers: int, progress: ItemProgress | None
+) -> dict[str, _Measured | MediaError]:
+    """Clip id -> what decoding its file to the end has shown, or why it cannot be used."""
+    files = [MediaFile(clip_id, file) for clip_id, file in named.items()]
+    measured: dict[str, _Measured | MediaError] = {}
+    if progress:
+        progress(0, len(files), "")
+    for done, (file, found) in enumerate(read_apart(_measure, files, workers), 1):
+        measured[file.clip_id] = found
+        if progress:
+            progress(done, len(files), file.clip_id)
+    return measured
+
+
+def _measure(file: MediaFile) -> _Measured:
+    return probe(file.path, file.clip_id), media_sha256(file.path)
+
+
+def _clip(measured: _Measured | MediaError, file: Path, clip_id: str, root: Path) -> tuple[ClipRecord, MediaInfo]:
+    """The clip of a file below ``root``; its folder is its channel."""
+    if isinstance(measured, MediaError):
+        raise measured
+    info, sha256 = measured
     clip = ClipRecord(
         id=clip_id,
         video_id=clip_id,
-        path=file.relative_to(root).as_posix(),
-        sha256=media_sha256(file),
+        path=path_text(file.relative_to(root)),
+        sha256=sha256,
         n_frames=info.n_frames,
         n_samples=info.n_samples,
-        channel="" if file.parent == root else file.parent.relative_to(root).as_posix(),
+        channel="" if file.parent == root else printable(file.parent.relative_to(root).as_posix()),
     )
     return clip, info
 
 
 def segments_of(clip: ClipRecord, rules: SegmentRules, grid: OffsetGrid) -> list[SegmentRecord]:
-    """One segment for every start at which picture and sound fit; ``MediaError`` if there is none.
+    """One segment for every start at which picture and sound fit; ``TooShort`` if there is none.
 
     The first start is moved to the first frame that its offset allows."""
     made = []
@@ -208,14 +224,14 @@ def segments_of(clip: ClipRecord, rules: SegmentRules, grid: OffsetGrid) -> list
         )
     if not made:
         needed = f", {seconds(shortest):.2f} s are needed with its offset" if shortest else ""
-        raise MediaError(clip.id, f"too short: picture and sound together last {seconds(clip.duration):.2f} s{needed}")
+        raise TooShort(clip.id, f"too short: picture and sound together last {seconds(clip.duration):.2f} s{needed}")
     return made
 
 
 def _source(info: MediaInfo, file: Path) -> dict[str, object]:
     """What the container declared; kept, because a hidden delay of 64 ms can be traced only through it."""
     return {
-        "file": file.name,
+        "file": path_text(file.name),
         "fps": str(info.fps),
         "is_cfr_25": info.is_cfr_25,
         "size": f"{info.width}x{info.height}",
@@ -234,14 +250,11 @@ def _source(info: MediaInfo, file: Path) -> dict[str, object]:
 
 
 def _copy(file: Path, target: Path, clip_id: str) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and target.samefile(file):
             return
-        shutil.copyfile(file, temporary)
-        os.replace(temporary, target)
+        with whole(target) as temporary:
+            shutil.copyfile(file, temporary)
     except OSError as error:
         raise MediaError(clip_id, f"cannot be copied to {target} ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from avbench.data.apart import MediaFile, guarded, read_apart
 from avbench.data.media import media_sha256
 from avbench.data.probing import probe
 from avbench.protocol.manifest import Manifest, check
 from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
-from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words
+from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words, printable
 
 SUPPORT_HOPS_S = (1, 2, 3, 4)
 SUPPORT_WINDOWS = (2, 4, 6, 8, 12, 18, 24, 36, 48)
@@ -172,14 +172,16 @@ def counts_of(values: Any) -> dict[str, int]:
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 
 
-def verify(manifest: Manifest, decode: bool = True, progress: ItemProgress | None = None) -> list[str]:
+def verify(
+    manifest: Manifest, decode: bool = True, progress: ItemProgress | None = None, workers: int = 1
+) -> list[str]:
     """Every problem found, one line each; an empty list if everything matches the manifest.
 
     Checks the tables against each other, every media file's hash and, with ``decode``, its frame and sample counts by
     decoding all of it; also that each segment's first window lies inside its clip (except for published lists: there
     it is not the manifest's fault, and a run lists the segments that it cannot use).
     """
-    problems = check(manifest) + media_problems(manifest, manifest.clips.values(), decode, progress)
+    problems = check(manifest) + media_problems(manifest, manifest.clips.values(), decode, progress, workers)
     known = manifest.kind != "realsync" and all(s.clip_id in manifest.clips for s in manifest.segments)
     rooms = _rooms(manifest) if known else np.zeros(0)
     problems += [
@@ -195,35 +197,43 @@ def media_problems(
     clips: Collection[ClipRecord],
     decode: bool = True,
     progress: ItemProgress | None = None,
+    workers: int = 1,
 ) -> list[str]:
-    """The problems with the media of some of a manifest's clips, one line each; the media part of :func:`verify`."""
-    problems = []
-    for done, clip in enumerate(clips):
-        if progress:
-            progress(done, len(clips), clip.id)
+    """The problems with the media of some of a manifest's clips, one line each, in the order of the clips; the media
+    part of :func:`verify`. Files are read in ``workers`` processes: one on which its decoder dies costs no other."""
+    found: dict[str, list[str]] = {clip.id: [] for clip in clips}
+    files = []
+    for clip in clips:
         try:
-            path = manifest.clip_path(clip)
-            problems += _media_problems(path, clip.id, clip.sha256, (clip.n_frames, clip.n_samples), decode)
+            files.append(MediaFile(clip.id, manifest.clip_path(clip), (clip, decode)))
         except MediaError as error:
-            problems.append(str(error))
+            found[clip.id] = [str(error)]
+    first = len(clips) - len(files)
     if progress:
-        progress(len(clips), len(clips), "")
-    return problems
+        progress(first, len(clips), "")
+    # a hash takes no decoder
+    read = read_apart(_problems, files, workers) if decode else ((file, guarded(_problems, file)) for file in files)
+    for done, (file, problems) in enumerate(read, first + 1):
+        found[file.clip_id] = [str(problems)] if isinstance(problems, MediaError) else problems
+        if progress:
+            progress(done, len(clips), file.clip_id)
+    return [line for lines in found.values() for line in lines]
 
 
-def _media_problems(path: Path, clip_id: str, sha256: str, counts: tuple[int, int], decode: bool) -> list[str]:
-    if path.is_dir():
-        raise MediaError(clip_id, f"{path} is a folder, not a media file")
-    if not path.exists():
-        raise MediaError(clip_id, f"{path} does not exist")
-    if media_sha256(path) != sha256:
+def _problems(file: MediaFile) -> list[str]:
+    clip, decode = file.known
+    if media_sha256(file.path) != clip.sha256:
         # no further checks of a changed file: its labels no longer apply
-        return [f"clip {clip_id}: {path} has changed (other sha256); restore it or rebuild the manifest"]
+        name = printable(str(file.path))
+        return [f"clip {clip.id}: {name} has changed (other sha256); restore it or rebuild the manifest"]
     if not decode:
         return []
-    found = probe(path, clip_id)
+    found = probe(file.path, clip.id)
     return [
-        f"clip {clip_id}: {what} is {has}, the manifest says {says}"
-        for what, has, says in (("n_frames", found.n_frames, counts[0]), ("n_samples", found.n_samples, counts[1]))
+        f"clip {clip.id}: {what} is {has}, the manifest says {says}"
+        for what, has, says in (
+            ("n_frames", found.n_frames, clip.n_frames),
+            ("n_samples", found.n_samples, clip.n_samples),
+        )
         if has < says or (what == "n_frames" and has != says)
     ]

@@ -39,10 +39,21 @@ def read_data(
 
             manifest = open_address(data, of_stage(progress, "fetching data"))
         else:
-            folder = Path(data)
-            inputs = folder / "inputs"  # of a redrawn set: its labels lie beside them
-            manifest = read_manifest(folder if (folder / "manifest.json").exists() or not inputs.is_dir() else inputs)
+            manifest = read_manifest(_manifest_folder(Path(data)))
         manifest = manifest if split is None else manifest.split(split)
     if not manifest.segments:
         raise UsageError(f"{data} has no segments in split {split!r}")
     return manifest if limit is None else manifest.limit(limit)
+
+
+def _manifest_folder(path: Path) -> Path:
+    """The folder with the manifest; ``UsageError`` with advice if there is something else at ``path``."""
+    inputs = path / "inputs"  # of a redrawn set: its labels lie beside them
+    if (path / "manifest.json").exists():
+        return path
+    if inputs.is_dir():
+        return inputs
+    if path.exists():
+        what = "a folder without manifest.json" if path.is_dir() else "a file, and no manifest folder"
+        raise UsageError(f"{path} is {what}; of videos, `avbench data from-files {path} --out DIR` makes one")
+    return path

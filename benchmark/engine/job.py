@@ -18,6 +18,7 @@ from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import SnapshotKey
 from avbench.system import debug
+from avbench.system.paths import why_no_file
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, MediaError, SnapshotPredictor, Window, in_one_line
 
 Factory = Callable[[], SnapshotPredictor]
@@ -101,8 +102,9 @@ def open_media(manifest: Manifest, clip: ClipRecord) -> Reader:
     from avbench.data.media import ClipReader, media_sha256
 
     path = manifest.clip_path(clip)
-    if not path.exists():
-        raise MediaError(clip.id, f"{path} does not exist")
+    problem = why_no_file(path)
+    if problem:
+        raise MediaError(clip.id, f"{path} {problem}")
     # snapshots are stored under this hash, so those of another file must never get there
     if media_sha256(path) != clip.sha256:
         raise MediaError(clip.id, f"{path} is not the file that the manifest pins (other sha256)")

@@ -2,7 +2,8 @@
 
 All windows of all segments of a clip are cut from that one pass, in bounded memory. A two-tower backbone encodes each
 picture window and each sound window once. What fails is listed with its reason and never replaced. Worker processes
-take clips one by one; a worker that crashes loses only its clip.
+take clips one by one; a worker that crashes loses only its clip. Media that avbench did not make are always decoded in
+a worker process, unless a model cannot be built there: what crashes its decoder must not end the run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from avbench.engine.job import Backbone, Factory, Outcome, Reader, Setup, Task, open_media
 from avbench.engine.store import SnapshotStore
-from avbench.engine.workers import run_here, run_workers
+from avbench.engine.workers import run_apart, run_here, run_workers
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import Plan, SnapshotKey, keys_of, plan
 from avbench.protocol.rules import Protocol
@@ -25,6 +26,7 @@ from avbench.results.run import Failure
 from avbench.system import machine
 from avbench.system.cache import default_store
 from avbench.system.progress import ItemProgress
+from avbench.system.workers import can_be_sent
 from avbench.ticks import seconds
 from avbench.types import ClipRecord, SnapshotPredictor, UsageError
 
@@ -122,10 +124,10 @@ def compute(
     """Make sure the store contains every snapshot of ``predictors`` that ``protocols`` need on ``manifest``.
 
     ``predictors``: name -> backbone, predictor, or a function without arguments that makes it; several workers need
-    such a function, and a picklable one. One worker computes in this process. Batches are halved when an accelerator's
-    memory runs out; on the CPU windows are computed one by one and by one thread per process, so that scores depend
-    neither on the batch nor on the number of workers or cores. ``open_clip`` replaces reading the manifest's media
-    (in tests); picklable if there are several workers.
+    such a function, and a picklable one. One worker computes in this process if the media are synthetic or a predictor
+    cannot be made elsewhere. Batches are halved when an accelerator's memory runs out; on the CPU windows are computed
+    one by one and by one thread per process, so that scores depend neither on the batch nor on the number of workers or
+    cores. ``open_clip`` replaces reading the manifest's media (in tests); picklable if there are several workers.
 
     A clip or model that fails is reported and the run goes on. ``StoreError`` (disk full, damaged shard) and
     ``UsageError`` (a model whose output has the wrong shape) end it; snapshots stored before are kept, and within a
@@ -152,12 +154,14 @@ def compute(
     fingerprints = {name: backbone.fingerprint for name, backbone in backbones.items()}
     report = RunReport(planned, fingerprints, {name: [] for name in predictors})
     report.counters["snapshots_from_store"] = n_stored
-    if min(workers, len(tasks)) > 1:
-        run = partial(run_workers, setup, tasks, workers=min(workers, len(tasks)))
+    workers = min(workers, len(tasks))
+    foreign = open_clip is None and manifest.kind != "synthetic"
+    if workers > 1:
+        run = partial(run_workers, setup, tasks, workers=workers)
     else:
-        run = partial(
-            run_here, setup, tasks, loaded={backbone.fingerprint: backbone.predictor for backbone in backbones.values()}
-        )
+        everywhere = len(setup.makers) == len(setup.names) and can_be_sent(setup)
+        loaded = {backbone.fingerprint: backbone.predictor for backbone in backbones.values()}
+        run = partial(run_apart if foreign and everywhere else run_here, setup, tasks, loaded=loaded)
     outcomes = _outcomes(run, tasks, progress)
     # in the plan's order, not as they finish: the report does not depend on the number of workers
     _fill(report, [(task, outcomes[task.clip.id]) for task in tasks])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -13,6 +14,8 @@ from avbench.engine.store import SnapshotStore
 from avbench.system.precision import exact_float32
 from avbench.system.workers import Lost, Pool
 from avbench.types import AvbenchError, SnapshotPredictor, UsageError, in_one_line
+
+STALL_S = 1800.0  # without another window of a clip: its decoder will not end
 
 
 def run_here(
@@ -42,9 +45,36 @@ def same_everywhere(models: Iterable[CalledModel]) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def run_apart(
+    setup: Setup, tasks: Sequence[Task], loaded: Mapping[str, SnapshotPredictor], tell: Tell
+) -> Generator[tuple[Task, Outcome]]:
+    """As ``run_here`` in one worker process, so that a decoder's death costs only its clip; in this process for models
+    that would be others there."""
+    done = 0
+    try:
+        with contextlib.closing(run_workers(setup, tasks, 1, tell)) as outcomes:
+            for outcome in outcomes:
+                yield outcome
+                done += 1
+    except _BuiltAnew:
+        if done:
+            raise
+        yield from run_here(setup, tasks, loaded, tell)
+
+
+class _BuiltAnew(UsageError):
+    """A model that is another one each time it is built."""
+
+
 def run_workers(setup: Setup, tasks: Sequence[Task], workers: int, tell: Tell) -> Generator[tuple[Task, Outcome]]:
     """Outcomes in the order in which ``workers`` processes finish them."""
-    pool = Pool[Task, Outcome](partial(ready_to_run, setup), workers)
+    pool = Pool[Task, Outcome](
+        partial(ready_to_run, setup),
+        workers,
+        timeout_of=lambda task: STALL_S,
+        start_timeout_s=math.inf,  # a large model may take long to load
+        second_try=True,
+    )
     with contextlib.closing(pool.run(tasks, tell)) as outcomes:
         for task, outcome in outcomes:
             yield task, Outcome(task.clip.id, error=outcome.reason) if isinstance(outcome, Lost) else outcome
@@ -57,7 +87,7 @@ def ready_to_run(setup: Setup) -> Iterator[Callable[[Task, Callable[[int], None]
         loaded = {fingerprint: load_predictor(maker, setup.device) for fingerprint, maker in setup.makers.items()}
         for fingerprint, predictor in loaded.items():
             if model_fingerprint(predictor) != fingerprint:
-                raise UsageError(
+                raise _BuiltAnew(
                     f"model {setup.names[fingerprint]} gets different weights each time it is built (unseeded?)"
                 )
         models, store = setup.models(loaded), SnapshotStore(setup.store_root)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from avbench.types import printable
+
 
 class Finding(NamedTuple):
     """One result of a check, in words. ``warning``: nothing is broken, but someone should inspect it."""
@@ -17,15 +19,14 @@ class Finding(NamedTuple):
 def print_findings(findings: Iterable[Finding]) -> tuple[bool, bool]:
     """Prints each finding as soon as it is made, one line each, marked "ok", "warn" or "FAIL".
 
-    Returns whether all are ok, and whether any is a warning. Texts may quote a stranger's file: control characters,
-    which a terminal would obey, are replaced by "?".
+    Returns whether all are ok, and whether any is a warning. Texts may quote a stranger's file: see ``printable``.
     """
     ok, warned = True, False
     for finding in findings:
         ok &= finding.ok
         warned |= finding.warning
         mark = "FAIL" if not finding.ok else "warn" if finding.warning else "ok  "
-        print(f"{mark}  {''.join(c if c.isprintable() else '?' for c in finding.text)}", flush=True)
+        print(f"{mark}  {printable(finding.text)}", flush=True)
     return ok, warned
 
 

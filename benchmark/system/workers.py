@@ -86,6 +86,15 @@ def each(
         yield from pool.run(tasks)
 
 
+def can_be_sent(value: Any) -> bool:
+    """Whether ``value`` can be given to a worker process: whether it can be pickled."""
+    try:
+        pickle.dumps(value)
+    except Exception:  # whatever its classes raise
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def stateless(do: Callable[[T], R]) -> Iterator[Callable[[T, Tell], R]]:
     """``begin`` of a :class:`Pool` that needs no preparation and sends no messages."""
@@ -175,7 +184,9 @@ class _Worker:
         self.task: Any = None
         self.pipe, theirs = _SPAWN.Pipe()
         self.printed = tempfile.TemporaryFile() if pool.quiet else None  # noqa: SIM115 (closed in end())
-        self.process = _SPAWN.Process(target=_work, args=(theirs, pool.begin, pool.quiet, pool.memory_bytes), daemon=True)
+        self.process = _SPAWN.Process(
+            target=_work, args=(theirs, pool.begin, pool.quiet, pool.memory_bytes), daemon=True
+        )
         with _environment(_ONE_THREAD if pool.one_thread else {}):
             self.process.start()
         theirs.close()  # so that the pipe ends when the worker dies
