@@ -42,7 +42,7 @@ from avbench.submissions.tracks import Truth, known
 from avbench.system import imports, machine
 from avbench.system.atomic import atomic_write_bytes
 from avbench.system.progress import ItemProgress
-from avbench.system.workers import Lost, Pool, each, stateless
+from avbench.system.workers import Lost, each
 from avbench.ticks import seconds
 from avbench.types import AvbenchError
 
@@ -152,14 +152,8 @@ def _compute(
 ) -> Iterable[tuple[Path, str | None]]:
     """(path, None, or why it is refused) for each path, computed and put into the cache. An entry on which
     its worker dies twice is refused, and no other."""
-    work, lost = partial(_check_and_score, store=store, labels=labels), []
+    work = partial(_check_and_score, store=store, labels=labels)
     for path, problem in each(work, paths, 1 if len(paths) <= FEW_ENTRIES else workers or machine.cores()):
-        if isinstance(problem, Lost):
-            lost.append(path)
-        else:
-            yield path, problem
-    # again, each with nothing beside it: another one may have used up the memory
-    for path, problem in Pool[Path, str | None](partial(stateless, work), 1).run(lost):
         yield path, f"predictions: {problem.reason} while reading them" if isinstance(problem, Lost) else problem
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import SIGN, Progress, add_command, count, manifest_of, say_each
+from avbench.commands.common import SIGN, Progress, add_command, add_force, count, manifest_of, say_each, show
 
 if TYPE_CHECKING:
     from avbench.protocol.manifest import Manifest
@@ -78,6 +78,7 @@ def _add_annotate(verbs: Any) -> argparse.ArgumentParser:
     annotate.add_argument("--score", action="store_true", help="print precision and recall per category")
     annotate.add_argument("--out", type=Path, metavar="DIR", help="write the annotated manifest to this folder")
     annotate.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    add_force(annotate)
     return annotate
 
 
@@ -95,14 +96,15 @@ def _build(args: argparse.Namespace) -> int:
     execution = Execution(engine_of(args.engine, _workers(args)), args.timeout_s, args.retry)
     with Progress() as progress:
         manifest, report = build(args.videos, args.out, settings, execution, progress=progress)
+    say_each("passed over", report.passed_over)
     say_each("refused", [f"{name}: {reason}" for name, reason in report.refused.items()])
     say_each("skipped", report.notes)
     say_each("set aside", [f"{name}: {reason}" for name, reason in report.set_aside.items()])
     say_each("problem", report.problems)
     _print_splits(manifest)
     done = "every clip decoded and checked: ok" if not report.problems else f"{len(report.problems)} problems"
-    print(f"{args.out}: {count(manifest)}; {done}; report {args.out / REPORT}")
-    print(f"next    avbench data verify {args.out} · avbench run --model streamsync-trf --data {args.out}")
+    show(f"{args.out}: {count(manifest)}; {done}; report {args.out / REPORT}")
+    show(f"next    avbench data verify {args.out} · avbench run --model streamsync-trf --data {args.out}")
     return 1 if report.problems or report.set_aside else 0
 
 
@@ -112,10 +114,13 @@ def _annotate(args: argparse.Namespace) -> int:
     from avbench.data.annotate import agreement
     from avbench.data.building.stages import annotate
     from avbench.protocol.manifest import write_manifest
+    from avbench.system.outputs import check_folder
     from avbench.types import UsageError
 
     if not args.score and args.out is None:
         raise UsageError("nothing to do with the annotations: give --score, --out DIR, or both")
+    if args.out is not None:
+        check_folder(args.out, args.force)
     manifest = manifest_of(args)
     if args.score and not any(s.category for s in manifest.segments):
         raise UsageError(f"{args.data} has no categories to compare with; remove --score")
@@ -130,7 +135,7 @@ def _annotate(args: argparse.Namespace) -> int:
             for s in manifest.segments
         )
         write_manifest(replace(manifest, segments=segments), args.out)
-        print(f"{args.out}: {count(manifest)}, {len(labels)} annotated")
+        show(f"{args.out}: {count(manifest)}, {len(labels)} annotated")
     return 1 if failed else 0
 
 
@@ -167,7 +172,7 @@ def _print_splits(manifest: Manifest) -> None:
         n_videos, channels = len({clip.video_id for clip in clips}), len({clip.channel for clip in clips})
         segments = sum(s.split == name for s in manifest.segments)
         rows.append((name, n_videos, channels, len(clips), f"{hours:.2f}", segments))
-    print(tabulate(rows, headers=("split", "videos", "channels", "clips", "hours", "segments"), tablefmt="plain"))
+    show(tabulate(rows, headers=("split", "videos", "channels", "clips", "hours", "segments"), tablefmt="plain"))
 
 
 def _print_agreement(table: dict[str, dict[str, Any]]) -> None:

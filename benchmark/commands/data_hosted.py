@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import SIGN, Progress, add_command, count, say, say_each
+from avbench.commands.common import SIGN, Progress, add_command, add_force, count, say, say_each
 
 
 def add_verbs(verbs: Any) -> None:
@@ -61,6 +61,7 @@ def _add_pull(verbs: Any) -> None:
     pull.add_argument(
         "--allow-moving", action="store_true", help="accept a branch or tag as it is now; not for a board"
     )
+    add_force(pull)
     _add_endpoint(pull)
 
 
@@ -95,6 +96,7 @@ def _pull(args: argparse.Namespace) -> int:
             args.out,
             allow_moving=args.allow_moving,
             media_root=args.media_root,
+            force=args.force,
             progress=progress.of("fetching and verifying"),
         )
     if pulled.n_unseen:

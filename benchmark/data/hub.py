@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +30,10 @@ from typing import TYPE_CHECKING, Any
 from avbench.data.inspect import by_channel, event_counts, event_credit, media_problems, overview
 from avbench.data.media import media_sha256
 from avbench.protocol.manifest import SEGMENT_COLUMNS, Manifest, clip_columns, read_manifest, read_meta, schema_version
-from avbench.system.atomic import atomic_write_bytes
+from avbench.system.atomic import atomic_write_bytes, sweep, whole
 from avbench.system.findings import first_of
+from avbench.system.outputs import held_in, listed
+from avbench.system.paths import path_of
 from avbench.system.progress import ItemProgress
 from avbench.types import AvbenchError, ClipRecord, UsageError, first_line
 
@@ -259,24 +262,27 @@ def _markdown(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str]) -> 
 # ------------------------------------------------------------------------------------------------------------- pulling
 
 
-def pull(
+def pull(  # noqa: PLR0913  (the options of `avbench data pull`)
     repo: HubRepo,
     revision: str = "main",
     out: Path | None = None,
     *,
     allow_moving: bool = False,
     media_root: Path | None = None,
+    force: bool = False,
     progress: ItemProgress | None = None,
 ) -> Pulled:
     """Fetch a hosted data set at one commit into ``out`` (None: avbench's cache) and verify every hash.
 
-    Files already there are not fetched again, so an interrupted pull resumes; ``manifest.json`` is written last, so an
-    unfinished folder is never taken for a data set. Without a network (HF_HUB_OFFLINE=1) files come from the client's
-    cache. A file whose hash is wrong, there or as it arrived, is fetched anew once, then refused.
-    ``media_root``: the media are in this folder; they are verified, not fetched.
+    Files already there are not fetched again, so an interrupted pull resumes: ``pulled.json``, written first, says
+    which one it is. ``manifest.json`` is written last, so an unfinished folder is never taken for a data set. Without a
+    network (HF_HUB_OFFLINE=1) files come from the client's cache. A file whose hash is wrong, there or as it arrived,
+    is fetched anew once, then refused. ``media_root``: the media are in this folder; they are verified, not fetched.
+    ``force``: ``out`` may hold something else, which is replaced where names are the same.
 
-    ``UsageError``: a revision that can move (a branch or a tag) without ``allow_moving``; ``AvbenchError``: no such
-    repository or revision, no access, not an avbench data set, a file that does not match its hash, no network.
+    ``UsageError``: a revision that can move (a branch or a tag) without ``allow_moving``, or an ``out`` that holds
+    something else; ``AvbenchError``: no such repository or revision, no access, not an avbench data set, a file that
+    does not match its hash, no network.
     """
     pinned = _pin(repo, revision, allow_moving)
     folder = Path(out) if out is not None else default_folder(repo.name, pinned)
@@ -289,8 +295,15 @@ def pull(
             raise
         return whole  # neither the hub nor the client's cache has it, but the folder itself is complete
     clips = [c for c in manifest.clips.values() if c.seen]
+    origin = {"repo": repo.name, "revision": pinned, "asked_for": revision}
+    if folder.is_dir():
+        for clip in clips if media_root is None else ():
+            _inside(folder, f"{MEDIA}/{clip.path}")
+        if not force:
+            _refuse_foreign(folder, origin)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / "pulled.json", origin)
         if media_root is not None:
             media_root = Path(media_root).resolve()
             _verify_elsewhere(clips, media_root, progress)
@@ -298,19 +311,41 @@ def pull(
             _fetch_media(source, clips, folder, progress)
         with contextlib.suppress(AvbenchError):  # a data set may have no card
             atomic_write_bytes(folder / "README.md", source.fetch("README.md", "manifest.json").read_bytes())
-        _write_pulled(folder, data, {"repo": repo.name, "revision": pinned, "asked_for": revision}, media_root)
+        _write_pulled(folder, data, media_root)
     except OSError as error:
         raise AvbenchError(f"cannot write {folder}: {error.strerror or error}") from error
     return Pulled(folder, pinned, read_manifest(folder), len(manifest.clips) - len(clips))
 
 
-def _write_pulled(folder: Path, data: Mapping[str, bytes], origin: Mapping[str, str], media_root: Path | None) -> None:
-    """Write the small files, ``manifest.json`` last. ``media_root``: recorded in it; None: as published."""
+def _refuse_foreign(folder: Path, origin: Mapping[str, str]) -> None:
+    """``UsageError`` if the folder holds anything but this pull, finished or not."""
+    held = held_in(folder)
+    there = _origin(folder)
+    if not held or (there.get("repo"), there.get("revision")) == (origin["repo"], origin["revision"]):
+        return
+    what = f"{there['repo']} at {there['revision']}" if {"repo", "revision"} <= set(there) else listed(held)
+    raise UsageError(f"{folder} already holds {what}; give --force to replace it, or choose another --out")
+
+
+def _origin(folder: Path) -> dict[str, Any]:
+    """What ``pulled.json`` says of the folder; empty if there is none."""
+    try:
+        origin = json.loads((folder / "pulled.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return origin if isinstance(origin, dict) else {}
+
+
+def _write_pulled(folder: Path, data: Mapping[str, bytes], media_root: Path | None) -> None:
+    """Write the tables, then ``manifest.json``. ``media_root``: recorded in it; None: as published."""
     meta = json.loads(data["manifest.json"]) | ({"media_root": str(media_root)} if media_root is not None else {})
-    atomic_write_bytes(folder / "pulled.json", (json.dumps(origin, indent=2) + "\n").encode())
     for name in TABLES:
         atomic_write_bytes(folder / name, data[name])
-    atomic_write_bytes(folder / "manifest.json", (json.dumps(meta, indent=2, ensure_ascii=False) + "\n").encode())
+    _write_json(folder / "manifest.json", meta)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    atomic_write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def fetch_tables(repo: HubRepo, revision: str) -> Path:
@@ -344,14 +379,15 @@ def expect_file(repo: HubRepo, revision: str, path: str) -> None:
 
 def _there_already(folder: Path, repo: str, revision: str) -> Pulled | None:
     """The folder, if it contains exactly this revision and every hash matches; None otherwise."""
+    origin = _origin(folder)
     try:
-        origin = json.loads((folder / "pulled.json").read_bytes())
         manifest = read_manifest(folder)
-    except (OSError, ValueError, UsageError):
+    except UsageError:
         return None
     clips = [c for c in manifest.clips.values() if c.seen]
-    same = isinstance(origin, dict) and (origin.get("repo"), origin.get("revision")) == (repo, revision)
-    if not same or media_problems(manifest, clips, decode=False):
+    if (origin.get("repo"), origin.get("revision")) != (repo, revision) or media_problems(
+        manifest, clips, decode=False
+    ):
         return None
     return Pulled(folder, revision, manifest, len(manifest.clips) - len(clips))
 
@@ -551,10 +587,11 @@ def _fetch_media(source: _Source, clips: Sequence[ClipRecord], folder: Path, pro
         if media_sha256(file) != clip.sha256:
             source.forget(path)
             raise AvbenchError(wrong)
+        targets[clip.path].parent.mkdir(parents=True, exist_ok=True)
         _place(file, targets[clip.path])
 
     with ThreadPoolExecutor(DOWNLOADS) as pool:
-        lacking = [clip for clip, whole in zip(clips, pool.map(is_there, clips), strict=True) if not whole]
+        lacking = [clip for clip, held in zip(clips, pool.map(is_there, clips), strict=True) if not held]
         source.expect([f"{MEDIA}/{clip.path}" for clip in lacking], MEDIA)
         (folder / "manifest.json").unlink(missing_ok=True)  # not a data set until it is back
         jobs = [pool.submit(fetch, clip) for clip in lacking]
@@ -572,7 +609,7 @@ def _verify_elsewhere(clips: Sequence[ClipRecord], media: Path, progress: ItemPr
     """Check the hashes of media kept in another folder; ``AvbenchError`` for the first problem."""
     problems = []
     for done, clip in enumerate(clips):
-        path = media / clip.path
+        path = media / path_of(clip.path)
         if not path.resolve().is_relative_to(media):
             problems.append(f"clip {clip.id}: {path} points outside {media} through a link")
         elif not path.is_file():
@@ -586,28 +623,27 @@ def _verify_elsewhere(clips: Sequence[ClipRecord], media: Path, progress: ItemPr
 
 
 def _inside(folder: Path, path: str) -> Path:
-    """``folder/path``, with its parent folders made; refused if it is outside the folder, also through a link."""
-    target = folder / path
+    """``folder/path``; refused if it is outside the folder, also through a link."""
+    target = folder / path_of(path)
     home = folder.resolve()
     there = target.parent
     while not there.exists():
         there = there.parent
     if ".." in Path(path).parts or not there.resolve().is_relative_to(home) or target.is_symlink():
         raise AvbenchError(f"{target} points outside {folder}; nothing was written there")
-    target.parent.mkdir(parents=True, exist_ok=True)
     return target
 
 
 def _place(file: Path, target: Path) -> None:
     """Hard-link the cached file, or copy it where that is impossible; the target appears complete or not at all."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    sweep(target)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        try:
-            os.link(file.resolve(), temporary)
-        except OSError:
-            shutil.copyfile(file, temporary)
+        os.link(file.resolve(), temporary)
         os.replace(temporary, target)
+    except OSError:
+        with whole(target) as copy:
+            shutil.copyfile(file, copy)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avbench.results.predictions import MAX_PREDICTION_ROWS, MAX_PREDICTIONS_BYTES, N_CLASSES
+from avbench.results.predictions import MAX_PREDICTION_ROWS, MAX_PREDICTIONS_BYTES, N_CLASSES, has_columns
 from avbench.system.strict import one_line, read_bytes, write_whole
 from avbench.types import UsageError
 
@@ -114,6 +114,11 @@ def write_segments(path: Path, truth: Truth) -> str:
     data = sink.getvalue()
     write_whole(Path(path), data)
     return hashlib.sha256(data).hexdigest()
+
+
+def is_segments(path: Path) -> bool:
+    """Whether the file has the columns of what ``write_segments`` writes."""
+    return has_columns(path, _segments_schema())
 
 
 def read_segments(path: Path) -> Truth:

@@ -33,6 +33,7 @@ from avbench.results.run import (
     Latency,
     ReferenceRow,
     RunResult,
+    check_run_folder,
     write_run,
 )
 from avbench.results.truth import Truth, write_segments
@@ -96,6 +97,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     fingerprint = whole_fingerprint(loaded, session.fingerprint(loaded))
     signature = Signature.of(protocol, fingerprint, session.manifest.sha256, __version__, loaded.computed())
     folder = writable(Path(out) if out else default_out(model), "--out")
+    check_run_folder(folder)
     session.compute()
 
     truth = session.truth(protocol)

@@ -16,7 +16,7 @@ def check_folder(folder: Path, force: bool = False, option: str = "--out") -> No
     folder in which it would be made, cannot be written. Nothing is made yet."""
     held = held_in(folder)
     if held and not force:
-        what = "another manifest" if MANIFEST in held else _listed(held)
+        what = "another manifest" if MANIFEST in held else listed(held)
         raise UsageError(f"{folder} already holds {what}; give --force to replace it, or choose another {option}")
     check_writable(folder, option)
 
@@ -47,6 +47,7 @@ def check_writable(folder: Path, option: str) -> None:
         raise AvbenchError(f"cannot write to {there}: {reason}; choose another folder with {option}") from error
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first few names, and how many more."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(names[:_NAMED])}{more}"

@@ -21,13 +21,15 @@ from avbench.data.building.jobs import Engine, Job, LocalEngine
 from avbench.data.building.normalise import Encoding
 from avbench.data.building.records import BuiltClip, BuiltVideo, RawVideo
 from avbench.data.building.split import parse_shares, split_videos
-from avbench.data.from_files import SegmentRules, find_media, name_clips, segments_of
+from avbench.data.folders import find_media
+from avbench.data.from_files import SegmentRules, name_clips, segments_of
 from avbench.data.inspect import info
 from avbench.protocol.manifest import Manifest, check, write_manifest
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.paths import path_text
 from avbench.system.progress import ItemProgress, Progress
 from avbench.ticks import TICKS_PER_FRAME, seconds, ticks
-from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError
+from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, printable
 
 WORK = ".build"
 REPORT = "build_report.json"
@@ -72,12 +74,14 @@ class Execution:
 @dataclass
 class Report:
     """What went wrong or was left out. ``refused``: video or clip -> reason; ``set_aside``: jobs that crashed or
-    timed out; ``notes``: parts of used videos that were dropped; ``problems``: what the final check found."""
+    timed out; ``notes``: parts of used videos that were dropped; ``problems``: what the final check found;
+    ``passed_over``: what the search for videos took for something else."""
 
     refused: dict[str, str] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
 
 
 def build(
@@ -99,16 +103,18 @@ def build(
     settings, execution = settings or Settings(), execution or Execution()
     _check_settings(settings)
     root = Path(videos).resolve()
-    found = find_media([videos])
-    outside = [file for file in found if not file.is_relative_to(root)]
+    found = find_media([videos], Path(out))
+    outside = [file for file in found.files if not file.is_relative_to(root)]
     if outside:
         raise UsageError(f"a link in {videos} points outside of it, to {outside[0]}; move or copy that file into it")
-    files = name_clips(found, root)
+    files = name_clips(found.files, root)
     with _own(Path(out)) as work:
         if execution.retry_set_aside:
             for record in (work / "aside").glob("*/*.json"):
                 record.unlink()
-        return _Build(root, Path(out), work, settings, execution, progress).run(files)
+        making = _Build(root, Path(out), work, settings, execution, progress)
+        making.report.passed_over = found.left_out()
+        return making.run(files)
 
 
 def annotate(
@@ -286,7 +292,7 @@ class _Build:
         sources: dict[str, dict[str, Any]] = {}
         segments: list[SegmentRecord] = []
         for video in sorted(made):
-            origin = {"file": files[video].relative_to(self.videos).as_posix(), "sha256": selected[video].sha256}
+            origin = {"file": path_text(files[video].relative_to(self.videos)), "sha256": selected[video].sha256}
             for built in made[video].clips:
                 clip = ClipRecord(
                     id=built.id,
@@ -303,7 +309,7 @@ class _Build:
         if not segments:
             raise UsageError(f"no segment fits in any clip; the first: {self.report.notes[-1]}")
         return Manifest(
-            name=settings.name or self.out.resolve().name,
+            name=settings.name or printable(self.out.resolve().name),
             kind="files",
             note=f"built from {len(made)} videos; starts {settings.starts}, offsets {settings.offsets}, "
             f"split {settings.split} by video (seed {settings.seed})",
@@ -365,6 +371,7 @@ class _Build:
             "set_aside": self.report.set_aside,
             "notes": self.report.notes,
             "problems": self.report.problems,
+            "passed_over": self.report.passed_over,
             "statistics": statistics,
         }
         text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False)
@@ -443,7 +450,7 @@ class _Build:
 
     def _channel(self, file: Path) -> str:
         parts = file.relative_to(self.videos).parts
-        return parts[0] if len(parts) > 1 else ""
+        return printable(parts[0]) if len(parts) > 1 else ""
 
     def _first_reason(self, name: str = "") -> str:
         reasons = self.report.refused | self.report.set_aside
