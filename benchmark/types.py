@@ -153,9 +153,10 @@ class Reading:
         said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(plain, f.name)}
         return json.dumps(said, sort_keys=True, separators=(",", ":")) if said else ""
 
-    def has_gap(self, kind: str, window: Window) -> bool:
-        """Whether a gap in the picture or the sound (``kind``) touches the window."""
-        return any(gap.kind == kind and gap.start < window.end and window.start < gap.end for gap in self.gaps)
+    def gap_in(self, kind: str, window: Window) -> Gap | None:
+        """The first gap in the picture or the sound (``kind``) that touches the window."""
+        inside = (gap for gap in self.gaps if gap.kind == kind and gap.start < window.end and window.start < gap.end)
+        return next(inside, None)
 
 
 AS_EVER = Reading()  # how files are read whose manifest does not say it

@@ -23,7 +23,7 @@ from avbench.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from avbench.types import MediaError
+    from avbench.types import MediaError, Reading
 
 
 def add(commands: Any) -> None:
@@ -75,6 +75,24 @@ def _add_from_files(verbs: Any) -> None:
     files.add_argument("--seed", type=int, default=0, metavar="N", help="of the offsets (default: 0)")
     files.add_argument("--copy", action="store_true", help="copy the videos into the manifest folder")
     files.add_argument("--name", default="", help="of the data (default: the folder's)")
+    for kind, word in (("video", "picture"), ("audio", "sound")):
+        files.add_argument(
+            f"--{kind}-track",
+            type=int,
+            default=0,
+            metavar="N",
+            help=f"the {word} track to read, counted from 1 (default: the default one, if it can be used)",
+        )
+    files.add_argument(
+        "--sound-gap", type=float, default=0.01, metavar="S", help="a longer hole in the sound is a gap (default: 0.01)"
+    )
+    files.add_argument(
+        "--picture-gap",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="a longer hole in the picture is a gap (default: 1); no segment touches a gap",
+    )
     files.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
     add_force(files)
 
@@ -144,6 +162,7 @@ def _data_from_files(args: argparse.Namespace) -> int:
         iterations=args.iterations,
         seed=args.seed,
     )
+    reading = _reading(args)
     workers = workers_of(args)
     check_folder(args.out, args.force)
     found = find_media(args.paths, args.out, workers)
@@ -153,15 +172,39 @@ def _data_from_files(args: argparse.Namespace) -> int:
             found,
             args.out,
             rules,
+            reading=reading,
             copy=args.copy,
             name=args.name,
             workers=workers,
             progress=progress.of("reading"),
         )
     _say_refused(refused)
+    say_each("note", [f"clip {name}: {text}" for name, of in manifest.sources.items() for text in of["warnings"]])
     show(f"{args.out}: {count(manifest)}; {manifest.note}")
     show(f"next    avbench data info {args.out} · avbench run --model xcorr --data {args.out} --iterations 1")
     return 1 if refused else 0
+
+
+def _reading(args: argparse.Namespace) -> Reading:
+    from dataclasses import replace
+
+    from avbench.data.media import MEASURED
+    from avbench.ticks import ticks
+    from avbench.types import UsageError
+
+    for option, value in (("--video-track", args.video_track), ("--audio-track", args.audio_track)):
+        if value < 0:
+            raise UsageError(f"{option} is {value}; tracks are counted from 1")
+    for option, gap_s in (("--sound-gap", args.sound_gap), ("--picture-gap", args.picture_gap)):
+        if not 0 < gap_s <= 3600:
+            raise UsageError(f"{option} is {gap_s:g} s; it must be above 0, at most an hour")
+    return replace(
+        MEASURED,
+        video_track=args.video_track,
+        audio_track=args.audio_track,
+        sound_gap=ticks(args.sound_gap),
+        picture_gap=ticks(args.picture_gap),
+    )
 
 
 def _say_refused(refused: list[MediaError]) -> None:

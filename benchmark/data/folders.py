@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avbench.data.apart import MediaFile, read_apart
-from avbench.data.media import opened, stream_of
+from avbench.data.streams import WORDS, opened, tracks_of
 from avbench.system.findings import first_of
 from avbench.types import MediaError, UsageError, printable
 
@@ -123,10 +123,9 @@ def _problem(file: MediaFile) -> str:
     """Why the file is no container with picture and sound; "" if it is."""
     try:
         with opened(file.path, file.clip_id) as container:
-            kinds = {"picture": stream_of(container, "video"), "sound": stream_of(container, "audio")}
+            missing = [word for kind, word in WORDS.items() if not tracks_of(container, kind)]
     except MediaError as error:
         return error.reason.removeprefix(f"{printable(str(file.path))} ")
-    missing = [word for word, stream in kinds.items() if stream is None]
     return f"without {missing[0]}" if missing else ""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from avbench.data.apart import MediaFile, read_apart
 from avbench.data.folders import Found, find_media
-from avbench.data.media import media_sha256
+from avbench.data.media import MEASURED, media_sha256
 from avbench.data.probing import MediaInfo, probe
 from avbench.protocol.manifest import Manifest, write_manifest
 from avbench.protocol.offsets import draw_offset, nominal_starts, parse_offset_law
@@ -20,7 +20,16 @@ from avbench.system.atomic import whole
 from avbench.system.paths import path_text
 from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, seconds
-from avbench.types import ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, printable
+from avbench.types import (
+    ClipRecord,
+    MediaError,
+    OffsetGrid,
+    Reading,
+    SegmentRecord,
+    UsageError,
+    Window,
+    printable,
+)
 
 
 class TooShort(MediaError):
@@ -68,6 +77,7 @@ def manifest_from_files(  # noqa: PLR0913  (the options of `avbench data from-fi
     out: Path,
     rules: SegmentRules | None = None,
     *,
+    reading: Reading = MEASURED,
     copy: bool = False,
     name: str = "",
     workers: int = 1,
@@ -77,7 +87,8 @@ def manifest_from_files(  # noqa: PLR0913  (the options of `avbench data from-fi
     ``out``; an earlier one there is replaced.
 
     Every file is decoded once to measure it, in one of ``workers`` processes, so that a file on which its decoder dies
-    costs no other. It gets the segments that ``rules`` allow (None: the defaults, with one window, so that short clips
+    costs no other; ``reading`` names the tracks (0: see ``streams.choose``) and the holes that are gaps. It gets the
+    segments that ``rules`` allow (None: the defaults, with one window, so that short clips
     can be used; a run with more iterations lists the segments it cannot use). ``copy`` puts the media under
     ``out/media``; otherwise the manifest records where they are. ``name``: of the data; empty for the name of ``out``.
 
@@ -89,7 +100,7 @@ def manifest_from_files(  # noqa: PLR0913  (the options of `avbench data from-fi
     root = _common_folder(files)
     media_root = out / "media" if copy else root
     named = name_clips(files, root)
-    measured = _measure_all(named, workers, progress)
+    measured = _measure_all(named, reading, workers, progress)
     clips: dict[str, ClipRecord] = {}
     segments: list[SegmentRecord] = []
     sources: dict[str, dict[str, object]] = {}
@@ -161,10 +172,10 @@ _Measured = tuple[MediaInfo, str]  # and the file's sha256
 
 
 def _measure_all(
-    named: Mapping[str, Path], workers: int, progress: ItemProgress | None
+    named: Mapping[str, Path], reading: Reading, workers: int, progress: ItemProgress | None
 ) -> dict[str, _Measured | MediaError]:
     """Clip id -> what decoding its file to the end has shown, or why it cannot be used."""
-    files = [MediaFile(clip_id, file) for clip_id, file in named.items()]
+    files = [MediaFile(clip_id, file, reading) for clip_id, file in named.items()]
     measured: dict[str, _Measured | MediaError] = {}
     if progress:
         progress(0, len(files), "")
@@ -176,7 +187,7 @@ def _measure_all(
 
 
 def _measure(file: MediaFile) -> _Measured:
-    return probe(file.path, file.clip_id), media_sha256(file.path)
+    return probe(file.path, file.clip_id, file.known), media_sha256(file.path)
 
 
 def _clip(measured: _Measured | MediaError, file: Path, clip_id: str, root: Path) -> tuple[ClipRecord, MediaInfo]:
@@ -192,6 +203,7 @@ def _clip(measured: _Measured | MediaError, file: Path, clip_id: str, root: Path
         n_frames=info.n_frames,
         n_samples=info.n_samples,
         channel="" if file.parent == root else printable(file.parent.relative_to(root).as_posix()),
+        reading=info.reading,
     )
     return clip, info
 
@@ -199,23 +211,27 @@ def _clip(measured: _Measured | MediaError, file: Path, clip_id: str, root: Path
 def segments_of(clip: ClipRecord, rules: SegmentRules, grid: OffsetGrid) -> list[SegmentRecord]:
     """One segment for every start at which picture and sound fit; ``TooShort`` if there is none.
 
-    The first start is moved to the first frame that its offset allows."""
+    The first start is moved to the first frame that its offset allows. A start whose segment would touch a gap is moved
+    behind it, but not up to the next start."""
     made = []
     shortest = None
-    for nominal in nominal_starts(rules.start_law, clip.duration):
+    starts = nominal_starts(rules.start_law, clip.duration)
+    for nominal, following in zip(starts, [*starts[1:], clip.duration], strict=True):
         segment_id = f"{clip.id}@{seconds(nominal):.10g}"
         offset = draw_offset(rules.offset_law, segment_id, rules.seed, grid)
-        earliest = -(-max(nominal, -offset) // TICKS_PER_FRAME) * TICKS_PER_FRAME
-        end = earliest + rules.length
+        earliest = _on_frame(max(nominal, -offset))
+        start = _behind_gaps(clip, earliest, offset, rules.length)
+        end = start + rules.length
         shortest = max(end, end + offset) if shortest is None else shortest
-        if end > clip.n_frames * TICKS_PER_FRAME or end + offset > clip.n_samples:
+        too_late = start != earliest and start >= following
+        if too_late or end > clip.n_frames * TICKS_PER_FRAME or end + offset > clip.n_samples:
             continue
         made.append(
             SegmentRecord(
                 id=segment_id,
                 clip_id=clip.id,
                 video_id=clip.video_id,
-                start=earliest,
+                start=start,
                 offset=offset,
                 offset_class=grid.class_of(seconds(offset)),
                 channel=clip.channel,
@@ -224,8 +240,26 @@ def segments_of(clip: ClipRecord, rules: SegmentRules, grid: OffsetGrid) -> list
         )
     if not made:
         needed = f", {seconds(shortest):.2f} s are needed with its offset" if shortest else ""
-        raise TooShort(clip.id, f"too short: picture and sound together last {seconds(clip.duration):.2f} s{needed}")
+        broken = f" and {len(clip.reading.gaps)} gaps leave no room" if clip.reading.gaps else ""
+        together = f"picture and sound together last {seconds(clip.duration):.2f} s"
+        raise TooShort(clip.id, f"too short: {together}{broken}{needed}")
     return made
+
+
+def _on_frame(tick: Tick) -> Tick:
+    """The first frame that does not begin before ``tick``."""
+    return -(-tick // TICKS_PER_FRAME) * TICKS_PER_FRAME
+
+
+def _behind_gaps(clip: ClipRecord, start: Tick, offset: Tick, length: Tick) -> Tick:
+    """The first frame from ``start`` on after which ``length`` of picture and of sound, shifted by ``offset``, touch no
+    gap."""
+    while True:
+        picture = clip.reading.gap_in("picture", Window(start, length))
+        sound = clip.reading.gap_in("sound", Window(start + offset, length))
+        if not picture and not sound:
+            return start
+        start = _on_frame(max(picture.end if picture else 0, sound.end - offset if sound else 0))
 
 
 def _source(info: MediaInfo, file: Path) -> dict[str, object]:
@@ -242,6 +276,7 @@ def _source(info: MediaInfo, file: Path) -> dict[str, object]:
         "audio_start_s": info.audio_start_s,
         "first_audio_packet_s": info.first_audio_packet_s,
         "container": info.container,
+        "tracks": list(info.tracks),
         "encoder": info.encoder,
         "edit_lists": info.edit_lists,
         "clock_doubt_ms": list(info.clock_doubt_ms),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avbench.data.sound import _mono
-from avbench.types import MediaError, first_line
+from avbench.system.paths import why_no_file
+from avbench.types import MediaError, first_line, printable
 
 if TYPE_CHECKING:
     import av
@@ -68,19 +68,17 @@ def opened(path: Path, clip_id: str) -> Iterator[av.container.InputContainer]:
     """Open an untrusted media file. ``MediaError``: missing, a folder, a pipe or device, not media."""
     import av
 
+    shown = printable(str(path))
+    problem = why_no_file(path)
+    if problem:
+        raise MediaError(clip_id, f"{shown} {problem}")
     try:
-        if path.is_dir():
-            raise MediaError(clip_id, f"{path} is a folder, not a media file")
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise MediaError(clip_id, f"{path} is not a file (a pipe, socket or device); save what it gives to a file")
         # absolute, so that no name is taken for a protocol ("a:b.mp4")
         container = av.open(str(path.absolute()), metadata_errors="replace", options=_OPEN_OPTIONS)
-    except FileNotFoundError as error:
-        raise MediaError(clip_id, f"{path} does not exist") from error
     except (av.FFmpegError, OSError) as error:
         refused = isinstance(error, av.FFmpegError) and error.errno == errno.EINVAL  # by format_whitelist
         why = "not a container of picture and sound" if refused else reason_of(error)
-        raise MediaError(clip_id, f"{path} is not a readable media file ({why})") from error
+        raise MediaError(clip_id, f"{shown} is not a readable media file ({why})") from error
     with container:
         yield container
 

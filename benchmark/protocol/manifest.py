@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avbench.system.findings import first_of
+from avbench.system.paths import has_foreign_backslash, path_of
 from avbench.ticks import TICKS_PER_FRAME, seconds
 from avbench.types import (
     AS_EVER,
@@ -49,7 +50,7 @@ SPLITS = ("train", "valid", "test")  # the usual ones, in this order; others fol
 CLIP_COLUMNS = {
     "id": ("string", "unique name of the clip"),
     "video_id": ("string", "the video the clip was cut from"),
-    "path": ("string", "media file relative to the media root, '/'-separated"),
+    "path": ("string", "media file relative to the media root, '/'-separated; \\xNN: a byte that is not UTF-8"),
     "sha256": ("string", "of the media file's bytes, lower-case hex; the hash of no bytes (e3b0...): not seen"),
     "n_frames": ("int64", "grid frames at 25 fps; of unseen media: what the name promises, or 0"),
     "n_samples": ("int64", "sound samples at 16 kHz; of unseen media: as n_frames"),
@@ -162,7 +163,7 @@ class Manifest:
         problem = _path_problem(clip.path)
         if problem:
             raise MediaError(clip.id, f"path {clip.path!r} {problem}")
-        path = self.media_root / clip.path
+        path = self.media_root / path_of(clip.path)
         if not path.resolve().is_relative_to(self.media_root.resolve()):
             raise MediaError(clip.id, f"path {clip.path!r} points outside the media root through a link")
         return path
@@ -505,7 +506,7 @@ def _id_problem(name: str) -> str:
 def _path_problem(path: str) -> str:
     """Why a clip's path is refused; empty if it is fine."""
     parts = PurePosixPath(path).parts
-    if not parts or "\0" in path or "\\" in path:
+    if not parts or "\0" in path or has_foreign_backslash(path):
         return "is not a relative '/'-separated path"
     if path.startswith("/") or re.match("[A-Za-z]:", path):
         return "is absolute; it must be relative to the media root"

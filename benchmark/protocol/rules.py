@@ -136,7 +136,7 @@ class Protocol:
             if first + length > clip.n_frames * TICKS_PER_FRAME or sound + length > clip.n_samples:
                 return False
             reading = clip.reading
-            if reading.has_gap("picture", Window(first, length)) or reading.has_gap("sound", Window(sound, length)):
+            if reading.gap_in("picture", Window(first, length)) or reading.gap_in("sound", Window(sound, length)):
                 return False
         return True
 
