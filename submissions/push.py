@@ -10,6 +10,7 @@ from avbench.protocol.tracks import BLIND
 from avbench.submissions.check import check
 from avbench.submissions.format import SUBMISSION_FILE, ValidationError, read_folder, shown
 from avbench.submissions.tracks import find
+from avbench.system.proxies import proxy_hint, unusable_proxy
 from avbench.types import AvbenchError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def push(folder: Path | str, repo: str, endpoint: str | None = None) -> str:
     if endpoint is not None and not re.match(r"https?://", endpoint):
         raise UsageError(f"endpoint is {endpoint!r}; it must begin with https:// or http://")
     read = _checked(folder)
+    if problem := unusable_proxy():
+        raise AvbenchError(problem)
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.utils import logging
 
@@ -98,4 +101,5 @@ def _asked(repo: str, call: Any, **arguments: Any) -> Any:
         }.get(status, shown(error.server_message or str(error), 200))
         raise AvbenchError(f"the hub refused the pull request on {repo} ({status}): {advice}") from error
     except (OSError, ValueError, getattr(errors, "HTTPError", OSError)) as error:  # raised by the client's transport
-        raise AvbenchError(f"the hub cannot be reached: {shown(str(error), 200) or type(error).__name__}") from error
+        reason = shown(str(error), 200) or type(error).__name__
+        raise AvbenchError(f"the hub cannot be reached: {reason}{proxy_hint()}") from error

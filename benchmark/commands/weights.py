@@ -1,13 +1,18 @@
-"""``avbench weights``: published checkpoints on this machine."""
+"""``avbench weights``: published checkpoints and the annotators' files on this machine."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avbench.commands.common import Progress, add_command
+
+if TYPE_CHECKING:
+    from avbench.weights.annotators import AnnotatorFile
+    from avbench.weights.published import Published
 
 
 def add(commands: Any) -> None:
@@ -25,12 +30,15 @@ def _add_list(verbs: Any) -> None:
         verbs,
         "list",
         _list,
-        "the published checkpoints, and which of them are in the cache",
-        "With a name: its address and the answers its authors printed.",
+        "the published checkpoints and the annotators' files, and which of them are in the cache",
+        "With a name: its address and the answers its authors printed, or its licence.",
         "avbench weights list",
         "avbench weights list sparsesync.vggsound",
+        "avbench weights list annotators",
     )
-    ls.add_argument("name", nargs="?", metavar="NAME")
+    ls.add_argument(
+        "name", nargs="?", metavar="NAME", help="a checkpoint, an annotator's file, or annotators: all those"
+    )
     ls.add_argument("--json", action="store_true", help="print a JSON list, and nothing else")
 
 
@@ -39,12 +47,17 @@ def _add_fetch(verbs: Any) -> None:
         verbs,
         "fetch",
         _fetch,
-        "download a checkpoint into the cache",
-        "Resumes an interrupted download; checks the md5 against the published one.",
+        "download a checkpoint, or an annotator's files, into the cache",
+        "Resumes an interrupted download; checks the md5 (annotators: the sha256) against the published one.",
         "avbench weights fetch sparsesync.vggsound",
+        "avbench weights fetch annotators",
         "avbench weights fetch sparsesync.mine --url https://example.org/epoch_best.pt",
     )
-    fetch.add_argument("name", metavar="NAME", help="a name in `avbench weights list` or, with --url, a new one")
+    fetch.add_argument(
+        "name",
+        metavar="NAME",
+        help="a name in `avbench weights list`, annotators (all files of these) or, with --url, a new one",
+    )
     fetch.add_argument(
         "--url",
         metavar="URL",
@@ -83,8 +96,10 @@ def _add_verify(verbs: Any) -> None:
         "verify",
         _verify,
         "check a weight file",
-        "Checks hashes, keys, shapes and finite values and, with the authors' clip, the answer they printed.",
+        "Checks hashes, keys, shapes and finite values and, with the authors' clip, the answer they printed; of an "
+        "annotator's file the length and the sha256.",
         "avbench weights verify sparsesync.vggsound",
+        "avbench weights verify annotators",
         "avbench weights verify sparsesync.vggsound --media 3qesirWAGt4_20000_30000.mp4",
     )
     verify.add_argument("source", metavar="FILE|NAME", help="a weight file, or a name in the cache")
@@ -98,67 +113,122 @@ def _list(args: argparse.Namespace) -> int:
 
     from tabulate import tabulate
 
-    from avbench.weights.cache import converted, downloaded
+    from avbench.weights.annotators import FILES, files_of
+    from avbench.weights.cache import downloaded
     from avbench.weights.published import find_published, published
 
-    def here(name: str) -> str:
-        states = ("converted", converted(name)), ("downloaded", downloaded(name))
-        return next((word for word, path in states if path.is_file()), "")
-
-    entries = [find_published(args.name)] if args.name else published()
+    files = files_of(args.name) if args.name else FILES
+    entries = [] if args.name and files else [find_published(args.name)] if args.name else published()
     if args.json:
-        rows = [asdict(e) | {"here": here(e.name), "file": str(downloaded(e.name))} for e in entries]
+        rows = [
+            {"kind": "checkpoint", **asdict(e), "here": _here(e.name), "file": str(downloaded(e.name))} for e in entries
+        ]
+        rows += [{"kind": "annotator", **asdict(f), "here": f.here, "file": str(f.path)} for f in files]
         print(json.dumps(rows, indent=1))
         return 0
-    if not args.name:
+    if args.name and len(files) + len(entries) == 1:
+        for entry in entries:
+            _print_checkpoint(entry)
+        for file in files:
+            _print_annotator(file)
+        return 0
+    if entries:
         table = [
-            (e.name, e.id, e.n_classes or "", e.trained_on, e.reported, e.md5_prefix, len(e.smoke) or "", here(e.name))
+            (e.name, e.id, e.n_classes or "", e.trained_on, e.reported, e.md5_prefix, len(e.smoke) or "", _here(e.name))
             for e in entries
         ]
         headers = ("name", "id", "classes", "trained on", "reported by its authors", "md5", "answers", "here")
-        print(tabulate(table, headers, tablefmt="plain"))
-        print("\nnext    avbench weights list NAME · avbench weights fetch NAME · avbench weights convert NAME")
-        return 0
-    entry = entries[0]
-    facts = {
-        "name": f"{entry.name} ({entry.id})",
-        "trained on": entry.trained_on,
-        "classes": entry.n_classes or "none (encoder-only)",
-        "reported": entry.reported or "nothing",
-        "address": entry.url,
-        "md5": f"{entry.md5_prefix}..." if entry.md5_prefix else "not published",
-        "lead trim": f"{entry.audio_lead_trim_samples} samples",
-        "note": entry.note,
-        "file": f"{downloaded(entry.name)} ({here(entry.name) or 'not in the cache'})",
-    }
-    print(tabulate([(key, value) for key, value in facts.items() if value], tablefmt="plain"))
+        print(tabulate(table, headers, tablefmt="plain"), end="\n\n")
+    table = [(f.name, f.purpose, f.n_bytes, f.sha256[:7], f.licence, f.here) for f in files]
+    print(tabulate(table, ("for annotating", "purpose", "bytes", "sha256", "licence", "here"), tablefmt="plain"))
+    print("\nnext    avbench weights list NAME · avbench weights fetch NAME · avbench weights convert NAME")
+    return 0
+
+
+def _here(name: str) -> str:
+    from avbench.weights.cache import converted, downloaded
+
+    states = ("converted", converted(name)), ("downloaded", downloaded(name))
+    return next((word for word, path in states if path.is_file()), "")
+
+
+def _print_checkpoint(entry: Published) -> None:
+    from avbench.weights.cache import downloaded
+
+    _print_facts(
+        {
+            "name": f"{entry.name} ({entry.id})",
+            "trained on": entry.trained_on,
+            "classes": entry.n_classes or "none (encoder-only)",
+            "reported": entry.reported or "nothing",
+            "address": entry.url,
+            "md5": f"{entry.md5_prefix}..." if entry.md5_prefix else "not published",
+            "lead trim": f"{entry.audio_lead_trim_samples} samples",
+            "note": entry.note,
+            "file": f"{downloaded(entry.name)} ({_here(entry.name) or 'not in the cache'})",
+        }
+    )
     for said in entry.smoke:
         print(
             f"answer  {said['clip']}, offset {said['offset_s']:g} s, start {said['start_s']:g} s ({said['decoding']} "
             f"decoding): class {said['offset_class']}, probability {said['probability']}, logit {said['logit']}"
         )
-    return 0
+
+
+def _print_annotator(file: AnnotatorFile) -> None:
+    _print_facts(
+        {
+            "name": file.name,
+            "purpose": file.purpose,
+            "by": file.attribution,
+            "licence": file.licence,
+            "address": file.url,
+            "bytes": file.n_bytes,
+            "sha256": file.sha256,
+            "file": f"{file.path} ({file.here or 'not in the cache'})",
+        }
+    )
+
+
+def _print_facts(facts: Mapping[str, Any]) -> None:
+    from tabulate import tabulate
+
+    print(tabulate([(key, value) for key, value in facts.items() if value], tablefmt="plain"))
 
 
 def _fetch(args: argparse.Namespace) -> int:
+    from avbench.types import UsageError
+    from avbench.weights.annotators import fetch_files, files_of
     from avbench.weights.cache import fetch
     from avbench.weights.published import published_entry
 
+    of_annotators = files_of(args.name)
+    if of_annotators and args.md5:
+        raise UsageError(f"the sha256 of {args.name} is known; leave --md5 out")
     with Progress(unit="B") as progress:
-        path = fetch(args.name, args.url, args.md5, lambda done, total, name: progress(name, done, total))
+        told = lambda done, total, name: progress(name, done, total)  # noqa: E731
+        if of_annotators:
+            paths = fetch_files(args.name, args.url, told)
+        else:
+            paths = [fetch(args.name, args.url, args.md5, told)]
     entry = published_entry(args.name)
-    checked = (entry and entry.md5_prefix) or args.md5
-    print(f"{path}: {path.stat().st_size} bytes, md5 {'verified' if checked else 'not checked: none is published'}")
-    print(f"next    avbench weights convert {entry.name if entry else args.name}")
+    md5 = f"md5 {'verified' if (entry and entry.md5_prefix) or args.md5 else 'not checked: none is published'}"
+    for path in paths:
+        print(f"{path}: {path.stat().st_size} bytes, {'sha256 verified' if of_annotators else md5}")
+    named = entry.name if entry else args.name
+    print("next    avbench data annotate --help" if of_annotators else f"next    avbench weights convert {named}")
     return 0
 
 
 def _convert(args: argparse.Namespace) -> int:
     from avbench.types import UsageError
+    from avbench.weights.annotators import files_of
     from avbench.weights.cache import check_name, converted
     from avbench.weights.checkpoints import convert, layout_of
     from avbench.weights.published import md5_of, published_entry, with_md5
 
+    if files_of(args.source):
+        raise UsageError(f"{args.source} is an annotator's file: it is used as it is, nothing is to be converted")
     source, named = _weight_file(args.source, prefer_converted=False)
     name = args.name or named
     if args.out is not None and args.out.suffix != ".safetensors":
@@ -193,10 +263,17 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from avbench.system.findings import print_findings
-    from avbench.weights.verifying import examine
+    from avbench.types import UsageError
+    from avbench.weights import annotators
 
-    ok, _ = print_findings(examine(_weight_file(args.source, prefer_converted=True)[0], args.media))
-    return 0 if ok else 1
+    findings = annotators.examine(args.source)
+    if findings is None:
+        from avbench.weights.verifying import examine
+
+        findings = examine(_weight_file(args.source, prefer_converted=True)[0], args.media)
+    elif args.media:
+        raise UsageError(f"no answers are published for {args.source}; leave --media out")
+    return 0 if print_findings(findings)[0] else 1
 
 
 def _printable(text: str) -> str:

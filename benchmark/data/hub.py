@@ -35,6 +35,7 @@ from avbench.system.findings import first_of
 from avbench.system.outputs import held_in, listed
 from avbench.system.paths import path_of
 from avbench.system.progress import ItemProgress
+from avbench.system.proxies import proxy_hint, unusable_proxy
 from avbench.types import AvbenchError, ClipRecord, UsageError, first_line
 
 if TYPE_CHECKING:
@@ -663,6 +664,8 @@ def hub_errors(
         yield
     except Exception as error:
         told = _told(error, repo, endpoint or constants.ENDPOINT, revision, path)
+        if problem := unusable_proxy():
+            told = AvbenchError(problem)
         if told is None:
             raise
         raise told from error
@@ -706,7 +709,7 @@ def _told(error: Exception, repo: str, where: str, revision: str | None, path: s
     # the client's own kinds of a broken connection differ between its versions
     http = type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
     if isinstance(error, OSError) or http:
-        return AvbenchError(f"{where} cannot be reached: {first_line(error)}")
+        return AvbenchError(f"{where} cannot be reached: {first_line(error)}{proxy_hint()}")
     if isinstance(error, (LookupError, TypeError, AttributeError, AssertionError)):
         return AvbenchError(f"{where} is not a Hugging Face Hub endpoint")
     if isinstance(error, (RuntimeError, ValueError)):

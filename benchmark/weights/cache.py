@@ -6,25 +6,30 @@ For each checkpoint the cache contains the downloaded file (NAME.pt) and its con
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from avbench.baselines.families import layouts
 from avbench.system.progress import ItemProgress
+from avbench.system.proxies import proxy_hint
 from avbench.types import AvbenchError, UsageError
-from avbench.weights.published import Published, find_published, md5_of, published_entry
+from avbench.weights.published import Published, find_published, published_entry
 
 PUBLISHED_ROOT = "https://a3s.fi/swift/v1/AUTH_a235c0f452d648828f745589cde1219a/sync/"
 TIMEOUT_S = 30
 CHUNK_BYTES = 2**20
-MAX_HEADER_BYTES = 64 * 2**20
+MAX_HEADER_BYTES = (
+    2 * 2**20
+)  # of a safetensors file: the largest published one has 0.1 MB; read, it takes 30 times that
 
 
 def weights_root() -> Path:
@@ -120,6 +125,40 @@ def safetensors_keys(path: Path) -> list[str] | None:
 # ------------------------------------------------------------------------------------------------------- fetching
 
 
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One file to be fetched. ``digest``: hex digits of ``algorithm`` ("md5" or "sha256") that the file must have, or
+    the first of them; "" if unknown. ``n_bytes``: its length; 0 if unknown."""
+
+    name: str
+    address: str
+    target: Path
+    algorithm: str
+    digest: str
+    n_bytes: int = 0
+
+    @property
+    def part(self) -> Path:
+        """What has arrived up to now."""
+        return self.target.with_name(f"{self.target.name}.part")
+
+    @property
+    def by_hand(self) -> str:
+        """What to do if the download does not work."""
+        return f"download the file by other means and put it at {self.target}"
+
+    def problem(self, path: Path) -> str:
+        """What is wrong with a file that should be this one; "" if nothing is. Raises ``OSError``."""
+        size = path.stat().st_size
+        if self.n_bytes and size != self.n_bytes:
+            return f"it has {size} bytes, it must have {self.n_bytes}"
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.new(self.algorithm, usedforsecurity=False)).hexdigest()
+        if found.startswith(self.digest):
+            return ""
+        return f"its {self.algorithm} is {found[:7]}..., it must be {self.digest[:7]}..."
+
+
 def fetch(name: str, url: str | None = None, md5: str = "", progress: ItemProgress | None = None) -> Path:
     """Download a checkpoint into the cache and check its md5; resumes an interrupted download. Returns the file.
 
@@ -128,43 +167,45 @@ def fetch(name: str, url: str | None = None, md5: str = "", progress: ItemProgre
     published. ``AvbenchError`` (one line) if the download fails or the file is wrong; it says what to do by hand.
     """
     entry = find_published(name) if url is None else published_entry(name)
+    address = web_address(url, entry.url if entry else "", PUBLISHED_ROOT)
     target = downloaded(entry.name if entry else name)
-    address = _address(entry, url)
-    wanted = (entry.md5_prefix if entry else "") or md5.lower()
-    by_hand = f"download the file by other means and put it at {target}"
-    part = target.with_suffix(".pt.part")
+    return download(
+        Download(name, address, target, "md5", (entry.md5_prefix if entry else "") or md5.lower()), progress
+    )
+
+
+def web_address(url: str | None, published: str, root: str) -> str:
+    """The address to fetch from: ``url`` or, if that is None, the published one ("" if there is none). A ``url`` that
+    ends in "/" replaces ``root`` in the published one. ``UsageError`` if the result is no web address."""
+    address = url or published
+    if published and address.endswith("/"):
+        address += published.removeprefix(root)
+    if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
+        raise UsageError(f"{address!r} is not a web address; it must begin with https:// or http://")
+    return address
+
+
+def download(what: Download, progress: ItemProgress | None = None) -> Path:
+    """Fetch a file unless it is there already, and check it; resumes an interrupted download. Returns its path.
+
+    ``AvbenchError`` (one line) if the download fails or the file is wrong; it says what to do by hand.
+    """
+    target, part = what.target, what.part
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.is_file():
-            _download(address, part, name, by_hand, progress)
-            digest = md5_of(part)
-            if not digest.startswith(wanted):
-                part.unlink()
-                _validator(part).unlink(missing_ok=True)
-                raise AvbenchError(
-                    f"the file from {address} is not {name}: its md5 is {digest[:7]}..., it must be "
-                    f"{wanted[:7]}...; it was deleted"
-                )
-            part.replace(target)
-            _validator(part).unlink(missing_ok=True)
-        elif not (digest := md5_of(target)).startswith(wanted):
-            raise AvbenchError(
-                f"{target} is not {name}: its md5 is {digest[:7]}..., it must be {wanted[:7]}...; delete it and fetch "
-                "again"
-            )
+        if target.is_file():
+            if problem := what.problem(target):
+                raise AvbenchError(f"{target} is not {what.name}: {problem}; delete it and fetch again")
+            return target
+        _download(what, progress)
+        if problem := what.problem(part):
+            _delete(part)
+            raise AvbenchError(f"the file from {what.address} is not {what.name}: {problem}; it was deleted")
+        part.replace(target)
+        _validator(part).unlink(missing_ok=True)
     except OSError as error:
         raise AvbenchError(f"cannot write {target}: {error.strerror or error}; set AVBENCH_CACHE") from error
     return target
-
-
-def _address(entry: Published | None, url: str | None) -> str:
-    address = url or (entry.url if entry else "")
-    if entry and address.endswith("/"):
-        address += entry.url.removeprefix(PUBLISHED_ROOT)
-    scheme = urllib.parse.urlsplit(address).scheme
-    if scheme not in ("http", "https"):
-        raise UsageError(f"{address!r} is not a web address; it must begin with https:// or http://")
-    return address
 
 
 class _OnlyHttp(urllib.request.HTTPRedirectHandler):
@@ -179,16 +220,22 @@ def _validator(part: Path) -> Path:
     return part.with_suffix(".etag")
 
 
-def _download(address: str, part: Path, name: str, by_hand: str, progress: ItemProgress | None) -> None:
-    """Download into ``part``, starting where it ends. ``AvbenchError`` with the address and what to do by hand."""
+def _delete(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _validator(part).unlink(missing_ok=True)
+
+
+def _download(what: Download, progress: ItemProgress | None) -> None:
+    """Download into ``what.part``, starting where it ends. ``AvbenchError`` with the address and what to do by hand."""
+    address, part = what.address, what.part
     have = before = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "avbench", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
         if _validator(part).exists():
             headers["If-Range"] = _validator(part).read_text(encoding="ascii", errors="replace").strip()
-    opener = urllib.request.build_opener(_OnlyHttp)
     try:
+        opener = urllib.request.build_opener(_OnlyHttp)
         with opener.open(urllib.request.Request(address, headers=headers), timeout=TIMEOUT_S) as answer:  # noqa: S310
             continues = answer.status == 206
             if continues and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
@@ -197,32 +244,36 @@ def _download(address: str, part: Path, name: str, by_hand: str, progress: ItemP
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length and length.isdigit() else 0
             if total - have > shutil.disk_usage(part.parent).free:
-                raise AvbenchError(f"{name} is {total / 1e9:.1f} GB, more than the free space in {part.parent}")
+                raise AvbenchError(f"{what.name} is {total / 1e9:.1f} GB, more than the free space in {part.parent}")
             etag = answer.headers.get("ETag", "")
             if etag.startswith('"'):  # weak ETags do not guarantee equal bytes
                 _validator(part).write_text(etag, encoding="ascii", errors="replace")
             else:
                 _validator(part).unlink(missing_ok=True)
             with open(part, "ab" if continues else "wb") as file:
-                _copy(answer, file, have, total, name, progress)
+                _copy(answer, file, have, total, what, progress)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # asked for bytes past the end: the file may be complete already
             return
-        raise AvbenchError(f"{address} answered {error.code} {error.reason}; {by_hand}") from error
+        raise AvbenchError(f"{address} answered {error.code} {error.reason}; {what.by_hand}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         reason = " ".join(str(getattr(error, "reason", "") or error).split()) or type(error).__name__
         if part.exists() and part.stat().st_size > before:
             raise AvbenchError(f"{address} broke off ({reason}); run the same command to resume") from error
-        raise AvbenchError(f"cannot fetch {address} ({reason}); {by_hand}") from error
+        raise AvbenchError(f"cannot fetch {address} ({reason}); {what.by_hand}{proxy_hint(socks=False)}") from error
     if total and part.stat().st_size < total:
         raise AvbenchError(
             f"{address} broke off after {part.stat().st_size} of {total} bytes; run the same command to resume"
         )
 
 
-def _copy(answer: Any, file: BinaryIO, have: int, total: int, name: str, progress: ItemProgress | None) -> None:
+def _copy(answer: Any, file: BinaryIO, have: int, total: int, what: Download, progress: ItemProgress | None) -> None:
     while chunk := answer.read(CHUNK_BYTES):
         file.write(chunk)
         have += len(chunk)
+        if what.n_bytes and have > what.n_bytes:
+            _delete(what.part)
+            too_long = f"it has more than {what.n_bytes} bytes"
+            raise AvbenchError(f"the file from {what.address} is not {what.name}: {too_long}; it was deleted")
         if progress:
-            progress(have, max(total, have), name)
+            progress(have, max(total, have), what.name)

@@ -101,6 +101,12 @@ def test_offline(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     refusal(push(hub, folder, tmp_path, "--repo", REPO, HF_HUB_OFFLINE="1"), 1, "HF_HUB_OFFLINE is set")
 
 
+def test_a_proxy_that_cannot_be_used(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    done = push(hub, folder, tmp_path, "--repo", REPO, ALL_PROXY="socks5://me:secret@127.0.0.1:9")
+    refusal(done, 1, "ALL_PROXY names a SOCKS proxy, for which a package is missing: pip install socksio, or unset")
+    assert "secret" not in done.stderr
+
+
 def test_the_hub_forbids_it(hub: LoopbackHub, push_here: Push, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "before", lambda method, path: 403 if "/commit/main" in path else None)
     refusal(push_here(folder, "--repo", REPO), 1, "(403)")

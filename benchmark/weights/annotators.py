@@ -1,0 +1,212 @@
+"""The annotators of real material: their public names, and the published weight files that they need.
+
+``resolved`` turns the names that a person gives for the four roles into texts from which :mod:`avbench.data.annotate`
+loads the annotators. The files are in ``annotators`` in the cache of weights; none is opened before its sha256 matches.
+Does not load torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from avbench.system.findings import Finding
+from avbench.system.progress import ItemProgress
+from avbench.types import UsageError
+from avbench.weights.cache import Download, download, web_address, weights_root
+
+ADDRESS_ROOT = "https://github.com/"  # what all addresses share
+ALL = "annotators"  # stands for all files
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorFile:
+    """A published file that an annotator needs. ``attribution``: who made it, and what it was trained on."""
+
+    name: str
+    purpose: str
+    file: str
+    n_bytes: int
+    sha256: str
+    url: str
+    licence: str
+    attribution: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file is in the cache, whether it exists or not."""
+        return weights_root() / "annotators" / self.file
+
+    def problem(self, path: Path | None = None) -> str:
+        """Why a file (None: the one in the cache) is not this one, and what to do; "" if it is. Reads 4 MB at most."""
+        path, again = path or self.path, f"`avbench weights fetch {self.name}`"
+        try:
+            wrong = self.download_from(self.url).problem(path)
+        except FileNotFoundError:
+            return f"{self.name} is not in the cache: {again}"
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror or error}"
+        return f"{path} is not {self.name}: {wrong}; delete it and run {again}" if wrong else ""
+
+    @property
+    def here(self) -> str:
+        """Whether the file is in the cache: "", "downloaded", or "wrong file"."""
+        return ("wrong file" if self.problem() else "downloaded") if self.path.exists() else ""
+
+    def download_from(self, address: str) -> Download:
+        """How to get this file, and to tell that it is the right one."""
+        return Download(self.name, address, self.path, "sha256", self.sha256, self.n_bytes)
+
+
+FILES = (
+    AnnotatorFile(
+        name="yunet",
+        purpose="faces: boxes of faces in pictures",
+        file="yunet_s_640_640.onnx",
+        n_bytes=232_589,
+        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        url=f"{ADDRESS_ROOT}ShiqiYu/libfacedetection.train/raw/0047ac24afb1a50a0c6105001c89d1b5b805dbf1/onnx/"
+        "yunet_s_640_640.onnx",
+        licence="Apache-2.0",
+        attribution="YuNet, by Shiqi Yu and others (libfacedetection.train)",
+    ),
+    AnnotatorFile(
+        name="lrasd",
+        purpose="lips: whether a mouth moves with the sound",
+        file="lrasd_pretrain_AVA.model",
+        n_bytes=3_426_337,
+        sha256="85e6c77fc981595234790d1e128ebb60352d37726b2445e0ef8891e2512fe9e3",
+        url=f"{ADDRESS_ROOT}Junhua-Liao/LR-ASD/raw/1b6dcd2d8fc2895683de6508ec6294ec47d388ca/weight/pretrain_AVA.model",
+        licence="MIT",
+        attribution="LR-ASD, copyright 2025 Liao Junhua; the licence is the repository's, none is stated for the "
+        "weights; trained on AVA-ActiveSpeaker",
+    ),
+    AnnotatorFile(
+        name="efficientat",
+        purpose="events: 527 classes of AudioSet; needs audioset-classes",
+        file="mn04_as_mAP_432.pt",
+        n_bytes=4_066_513,
+        sha256="899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
+        url=f"{ADDRESS_ROOT}fschmid56/EfficientAT/releases/download/v0.0.1/mn04_as_mAP_432.pt",
+        licence="MIT",
+        attribution="EfficientAT mn04, copyright 2022 Florian Schmid; trained on AudioSet",
+    ),
+    AnnotatorFile(
+        name="audioset-classes",
+        purpose="events: the names of AudioSet's classes",
+        file="class_labels.csv",
+        n_bytes=14_675,
+        sha256="cdd1049833c4b86127c2773ac0d14a2754b6a6d0d1798002ed5c66e699708429",
+        url=f"{ADDRESS_ROOT}fschmid56/EfficientAT/raw/a425fdce92572e602a1d5634799bd9f1f2efa806/metadata/"
+        "class_labels_indices.csv",
+        licence="CC BY 4.0",
+        attribution="AudioSet's class_labels_indices.csv, by Google (its ontology: CC BY-SA 4.0); name AudioSet where "
+        "the names are shown",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Annotator:
+    """An annotator by its public name. ``loads``: its class, "" for one that needs none; ``files``: the names of its
+    files in ``FILES``, the one that its class is made with first."""
+
+    name: str
+    role: str
+    loads: str = ""
+    files: tuple[str, ...] = ()
+
+
+ANNOTATORS = (
+    Annotator("yunet", "faces", "avbench.data.faces:YuNet", ("yunet",)),
+    Annotator("silero", "speech"),
+    Annotator("lrasd", "lips", "avbench.baselines.lrasd:LipSync", ("lrasd",)),
+    Annotator("efficientat", "events", "avbench.data.tagging:AudioSetTagger", ("efficientat", "audioset-classes")),
+    Annotator("signal", "events"),
+)
+ROLES = tuple(dict.fromkeys(annotator.role for annotator in ANNOTATORS))
+
+
+def files_of(name: str) -> tuple[AnnotatorFile, ...]:
+    """The files that a name stands for: all of them ("annotators"), those of an annotator, or one; () if none."""
+    if name == ALL:
+        return FILES
+    owner = next((annotator for annotator in ANNOTATORS if annotator.name == name and annotator.files), None)
+    names = owner.files if owner else (name,)
+    return tuple(entry for entry in FILES if entry.name in names)
+
+
+def missing(names: Mapping[str, str]) -> dict[str, str]:
+    """What cannot be used: role -> why, and how to get it, in one line; without the roles that can. ``names``: as in
+    ``resolved``, which raises what this returns. ``UsageError`` for an unknown role or name."""
+    found = {}
+    for role, name in names.items():
+        annotator = _find(role, name)
+        problems = [problem for file in files_of(name) if (problem := file.problem())] if annotator else []
+        if problems:
+            found[role] = f"{role}: {problems[0]}"
+    return found
+
+
+def resolved(names: Mapping[str, str]) -> dict[str, str]:
+    """Role -> the text from which :mod:`avbench.data.annotate` loads the annotator.
+
+    ``names``: role ("faces", "speech", "lips", "events") -> a public name, ``path/to/file.py:Class``,
+    ``package.module:Class``, ``package.module:Class=PATH`` or ``audioset:FOLDER``; all but public names of annotators
+    with weights stay as they are. ``UsageError`` (one line) for an unknown role or name, and for a file that is missing
+    or not the published one: it says how to get it.
+    """
+    if problems := missing(names):
+        raise UsageError(next(iter(problems.values())))
+    texts = {}
+    for role, name in names.items():
+        annotator = _find(role, name)
+        texts[role] = f"{annotator.loads}={files_of(name)[0].path}" if annotator and annotator.files else name
+    return texts
+
+
+def _find(role: str, name: str) -> Annotator | None:
+    """The annotator of a public name; None for a class or a folder of the user's own. ``UsageError`` for any other."""
+    if role not in ROLES:
+        raise UsageError(f"there is no annotator of {role!r}: there are annotators of {', '.join(ROLES)}")
+    if ":" in name:
+        return None
+    there = [annotator.name for annotator in ANNOTATORS if annotator.role == role]
+    if name not in there:
+        close = difflib.get_close_matches(name, there, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(there)}, or path/to/file.py:Class"
+        raise UsageError(f"no annotator of {role} is named {name!r}: {hint}")
+    return next(annotator for annotator in ANNOTATORS if (annotator.role, annotator.name) == (role, name))
+
+
+def fetch_files(name: str, url: str | None = None, progress: ItemProgress | None = None) -> list[Path]:
+    """Download the files that a name stands for (see ``files_of``) into the cache and check them; resumes. Returns the
+    files. ``url``: another address; if it ends in "/", it replaces the part that all addresses share.
+
+    ``UsageError``: a name of several files with one address for all; ``AvbenchError`` as ``download``.
+    """
+    entries = files_of(name)
+    if not entries:
+        raise UsageError(f"no annotator is named {name!r}; `avbench weights list` lists them")
+    if url and not url.endswith("/") and len(entries) > 1:
+        names = ", ".join(entry.name for entry in entries)
+        raise UsageError(f"{name} has several files: give an address that ends in /, or fetch each: {names}")
+    addresses = [web_address(url, entry.url, ADDRESS_ROOT) for entry in entries]
+    return [download(e.download_from(address), progress) for e, address in zip(entries, addresses, strict=True)]
+
+
+def examine(source: str) -> Iterator[Finding] | None:
+    """The checks of the files that a name stands for, or of one file whose name is that of a known one; None if
+    ``source`` is neither."""
+    pairs = [(entry, entry.path) for entry in files_of(source)]
+    if not pairs and Path(source).is_file():
+        pairs = [(entry, Path(source)) for entry in FILES if entry.file == Path(source).name]
+    return (_finding(entry, path) for entry, path in pairs) if pairs else None
+
+
+def _finding(entry: AnnotatorFile, path: Path) -> Finding:
+    problem = entry.problem(path)
+    right = f"{path.name}: {entry.n_bytes} bytes, sha256 {entry.sha256[:12]}... is that of {entry.name}"
+    return Finding(not problem, problem or right)
