@@ -101,7 +101,11 @@ def _length_problem(one: Measured, entry: Entry, last_start: Tick, by_video_alon
 
 
 def _patience_s(clip: tuple[str, Path]) -> float:
-    return START_S + clip[1].stat().st_size / SLOWEST_BYTES_PER_S
+    try:
+        n_bytes = clip[1].stat().st_size
+    except OSError:  # gone since: the worker says so
+        n_bytes = 0
+    return START_S + n_bytes / SLOWEST_BYTES_PER_S
 
 
 def _measure_clip(clip: tuple[str, Path]) -> tuple[str, int, int] | str:
