@@ -367,8 +367,9 @@ def fetch_meta(repo: HubRepo, revision: str) -> dict[str, Any]:
             raise AvbenchError(f"{repo.name}: {str(error).replace(str(path), path.name)}") from error
 
     source = _Source(repo, revision)
+    path = source.fetch("manifest.json", "manifest.json")
     try:
-        return read(source.fetch("manifest.json", "manifest.json"))
+        return read(path)
     except AvbenchError as error:
         return read(source.fetch_anew("manifest.json", "manifest.json", str(error)))
 
