@@ -108,7 +108,7 @@ def make_clip(spec: Any, media: Path) -> str:
     return str(spec.id)
 
 
-def measure_clip(clip: tuple[str, Path]) -> tuple[str, int, int]:
+def measure_clip(clip: tuple[str, Path, object]) -> tuple[str, int, int]:
     """Dies at the clip "c3"."""
     if clip[0] == "c3":
         os.kill(os.getpid(), signal.SIGSEGV)

@@ -17,14 +17,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from avbench.data.folders import VIDEO
 from avbench.data.realsync.entries import Entry
 
-# of videos, in any case of letters; a sound file beside a video is not taken for it
-SUFFIXES = (
-    "3g2 3gp asf avi divx dv f4v flv m1v m2t m2ts m2v m4v mk3d mkv mov mp4 mpe mpeg mpg mpv mts mxf nut ogm ogv ogx qt "
-    "rm rmvb tod trp ts vob webm wmv wtv"
-)
-MEDIA_SUFFIXES = frozenset(f".{suffix}" for suffix in SUFFIXES.split())
 LRS3_PARTS = ("pretrain", "trainval", "test")
 _VIDEO = r"(?P<video>[A-Za-z0-9_-]{11})"
 _TIME = r"\d{1,9}(?:\.\d{1,9})?"
@@ -53,7 +48,7 @@ def find_clips(media: Path, clips: Mapping[str, Entry]) -> FoundClips:
     exact, files_of = defaultdict[str, list[Path]](list), defaultdict[Thing, list[Path]](list)
     meanings: dict[Path, set[Thing]] = {}
     for path in sorted(media.rglob("*")):
-        if path.suffix.lower() not in MEDIA_SUFFIXES or path.name.startswith(".") or path.is_dir():
+        if path.suffix[1:].lower() not in VIDEO or path.name.startswith(".") or path.is_dir():
             continue
         exact[path.relative_to(media).with_suffix("").as_posix()].append(path)
         meanings[path] = catalogue.meanings(path)
