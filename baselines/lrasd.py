@@ -1,0 +1,310 @@
+"""Who speaks: the LR-ASD network (Liao et al., CVPR 2023 and IJCV 2025) and a lip score made of it.
+
+``LRASD`` is the published network, under the published weight names. ``LipSync`` asks it whether a mouth makes a sound:
+a mouth that moves over any speech gets high scores, so what counts is by how much the scores fall when the sound is
+shifted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avbench.baselines.mfcc import N_COEFFICIENTS, mfcc
+from avbench.types import AvbenchError, in_one_line
+
+__all__ = ["LRASD", "LipScore", "LipSync", "mfcc"]
+
+FACE_PIXELS, ROWS_PER_FRAME = 112, 4  # a face frame lasts 40 ms, a row of coefficients 10 ms
+GREY_MEAN, GREY_STD = 0.4161, 0.1688
+FACE_REACH_FRAMES = 9  # an embedding of the picture depends on so many frames to either side
+SOUND_REACH_FRAMES = 6  # the same of the sound: 24 rows
+NORM_EPS = 1e-3
+SPEAKING = 1  # the class whose logit is the score
+
+WEIGHTS_SHA256 = "85e6c77fc981595234790d1e128ebb60352d37726b2445e0ef8891e2512fe9e3"
+WEIGHTS_BYTES = 3_426_337
+
+
+# ---------------------------------------------------------------------------------------------------------- the network
+
+
+class Block(nn.Module):
+    """Two convolutions within a frame, two along time, each normalised and rectified; sizes are kept.
+
+    ``letter`` begins the published names of the first two ("s": space, "m": coefficients).
+    """
+
+    def __init__(self, conv: type, norm: type, letter: str, kernels: Sequence[tuple[int, ...]], n_out: int) -> None:
+        super().__init__()
+        n_in = 1 if n_out == 32 else n_out // 2
+        widths = (n_in, n_out // 2, n_out, n_out, n_out)
+        for i, name in enumerate((f"{letter}_1", f"{letter}_2", "t_1", "t_2")):
+            padding = tuple(k // 2 for k in kernels[i])
+            self.add_module(name, conv(widths[i], widths[i + 1], kernels[i], padding=padding, bias=False))
+            self.add_module(name.replace("_", "_norm_"), norm(widths[i + 1], eps=NORM_EPS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, n_out, ...)."""
+        layers = list(self.children())
+        for conv, norm in zip(layers[::2], layers[1::2], strict=True):
+            x = functional.relu(norm(conv(x)), inplace=True)
+        return x
+
+
+class VisualEncoder(nn.Module):
+    """(B, T, 112, 112) grey levels -> (B, T, 128)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kernels = ((1, 5, 5), (1, 3, 3), (5, 1, 1), (3, 1, 1))
+        self.block1, self.block2, self.block3 = (
+            Block(nn.Conv3d, nn.BatchNorm3d, "s", kernels, n) for n in (32, 64, 128)
+        )
+        self.block1.s_1.stride = (1, 2, 2)
+        self.pool1, self.pool2 = (nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)) for _ in range(2))
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Grey levels 0-255."""
+        x = ((faces / 255 - GREY_MEAN) / GREY_STD)[:, None]
+        x = self.block3(self.pool2(self.block2(self.pool1(self.block1(x)))))
+        return x.amax(dim=(3, 4)).transpose(1, 2)
+
+
+class AudioEncoder(nn.Module):
+    """(B, 4T, 13) coefficients -> (B, T, 128)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kernels = ((5, 1), (3, 1), (1, 5), (1, 3))
+        self.block1, self.block2, self.block3 = (
+            Block(nn.Conv2d, nn.BatchNorm2d, "m", kernels, n) for n in (32, 64, 128)
+        )
+        self.pool1, self.pool2 = (nn.MaxPool2d((1, 3), (1, 2), (0, 1)) for _ in range(2))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Not normalised."""
+        x = rows.transpose(1, 2)[:, None]
+        x = self.block3(self.pool2(self.block2(self.pool1(self.block1(x)))))
+        return x.mean(dim=2).transpose(1, 2)
+
+
+class Gate(nn.Module):
+    """(B, T, C) -> (B, T, C): every channel weighed by all channels of its frame."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.attention = nn.Conv1d(n, n, 1, bias=False)
+        self.bn = nn.BatchNorm1d(n, eps=NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The input times its weights."""
+        return x * torch.sigmoid(self.bn(self.attention(x.transpose(1, 2)))).transpose(1, 2)
+
+
+class Detector(nn.Module):
+    """(B, T, 256) -> (B, T, 128): forwards and backwards through time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru_forward, self.gru_backward = (nn.GRU(256, 64, batch_first=True) for _ in range(2))
+        self.attention = Gate(128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The two directions side by side, weighed."""
+        forward, _ = self.gru_forward(x)
+        backward, _ = self.gru_backward(x.flip(1))
+        return self.attention(torch.cat([forward, backward.flip(1)], dim=2))
+
+
+class _Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.visualEncoder, self.audioEncoder = VisualEncoder(), AudioEncoder()
+        self.fusion, self.detector = Gate(256), Detector()
+
+
+class _Head(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.FC = nn.Linear(128, 2)
+
+
+class LRASD(nn.Module):
+    """The published network, for scoring only: in evaluation mode, without gradients and without training's dropout.
+
+    Its state dict has exactly the published keys (``lossV`` scores the picture alone; it was only trained along).
+    Faces are (B, T, 112, 112) grey levels 0-255 at 25 fps, uint8 or float; sound is (B, 4T, 13) from ``mfcc``, whose
+    rows 4t ... 4t + 3 belong to frame t. Results have the weights' dtype. ``ValueError`` for other shapes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = _Network()
+        self.lossAV, self.lossV = _Head(), _Head()
+        self.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, path: Path) -> LRASD:
+        """The network with the published weights, float32. ``AvbenchError`` if the file is any other: it is compared by
+        sha256 before it is opened."""
+        network = cls()
+        network.load_state_dict(torch.load(io.BytesIO(_published_bytes(path)), map_location="cpu", weights_only=True))
+        return network
+
+    def scores(self, faces: Tensor, mfcc: Tensor) -> Tensor:
+        """(B, T, 112, 112), (B, 4T, 13) -> (B, T): the logit of "speaking aloud" per frame.
+
+        The network looks at the whole stretch at once, so a score depends on all T frames.
+        """
+        if len(faces) != len(mfcc) or ROWS_PER_FRAME * faces.shape[1] != mfcc.shape[1]:
+            raise ValueError(
+                f"faces {tuple(faces.shape)} and mfcc {tuple(mfcc.shape)} differ: (B, T, 112, 112) needs (B, 4T, 13)"
+            )
+        return self.fuse(self.encode_sound(mfcc), self.encode_faces(faces))
+
+    def encode_faces(self, faces: Tensor) -> Tensor:
+        """(B, T, 112, 112) -> (B, T, 128); frame t depends on frames t - 9 ... t + 9."""
+        if faces.ndim != 4 or faces.shape[2:] != (FACE_PIXELS, FACE_PIXELS) or not faces.shape[1]:
+            raise ValueError(f"faces must be (B, T, 112, 112) grey levels, not {tuple(faces.shape)}")
+        return self.model.visualEncoder(faces.to(self.lossAV.FC.weight))
+
+    def encode_sound(self, mfcc: Tensor) -> Tensor:
+        """(B, 4T, 13) -> (B, T, 128); frame t depends on frames t - 6 ... t + 6."""
+        if mfcc.ndim != 3 or mfcc.shape[2] != N_COEFFICIENTS or mfcc.shape[1] % ROWS_PER_FRAME or not mfcc.shape[1]:
+            raise ValueError(f"mfcc must be (B, 4T, 13), four rows to a frame, not {tuple(mfcc.shape)}")
+        return self.model.audioEncoder(mfcc.to(self.lossAV.FC.weight))
+
+    def fuse(self, sound: Tensor, faces: Tensor) -> Tensor:
+        """Embeddings (B, T, 128) of sound and faces -> (B, T) scores. Either may have B = 1 for all of the other."""
+        if not sound.ndim == faces.ndim == 3 or sound.shape[1:] != faces.shape[1:] or sound.shape[2] != 128:
+            raise ValueError(f"both embeddings must be (B, T, 128), not {tuple(sound.shape)} and {tuple(faces.shape)}")
+        batch = max(len(sound), len(faces))
+        both = torch.cat([sound.expand(batch, -1, -1), faces.expand(batch, -1, -1)], dim=2)
+        return self.lossAV.FC(self.model.detector(self.model.fusion(both)))[..., SPEAKING]
+
+
+def _published_bytes(path: Path) -> bytes:
+    fetch = "`avbench weights fetch lrasd` fetches it"
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(WEIGHTS_BYTES + 1)
+    except OSError as error:
+        raise AvbenchError(
+            f"the weights of LR-ASD cannot be read from {path} ({in_one_line(error)}): {fetch}"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != WEIGHTS_SHA256:
+        raise AvbenchError(f"{path} is not the published LR-ASD file (its sha256 differs) and was not opened: {fetch}")
+    return data
+
+
+# -------------------------------------------------------------------------------------------------------- the lip score
+
+LAGS_FRAMES = np.arange(-25, 26)
+NEAR = np.abs(LAGS_FRAMES) <= 4  # the sound fits here, if the mouth makes it: 0.16 s early or late
+FAR = np.isin(np.abs(LAGS_FRAMES), (13, 16, 19, 22, 25))  # and does not fit here, whoever makes it
+MIN_TRACK_FRAMES = 25
+MIN_SOUND_FRAMES = 25 + 13  # in a shorter clip, sound shifted by 25 frames comes round to within 13 frames of its place
+_PIECE_FRAMES = 128  # encoded at once: 0.5 GB
+_FUSED_FRAMES = 50_000  # fused at once, over several lags: 0.5 GB
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LipScore:
+    """Whether a mouth makes a sound, over one face track.
+
+    ``raw``: mean logit of "speaking aloud" with the sound in its place. ``excess``: best mean logit within 4 frames of
+    its place, less the median over lags of 13 to 25 frames; low for a mouth that moves to another sound. ``curve`` (L,)
+    float64: the mean logit at every lag of ``lags`` (L,), in frames; a positive lag is sound from later in the file, so
+    a peak at -3 says that the sound comes 3 frames before the lips. ``reason`` says why there is no score; ``raw`` and
+    ``excess`` are then None, ``lags`` and ``curve`` empty.
+    """
+
+    raw: float | None
+    excess: float | None
+    lags: np.ndarray
+    curve: np.ndarray
+    reason: str = ""
+
+
+class LipSync:
+    """The annotator of lips: LR-ASD's scores of a face track over lags of the sound. On the CPU, deterministic."""
+
+    def __init__(self, path: Path) -> None:
+        """``path``: the published weight file; ``AvbenchError`` if it is another."""
+        self.network = LRASD.load(path)
+
+    @torch.inference_mode()
+    def score(self, faces: np.ndarray, mfcc: np.ndarray, first_frame: int) -> LipScore:
+        """How well a track's mouth and the clip's sound fit.
+
+        ``faces`` (T, 112, 112) uint8 grey at 25 fps, from frame ``first_frame`` of the clip; ``mfcc`` (M, 13) of the
+        whole clip's sound, 100 rows a second. Frames of the track after the sound's end are left out; shifted sound
+        that would lie outside the clip is taken from its other end. No score, with the reason, for a track under
+        25 frames or a clip with less than 38 frames of sound. ``ValueError`` for wrong shapes and values.
+        """
+        if faces.ndim != 3 or faces.shape[1:] != (FACE_PIXELS, FACE_PIXELS) or faces.dtype != np.uint8:
+            raise ValueError(f"faces must be (T, 112, 112) uint8, not {faces.shape} {faces.dtype}")
+        if mfcc.ndim != 2 or mfcc.shape[1] != N_COEFFICIENTS or not np.isfinite(mfcc).all():
+            raise ValueError(f"mfcc must be (M, 13) finite numbers, not {mfcc.shape} {mfcc.dtype}")
+        if first_frame < 0:
+            raise ValueError(f"a track cannot begin at frame {first_frame}")
+        n_sound = len(mfcc) // ROWS_PER_FRAME
+        n = min(len(faces), n_sound - first_frame)
+        if n_sound < MIN_SOUND_FRAMES:
+            return _no_score(f"the clip has {n_sound} frames of sound, a lag curve needs {MIN_SOUND_FRAMES}")
+        if n < MIN_TRACK_FRAMES:
+            return _no_score(
+                f"the face is seen with sound for {max(n, 0)} frames, a lag curve needs {MIN_TRACK_FRAMES}"
+            )
+        pictures = _in_pieces(self.network.encode_faces, torch.from_numpy(faces[:n]), FACE_REACH_FRAMES)
+        at = np.arange(first_frame + LAGS_FRAMES[0], first_frame + LAGS_FRAMES[-1] + n) % n_sound
+        rows = np.float32(mfcc[: n_sound * ROWS_PER_FRAME]).reshape(n_sound, ROWS_PER_FRAME, -1)[at]
+        curve = self._curve(pictures, torch.from_numpy(rows))
+        raw, excess = float(curve[LAGS_FRAMES == 0][0]), float(curve[NEAR].max() - np.median(curve[FAR]))
+        return LipScore(raw, excess, LAGS_FRAMES.copy(), curve)
+
+    def _curve(self, pictures: Tensor, rows: Tensor) -> np.ndarray:
+        """(T, 128) embedded frames, (T + L - 1, 4, 13) rows of sound from the first lag on -> (L,) mean scores.
+
+        The sound of every lag is a stretch of its own, with silence around it. Yet it differs from a stretch of the
+        whole only at its ends, as far as the encoder reaches: so the whole is encoded once, and the ends for each lag.
+        """
+        n, reach = len(pictures), SOUND_REACH_FRAMES
+
+        def encode(frames: Tensor) -> Tensor:
+            return self.network.encode_sound(frames.flatten(1, 2))
+
+        inner = _in_pieces(encode, rows, reach)
+        windows = rows.unfold(0, n, 1).movedim(-1, 1)  # (L, T, 4, 13), a view
+        head, tail = encode(windows[:, : 2 * reach])[:, :reach], encode(windows[:, -2 * reach :])[:, -reach:]
+        at_once, curve = max(1, _FUSED_FRAMES // n), []
+        for lag in range(0, len(windows), at_once):
+            lags = slice(lag, lag + at_once)
+            middle = inner.unfold(0, n, 1)[lags].movedim(-1, 1)[:, reach:-reach]
+            sound = torch.cat([head[lags], middle, tail[lags]], dim=1)
+            curve.append(self.network.fuse(sound, pictures[None]).double().mean(dim=1))
+        return torch.cat(curve).numpy()
+
+
+def _no_score(reason: str) -> LipScore:
+    return LipScore(None, None, LAGS_FRAMES[:0], np.zeros(0), reason)
+
+
+def _in_pieces(encode: Callable[[Tensor], Tensor], frames: Tensor, reach: int) -> Tensor:
+    """``encode(frames[None])[0]`` in bounded memory: (T, ...) -> (T, 128), for an encoder whose result at a frame
+    depends on ``reach`` frames to either side."""
+    pieces = []
+    for start in range(0, len(frames), _PIECE_FRAMES):
+        first = max(start - reach, 0)
+        piece = encode(frames[None, first : start + _PIECE_FRAMES + reach])[0]
+        pieces.append(piece[start - first : start - first + _PIECE_FRAMES])
+    return torch.cat(pieces)
