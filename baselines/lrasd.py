@@ -316,7 +316,7 @@ class LipSync:
     def _curve(self, pictures: Tensor, rows: Tensor) -> np.ndarray:
         """(T, 128) embedded frames, (T + L - 1, 4, 13) rows of sound from the first lag on -> (L,) mean scores.
 
-        The sound of every lag is a stretch of its own, with silence around it. Yet it differs from a stretch of the
+        The sound of every lag is a stretch of its own, with zeros around it. Yet it differs from a stretch of the
         whole only at its ends, as far as the encoder reaches: so the whole is encoded once, and the ends for each lag.
         """
         n, reach = len(pictures), SOUND_REACH_FRAMES
