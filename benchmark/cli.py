@@ -23,6 +23,9 @@ COMMANDS = (run, report, compare, paper, latency, data, weights, train, submit, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Known problems are reported as one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks, and names that are no text
+        with contextlib.suppress(AttributeError, ValueError):  # it is closed or no text file
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     args, unknown = _parser().parse_known_args(argv)
     if unknown:  # parse_args() would point to the help of avbench as a whole
         return complain(f"unrecognized arguments: {' '.join(unknown)}; see `{args.prog} --help`", 2)

@@ -603,6 +603,73 @@ def test_from_files_to_a_run(avbench: Avbench, make_clicks: MakeClicks, tmp_path
     assert avbench("data", "synth", "--workers", "0").returncode == 2
 
 
+def test_from_files_keeps_what_the_folder_holds(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:
+    videos, mine = make_clicks("source", clips=("a",)) / "media", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "segments.parquet").write_text("my own table")
+    make = ("data", "from-files", videos, "--out")
+    done = avbench(*make, "mine")
+    assert done.returncode == 2
+    assert "mine already holds segments.parquet; give --force" in one_line(done.stderr)
+    assert (mine / "segments.parquet").read_text() == "my own table"
+    assert avbench(*make, "new").returncode == 0
+    done = avbench(*make, "new", "--offsets", "fixed:0.4")
+    assert "new already holds another manifest; give --force" in one_line(done.stderr)
+    assert avbench(*make, "new", "--offsets", "fixed:0.4", "--force").returncode == 0
+    assert {s.offset for s in read_manifest(tmp_path / "new").segments} == {ticks(0.4)}
+    # a run replaces only what a run has written
+    done = avbench("run", "--model", "constant", "--data", "new", "--out", "new", *ONE)
+    assert "segments.parquet is not from a run and would be replaced" in one_line(done.stderr)
+    read_manifest(tmp_path / "new")
+    for _ in range(2):
+        assert avbench("run", "--model", "constant", "--data", "new", "--out", "out", *ONE).returncode == 0
+    done = avbench("data", "annotate", "--data", "new", "--out", "new")
+    assert "new already holds another manifest; give --force" in one_line(done.stderr)
+
+
+def test_from_files_names_everything_it_does_not_use(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:
+    videos = make_clicks("source", clips=("a",)) / "media"
+    frames, sound = click_and_flash(3)
+    encode_clip(videos / "brief.mp4", frames, sound)
+    (videos / "bad.MTS").write_text("no video")
+    (videos / "notes.txt").write_text("")
+    (videos / "what is this").write_text("")
+    os.mkfifo(videos / "pipe.mp4")
+    done = avbench("data", "from-files", videos, "--out", "mine", "--workers", "1")
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line.startswith("avbench: ")]
+    assert "avbench: passed over: notes.txt: no video by the name" in said
+    assert any(line.startswith("avbench: passed over: what is this: is not a readable media file") for line in said)
+    refused = sorted(line.split(": ")[2] for line in said if line.startswith("avbench: refused: "))
+    assert refused == ["clip bad", "clip pipe"]
+    assert any(
+        line.startswith("avbench: too short: clip brief: picture and sound together last 3.00 s") for line in said
+    )
+    assert "avbench: too short: 1 file holds no 5 s of picture and sound for a segment; nothing else is wrong" in said
+    assert "1 clip, " in done.stdout
+
+
+def test_media_in_place_of_a_manifest_are_told_what_makes_one(avbench: Avbench, clicks: Path) -> None:
+    for data in (clicks / "media", clicks / "media" / "one.mp4"):
+        done = avbench("run", "--model", "constant", "--data", data)
+        assert done.returncode == 2
+        assert f"`avbench data from-files {data} --out DIR` makes one" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_that_a_terminal_cannot_show_are_shown_safely(encoding: str, clicks: Path, tmp_path: Path) -> None:
+    out = os.fsdecode(bytes(tmp_path) + b"/\x1b[31mr\xe9sum\xe9")
+    done = subprocess.run(
+        [sys.executable, "-m", "avbench", "data", "from-files", clicks / "media", "--out", out],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"?[31mr?sum?: 2 clips" in done.stdout
+    assert b"\x1b" not in done.stdout + done.stderr
+    assert len(read_manifest(Path(out)).clips) == 2
+
+
 def test_data_ls_names_what_is_built_in(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "ls"]) == 0
     out = capsys.readouterr().out

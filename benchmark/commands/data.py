@@ -23,6 +23,7 @@ from avbench.commands.common import (
 )
 
 if TYPE_CHECKING:
+    from avbench.ticks import Tick
     from avbench.types import MediaError, Reading
 
 
@@ -178,7 +179,7 @@ def _data_from_files(args: argparse.Namespace) -> int:
             workers=workers,
             progress=progress.of("reading"),
         )
-    _say_refused(refused)
+    _say_refused(refused, rules.length)
     say_each("note", [f"clip {name}: {text}" for name, of in manifest.sources.items() for text in of["warnings"]])
     show(f"{args.out}: {count(manifest)}; {manifest.note}")
     show(f"next    avbench data info {args.out} · avbench run --model xcorr --data {args.out} --iterations 1")
@@ -207,16 +208,17 @@ def _reading(args: argparse.Namespace) -> Reading:
     )
 
 
-def _say_refused(refused: list[MediaError]) -> None:
-    """Files that are only too short are counted apart: nothing is wrong with them."""
+def _say_refused(refused: list[MediaError], length: Tick) -> None:
+    """Files that only have no room for a segment of ``length`` are counted apart."""
     from avbench.data.from_files import TooShort
+    from avbench.ticks import seconds
 
     short = [error for error in refused if isinstance(error, TooShort)]
     say_each("refused", [str(error) for error in refused if error not in short])
-    say_each("too short", [f"clip {error.clip_id}: {error.reason.removeprefix('too short: ')}" for error in short])
     if short:
-        files = f"{len(short)} file is" if len(short) == 1 else f"{len(short)} files are"
-        say(f"{files} left out only because a window lasts 5 s; nothing else is wrong with them")
+        files = "1 file holds" if len(short) == 1 else f"{len(short)} files hold"
+        say(f"too short: {files} no {seconds(length):g} s of picture and sound for a segment; nothing else is wrong")
+        say_each("too short", [f"clip {error.clip_id}: {error.reason.removeprefix('too short: ')}" for error in short])
 
 
 def _data_ls(args: argparse.Namespace) -> int:

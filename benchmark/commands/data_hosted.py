@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import SIGN, Progress, add_command, add_force, count, say, say_each
+from avbench.commands.common import SIGN, Progress, add_command, add_force, count, say, say_each, show
 
 
 def add_verbs(verbs: Any) -> None:
@@ -101,10 +101,10 @@ def _pull(args: argparse.Namespace) -> int:
         )
     if pulled.n_unseen:
         say(f"{pulled.n_unseen} clips have labels only; their media are not hosted")
-    print(f"{pulled.folder}: {count(pulled.manifest)} of {args.repo} at {pulled.revision}, every hash verified")
+    show(f"{pulled.folder}: {count(pulled.manifest)} of {args.repo} at {pulled.revision}, every hash verified")
     in_cache = pulled.folder == default_folder(args.repo, pulled.revision)
     data = f"hub:{args.repo}@{pulled.revision}" if in_cache else pulled.folder
-    print(f"next    avbench data info {data} · avbench run --model streamsync-trf --data {data}")
+    show(f"next    avbench data info {data} · avbench run --model streamsync-trf --data {data}")
     return 0
 
 
@@ -137,7 +137,7 @@ def _import_realsync(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=2))
     else:
-        print("\n".join(_report_lines(report, args.out)))
+        show("\n".join(_report_lines(report, args.out)))
     say_each("warning", report["warnings"])
     refused = {c: why for one in report["lists"].values() for c, why in one["media"]["refused"].items()}
     say_each("refused", [f"clip {c}: {why}" for c, why in refused.items()])

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import deadly
 import numpy as np
 import pytest
 
+from avbench.data import from_files, inspect
+from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
-from avbench.data.from_files import SegmentRules, find_media, manifest_from_files
+from avbench.data.folders import find_media
+from avbench.data.from_files import SegmentRules, TooShort, manifest_from_files
 from avbench.data.inspect import SUPPORT_HOPS_S, SUPPORT_WINDOWS, info, verify
 from avbench.data.media import ClipReader
 from avbench.protocol.manifest import Manifest, read_manifest
 from avbench.protocol.rules import streaming
 from avbench.ticks import ticks
 from avbench.types import FrontEnd, UsageError
+
+AT_ONCE = SegmentRules(offset_law="fixed:0", start_law="first")  # 5 s are enough
 
 
 def video(path: Path, length_s: float, seed: int = 0) -> Path:
@@ -131,6 +140,89 @@ def test_progress_counts_every_file(folder: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     manifest_from_files([folder], tmp_path, progress=lambda done, total, _: calls.append((done, total)))
     assert calls == [(k, 5) for k in range(6)]
+
+
+def test_a_clip_that_is_only_too_short_is_no_damaged_one(folder: Path, tmp_path: Path) -> None:
+    _, refused = manifest_from_files([folder], tmp_path)
+    assert [isinstance(error, TooShort) for error in refused] == [True, False]
+
+
+# --------------------------------------------------------------------------------------- files that kill their decoder
+
+
+def test_a_file_on_which_the_decoder_dies_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, name in enumerate(("a", "deadly", "b", "deadly2")):
+        video(tmp_path / "videos" / f"{name}.mp4", 6, seed)
+    everything, _ = manifest_from_files([tmp_path / "videos"], tmp_path / "everything", AT_ONCE)
+    monkeypatch.setattr(from_files, "_measure", deadly.measure)
+    manifest, refused = manifest_from_files([tmp_path / "videos"], tmp_path / "out", AT_ONCE, workers=2)
+    assert [str(error) for error in refused] == [
+        "clip deadly: the decoder died (SIGSEGV) while reading it",
+        "clip deadly2: the decoder died (SIGSEGV) while reading it",
+    ]
+    assert manifest.clips == {name: clip for name, clip in everything.clips.items() if "deadly" not in name}
+    monkeypatch.setattr(inspect, "_problems", deadly.problems)
+    assert verify(everything) == [str(error) for error in refused]
+
+
+def test_eight_channels_are_read_or_refused_and_cost_no_other(tmp_path: Path) -> None:
+    """7.1 in AAC: eight planes of samples, on which a reader may die."""
+    video(tmp_path / "videos" / "good.mp4", 6)
+    with av.open(str(tmp_path / "videos" / "wide.mp4"), "w") as container:
+        picture, sound = container.add_stream("libx264", rate=25), container.add_stream("aac", rate=48_000)
+        picture.width = picture.height = 64
+        picture.pix_fmt, sound.layout = "yuv420p", "7.1"
+        images, wave = click_and_flash(6)
+        for k, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:64, :64]), "rgb24")
+            frame.pts, frame.time_base = k, Fraction(1, 25)
+            container.mux(picture.encode(frame))
+        for k in range(0, 48_000 * 6, 1024):
+            part = np.repeat(np.repeat(wave, 3)[k : k + 1024], 8)[None].astype(np.float32)  # channels by turns
+            piece = av.AudioFrame.from_ndarray(part, "flt", "7.1")
+            piece.sample_rate, piece.pts, piece.time_base = 48_000, k, Fraction(1, 48_000)
+            container.mux(sound.encode(piece))
+        container.mux([*picture.encode(None), *sound.encode(None)])
+    manifest, refused = manifest_from_files([tmp_path / "videos"], tmp_path / "out", AT_ONCE)
+    assert "good" in manifest.clips
+    assert set(manifest.clips) | {error.clip_id for error in refused} == {"good", "wide"}
+
+
+# ----------------------------------------------------------------------------------------------------- unusual names
+
+
+def test_names_of_every_kind_are_kept(tmp_path: Path) -> None:
+    raw = [
+        b"caf\xe9.mp4",
+        b"-x: 100%41 #1.mp4",
+        b"new\nline.mp4",
+        b"\x1b[31mred.mp4",
+        b"back\\xe9slash.mp4",
+        "日本.mp4".encode(),
+    ]
+    for seed, name in enumerate(raw):
+        video(Path(os.fsdecode(bytes(tmp_path / "videos") + b"/" + name)), 6, seed)
+    manifest, refused = manifest_from_files([tmp_path / "videos"], tmp_path / "out", AT_ONCE)
+    assert not refused
+    assert all(clip_id.isascii() and clip_id.isprintable() for clip_id in manifest.clips)
+    again = read_manifest(tmp_path / "out")
+    assert again.sha256 == manifest.sha256
+    assert {os.fsencode(again.clip_path(clip).name) for clip in again.clips.values()} == set(raw)
+    assert verify(again) == []
+    copied, _ = manifest_from_files([tmp_path / "videos"], tmp_path / "copies", AT_ONCE, copy=True)
+    assert all(path.name.isascii() for path in copied.media_root.iterdir())
+    assert verify(read_manifest(tmp_path / "copies")) == []
+
+
+def test_a_media_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/k\xfc"))
+    video(folder / "a.mp4", 6)
+    manifest_from_files([folder], tmp_path / "out", AT_ONCE)
+    assert read_manifest(tmp_path / "out").media_root == folder
+    inside, _ = manifest_from_files([folder], folder / "out", AT_ONCE)
+    assert (inside.name, read_manifest(folder / "out").sha256) == ("out", inside.sha256)
+    named_by_it, _ = manifest_from_files([folder], Path(os.fsdecode(bytes(tmp_path) + b"/o\xfc")), AT_ONCE)
+    assert named_by_it.name == "o?"
 
 
 # ------------------------------------------------------------------------------------------------------ info, verify

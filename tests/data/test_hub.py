@@ -376,6 +376,25 @@ def test_a_whole_folder_needs_no_hub(hub: LoopbackHub, cli: Avbench, pushed: str
     fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "cannot be reached")
 
 
+def test_a_folder_that_holds_something_else_is_kept(
+    hub: LoopbackHub, cli: Avbench, pushed: str, clicks: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    (mine / "media").mkdir(parents=True)
+    for path in (mine / "segments.parquet", mine / "media" / "one.mp4"):
+        path.write_text("my own")
+    pull = ("pull", REPO, "--revision", pushed, "--out", "mine")
+    fails(cli(*pull), "mine already holds media, segments.parquet; give --force", code=2)
+    assert not any(r[1].endswith(".mp4") for r in hub.requests if r[0] == "GET"), "told before anything was fetched"
+    assert {path.read_text() for path in mine.rglob("*") if path.is_file()} == {"my own"}
+    assert cli(*pull, "--force").returncode == 0
+    assert files_of(mine / "media") == files_of(clicks / "media")
+    assert cli(*pull).returncode == 0, "the same data set may be pulled again"
+    other = hub.commit(REPO, {"README.md": b"another commit"})
+    fails(cli("pull", REPO, "--revision", other, "--out", "mine"), f"holds {REPO} at {pushed}", code=2)
+    assert cli("pull", REPO, "--revision", other, "--out", "mine", "--force").returncode == 0
+
+
 def test_a_changed_table_is_refused(hub: LoopbackHub, cli: Avbench, pushed: str) -> None:
     table = pq.read_table(io.BytesIO(hub.repos["dataset", REPO].file("segments.parquet")))
     sink = io.BytesIO()

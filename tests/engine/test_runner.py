@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import deadly
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))  # worker processes
 from toy_run import PROTOCOL, Misshapen, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
 
 from avbench.data.media import READER_VERSION
-from avbench.engine import job
+from avbench.engine import job, runner
 from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.replay import gather
 from avbench.engine.runner import Compute, compute
@@ -484,3 +486,63 @@ def test_real_media(tmp_path: Path) -> None:
             ("gone-0", "does not exist"),
         ]
         assert report.counters["snapshots_computed"] == 2
+
+
+# ------------------------------------------------------------------------------------------ media of unknown origin
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Manifest:
+    """Two good clips around one that kills ``deadly``'s decoder, as a person's own files."""
+    from avbench.data.encode import encode_clip
+    from avbench.data.media import media_sha256
+
+    rng = np.random.default_rng(0)
+    base = toy_manifest(1, 8, (0.4,))
+    clips, segments = {}, []
+    for name in ("a", "deadly", "z"):
+        path = tmp_path / f"{name}.mp4"
+        sound = rng.uniform(-0.5, 0.5, 16_000 * 8).astype(np.float32)
+        encode_clip(path, rng.integers(0, 256, (200, 16, 16, 3), np.uint8), sound)
+        clips[name] = replace(base.clips["clip0"], id=name, path=path.name, sha256=media_sha256(path))
+        segments.append(replace(base.segments[0], id=f"{name}-0", clip_id=name))
+    return Manifest("foreign", "files", "", "list", clips, tuple(segments), tmp_path)
+
+
+ONE_WINDOW = streaming(hop_s=1, iterations=1)
+
+
+def test_with_one_worker_too_a_decoder_that_dies_loses_only_its_clip(
+    foreign: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = partial(ToyModel, 0, 16)
+    monkeypatch.setattr(runner, "open_media", deadly.open_clip)
+    report = compute(foreign, [ONE_WINDOW], {"m": model}, Compute(tmp_path / "apart", 1))
+    assert [(f.clip_id, f.reason) for f in report.failures] == [
+        ("deadly", "the worker process died (killed by SIGSEGV)")
+    ]
+    assert report.counters["snapshots_computed"] == 2
+    # what the others got is what this process would have computed, to the bit
+    monkeypatch.undo()
+    good = replace(foreign, segments=tuple(s for s in foreign.segments if s.clip_id != "deadly"))
+    compute(good, [ONE_WINDOW], {"m": model()}, Compute(tmp_path / "here", 1))
+    shards = [
+        sorted((p.name, p.read_bytes()) for p in (tmp_path / r).glob("*/*.safetensors")) for r in ("apart", "here")
+    ]
+    assert len(shards[0]) == 2
+    assert shards[0] == shards[1]
+
+
+@pytest.mark.parametrize("how", ["object", "lambda", "unseeded"])
+def test_a_model_that_cannot_be_built_elsewhere_stays_here(how: str, foreign: Manifest, tmp_path: Path) -> None:
+    makers: dict[str, Any] = {"object": ToyModel(0, 16), "lambda": lambda: ToyModel(0, 16), "unseeded": unseeded}
+    report = compute(foreign, [ONE_WINDOW], {"m": makers[how]}, Compute(tmp_path / "store", 1))
+    assert not report.failures
+    assert report.counters["snapshots_computed"] == 3
+
+
+def test_a_pipe_in_place_of_a_clip_is_named(foreign: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "deadly.mp4").unlink()
+    os.mkfifo(tmp_path / "deadly.mp4")
+    report = compute(foreign, [ONE_WINDOW], {"m": ToyModel(0, 16)}, Compute(tmp_path / "store", 1))
+    assert [f.reason.rpartition(".mp4 ")[2] for f in report.failures] == ["is a named pipe, not a file"]

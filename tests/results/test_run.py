@@ -21,7 +21,7 @@ from avbench.protocol.rules import streaming
 from avbench.results import predictions as predictions_file
 from avbench.results import run as results
 from avbench.results.predictions import read_predictions, write_predictions
-from avbench.results.run import RunResult, read_run, write_run
+from avbench.results.run import RunResult, check_run_folder, read_run, write_run
 from avbench.scoring.scorer import as_scores
 from avbench.scoring.stats import Bootstrap, bootstrap_scores
 from avbench.system.atomic import atomic_write_bytes
@@ -470,3 +470,20 @@ def test_numbers_load_without_torch() -> None:
         "import sys, avbench.scoring.metrics, avbench.scoring.stats, avbench.results; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------- the folder of a run
+
+
+def test_a_run_does_not_replace_what_no_run_has_written(tmp_path: Path) -> None:
+    check_run_folder(tmp_path)
+    write_run(example(), tmp_path)
+    check_run_folder(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    check_run_folder(tmp_path)
+    for name in ("run.json", "run.html", "segments.parquet", "predictions.parquet"):
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(UsageError, match=f"{name} is not from a run and would be replaced; choose another --out"):
+            check_run_folder(folder)

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from workertasks import OddError, counting, limit_s, task
+from workertasks import OddError, counting, counting_slowly, limit_s, task
 
 from avbench.system import workers
-from avbench.system.workers import Lost, Pool, each, stateless
+from avbench.system.workers import Lost, Pool, can_be_sent, each, stateless
 from avbench.types import AvbenchError, UsageError
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
@@ -99,6 +99,53 @@ def test_large_results_and_tasks_arrive_whole() -> None:
     for size in (n, n + 1):
         np.testing.assert_array_equal(ends[f"large {size}"], np.arange(size))
     assert ends["x" * n] == "X" * n
+
+
+def test_isolated_tasks_never_run_here() -> None:
+    assert list(each(task, ["pid"], 1)) == [("pid", os.getpid())]
+    (_, elsewhere), *_ = each(task, ["pid"], 1, isolated=True)
+    assert elsewhere != os.getpid()
+    ends = dict(each(task, ["a", "segfault", "b"], 1, isolated=True))
+    assert {name: ends[name] for name in "ab"} == {"a": "A", "b": "B"}
+    assert ends["segfault"].how == "SIGSEGV"
+
+
+def test_a_task_that_may_have_died_of_another_is_tried_again_alone(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    # the first task of its worker is to blame itself
+    ends = dict(each(task, [f"die-once {note}", "a"], 1, isolated=True))
+    assert ends == {
+        f"die-once {note}": Lost("the worker process died (killed by SIGSEGV)"),
+        "a": "A",
+    }
+    # a later one is tried again when the others are done, in a process of its own
+    note.unlink()
+    tasks = ["pid", f"die-once {note}", "pid again", "exit 3"]
+    ends = list(each(task, tasks, 1, isolated=True))
+    assert [name for name, _ in ends] == ["pid", "pid again", f"die-once {note}", "exit 3"]
+    by_name = dict(ends)
+    assert by_name[f"die-once {note}"].startswith("well in ")
+    assert by_name[f"die-once {note}"].split()[-1] not in map(str, (by_name["pid"], by_name["pid again"]))
+    assert by_name["exit 3"] == Lost("the worker process died (exit code 3)")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts all of a process's memory")
+def test_a_worker_may_use_so_much_memory_and_no_more() -> None:
+    (_, got), *_ = each(task, [f"fill {2**20}"], 1, isolated=True, memory_bytes=2**30)
+    assert got == 2**20
+    with pytest.raises(MemoryError):
+        list(each(task, [f"fill {2**32}"], 1, isolated=True, memory_bytes=2**30))
+
+
+def test_a_task_that_tells_something_has_its_time_again() -> None:
+    """Five messages, 0.7 s apart, with a limit of 3 s."""
+    pool = Pool[int, int](counting_slowly, 1, timeout_of=lambda n: 3)
+    assert list(pool.run([5], lambda n, k: None)) == [(5, 5)]
+
+
+def test_what_can_be_sent_to_a_worker() -> None:
+    assert can_be_sent(partial(task, "a"))
+    assert not can_be_sent(lambda: None)
 
 
 def test_lost_tasks_may_be_tried_again() -> None:
