@@ -119,6 +119,9 @@ class _Clip:
     def audio(self) -> np.ndarray:
         return self.sound
 
+    def gaps(self) -> tuple[()]:
+        return ()
+
     def frames(self, *frontends: FrontEnd) -> Iterator[tuple[np.ndarray, ...]]:
         return ((picture,) * len(frontends) for picture in self.pictures)
 

@@ -18,7 +18,9 @@ from avbench.ticks import frames, seconds
 from avbench.types import (
     AvbenchError,
     ClipRecord,
+    Gap,
     MediaError,
+    Reading,
     Snapshot,
     SnapshotPredictor,
     UsageError,
@@ -138,6 +140,22 @@ class ClipPass:
                 self.bad[key] = f"needs sound up to {seconds(self._sound_end(key)):g} s, past the clip's end"
             else:
                 self._keys_at.setdefault(Window(key.picture, key.window), []).append(key)
+
+    def refuse_gaps(self, window: Window, gaps: tuple[Gap, ...]) -> None:
+        """Name the keys of a picture window as bad whose picture or sound touches a gap."""
+        if not gaps:
+            return
+        known, kept = Reading(gaps=gaps), []
+        for key in self._keys_at.pop(window, ()):
+            sound = Window(self._sound_end(key) - key.window, key.window)
+            gap = known.gap_in("picture", window) or known.gap_in("sound", sound)
+            if gap:
+                missing = f"from {seconds(gap.start):g} to {seconds(gap.end):g} s"
+                self.bad[key] = f"touches a gap: the {gap.kind} is missing {missing}"
+            else:
+                kept.append(key)
+        if kept:
+            self._keys_at[window] = kept
 
     def wants(self, window: Window) -> bool:
         """Whether the model still needs this picture window."""

@@ -19,7 +19,7 @@ from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import SnapshotKey
 from avbench.system import debug
 from avbench.system.paths import why_no_file
-from avbench.types import AvbenchError, ClipRecord, FrontEnd, MediaError, SnapshotPredictor, Window, in_one_line
+from avbench.types import AvbenchError, ClipRecord, FrontEnd, Gap, MediaError, SnapshotPredictor, Window, in_one_line
 
 Factory = Callable[[], SnapshotPredictor]
 SAVE_EVERY_S = 30.0  # within a clip: a full-size model needs an hour for five minutes of stream
@@ -34,6 +34,9 @@ class Reader(Interface):
 
     def frames(self, *frontends: FrontEnd) -> Iterator[tuple[np.ndarray, ...]]:
         """Grid frames 0, 1, ... in order: one (3, size, size) uint8 array per front end."""
+
+    def gaps(self) -> tuple[Gap, ...]:
+        """What is missing in the sound, and in the frames so far."""
 
 
 # ---------------------------------------------------------------------------------------------------- tasks, outcomes
@@ -200,7 +203,9 @@ def _windows_computed(
         in_order = sorted(windows, key=lambda w: (w.end, w.start))
         for window, held in cut_windows(grid, in_order, task.clip, outcome.counters):
             cut: dict[int, np.ndarray] = {}  # one array per front end, made when first needed
+            gaps = reader.gaps()  # a manifest keeps its segments off those that it names; a list may not know them
             for work in passes.values():
+                work.refuse_gaps(window, gaps)
                 which = frontends.index(work.model.predictor.frontend)
                 if work.wants(window):
                     if which not in cut:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avbench.system.findings import first_of
-from avbench.system.paths import has_foreign_backslash, path_of
+from avbench.system.paths import has_foreign_backslash, path_of, path_text
 from avbench.ticks import TICKS_PER_FRAME, seconds
 from avbench.types import (
     AS_EVER,
@@ -212,7 +212,7 @@ def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumn
         "grid": {"n_classes": manifest.grid.n_classes, "max_offset_s": manifest.grid.max_offset_s},
         "spec_sha256": manifest.spec_sha256,
         # relative if the media are in the folder, so that they can move with it
-        "media_root": root.relative_to(home).as_posix() if root.is_relative_to(home) else root.as_posix(),
+        "media_root": path_text(root.relative_to(home) if root.is_relative_to(home) else root),
         "sha256": manifest.sha256,
         "tables": {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()},
     }
@@ -319,7 +319,7 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
     clips = {r["id"]: _clip_of(r, row) for row, r in enumerate(clip_rows)}
     sources = {r["id"]: _json_object(r["source"]) for r in clip_rows if r["source"]}
     segments = tuple(map(_segment_of, segment_rows))
-    root = Path(media_root) if media_root is not None else directory / meta["media_root"]
+    root = Path(media_root) if media_root is not None else directory / path_of(meta["media_root"])
     manifest = Manifest(
         name=meta["name"],
         kind=meta["kind"],

@@ -195,6 +195,9 @@ class _Clip:
     def audio(self) -> np.ndarray:
         return self.sound
 
+    def gaps(self) -> tuple[()]:
+        return ()
+
     def frames(self, *frontends: FrontEnd) -> Iterator[tuple[np.ndarray, ...]]:
         return ((self.images[k % 25],) * len(frontends) for k in range(self.clip.n_frames))
 

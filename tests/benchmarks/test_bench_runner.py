@@ -49,6 +49,9 @@ class Memory(ToyReader):
     def audio(self) -> np.ndarray:
         return np.ones(self.clip.n_samples, np.float32)
 
+    def gaps(self) -> tuple[()]:
+        return ()
+
     def frames(self, *frontends: FrontEnd) -> Any:
         return ((image,) for image in self.images[: self.clip.n_frames])
 

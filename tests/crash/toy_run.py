@@ -55,6 +55,9 @@ class ToyReader:
         rng = np.random.default_rng(int(self.clip.sha256[:8], 16))
         return rng.uniform(-1, 1, self.clip.n_samples).astype(np.float32)
 
+    def gaps(self) -> tuple[()]:
+        return ()
+
     def frames(self, *frontends: FrontEnd) -> Iterator[tuple[np.ndarray, ...]]:
         rng = np.random.default_rng(int(self.clip.sha256[8:16], 16))
         for k in range(self.clip.n_frames):

@@ -31,7 +31,7 @@ from avbench.protocol.plan import keys_of
 from avbench.protocol.rules import Protocol, paper, streaming
 from avbench.results.run import Failure
 from avbench.ticks import frames, ticks
-from avbench.types import FrontEnd, MediaError, Snapshot, SnapshotPredictor, StoreError, UsageError
+from avbench.types import FrontEnd, Gap, MediaError, Snapshot, SnapshotPredictor, StoreError, UsageError
 
 
 def by_hand(manifest: Manifest, protocol: Protocol, model: ToyModel) -> np.ndarray:
@@ -242,6 +242,32 @@ def test_a_clip_that_breaks_off_fails_whole_every_time(tmp_path: Path) -> None:
         assert report.counters["snapshots_from_store"] == from_store
         assert {f.segment_id for f in report.failures} == {s.id for s in manifest.segments}
         assert {f.reason for f in report.failures} == {"the picture is damaged"}
+
+
+class Holed(ToyReader):
+    """Misses ``gap`` of the picture or the sound."""
+
+    def __init__(self, clip: Any, gap: Gap) -> None:
+        super().__init__(clip)
+        self.gap = gap
+
+    def gaps(self) -> Any:
+        return (self.gap,)
+
+
+@pytest.mark.parametrize("kind", ["picture", "sound"])
+def test_a_hole_that_the_manifest_does_not_know_costs_the_segments_that_touch_it(kind: str, tmp_path: Path) -> None:
+    manifest = toy_manifest(1)
+    gap = Gap(kind, ticks(2), ticks(2.1))
+    models = {"plain": ToyModel(0), "towers": ToyModel(1, 16, two_tower=True)}
+    holed = partial(Holed, gap=gap)
+    report = compute(manifest, [PROTOCOL], models, Compute(SnapshotStore(tmp_path), 1), open_clip=holed)
+    windows = PROTOCOL.picture_windows if kind == "picture" else PROTOCOL.sound_windows
+    touched = {s.id for s in manifest.segments if any(w.start < gap.end and gap.start < w.end for w in windows(s))}
+    assert 0 < len(touched) < len(manifest.segments)
+    for failures in report.failures_of.values():
+        assert {f.segment_id for f in failures} == touched
+        assert all(f"touches a gap: the {kind} is missing from 2 to 2.1 s" in f.reason for f in failures)
 
 
 def test_progress_tells_of_windows_before_a_clip_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
