@@ -22,7 +22,7 @@ import pydantic
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from avbench.system.atomic import atomic_write_bytes
-from avbench.system.strict import Number, Sha256, StrictPart, parse_json
+from avbench.system.strict import ONE_BY_ONE, Many, Number, Sha256, StrictPart, parse_json
 from avbench.types import AvbenchError, UsageError
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
@@ -156,7 +156,7 @@ class TrainingData(StrictPart):
     """What the model was trained on: "none" (not trained), "declared" (``datasets`` lists all) or "undeclared"."""
 
     status: Literal["none", "declared", "undeclared"]
-    datasets: Annotated[list[Line], Field(max_length=50, default_factory=list)]
+    datasets: Annotated[Many[Line], Field(max_length=50, default_factory=list)]
 
     @model_validator(mode="after")
     def _list_fits(self) -> TrainingData:
@@ -196,7 +196,7 @@ class Provenance(StrictPart):
     n_segments: Annotated[int, Field(ge=1, le=10**6)]
     iterations: Annotated[int, Field(ge=1, le=1000)]
     weights_note: Paragraph | None = None
-    environment: Annotated[dict[Key, Count | Line], Field(max_length=40, default_factory=dict)]
+    environment: Annotated[dict[Key, Count | Line], Field(max_length=40, default_factory=dict), ONE_BY_ONE]
 
 
 class FileInfo(StrictPart):
@@ -225,7 +225,7 @@ class Submission(StrictPart):
     track: TrackName
     card: Card
     run: Provenance
-    claimed: Annotated[dict[MetricName, Number], Field(max_length=32)]
+    claimed: Annotated[dict[MetricName, Number], Field(max_length=32), ONE_BY_ONE]
     files: Files
 
     @property

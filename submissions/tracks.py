@@ -20,7 +20,7 @@ from pydantic import Field
 from avbench.protocol.tracks import BLIND, TRACKS, Track
 from avbench.results.truth import Truth
 from avbench.submissions.format import TrackName, ValidationError, refuse, validated
-from avbench.system.strict import Sha256, StrictPart, parse_json, read_bytes
+from avbench.system.strict import Many, Sha256, StrictPart, parse_json, read_bytes
 from avbench.ticks import seconds
 from avbench.types import OffsetGrid, UsageError
 
@@ -97,7 +97,7 @@ class Labels(StrictPart):
     manifest_sha256: Sha256
     signature: Annotated[str, Field(max_length=400)]
     seed: Annotated[int, Field(ge=0)]
-    segments: Annotated[list[LabelRow], Field(min_length=1, max_length=10**6)]
+    segments: Annotated[Many[LabelRow], Field(min_length=1, max_length=10**6)]
 
     def to_json(self) -> str:
         """The text of ``labels.json``: sorted keys, final newline; equal labels give equal text."""

@@ -113,18 +113,18 @@ def _list(args: argparse.Namespace) -> int:
 
     from tabulate import tabulate
 
-    from avbench.weights.annotators import FILES, files_of
+    from avbench.weights.annotators import ALL, FILES
     from avbench.weights.cache import downloaded
     from avbench.weights.published import find_published, published
 
-    files = files_of(args.name) if args.name else FILES
+    files = [file for file in FILES if args.name in (None, ALL, file.name)]
     entries = [] if args.name and files else [find_published(args.name)] if args.name else published()
     if args.json:
-        rows = [
+        found = [
             {"kind": "checkpoint", **asdict(e), "here": _here(e.name), "file": str(downloaded(e.name))} for e in entries
         ]
-        rows += [{"kind": "annotator", **asdict(f), "here": f.here, "file": str(f.path)} for f in files]
-        print(json.dumps(rows, indent=1))
+        found += [{"kind": "annotator", **asdict(f), "here": f.here, "file": str(f.path)} for f in files]
+        print(json.dumps(found, indent=1))
         return 0
     if args.name and len(files) + len(entries) == 1:
         for entry in entries:
@@ -139,8 +139,8 @@ def _list(args: argparse.Namespace) -> int:
         ]
         headers = ("name", "id", "classes", "trained on", "reported by its authors", "md5", "answers", "here")
         print(tabulate(table, headers, tablefmt="plain"), end="\n\n")
-    table = [(f.name, f.purpose, f.n_bytes, f.sha256[:7], f.licence, f.here) for f in files]
-    print(tabulate(table, ("for annotating", "purpose", "bytes", "sha256", "licence", "here"), tablefmt="plain"))
+    rows = [(f.name, f.purpose, f.n_bytes, f.sha256[:7], f.licence, f.here) for f in files]
+    print(tabulate(rows, ("for annotating", "purpose", "bytes", "sha256", "licence", "here"), tablefmt="plain"))
     print("\nnext    avbench weights list NAME · avbench weights fetch NAME · avbench weights convert NAME")
     return 0
 

@@ -14,7 +14,16 @@ import numpy as np
 from pydantic import Field, JsonValue
 
 from avbench.results.run import ModelInfo
-from avbench.system.strict import Number, StrictPart, parse_record, read_bytes, strict_json, write_whole
+from avbench.system.strict import (
+    Many,
+    Named,
+    Number,
+    StrictPart,
+    parse_record,
+    read_bytes,
+    strict_json,
+    write_whole,
+)
 from avbench.types import UsageError
 
 Mode = Literal["step", "end_to_end", "realtime_factor", "streams"]
@@ -101,18 +110,18 @@ class LatencyRecord(StrictPart):
     unstable: bool
     ratio_to_snapshot: Annotated[float, Field(ge=0)]
     snapshot: Timing
-    by_iteration: dict[str, Timing] = Field(default_factory=dict)
+    by_iteration: Named[str, Timing] = Field(default_factory=dict)
     warmup: Warmup
     realtime_factor: Number = None
     streams: Annotated[int, Field(ge=0)] | None = None
-    probes: list[Probe] = Field(default_factory=list)
-    audits: dict[str, Audit] = Field(default_factory=dict)
+    probes: Many[Probe] = Field(default_factory=list)
+    audits: Named[str, Audit] = Field(default_factory=dict)
     parameters: int | None = None
     peak_memory_mb: Number = None
-    warnings: list[str] = Field(default_factory=list)
-    environment: dict[str, JsonValue] = Field(default_factory=dict)
-    times_ms: list[Annotated[float, Field(ge=0)]]
-    snapshot_times_ms: list[Annotated[float, Field(ge=0)]]
+    warnings: Many[str] = Field(default_factory=list)
+    environment: Named[str, JsonValue] = Field(default_factory=dict)
+    times_ms: Many[Annotated[float, Field(ge=0)]]
+    snapshot_times_ms: Many[Annotated[float, Field(ge=0)]]
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]  # UTC
 
     @property

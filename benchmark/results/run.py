@@ -19,7 +19,17 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 from avbench.protocol.rules import Protocol
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES, is_predictions
 from avbench.results.truth import is_segments
-from avbench.system.strict import Number, Sha256, StrictPart, parse_record, read_bytes, strict_json, write_whole
+from avbench.system.strict import (
+    Many,
+    Named,
+    Number,
+    Sha256,
+    StrictPart,
+    parse_record,
+    read_bytes,
+    strict_json,
+    write_whole,
+)
 from avbench.types import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +51,7 @@ class Score(StrictPart):
     ci_high: Number = None
 
 
-Scores = dict[str, Score]
+Scores = Named[str, Score]
 
 
 class ModelInfo(StrictPart):
@@ -141,21 +151,21 @@ class RunResult(StrictPart):
     n_scored: Annotated[int, Field(ge=0)]
     n_total: Annotated[int, Field(ge=0)]
     scores: Scores
-    slices: dict[str, dict[str, Slice]] = {}
-    curve: list[Scores] = []
-    rows: list[ReferenceRow] = []
-    failures: list[Failure] = []
-    unsupported: list[str] = []
-    warnings: list[str] = []
-    absent_classes: list[int] = []
+    slices: Named[str, Named[str, Slice]] = {}
+    curve: Many[Scores] = []
+    rows: Many[ReferenceRow] = []
+    failures: Many[Failure] = []
+    unsupported: Many[str] = []
+    warnings: Many[str] = []
+    absent_classes: Many[int] = []
     incomplete: bool = False
     latency: Latency | None = None
-    counters: dict[str, int] = {}
-    environment: dict[str, JsonValue] = {}
+    counters: Named[str, int] = {}
+    environment: Named[str, JsonValue] = {}
     seed: int
     n_resamples: Annotated[int, Field(ge=0)]
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    files: dict[str, FileRef] = {}
+    files: Named[str, FileRef] = {}
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]  # UTC
 
     @model_validator(mode="after")

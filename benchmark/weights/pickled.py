@@ -181,7 +181,7 @@ def _instance(cls: object, *_: object) -> Any:
 def _stored(pid: object) -> Storage:
     """The storage that a persistent id refers to."""
     match pid:
-        case ("storage", Name(full=full), str(member), _, numel) if _is_count(numel) and len(member) <= MAX_NAME:
+        case ("storage", Name(full=full), str(member), _, int(numel)) if _is_count(numel) and len(member) <= MAX_NAME:
             package, _, kind = full.partition(".")
             if package == "torch" and kind in STORAGES:
                 return Storage(STORAGES[kind], member, numel)
@@ -257,6 +257,10 @@ class PickleReader:
 
     def _push_tuple(self, items: list[Any]) -> None:
         self._push(tuple(items), 56 + 8 * len(items))
+
+    def _push_other(self, _: list[Any]) -> None:
+        """A list or a set, without its values."""
+        self._push(OTHER, 0)
 
     def _push_dict(self, items: list[Any]) -> None:
         self._push({}, 80)
@@ -334,7 +338,7 @@ _ACTIONS: dict[str, Callable[[PickleReader, Any], Any]] = {
     "TUPLE1": lambda r, v: r._push_tuple(r._pop_some(1)),
     "TUPLE2": lambda r, v: r._push_tuple(r._pop_some(2)),
     "TUPLE3": lambda r, v: r._push_tuple(r._pop_some(3)),
-    **dict.fromkeys(("LIST", "FROZENSET"), lambda r, v: (r._pop_to_mark(), r._push(OTHER, 0))),
+    **dict.fromkeys(("LIST", "FROZENSET"), lambda r, v: r._push_other(r._pop_to_mark())),
     "APPEND": lambda r, v: r._pop(),
     **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda r, v: r._pop_to_mark()),
     "BUILD": lambda r, v: r._change(r._pop()),
