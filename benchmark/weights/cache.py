@@ -104,11 +104,14 @@ def safetensors_keys(path: Path) -> list[str] | None:
     """
     path = Path(path)
     neither = f"weight file {path} is neither a safetensors file nor a torch checkpoint in zip form"
+    if path.exists() and not path.is_file():
+        raise AvbenchError(f"weight file {path} is not a regular file")
     try:
         with open(path, "rb") as file:
             start = file.read(8)
             if start[:4] == b"PK\x03\x04":
                 return None
+            refuse_long_header(path, start, path.stat().st_size)
             size = int.from_bytes(start, "little")
             header = json.loads(file.read(size)) if len(start) == 8 and size <= MAX_HEADER_BYTES else None
     except FileNotFoundError as error:
@@ -120,6 +123,16 @@ def safetensors_keys(path: Path) -> list[str] | None:
     if not isinstance(header, dict):
         raise AvbenchError(neither)
     return [key for key in header if key != "__metadata__"]
+
+
+def refuse_long_header(path: Path, start: bytes, n_bytes: int) -> None:
+    """``AvbenchError`` if a safetensors file's names and shapes take more than ``MAX_HEADER_BYTES``. ``start``: its
+    first 8 bytes; ``n_bytes``: its length."""
+    header = int.from_bytes(start, "little")
+    if MAX_HEADER_BYTES < header <= n_bytes:
+        raise AvbenchError(
+            f"weight file {path} has {header} bytes of names and shapes, at most {MAX_HEADER_BYTES} are read"
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- fetching

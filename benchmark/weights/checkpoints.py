@@ -21,6 +21,7 @@ from torch import Tensor
 from avbench.baselines.families import layouts, recognise
 from avbench.baselines.family import Layout
 from avbench.types import AvbenchError, NonFiniteError, UsageError, first_line
+from avbench.weights.cache import refuse_long_header
 from avbench.weights.cards import read_card, write_with_card
 from avbench.weights.containers import read_container
 from avbench.weights.published import Published, md5_of, with_md5
@@ -313,7 +314,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         return renamed(read_container(path).tensors)[0]
     try:
-        return load(path.read_bytes())
+        data = path.read_bytes()
+        refuse_long_header(path, data[:8], len(data))
+        return load(data)
+    except AvbenchError:
+        raise
     except OSError as error:
         raise AvbenchError(f"weight file {path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # safetensors raises its own exception type for damaged files

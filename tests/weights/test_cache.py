@@ -321,6 +321,27 @@ def test_a_malicious_file_is_refused_and_does_nothing(
     assert not mark.exists()
 
 
+def test_a_header_that_asks_for_much_memory_is_not_read(avbench: Callable[..., Any], tmp_path: Path) -> None:
+    """Each of its empty tensors would take a kilobyte."""
+    names = ",".join(f'"{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' for i in range(50_000))
+    header = f"{{{names}}}".encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    for command in (("weights", "verify", path), ("run", "--model", "sparsesync", "--weights", path)):
+        one_line(avbench(*command), 1, f"has {len(header)} bytes of names and shapes, at most 2097152 are read")
+
+
+def test_the_header_of_published_weights_is_ten_times_shorter() -> None:
+    template = checkpoints.template_of("streamsync-trf", 21)
+    entries = {k: {"dtype": "F32", "shape": list(t.shape), "data_offsets": [10**9, 10**9]} for k, t in template.items()}
+    assert 10 * len(json.dumps(entries)) <= weights.MAX_HEADER_BYTES
+
+
+def test_a_pipe_is_no_weight_file(avbench: Callable[..., Any], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.safetensors")
+    one_line(avbench("run", "--model", "sparsesync", "--weights", tmp_path / "a.safetensors"), 1, "not a regular file")
+
+
 # ----------------------------------------------------------------------------------------------- what cannot be run
 
 
