@@ -51,7 +51,7 @@ class TimeConv(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, C', T, H, W)."""
-        rows = functional.conv2d(x.flatten(3), self.weight[..., 0], padding=(self.padding[0], 0))
+        rows = functional.conv2d(x.flatten(3), self.weight[..., 0], padding=(self.kernel_size[0] // 2, 0))
         return rows.unflatten(3, x.shape[3:])
 
 
