@@ -283,6 +283,10 @@ class LipSync:
         """``path``: the published weight file; ``AvbenchError`` if it is another."""
         self.network = LRASD.load(path)
 
+    def features(self, audio: np.ndarray) -> np.ndarray:
+        """What ``score`` wants to have of a clip's sound: (N,) float at 16 kHz in -1 ... 1 -> (M, 13) float64."""
+        return mfcc(audio * np.float32(2**15))
+
     @torch.inference_mode()
     def score(self, faces: np.ndarray, mfcc: np.ndarray, first_frame: int) -> LipScore:
         """How well a track's mouth and the clip's sound fit.

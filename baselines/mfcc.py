@@ -22,12 +22,14 @@ def mfcc(wave: np.ndarray) -> np.ndarray:
     """(N,) samples of 16 kHz mono sound -> (rows, 13) float64, one row per 10 ms.
 
     ``wave``: int16, or floating point in the same scale (up to +-32768; sound in [-1, 1] must be multiplied by 32768).
-    ``rows`` is 1 up to 400 samples, then 1 + ceil((N - 400) / 160); the last frame is filled with zeros. Coefficient 0
-    is the logarithm of the frame's energy. ``ValueError`` for another shape or type, and for no samples.
+    ``rows`` is 0 without samples, 1 up to 400, then 1 + ceil((N - 400) / 160); the last frame is filled with zeros.
+    Coefficient 0 is the logarithm of the frame's energy. ``ValueError`` for another shape or type.
     """
     wave = np.asarray(wave)
-    if wave.ndim != 1 or not wave.size or not (wave.dtype == np.int16 or wave.dtype.kind == "f"):
+    if wave.ndim != 1 or not (wave.dtype == np.int16 or wave.dtype.kind == "f"):
         raise ValueError(f"sound must be (N,) int16, or float in the 16-bit scale, not {wave.shape} {wave.dtype}")
+    if not wave.size:
+        return np.zeros((0, N_COEFFICIENTS))
     n_rows = 1 + max(0, -(-(len(wave) - FRAME_SAMPLES) // STEP_SAMPLES))
     emphasised = np.zeros(FRAME_SAMPLES + (n_rows - 1) * STEP_SAMPLES)
     emphasised[: len(wave)] = wave

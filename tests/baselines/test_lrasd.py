@@ -309,6 +309,13 @@ def test_memory_does_not_grow_with_the_track(lips: Any, monkeypatch: Any) -> Non
     assert sum(fused) == 51 * 50
 
 
+def test_features_are_the_mfcc_in_the_16_bit_scale(lips: Any) -> None:
+    samples = np.random.default_rng(0).integers(-9000, 9000, 5000).astype(np.int16)
+    assert np.array_equal(lips().features(samples.astype(np.float32) / 32768), lrasd.mfcc(samples))
+    without_sound = lips().features(np.zeros(0, np.float32))
+    assert lips().score(track(30), without_sound, 0).reason.startswith("the clip has 0 frames of sound")
+
+
 def test_frames_after_the_sounds_end_are_left_out(lips: Any) -> None:
     annotator, faces, mfcc = lips(), track(50), rows(60)
     whole, cut = annotator.score(faces, mfcc, 20), annotator.score(faces[:40], mfcc, 20)

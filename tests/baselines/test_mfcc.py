@@ -60,6 +60,10 @@ def test_digital_silence_has_the_logarithm_of_epsilon() -> None:
     assert np.abs(rows[8, 1:]).max() < 1e-9  # all bands alike
 
 
+def test_no_sound_has_no_rows() -> None:
+    assert mfcc(np.zeros(0, np.int16)).shape == (0, 13)
+
+
 def test_whole_numbers_and_floats_of_one_scale_are_the_same_sound() -> None:
     wave = noise(5000)
     for dtype in (np.float32, np.float64):
@@ -82,8 +86,8 @@ def test_a_second_has_a_row_less_than_four_to_a_frame() -> None:
 
 @pytest.mark.parametrize(
     "wave",
-    [np.zeros(0, np.int16), np.zeros((2, 800), np.int16), np.zeros(800, np.int32), np.zeros(800, np.uint8)],
-    ids=["empty", "stereo", "32 bits", "8 bits"],
+    [np.zeros((2, 800), np.int16), np.zeros(800, np.int32), np.zeros(800, np.uint8)],
+    ids=["stereo", "32 bits", "8 bits"],
 )
 def test_other_sound_is_refused_in_one_line(wave: np.ndarray) -> None:
     with pytest.raises(ValueError, match="16-bit scale") as refused:
