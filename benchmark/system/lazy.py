@@ -6,6 +6,9 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
+
+from avbench.types import UsageError
 
 
 def modules_of(package: str) -> Callable[[str], ModuleType]:
@@ -18,3 +21,11 @@ def modules_of(package: str) -> Callable[[str], ModuleType]:
         return import_module(f"{package}.{name}")
 
     return load
+
+
+def needed(module: str, package: str) -> Any:
+    """An optional package's ``module``; ``UsageError`` that names what to install (``package``) if it is missing."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UsageError(f"annotations need {module}: pip install '{package}'") from error
