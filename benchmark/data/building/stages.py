@@ -11,12 +11,13 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from avbench.data.annotate import DEFAULT_ANNOTATORS, Annotators, label
+from avbench.data.annotate import VERSION, Label, Spot, label
+from avbench.data.annotators import DEFAULT_ANNOTATORS, Annotators
 from avbench.data.building.jobs import Engine, Job, LocalEngine
 from avbench.data.building.normalise import Encoding
 from avbench.data.building.records import BuiltClip, BuiltVideo, RawVideo
@@ -26,6 +27,7 @@ from avbench.data.from_files import SegmentRules, name_clips, segments_of
 from avbench.data.inspect import info
 from avbench.protocol.manifest import Manifest, check, write_manifest
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.cache import cache_root
 from avbench.system.paths import path_text
 from avbench.system.progress import ItemProgress, Progress
 from avbench.ticks import TICKS_PER_FRAME, seconds, ticks
@@ -117,44 +119,88 @@ def build(
         return making.run(files)
 
 
+@dataclass(frozen=True)
+class Annotation:
+    """The labels of a manifest's segments by their ids, and what was measured of its clips (see ``measure``) by theirs;
+    both without the clips that could not be annotated, for which ``failed`` has one line each."""
+
+    labels: dict[str, Label]
+    measured: dict[str, dict[str, Any]]
+    failed: list[str]
+
+
 def annotate(
     manifest: Manifest, annotators: Mapping[str, str], workers: int = 1, progress: ItemProgress | None = None
-) -> tuple[dict[str, tuple[str, tuple[str, ...]]], list[str]]:
-    """Segment id -> (category, events) for every segment whose clip could be annotated, and one line for every clip
-    that could not.
+) -> Annotation:
+    """Measure all clips of a manifest and label its segments.
 
-    ``UsageError``: an annotator that is not available.
+    What avbench's own annotators measure is kept in the cache, so that a second call, after an interruption or for
+    corrections, takes seconds. ``UsageError``: an annotator that is not available.
     """
     Annotators.load(annotators)
-    jobs = [
-        Job(
-            clip.id,
-            f"{_TASKS}:annotate",
-            _annotate_arguments(manifest.clip_path(clip), clip, annotators),
-            _limit_s(seconds(clip.duration)),
-        )
-        for clip in manifest.clips.values()
-    ]
-    rows: dict[str, list[dict[str, Any]]] = {}
-    failed = []
-    for done, outcome in enumerate(LocalEngine(workers).run(jobs), 1):
+    measured, todo = {}, []
+    for clip in manifest.clips.values():
+        kept = _kept(clip, annotators)
+        if kept and (record := _read(kept, kept.stem)):
+            measured[clip.id] = record["value"]
+        else:
+            arguments = _clip_arguments(manifest.clip_path(clip), clip) | {"annotators": dict(annotators)}
+            todo.append(Job(clip.id, f"{_TASKS}:annotate", arguments, _limit_s(seconds(clip.duration))))
+    failed, n_kept = [], len(measured)
+    for done, outcome in enumerate(LocalEngine(workers).run(todo), n_kept + 1):
         if outcome.kind == "done":
-            rows[outcome.job.id] = outcome.value
+            measured[outcome.job.id] = outcome.value
+            if kept := _kept(manifest.clips[outcome.job.id], annotators):
+                _keep(kept, {"key": kept.stem, "value": outcome.value})
         else:
             failed.append(f"clip {outcome.job.id}: {outcome.reason}")
         if progress:
+            progress(done, len(manifest.clips), outcome.job.id)
+    labels = {s.id: label(seconds(s.start), measured[s.clip_id]) for s in manifest.segments if s.clip_id in measured}
+    return Annotation(labels, measured, failed)
+
+
+def annotation_lines(measured: Mapping[str, dict[str, Any]]) -> bytes:
+    """``annotations.jsonl``: one line of JSON for each clip."""
+    lines = [json.dumps({"clip_id": name, **measured[name]}, sort_keys=True) for name in sorted(measured)]
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def small_pictures(
+    manifest: Manifest, wanted: Mapping[str, Sequence[Spot]], workers: int = 1, progress: ItemProgress | None = None
+) -> dict[str, dict[Spot, str]]:
+    """Clip id -> spot -> a small JPEG picture in base64, for pages; a clip that cannot be read has none."""
+    jobs = []
+    for name, spots in wanted.items():
+        clip = manifest.clips[name]
+        arguments = _clip_arguments(manifest.clip_path(clip), clip) | {"spots": [list(spot) for spot in spots]}
+        jobs.append(Job(name, f"{_TASKS}:small_pictures", arguments, _limit_s(seconds(clip.duration))))
+    found: dict[str, dict[Spot, str]] = {}
+    for done, outcome in enumerate(LocalEngine(workers).run(jobs), 1):
+        pictures = outcome.value if outcome.kind == "done" else []
+        found[outcome.job.id] = dict(zip(wanted[outcome.job.id], pictures, strict=bool(pictures)))
+        if progress:
             progress(done, len(jobs), outcome.job.id)
-    return {s.id: label(seconds(s.start), rows[s.clip_id]) for s in manifest.segments if s.clip_id in rows}, failed
+    return found
 
 
-def _annotate_arguments(file: Path, clip: ClipRecord | BuiltClip, annotators: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "file": str(file),
-        "clip_id": clip.id,
-        "n_frames": clip.n_frames,
-        "n_samples": clip.n_samples,
-        "annotators": dict(annotators),
-    }
+def _clip_arguments(file: Path, clip: ClipRecord | BuiltClip) -> dict[str, Any]:
+    return {"file": str(file), "clip_id": clip.id, "n_frames": clip.n_frames, "n_samples": clip.n_samples}
+
+
+def _kept(clip: ClipRecord, annotators: Mapping[str, str]) -> Path | None:
+    """Where the measurements of a clip are kept; None for annotators of a user's own, which may change unseen."""
+    if any(":" in text and not text.startswith("avbench.") for text in annotators.values()):
+        return None
+    key = _key([clip.sha256, clip.n_frames, clip.n_samples, dict(annotators), VERSION])
+    return cache_root() / "annotations" / f"{key}.json"
+
+
+def _keep(path: Path, record: dict[str, Any]) -> None:
+    """Without a cache that can be written, nothing is kept: the clip is measured again the next time."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(path, json.dumps(record, sort_keys=True).encode())
 
 
 def _limit_s(length_s: float) -> float:
@@ -184,10 +230,10 @@ class _Build:
         selected = self._select(files)
         made = self._clips(files, selected)
         clips = {clip.id: clip for video in made.values() for clip in video.clips}
-        rows = self._annotate(clips) if self.settings.annotators is not None else {}
-        manifest = self._manifest(files, selected, made, rows)
+        measured = self._annotate(clips) if self.settings.annotators is not None else {}
+        manifest = self._manifest(files, selected, made, measured)
         self._check(manifest, clips)
-        self._write(manifest, len(files), rows)
+        self._write(manifest, len(files), measured)
         return manifest, self.report
 
     # -- stages ------------------------------------------------------------------------------------------------------
@@ -261,16 +307,16 @@ class _Build:
         paths = [(self.media / clip.path, clip.n_bytes) for clip in BuiltVideo.from_json(answer).clips]
         return all(path.is_file() and path.stat().st_size == n for path, n in paths)
 
-    def _annotate(self, clips: Mapping[str, BuiltClip]) -> dict[str, list[dict[str, Any]]]:
-        """Clip id -> rows of its chunks; a clip that could not be annotated has none."""
+    def _annotate(self, clips: Mapping[str, BuiltClip]) -> dict[str, dict[str, Any]]:
+        """Clip id -> what was measured of it; a clip that could not be annotated has nothing."""
         annotators = dict(self.settings.annotators or {})
-        version = Annotators.load(annotators).version  # a missing extra or weights file is one line, before any job
-        keys = {name: _key([clip.sha256, annotators, version]) for name, clip in clips.items()}
+        Annotators.load(annotators)  # a missing extra or weights file is one line, before any job
+        keys = {name: _key([clip.sha256, annotators, VERSION]) for name, clip in clips.items()}
         jobs = [
             self._job(
                 name,
                 "annotate",
-                _annotate_arguments(self.media / clip.path, clip, annotators),
+                _clip_arguments(self.media / clip.path, clip) | {"annotators": annotators},
                 self.settings.encoding.clip_s,
             )
             for name, clip in sorted(clips.items())
@@ -282,7 +328,7 @@ class _Build:
         files: Mapping[str, Path],
         selected: Mapping[str, RawVideo],
         made: Mapping[str, BuiltVideo],
-        rows: Mapping[str, list[dict[str, Any]]],
+        measured: Mapping[str, dict[str, Any]],
     ) -> Manifest:
         settings, grid = self.settings, OffsetGrid()
         channels = {video: self._channel(files[video]) for video in made}
@@ -305,7 +351,7 @@ class _Build:
                     split=split[video],
                 )
                 clips[clip.id], sources[clip.id] = clip, origin | built.source
-                segments += self._segments(clip, grid, rows.get(clip.id, []))
+                segments += self._segments(clip, grid, measured.get(clip.id))
         if not segments:
             raise UsageError(f"no segment fits in any clip; the first: {self.report.notes[-1]}")
         return Manifest(
@@ -321,18 +367,20 @@ class _Build:
             sources=sources,
         )
 
-    def _segments(self, clip: ClipRecord, grid: OffsetGrid, rows: list[dict[str, Any]]) -> list[SegmentRecord]:
+    def _segments(self, clip: ClipRecord, grid: OffsetGrid, measured: Mapping[str, Any] | None) -> list[SegmentRecord]:
         """A clip's segments with their labels; none, and a note, if it is too short."""
         try:
             found = segments_of(clip, self.settings.rules, grid)
         except MediaError as error:
             self.report.notes.append(f"{clip.id}: no segment ({error.reason})")
             return []
-        labels = [label(seconds(segment.start), rows) for segment in found]
-        return [
-            replace(segment, category=category, events=events)
-            for segment, (category, events) in zip(found, labels, strict=True)
-        ]
+        if measured is None:
+            return found
+        labels = [label(seconds(segment.start), measured) for segment in found]
+        for reason in dict.fromkeys(told.reason for told in labels if told.reason):
+            n = sum(told.reason == reason for told in labels)
+            self.report.notes.append(f"{clip.id}: {n} segment{'s' * (n != 1)} without a category: {reason}")
+        return [replace(s, category=told.category, events=told.events) for s, told in zip(found, labels, strict=True)]
 
     def _check(self, manifest: Manifest, clips: Mapping[str, BuiltClip]) -> None:
         """Decode every clip once more with the reader that evaluations use, and check the tables' consistency."""
@@ -351,15 +399,12 @@ class _Build:
         for name in sorted(set(clips) - set(found)):
             self.report.problems.append(f"clip {name}: could not be checked ({self._first_reason(name)})")
 
-    def _write(self, manifest: Manifest, n_videos: int, rows: Mapping[str, list[dict[str, Any]]]) -> None:
+    def _write(self, manifest: Manifest, n_videos: int, measured: Mapping[str, dict[str, Any]]) -> None:
         for path in self.media.iterdir():  # clips of videos that have changed since
             if path.name not in {clip.path for clip in manifest.clips.values()}:
                 path.unlink()
-        if rows:
-            lines = [
-                json.dumps({"clip_id": name, **row}, sort_keys=True) for name in sorted(rows) for row in rows[name]
-            ]
-            self._write_bytes(self.out / "annotations.jsonl", ("\n".join(lines) + "\n").encode())
+        if measured:
+            self._write_bytes(self.out / "annotations.jsonl", annotation_lines(measured))
         write_manifest(manifest, self.out)
         statistics = info(manifest)
         statistics.pop("media_root", None)  # the report does not depend on the folder's place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,20 @@ def make_clips(
     return asdict(normalise(Path(file), video_id, key, Path(media), Path(records), Encoding(**encoding)))
 
 
-def annotate(
-    file: str, clip_id: str, n_frames: int, n_samples: int, annotators: dict[str, str]
-) -> list[dict[str, Any]]:
-    """The rows of a clip's chunks: see ``annotate_clip``."""
-    from avbench.data.annotate import Annotators, annotate_clip
+def annotate(file: str, clip_id: str, n_frames: int, n_samples: int, annotators: dict[str, str]) -> dict[str, Any]:
+    """What is measured of a clip: see ``annotate_clip``."""
+    from avbench.data.annotate import annotate_clip
+    from avbench.data.annotators import Annotators
 
     return annotate_clip(Path(file), clip_id, n_frames, n_samples, Annotators.load(annotators))
+
+
+def small_pictures(file: str, clip_id: str, n_frames: int, n_samples: int, spots: list[list[float]]) -> list[str]:
+    """A small JPEG in base64 for each spot: see ``avbench.data.annotate.small_pictures``."""
+    from avbench.data import annotate
+
+    found = annotate.small_pictures(Path(file), clip_id, n_frames, n_samples, [tuple(spot) for spot in spots])
+    return [b64encode(data).decode() for data in found]
 
 
 def check_clip(file: str, clip: dict[str, Any]) -> list[str]:
