@@ -1,131 +1,201 @@
-"""Annotators: what they find in made-up and real material, the rule over chunks, and plug-ins."""
+"""What is measured of a clip, with annotators made up for the test, and the rule that labels a segment."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import types
-from collections.abc import Callable
+import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from avbench.data.annotate import (
-    DEFAULT_ANNOTATORS,
-    Annotators,
-    AudioSetEvents,
-    HaarFaces,
-    MouthSpeechCorrelation,
-    SignalEvents,
-    SileroSpeech,
+    Label,
     agreement,
     annotate_clip,
     label,
-    loudness,
+    makes_the_sound,
+    measure,
+    small_pictures,
 )
+from avbench.data.annotators import Annotators
 from avbench.data.encode import encode_clip
 from avbench.data.scenes import Scene
-from avbench.types import SegmentRecord, UsageError
+from avbench.types import MediaError, SegmentRecord
 
-Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
-RNG = np.random.default_rng(4)
-
-
-def mouths(opening: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(T, 96, 96, 3): a face whose mouth is as dark as ``opening`` says, in changing light, with noise."""
-    n = len(opening)
-    light = np.interp(np.arange(n), np.arange(0, n + 20, 20), rng.uniform(-15, 15, n // 20 + 1))
-    faces = np.full((n, 96, 96, 3), 150.0) + light[:, None, None, None]
-    faces[:, 66:86, 32:64] -= 70 * opening[:, None, None, None]
-    return np.clip(faces + rng.normal(0, 4, faces.shape), 0, 255).astype(np.uint8)
+LAGS = np.arange(-25, 26)
 
 
-def speech_like(n: int, rng: np.random.Generator) -> np.ndarray:
-    """(n,) an opening of 0 ... 1 in syllables of about 0.2 s with pauses."""
-    knots = rng.uniform(0, 1, n // 3 + 2) * (rng.random(n // 3 + 2) < 0.7)
-    return np.interp(np.arange(n), np.arange(len(knots)) * 3, knots)
+def peak(at: int = 0, height: float = 2.0) -> list[float]:
+    """A lag curve with a peak."""
+    return (height * np.exp(-(((LAGS - at) / 5) ** 2)) - 0.5).tolist()
 
 
-def heard(opening: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return (0.2 * opening.repeat(640) * rng.standard_normal(640 * len(opening))).astype(np.float32)
+class Faces:
+    """One face from 2 s to 8 s, and another one, further right, all the time."""
+
+    def faces(self, picture: np.ndarray) -> list[tuple[float, float, float, float]]:
+        k = int(picture[0, 0, 0])
+        return [(40.0, 5.0, 20.0, 20.0)] + ([(5.0, 5.0, 20.0, 20.0)] if 50 <= k <= 200 else [])
 
 
-def test_mouths_that_follow_the_sound_score_high_and_others_do_not() -> None:
-    scorer, own, other, late, shut = MouthSpeechCorrelation(), [], [], [], []
-    for seed in range(8):
-        rng = np.random.default_rng(seed)
-        opening = speech_like(100, rng)
-        faces, audio = mouths(opening, rng), heard(opening, rng)
-        own.append(scorer.score(faces, audio))
-        other.append(scorer.score(faces, heard(speech_like(100, rng), rng)))
-        late.append(scorer.score(faces, np.roll(audio, 16_000)))
-        shut.append(scorer.score(mouths(np.zeros(100), rng), audio))
-    assert min(own) > 0.4 > max(*other, *late, *shut)
+class Lips:
+    """Says that the mouths of the first face make the sound; writes down what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def features(self, audio: np.ndarray) -> np.ndarray:
+        return audio[::160]
+
+    def score(self, faces: np.ndarray, features: np.ndarray, first_frame: int) -> Any:
+        assert faces.shape[1:] == (112, 112)
+        assert faces.dtype == np.uint8
+        assert len(features) == 1000
+        self.asked.append((first_frame, len(faces)))
+        fits = first_frame == 50
+        return SimpleNamespace(
+            raw=1.0, excess=1.5 if fits else 0.1, lags=LAGS, curve=np.array(peak() if fits else LAGS * 0.0), reason=""
+        )
 
 
-def test_the_face_cascade_finds_faces_and_not_everything() -> None:
-    detector = HaarFaces()
-    scene = Scene("talking head", 0, 2_700_000, 20)
-    shown = list(scene.frames())
-    hits, empty = [], []
-    for shot in scene.shots:
-        face = any(len(layer.sprites) == 20 for layer in shot.layers)
-        (hits if face else empty).append(len(detector.faces(shown[shot.first + shot.n // 2])))
-    assert all(hits)
-    assert hits
-    assert sum(empty) <= 1
-    big = np.ascontiguousarray(shown[scene.shots[0].first + 5].repeat(8, 0).repeat(8, 1))
-    for x, y, w, h in detector.faces(big):
-        assert 0 <= x < x + w <= big.shape[1]
-        assert 0 <= y < y + h <= big.shape[0]
+def annotators(**changes: Any) -> Annotators:
+    return replace(
+        Annotators(
+            faces=Faces(),
+            speech=SimpleNamespace(speech=lambda audio: np.linspace(0, 1, len(audio) // 640, dtype=np.float32)),
+            lips=Lips(),
+            events=SimpleNamespace(events=lambda audio: ["b", "a", "b"]),
+        ),
+        **changes,
+    )
 
 
-def test_speech_is_told_from_noise() -> None:
-    detector = SileroSpeech()
-    # (one of the synthetic voices that Silero takes for speech; it does not take all of them)
-    talk = detector.speech(Scene("voice-over", 0, 2_700_001, 40).audio()[: 12 * 16_000])
-    hiss = detector.speech((0.05 * RNG.standard_normal(12 * 16_000)).astype(np.float32))
-    assert talk.shape == hiss.shape == (300,)
-    assert (talk > 0.5).mean() > 0.4
-    assert (hiss > 0.5).mean() < 0.05
+def pictures() -> list[np.ndarray]:
+    return [np.full((32, 72, 3), k, np.uint8) for k in range(250)]
 
 
-def test_signal_events_say_what_was_measured() -> None:
-    tagger = SignalEvents()
-    quiet = (0.02 * RNG.standard_normal(64_000)).astype(np.float32)
-    hit = quiet.copy()
-    hit[30_000:30_800] += (0.9 * RNG.standard_normal(800)).astype(np.float32)
-    assert tagger.events(quiet) == []
-    assert tagger.events(np.zeros(64_000, np.float32)) == ["silence"]
-    assert set(tagger.events(hit)) == {"loud", "onset"}
-    assert tagger.events(np.zeros(100, np.float32)) == []
-    assert loudness(np.full(1300, 0.5, np.float32)) == pytest.approx([0.5, 0.5])
+def test_what_is_measured_of_a_clip() -> None:
+    loaded = annotators()
+    found = measure(pictures, np.zeros(160_000, np.float32), loaded)
+    assert found == json.loads(json.dumps(found))
+    assert (found["duration_s"], found["missing"]) == (10.0, [])
+    assert [(c["start_s"], c["end_s"]) for c in found["chunks"]] == [(0, 4), (2, 6), (4, 8), (6, 10)]
+    assert [c["speech"] for c in found["chunks"]] == [0, 0.25, 0.75, 1]
+    assert found["chunks"][0]["events"] == ["b", "a"]  # the surest first
+    always, some = found["tracks"]
+    assert (always["start_s"], always["end_s"], some["start_s"], some["end_s"]) == (0, 9.84, 2, 8.04)
+    # pieces of about 6 s, scored with their place in the clip
+    assert loaded.lips.asked == [(0, 123), (50, 151), (123, 123)]  # type: ignore[union-attr]
+    assert [(p["start_s"], p["end_s"], p["speech"]) for p in always["pieces"]] == [(0, 4.92, 0), (4.92, 9.84, 0.9837)]
+    assert (some["raw"], some["excess"], some["pieces"][0]["lags"]) == (1, 1.5, LAGS.tolist())
+    assert [box[0] for box in some["boxes"]] == [50, 75, 100, 125, 150, 175, 200]
+    assert some["boxes"][0] == [50, 5, 5, 25, 25]
+    # the face on the left makes the sound for 6 of 10 seconds
+    assert label(0, found) == Label("talking head", ("a", "b", "speech"), 0.5, 0.604)
 
 
-def row(start_s: float, speech: float, lip_sync: float | None = None, *events: str) -> dict[str, Any]:
+def test_roles_that_are_left_out_leave_the_category_empty() -> None:
+    sound = np.zeros(160_000, np.float32)
+    without = measure(pictures, sound, annotators(lips=None, events=None))
+    assert [(t["pieces"], t["raw"]) for t in without["tracks"]] == [([], None)] * 2
+    assert label(0, without) == Label("", ("speech",), 0.5, 0.0, "there is no annotator for lips")
+    nothing = measure(pictures, sound, Annotators(None, None, None, None))
+    assert nothing["tracks"] == []
+    assert nothing["chunks"][0]["speech"] is None
+    assert label(0, nothing) == Label("", (), 0.0, 0.0, "there is no annotator for faces and lips and speech")
+
+
+def test_a_clip_is_measured_from_its_file_and_small_pictures_are_cut_out_of_it(tmp_path: Path) -> None:
+    scene = Scene("talking head", 0, 2_700_000, 11)
+    encode_clip(tmp_path / "c.mp4", scene.frames(), scene.audio())
+    whole = annotators(faces=SimpleNamespace(faces=lambda picture: []), lips=None)
+    found = annotate_clip(tmp_path / "c.mp4", "c", scene.n_frames, scene.n_samples, whole)
+    assert [(c["start_s"], c["end_s"]) for c in found["chunks"]] == [(0, 4), (2, 6), (4, 8), (6, 10)]
+    assert found == annotate_clip(tmp_path / "c.mp4", "c", scene.n_frames, scene.n_samples, whole)
+    short = annotate_clip(tmp_path / "c.mp4", "c", 50, 40_000, whole)
+    assert [(c["start_s"], c["end_s"]) for c in short["chunks"]] == [(0, 2)]
+    spots = [(120.0,), (3.0, 5.0, 5.0, 30.0, 30.0), (120.0,)]
+    jpegs = small_pictures(tmp_path / "c.mp4", "c", scene.n_frames, scene.n_samples, spots)
+    assert [data[:2] for data in jpegs] == [b"\xff\xd8"] * 3
+    assert jpegs[0] == jpegs[2] != jpegs[1]
+    with pytest.raises(MediaError, match="has no picture 9999"):
+        small_pictures(tmp_path / "c.mp4", "c", scene.n_frames, scene.n_samples, [(9999.0,)])
+
+
+# ----------------------------------------------------------------------------------------------------------- the rule
+
+
+def piece(start_s: float, end_s: float, **changes: Any) -> dict[str, Any]:
+    made = {"raw": 1.0, "excess": 1.5, "lags": LAGS.tolist(), "curve": peak(), "reason": "", "speech": 0.8}
+    return {"start_s": start_s, "end_s": end_s, **made, **changes}
+
+
+def clip(pieces: list[dict[str, Any]], speech: float = 0.9, length_s: int = 300, **changes: Any) -> dict[str, Any]:
+    chunks = [{"start_s": s, "end_s": s + 4, "speech": speech, "events": []} for s in range(0, length_s - 3, 2)]
     return {
-        "start_s": start_s,
-        "end_s": start_s + 4,
-        "face": 1.0,
-        "speech": speech,
-        "lip_sync": lip_sync,
-        "events": list(events),
+        "duration_s": length_s,
+        "missing": [],
+        "chunks": chunks,
+        "tracks": [{"pieces": [p]} for p in pieces],
+        **changes,
     }
 
 
-def test_the_rule_over_a_segment_s_chunks() -> None:
-    spoken = [row(s, 0.9) for s in range(0, 60, 2)]
-    silent = [row(s, 0.0, None, "loud") for s in range(0, 60, 2)]
-    assert label(0, spoken) == ("voice-over", ("speech",))
-    assert label(0, silent) == ("other", ("loud",))
-    talking = [row(s, 0.9, 0.7 if s < 8 else 0.1) for s in range(0, 60, 2)]
-    assert label(0, talking)[0] == "talking head"
-    assert label(10, talking)[0] == "voice-over"  # what lies before the segment does not count
-    assert label(0, [row(0, 0.0, 0.9)])[0] == "talking head"
-    assert label(0, []) == label(500, spoken) == ("", ())
+def test_a_mouth_makes_the_sound_if_it_fits_well_and_nowhere_better() -> None:
+    assert makes_the_sound(piece(0, 6)) is True
+    assert makes_the_sound(piece(0, 6, excess=0.2)) is False
+    assert makes_the_sound(piece(0, 6, raw=-2.0)) is False
+    assert makes_the_sound(piece(0, 6, curve=peak(at=5))) is True  # natural offsets of the file
+    assert makes_the_sound(piece(0, 6, curve=peak(at=14))) is False
+    assert makes_the_sound(piece(0, 1)) is None
+    assert makes_the_sound(piece(0, 6, raw=None, excess=None, lags=[], curve=[], reason="no sound")) is None
+
+
+def test_a_long_clip_is_judged_segment_by_segment() -> None:
+    """A person speaks in the first minute and listens to somebody off screen afterwards."""
+    speaks = [piece(s, s + 6) for s in range(0, 60, 6)]
+    listens = [piece(s, s + 6, excess=0.0, raw=-3.0) for s in range(60, 300, 6)]
+    found = clip(speaks + listens)
+    assert label(0, found).category == label(20, found).category == "talking head"
+    assert label(20, found).talking == 1.0
+    assert (label(45, found).category, label(45, found).talking) == ("talking head", round(15 / 39, 4))
+    assert (label(51, found).category, label(51, found).talking) == ("voice-over", round(9 / 39, 4))
+    assert label(200, found) == Label("voice-over", ("speech",), 0.9, 0.0)
+    assert label(300, found) == Label("", (), reason="there is no sound where it lies")
+    # the clip's end is the span's end: 3 of its last 10 seconds
+    assert label(290, clip([piece(297, 300)])).talking == 0.3
+
+
+def test_faces_at_the_same_time_count_once() -> None:
+    both = clip([piece(0, 6), piece(0, 6), piece(3, 9)], length_s=20)
+    assert label(0, both).talking == 9 / 20
+
+
+def test_a_mouth_that_makes_a_sound_which_is_no_speech_does_not_talk() -> None:
+    cough = clip([piece(0, 10, speech=0.1)], speech=0.2, length_s=10)
+    assert label(0, cough).category == "other"
+    assert label(0, clip([piece(0, 10)], speech=0.2, length_s=10)).category == "talking head"
+
+
+def test_faces_that_are_seen_too_briefly_are_not_guessed_at() -> None:
+    brief = [piece(s, s + 2.2) for s in range(0, 39, 3)]
+    assert label(0, clip(brief)) == Label(
+        "", ("speech",), 0.9, 0.0, "faces are seen too briefly to say whether they speak"
+    )
+    assert label(0, clip(brief, speech=0.1)).category == "other"  # no speech: nobody talks, seen or not
+    assert label(0, clip(brief[:3])).category == "voice-over"
+
+
+def test_events_of_all_chunks_are_named_once() -> None:
+    found = clip([], speech=0.9, length_s=10)
+    assert label(0, found).events == ("speech",)
+    found["chunks"][1]["events"] = ["Speech", "Dog"]
+    found["chunks"][2]["events"] = ["Dog"]
+    assert label(0, found).events == ("Dog", "Speech")
+    assert label(0, clip([], speech=0.1)).events == ()
 
 
 def test_agreement_counts_per_category() -> None:
@@ -137,117 +207,3 @@ def test_agreement_counts_per_category() -> None:
     assert table["talking head"] == {"n": 2, "found": 1, "precision": 1.0, "recall": 0.5}
     assert table["other"] == {"n": 1, "found": 2, "precision": 0.5, "recall": 1.0}
     assert table["voice-over"] == {"n": 0, "found": 0, "precision": None, "recall": None}
-
-
-def test_a_clip_is_looked_at_in_overlapping_chunks(tmp_path: Path) -> None:
-    scene = Scene("talking head", 0, 2_700_000, 11)
-    encode_clip(tmp_path / "c.mp4", scene.frames(), scene.audio())
-    annotators = Annotators.load({})
-    rows = annotate_clip(tmp_path / "c.mp4", "c", scene.n_frames, scene.n_samples, annotators)
-    assert [(r["start_s"], r["end_s"]) for r in rows] == [(0, 4), (2, 6), (4, 8), (6, 10)]
-    assert all(0 <= r["face"] <= 1 and 0 <= r["speech"] <= 1 for r in rows)
-    assert rows == annotate_clip(tmp_path / "c.mp4", "c", scene.n_frames, scene.n_samples, annotators)
-    short = annotate_clip(tmp_path / "c.mp4", "c", 50, 32_000, annotators)
-    assert [(r["start_s"], r["end_s"]) for r in short] == [(0, 2)]
-
-
-def test_real_clips(tmp_path: Path) -> None:
-    """What the built-in annotators make of one real speaker (whom Haar finds and the correlation does not follow: see
-    its note) and of one real clip without speech."""
-    media = Path(__file__).resolve().parents[3] / "shared" / "media"
-    if not media.is_dir():
-        pytest.skip("the real clips in ../shared/media are not here")
-    annotators = Annotators.load({})
-    speaker = annotate_clip(media / "lrs3" / "00018.mp4", "lrs3", 392, 250_880, annotators)
-    assert np.mean([r["face"] for r in speaker]) > 0.7
-    assert np.mean([r["speech"] for r in speaker]) > 0.6
-    assert label(0, speaker)[0] in ("talking head", "voice-over")
-    sound = next((media / "vggsound_h264").glob("*.mp4"))
-    noise = annotate_clip(sound, "vgg", 249, 160_000, annotators)
-    assert label(0, noise)[0] == "other"
-
-
-# ----------------------------------------------------------------------------------------------------------- plug-ins
-
-
-def test_annotators_that_cannot_be_had_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text("class Bad:\n    def __init__(self): raise ValueError('no weights')\n")
-    for names, text in (
-        ({"ears": "x"}, "unknown annotator role 'ears'"),
-        ({"lips": "syncnet"}, "annotator 'syncnet' for lips is not one of correlation, path/to/file.py:ClassName"),
-        ({"lips": f"{tmp_path / 'no.py'}:X"}, "does not exist"),
-        ({"lips": f"{file}:Bad"}, r"mine.py:Bad cannot be used \(ValueError: no weights\)"),
-        ({"lips": f"{file}:None_"}, "cannot be used"),
-    ):
-        with pytest.raises(UsageError, match=text) as caught:
-            Annotators.load(names)
-        assert "\n" not in str(caught.value)
-    for module, text in (("cv2", "opencv-python-headless"), ("silero_vad", "silero-vad")):
-        with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, module, None)
-            with pytest.raises(UsageError, match=f"annotations need {text}: pip install"):
-                Annotators.load({})
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UsageError, match="annotations need transformers"):
-        Annotators.load({"events": f"audioset:{tmp_path}"})
-
-
-def test_an_audioset_classifier_is_only_read_from_a_local_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Against a stand-in for transformers: which calls are made, and that nothing remote or pickled is allowed."""
-    calls: list[dict[str, Any]] = []
-
-    class Model:
-        config = types.SimpleNamespace(id2label={0: "Speech", 1: "Whistle", 2: "Crowd"})
-
-        def eval(self) -> Model:
-            return self
-
-        def __call__(self, **inputs: Any) -> Any:
-            assert inputs == {"x": 64_000}
-            return types.SimpleNamespace(logits=torch.tensor([[3.0, -3.0, 0.0]]))
-
-    def load(result: Any) -> Any:
-        def from_pretrained(folder: str, **options: Any) -> Any:
-            calls.append({"folder": folder, **options})
-            return result
-
-        return types.SimpleNamespace(from_pretrained=from_pretrained)
-
-    fake = types.ModuleType("transformers")
-    fake.AutoFeatureExtractor = load(lambda audio, **_: {"x": len(audio)})  # type: ignore[attr-defined]
-    fake.AutoModelForAudioClassification = load(Model())  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "transformers", fake)
-    with pytest.raises(UsageError, match=r"no classifier \(config\.json\)"):
-        AudioSetEvents(str(tmp_path))
-    (tmp_path / "config.json").write_text("{}")
-    assert AudioSetEvents(str(tmp_path)).events(np.zeros(64_000, np.float32)) == ["Speech", "Crowd"]
-    assert all(call["local_files_only"] and not call["trust_remote_code"] for call in calls)
-    assert calls[1]["use_safetensors"] is True
-
-
-def test_the_command_scores_and_writes(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
-    plug_in = tmp_path / "mine.py"
-    plug_in.write_text(
-        "import numpy as np\n"
-        "class Faces:\n    def faces(self, picture): return []\n"
-        "class Speech:\n    def speech(self, audio): return np.ones(len(audio) // 640, np.float32)\n"
-    )
-    own = ("--faces", f"{plug_in}:Faces", "--speech", f"{plug_in}:Speech")
-    done = avbench("data", "annotate", "--data", clicks, "--score", "--out", "m", *own)
-    assert done.returncode == 0, done.stderr
-    lines = {line.split("  ")[0]: line.split()[-4:] for line in done.stdout.splitlines()}
-    # the fixture's segments are half "talking head", half "voice-over"; without faces all speech is a voice-over
-    assert lines["talking head"] == ["2", "0", "-", "0.000"]
-    assert lines["voice-over"] == ["2", "4", "0.500", "1.000"]
-    from avbench.protocol.manifest import read_manifest
-
-    assert {s.category for s in read_manifest(tmp_path / "m").segments} == {"voice-over"}
-    assert avbench("data", "annotate", "--data", clicks).returncode == 2
-    assert "give --score" in avbench("data", "annotate", "--data", clicks).stderr
-
-
-def test_defaults_are_built_in() -> None:
-    assert set(DEFAULT_ANNOTATORS) == {"faces", "speech", "lips", "events"}
