@@ -66,6 +66,8 @@ def assert_stands_alone(page: str) -> Read:
     for tag, name, value in found.attributes:
         assert not name.startswith("on"), (tag, name)
         assert name != "style", f"the policy would ignore it: {tag} {value}"
+        if (tag, name) == ("img", "src") and value.startswith("data:image/jpeg;base64,"):
+            continue
         assert name not in ("src", "srcset", "action", "formaction", "data", "xlink:href"), (tag, name, value)
         if name == "href":
             assert re.match(r"#|data:,$|\.\./|[\w./-]+$|https?://[!-~]+$", value), value
