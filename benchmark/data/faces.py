@@ -10,6 +10,7 @@ IJCV 2025), with YuNet in the place of its face detector.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,7 @@ def _box(values: np.ndarray) -> Box:
 
 
 def _cv2() -> Any:
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # 5.0 warns that it ignores a setting which it sets itself
     cv2 = needed("cv2", "avbench[annotate]")
     cv2.setNumThreads(1)  # a build's processes share the cores already
     return cv2

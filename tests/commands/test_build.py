@@ -28,10 +28,13 @@ class Faces:
     def faces(self, picture): return [(0, 0, 40, 40)]
 class Speech:
     def speech(self, audio): return np.ones(len(audio) // 640, np.float32)
+class Score:
+    raw, excess, lags, curve, reason = 1.0, 1.0, np.arange(-25, 26), np.exp(-np.arange(-25, 26) ** 2 / 50.0), ""
 class Lips:
-    def score(self, faces, audio):
-        assert faces.shape[1:] == (96, 96, 3) and len(audio) == 640 * len(faces)
-        return 1.0
+    def features(self, audio): return audio
+    def score(self, faces, features, first_frame):
+        assert faces.shape[1:] == (112, 112)
+        return Score()
 class Events:
     def events(self, audio):
         if Path("crash").exists() and abs(float(np.abs(audio).mean()) - float(Path("crash").read_text())) < 1e-6:
@@ -99,7 +102,8 @@ def test_from_a_folder_to_a_split_with_a_report(avbench: Avbench, raw: Path, tmp
     assert report["statistics"]["n_segments"] == len(manifest.segments)
     assert str(tmp_path) not in json.dumps(report["statistics"])
     rows = [json.loads(line) for line in (tmp_path / "out" / "annotations.jsonl").read_text().splitlines()]
-    assert {row["clip_id"] for row in rows} == set(manifest.clips)
+    assert [row["clip_id"] for row in rows] == sorted(manifest.clips)
+    assert all(row["tracks"][0]["excess"] == 1 and row["chunks"] for row in rows)
     verified = avbench("data", "verify", tmp_path / "out")
     assert verified.returncode == 0, verified.stdout
     # other laws over the same clips: nothing is encoded again
@@ -210,7 +214,9 @@ def test_wrong_requests_are_one_line(avbench: Avbench, raw: Path, tmp_path: Path
         (("--crf", 99), 2, "crf is 99"),
         (("--workers", 0), 2, "workers is 0"),
         (("--engine", "slurm"), 2, "choose local or ray"),
-        (("--faces", "deepface"), 2, "annotator 'deepface' for faces is not one of haar, path/to/file.py:ClassName"),
+        (("--faces", "haar"), 2, "no annotator of faces is named 'haar'"),
+        (("--faces", "yunet"), 2, "faces: yunet is not in the cache: `avbench weights fetch yunet`"),
+        (("--lips", "lrasd"), 2, "lips: lrasd is not in the cache: `avbench weights fetch lrasd`"),
         (("--events", "audioset:nowhere"), 2, "annotat"),
         (("--lips", "mine.py:Nothing"), 2, "mine.py:Nothing cannot be used"),
         (("--min-duration-s", 3000), 2, "none of the 4 videos can be used; the first: news--a: lasts 7.0 s"),
