@@ -64,29 +64,25 @@ SPEECH_IN_CHUNK = 0.3  # share of speech that makes a chunk one with speech
 # ---------------------------------------------------------------------------------------------------------- a clip
 
 
-def annotate_clip(path: Path, clip_id: str, n_frames: int, n_samples: int, annotators: Annotators) -> dict[str, Any]:
+def annotate_clip(path: Path, clip: ClipRecord, annotators: Annotators) -> dict[str, Any]:
     """What ``measure`` finds in a media file. ``MediaError`` if it cannot be read."""
-    reader = _reader(path, clip_id, n_frames, n_samples)
-    audio = reader.audio()[: n_frames * TICKS_PER_FRAME]
+    reader = ClipReader(path, clip)
+    audio = reader.audio()[: clip.n_frames * TICKS_PER_FRAME]
     return measure(lambda: islice(rgb_pictures(reader), len(audio) // TICKS_PER_FRAME), audio, annotators)
 
 
-def small_pictures(path: Path, clip_id: str, n_frames: int, n_samples: int, spots: Sequence[Spot]) -> list[bytes]:
+def small_pictures(path: Path, clip: ClipRecord, spots: Sequence[Spot]) -> list[bytes]:
     """A JPEG for each spot, to show a person: a whole picture of at most 128 pixels, or a face of 64.
 
     ``MediaError`` if the clip cannot be read that far.
     """
     last, found = max(spot[0] for spot in spots), {}
-    pictures = rgb_pictures(_reader(path, clip_id, n_frames, n_samples))
+    pictures = rgb_pictures(ClipReader(path, clip))
     for k, picture in enumerate(islice(pictures, int(last) + 1)):
         found |= {spot: small_jpeg(picture, spot[1:]) for spot in spots if spot[0] == k}
     if missing := [spot for spot in spots if spot not in found]:
-        raise MediaError(clip_id, f"has no picture {missing[0][0]:g}")
+        raise MediaError(clip.id, f"has no picture {missing[0][0]:g}")
     return [found[spot] for spot in spots]
-
-
-def _reader(path: Path, clip_id: str, n_frames: int, n_samples: int) -> ClipReader:
-    return ClipReader(path, ClipRecord(clip_id, clip_id, path.name, "", n_frames, n_samples))
 
 
 def rgb_pictures(reader: ClipReader) -> Iterator[np.ndarray]:

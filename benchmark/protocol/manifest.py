@@ -340,8 +340,11 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
 
 
 def _clip_of(row: Mapping[str, Any], number: int) -> ClipRecord:
-    values = {name: row[name] for name in _CLIP_FIELDS}
-    return ClipRecord(**values, reading=_reading(row.get("reading", ""), number))
+    try:
+        reading = reading_of(row.get("reading", ""))
+    except ValueError as error:
+        raise UsageError(f"clips.parquet row {number} column reading: {error}") from error
+    return ClipRecord(**{name: row[name] for name in _CLIP_FIELDS}, reading=reading)
 
 
 def _segment_of(row: Mapping[str, Any]) -> SegmentRecord:
@@ -513,22 +516,20 @@ def _path_problem(path: str) -> str:
     return "points outside the media root" if ".." in parts else ""
 
 
-def _reading(text: str, row: int) -> Reading:
-    """What ``Reading.as_text`` wrote; ``UsageError`` for anything else."""
+def reading_of(text: str) -> Reading:
+    """What ``Reading.as_text`` wrote as ``text``; ``ValueError`` for anything else."""
     if not text:
         return AS_EVER
     try:
         said = json.loads(text)
-        reading = replace(
-            AS_EVER, **said | ({"gaps": tuple(Gap(*gap) for gap in said["gaps"])} if "gaps" in said else {})
-        )
+        reading = replace(AS_EVER, **said | {"gaps": tuple(Gap(*gap) for gap in said.get("gaps", ()))})
         fits = reading.as_text() == text and reading.grid in GRIDS and all(map(_is_gap, reading.gaps))
         ticks_and_numbers = (reading.video_track, reading.audio_track, reading.sound_gap, reading.picture_gap)
         fits = fits and all(type(value) is int and value >= 0 for value in ticks_and_numbers)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         fits = False
     if not fits:
-        raise UsageError(f"clips.parquet row {row} column reading: {text[:60]!r} does not say how a file is read")
+        raise ValueError(f"{text[:60]!r} does not say how a file is read")
     return reading
 
 

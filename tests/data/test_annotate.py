@@ -23,7 +23,7 @@ from avbench.data.annotate import (
 from avbench.data.annotators import Annotators
 from avbench.data.encode import encode_clip
 from avbench.data.scenes import Scene
-from avbench.types import MediaError, SegmentRecord
+from avbench.types import ClipRecord, MediaError, SegmentRecord
 
 LAGS = np.arange(-25, 26)
 
@@ -112,17 +112,18 @@ def test_a_clip_is_measured_from_its_file_and_small_pictures_are_cut_out_of_it(t
     scene = Scene("talking head", 0, 2_700_000, 11)
     encode_clip(tmp_path / "c.mp4", scene.frames(), scene.audio())
     whole = annotators(faces=SimpleNamespace(faces=lambda picture: []), lips=None)
-    found = annotate_clip(tmp_path / "c.mp4", "c", scene.n_frames, scene.n_samples, whole)
+    clip = ClipRecord("c", "c", "c.mp4", "", scene.n_frames, scene.n_samples)
+    found = annotate_clip(tmp_path / "c.mp4", clip, whole)
     assert [(c["start_s"], c["end_s"]) for c in found["chunks"]] == [(0, 4), (2, 6), (4, 8), (6, 10)]
-    assert found == annotate_clip(tmp_path / "c.mp4", "c", scene.n_frames, scene.n_samples, whole)
-    short = annotate_clip(tmp_path / "c.mp4", "c", 50, 40_000, whole)
+    assert found == annotate_clip(tmp_path / "c.mp4", clip, whole)
+    short = annotate_clip(tmp_path / "c.mp4", replace(clip, n_frames=50, n_samples=40_000), whole)
     assert [(c["start_s"], c["end_s"]) for c in short["chunks"]] == [(0, 2)]
     spots = [(120.0,), (3.0, 5.0, 5.0, 30.0, 30.0), (120.0,)]
-    jpegs = small_pictures(tmp_path / "c.mp4", "c", scene.n_frames, scene.n_samples, spots)
+    jpegs = small_pictures(tmp_path / "c.mp4", clip, spots)
     assert [data[:2] for data in jpegs] == [b"\xff\xd8"] * 3
     assert jpegs[0] == jpegs[2] != jpegs[1]
     with pytest.raises(MediaError, match="has no picture 9999"):
-        small_pictures(tmp_path / "c.mp4", "c", scene.n_frames, scene.n_samples, [(9999.0,)])
+        small_pictures(tmp_path / "c.mp4", clip, [(9999.0,)])
 
 
 # ----------------------------------------------------------------------------------------------------------- the rule

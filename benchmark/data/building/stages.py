@@ -185,14 +185,16 @@ def small_pictures(
 
 
 def _clip_arguments(file: Path, clip: ClipRecord | BuiltClip) -> dict[str, Any]:
-    return {"file": str(file), "clip_id": clip.id, "n_frames": clip.n_frames, "n_samples": clip.n_samples}
+    reading = clip.reading.as_text() if isinstance(clip, ClipRecord) else ""
+    lengths = {"n_frames": clip.n_frames, "n_samples": clip.n_samples}
+    return {"file": str(file), "clip": {"clip_id": clip.id, **lengths, "reading": reading}}
 
 
 def _kept(clip: ClipRecord, annotators: Mapping[str, str]) -> Path | None:
     """Where the measurements of a clip are kept; None for annotators of a user's own, which may change unseen."""
     if any(":" in text and not text.startswith("avbench.") for text in annotators.values()):
         return None
-    key = _key([clip.sha256, clip.n_frames, clip.n_samples, dict(annotators), VERSION])
+    key = _key([clip.as_read, clip.n_frames, clip.n_samples, dict(annotators), VERSION])
     return cache_root() / "annotations" / f"{key}.json"
 
 

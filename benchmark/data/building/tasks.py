@@ -11,6 +11,8 @@ from avbench.data.building.normalise import Encoding, normalise
 from avbench.data.building.records import BuiltClip, RawVideo
 from avbench.data.media import media_sha256
 from avbench.data.probing import probe, read_header
+from avbench.protocol.manifest import reading_of
+from avbench.types import ClipRecord
 
 
 def read_video_header(file: str, video_id: str) -> dict[str, Any]:
@@ -26,20 +28,24 @@ def make_clips(
     return asdict(normalise(Path(file), video_id, key, Path(media), Path(records), Encoding(**encoding)))
 
 
-def annotate(file: str, clip_id: str, n_frames: int, n_samples: int, annotators: dict[str, str]) -> dict[str, Any]:
+def annotate(file: str, clip: dict[str, Any], annotators: dict[str, str]) -> dict[str, Any]:
     """What is measured of a clip: see ``annotate_clip``."""
     from avbench.data.annotate import annotate_clip
     from avbench.data.annotators import Annotators
 
-    return annotate_clip(Path(file), clip_id, n_frames, n_samples, Annotators.load(annotators))
+    return annotate_clip(Path(file), _clip(file, **clip), Annotators.load(annotators))
 
 
-def small_pictures(file: str, clip_id: str, n_frames: int, n_samples: int, spots: list[list[float]]) -> list[str]:
+def small_pictures(file: str, clip: dict[str, Any], spots: list[list[float]]) -> list[str]:
     """A small JPEG in base64 for each spot: see ``avbench.data.annotate.small_pictures``."""
     from avbench.data import annotate
 
-    found = annotate.small_pictures(Path(file), clip_id, n_frames, n_samples, [tuple(spot) for spot in spots])
+    found = annotate.small_pictures(Path(file), _clip(file, **clip), [tuple(spot) for spot in spots])
     return [b64encode(data).decode() for data in found]
+
+
+def _clip(file: str, clip_id: str, n_frames: int, n_samples: int, reading: str) -> ClipRecord:
+    return ClipRecord(clip_id, clip_id, Path(file).name, "", n_frames, n_samples, reading=reading_of(reading))
 
 
 def check_clip(file: str, clip: dict[str, Any]) -> list[str]:
