@@ -76,7 +76,7 @@ def small_pictures(path: Path, clip: ClipRecord, spots: Sequence[Spot]) -> list[
 
     ``MediaError`` if the clip cannot be read that far.
     """
-    last, found = max(spot[0] for spot in spots), {}
+    last, found = max(spot[0] for spot in spots), dict[Spot, bytes]()
     pictures = rgb_pictures(ClipReader(path, clip))
     for k, picture in enumerate(islice(pictures, int(last) + 1)):
         found |= {spot: small_jpeg(picture, spot[1:]) for spot in spots if spot[0] == k}
