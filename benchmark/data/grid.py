@@ -17,9 +17,8 @@ from fractions import Fraction
 from math import gcd, lcm
 
 from avbench.ticks import FRAME_RATE_HZ
-from avbench.types import UsageError
+from avbench.types import GRIDS, UsageError
 
-GRIDS = ("centred", "latest")
 GRID_SLACK_PER_S = 2000  # 1/2000 s: containers with a 1 ms clock (mkv) round picture times by up to half of it
 _END_SLACK_S = Fraction(3, 2000)  # "latest": an end that is rounded up by 2 ms (with the slack) adds no frame
 

@@ -1,8 +1,9 @@
 """Read clips with PyAV; every frame and sample is placed by ``pts * time_base``, never by counting.
 
 A clip has one clock: time 0 is the instant of its first picture (pts 0 in the files avbench writes; 1.48 s in many
-mpegts files), and both streams are read on it. Grid frame k is what a viewer sees at k/25 s, sample k is what is heard
-at k/16000 s. Offsets are imposed by the code that cuts windows out of these two, never here and never by muxing.
+mpegts files), and both streams are read on it. Grid frame k is what a viewer sees from k/25 s on (``grid.py`` says
+which picture that is at other rates), sample k is what is heard at k/16000 s. Offsets are imposed by the code that cuts
+windows out of these two, never here and never by muxing.
 
 The tests measure this alignment: a constant error of 64 ms (one AAC packet) is a third of a class.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Generator, Iterator
+import itertools
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
@@ -20,6 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avbench.data.edits import UNEDITED, EditList, edits_to_follow
+from avbench.data.grid import Grid
+from avbench.data.orientation import Orientations
+from avbench.data.pictures import PictureFacts, PictureStream
 from avbench.data.sound import SoundStream
 from avbench.data.streams import WORDS, Track, choose, opened, reason_of
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
@@ -33,10 +39,11 @@ if TYPE_CHECKING:
 # versions are then missing and computed again. tests/engine/test_sources.py fails when the sources change.
 READER_VERSION = 2
 
-GRID_SLACK_PER_S = 2000  # 1/2000 s: containers with a 1 ms clock (mkv) round picture times by up to half of it
 # how a file is read that has not been measured yet: tracks are chosen, and the holes found become gaps
 MEASURED = Reading(grid="centred", sound_gap=SAMPLE_RATE_HZ // 100)
-_PICTURE_HOLE_S = 1  # a longer step between two pictures is damage, not a slow source
+# containers that say when pictures are shown
+_STAMPED = ("mov,mp4,m4a,3gp,3g2,mj2", "mpegts", "mpeg", "flv")
+_ENOUGH_PACKETS = 50  # to see whether any of a container's packets says when its picture is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +61,12 @@ class ClipReader:
 
     With ``clip`` given, exactly ``clip.n_frames`` frames and ``clip.n_samples`` samples are read as ``clip.reading``
     says, or a ``MediaError`` says what is missing; without it, everything in the file as ``reading`` says, and errors
-    name ``clip_id`` (default: the file's name). Track 0 of ``reading`` leaves the choice to ``streams.choose``.
+    name ``clip_id`` (default: the file's name). Track 0 of ``reading`` leaves the choice to ``streams.choose``. Holes
+    inside the streams are filled (the picture before is held, silence) and told by ``gaps``.
     It is a context manager so that it is used like a file; no file stays open between calls.
+
+    ``picture_facts`` is what reading the pictures found, among it ``picture_gaps``: final when they have been read to
+    the end.
     """
 
     def __init__(
@@ -66,9 +77,9 @@ class ClipReader:
         self.clip_id = clip.id if clip else clip_id or self.path.name
         self.reading = clip.reading if clip else reading
         self._tracks: dict[str, Track] = {}
-        self.picture_gaps: list[tuple[Fraction, Fraction]] = []  # seconds on the clip's clock
+        self.picture_facts = PictureFacts()
         self._sound: PlacedSound | None = None
-        self.origin_s: Fraction | None = None  # pts of the first picture, once one of the streams has been read
+        self.origin_s: Fraction | None = None  # time of the first picture, once one of the streams has been read
 
     def __enter__(self) -> ClipReader:
         return self
@@ -99,9 +110,8 @@ class ClipReader:
         Memory stays bounded for files of any length; the concatenated blocks are exactly what ``audio`` returns.
         """
         self._find_origin()
-        assert self.origin_s is not None
-        with self.stream("audio") as (container, stream):
-            yield from SoundStream(container, stream, self.origin_s, self._error)
+        with self._sound_stream() as sound:
+            yield from sound
 
     def pictures(self) -> Generator[av.VideoFrame]:
         """The decoded picture of every grid frame k, in order, before :meth:`frames` converts it. A picture held over
@@ -112,9 +122,9 @@ class ClipReader:
         """For each grid frame k one (3, size, size) uint8 RGB array per front end; the picture is decoded once
         (front ends with fit "short" get the whole picture, its short side ``size``).
 
-        Grid frame k is the last picture with pts <= k/25 s: for a 25 fps source exactly its k-th frame. A picture
-        held over several grid frames is the same array object again. ``MediaError``: unreadable, no picture, a hole,
-        or a stream that ends before the manifest says; ``UsageError`` for a front end with impossible settings.
+        Of a 25 fps source, grid frame k is exactly its k-th picture. A picture held over several grid frames is the
+        same array object again. ``MediaError``: unreadable, no picture, mostly damaged, or not as the manifest says;
+        ``UsageError`` for a front end with impossible settings.
         """
         for frontend in frontends:
             _check_frontend(frontend)
@@ -141,68 +151,83 @@ class ClipReader:
             )
 
     def _grid(self) -> Generator[av.VideoFrame]:
-        """The decoded picture of every 25 fps grid instant, in order (held pictures repeated)."""
+        """The decoded picture of every 25 fps grid frame, in order (held pictures repeated)."""
         held: Any = None
-        count, end, base = 0, 0, Fraction(1)
-        up = down = slack = 1
-        for start, duration, picture in self.placed_pictures():
+        grid = Grid(self.reading.grid, Fraction(1))
+        count = end = 0
+        for start, length, picture in self.placed_pictures():
             if held is None:
-                base = picture.time_base
-                # _grid_frames_before(start, base) with its constants computed once: this runs for every frame
-                up, down = base.numerator * GRID_SLACK_PER_S * FRAME_RATE_HZ, base.denominator * GRID_SLACK_PER_S
-                slack = base.denominator * FRAME_RATE_HZ
+                grid = Grid(self.reading.grid, picture.time_base)
             else:
-                until = -((slack - start * up) // down)
+                until = grid.first_frame(start)
                 while count < until:
                     yield held
                     count += 1
-            held, end = picture, start + duration
-        until = grid_frames(end, base)
+            held, end = picture, start + length
+        until = grid.n_frames(end)
         while held is not None and count < until:
             yield held
             count += 1
 
     def placed_pictures(self) -> Generator[tuple[int, int, Any]]:
-        """(start on the clip's clock, duration), both in units of the frame's time base, and the decoded frame.
+        """(start on the clip's clock, length, decoded picture) in order; the times are whole numbers of the picture's
+        time base. The picture before stands in for damaged and missing ones: see ``picture_gaps``."""
+        with self._picture_stream() as pictures:
+            self.picture_facts = pictures.facts
+            for placed in pictures:
+                self.origin_s = pictures.origin_s
+                yield placed
 
-        Integers are as exact as fractions, and cheap enough to check every frame for holes.
-        """
-        with self.stream("video") as (container, stream):
-            base = stream.time_base
-            longest = _PICTURE_HOLE_S * base.denominator // base.numerator
-            usual = round(1 / (base * (stream.guessed_rate or FRAME_RATE_HZ)))
-            first = last = None
-            for picture in container.decode(stream):
-                now = picture.pts
-                if now is None or picture.is_corrupt:
-                    at = f"{0.0 if last is None or first is None else float((last - first) * base):.2f} s"
-                    what = "is damaged" if picture.is_corrupt else "has no time stamps (remux the file to mp4)"
-                    raise self._error(f"the picture {what} at about {at}")
-                if first is None:
-                    first = now
-                    self.origin_s = Fraction(now * base)
-                if last is not None:
-                    usual = now - last
-                    if not 0 < usual <= longest:
-                        what = "has a hole" if usual > 0 else "runs backwards"
-                        raise self._error(
-                            f"the picture {what} of {float(abs(usual) * base):.2f} s at "
-                            f"{float((last - first) * base):.2f} s"
-                        )
-                last = now
-                duration = picture.duration or 0
-                # a missing or absurd duration (mpegts) is replaced by the last step, or by the file's rate
-                yield now - first, duration if 0 < duration <= 2 * usual else usual, picture
-            if first is None:
-                raise self._error("the picture stream is empty")
+    @property
+    def picture_gaps(self) -> list[tuple[Fraction, Fraction]]:
+        """(start_s, end_s) of every gap in the picture that was found, on the clip's clock."""
+        return self.picture_facts.gaps
+
+    @contextlib.contextmanager
+    def _picture_stream(self) -> Iterator[PictureStream]:
+        """The pictures of the file, opened in the way in which this container must be read."""
+        with self._placed_stream("video") as (container, stream, edits):
+            yield PictureStream(
+                container,
+                stream,
+                self._error,
+                edits=edits,
+                as_decoded=edits is None and self._stamped_as_decoded(container.format.name, stream),
+                gap_s=Fraction(self.reading.picture_gap, SAMPLE_RATE_HZ),
+            )
+
+    @contextlib.contextmanager
+    def _sound_stream(self) -> Iterator[SoundStream]:
+        with self._placed_stream("audio") as (container, stream, edits):
+            assert self.origin_s is not None
+            yield SoundStream(container, stream, self.origin_s, self._error, edits)
+
+    @contextlib.contextmanager
+    def _placed_stream(self, kind: str) -> Iterator[tuple[av.container.InputContainer, Any, EditList | None]]:
+        """The opened file, its stream, and the edit list where FFmpeg must leave it to us."""
+        with self.stream(kind) as (container, stream):
+            is_mp4 = "mp4" in container.format.name.split(",")
+            edits = edits_to_follow(self.path, stream.id, kind, self.clip_id) if is_mp4 else None
+            if edits is None:
+                yield container, stream, None
+                return
+        with self.stream(kind, UNEDITED) as (container, stream):
+            yield container, stream, edits
+
+    def _stamped_as_decoded(self, container: str, stream: Any) -> bool:
+        """Whether the file says only when pictures are decoded, not when they are shown (AVI, ASF, AVI in Matroska).
+        FFmpeg then makes times up, up to several pictures late."""
+        if container in _STAMPED or (container == "matroska,webm" and not stream.codec_context.codec_tag.strip("\0")):
+            return False
+        with self.stream("video", {"fflags": "nofillin"}) as (plain, its_stream):
+            packets = list(itertools.islice((p for p in plain.demux(its_stream) if p.size), _ENOUGH_PACKETS))
+            return any(p.dts is not None for p in packets) and all(p.pts is None for p in packets)
 
     def placed_sound(self) -> PlacedSound:
         """What :meth:`audio` returns without ``clip``, and where it starts; the same errors. Decoded only once."""
         if self._sound is None:
             self._find_origin()
-            assert self.origin_s is not None
-            with self.stream("audio") as (container, stream):
-                placed = SoundStream(container, stream, self.origin_s, self._error)
+            with self._sound_stream() as placed:
                 samples = np.concatenate(list(placed))
             self._sound = PlacedSound(samples, placed.start_s, placed.patched)
         return self._sound
@@ -217,8 +242,9 @@ class ClipReader:
     def _find_origin(self) -> None:
         """Set time 0 of the clip: the first picture's pts."""
         if self.origin_s is None:
-            with contextlib.closing(self.placed_pictures()) as pictures:
-                next(pictures)
+            with self._picture_stream() as pictures, contextlib.closing(pictures.__iter__()) as placed:
+                next(placed)
+                self.origin_s = pictures.origin_s
 
     def track(self, kind: str) -> Track:
         """The track of ``kind`` ("video" or "audio") that is read. ``MediaError``: there is none that can be."""
@@ -230,14 +256,16 @@ class ClipReader:
         return self._tracks[kind]
 
     @contextlib.contextmanager
-    def stream(self, kind: str) -> Iterator[tuple[av.container.InputContainer, Any]]:
-        """The opened file and the stream of ``kind`` that is read; every FFmpeg error inside becomes a
-        ``MediaError``."""
+    def stream(
+        self, kind: str, options: Mapping[str, str] | None = None
+    ) -> Iterator[tuple[av.container.InputContainer, Any]]:
+        """The opened file and the stream of ``kind`` that is read; every FFmpeg error inside becomes a ``MediaError``.
+        ``options``: more of FFmpeg's for reading the container."""
         import av
 
         track = self.track(kind)
         try:
-            with opened(self.path, self.clip_id) as container:
+            with opened(self.path, self.clip_id, options) as container:
                 stream = container.streams[track.index]
                 # one thread: the same cost, no thread pool per clip, and errors at the frame they belong to
                 stream.codec_context.thread_type = "NONE"
@@ -248,21 +276,6 @@ class ClipReader:
 
     def _error(self, reason: str) -> MediaError:
         return MediaError(self.clip_id, reason)
-
-
-def _grid_frames_before(instant: int, base: Fraction) -> int:
-    """How many grid instants 0, 1/25, ... lie more than the clock slack (0.5 ms) before ``instant``, rounded up.
-
-    A picture whose pts is up to 0.5 ms after k/25 s still counts as shown at k/25 s.
-    """
-    late = instant * base.numerator * GRID_SLACK_PER_S - base.denominator
-    return max(0, -(-late * FRAME_RATE_HZ // (base.denominator * GRID_SLACK_PER_S)))
-
-
-def grid_frames(end: int, base: Fraction) -> int:
-    """Grid frames of a picture stream that ends at ``end`` (in units of ``base``): rounding of up to 2 ms must not add
-    one."""
-    return max(1, _grid_frames_before(end - round(Fraction(3, 2000) / base), base))
 
 
 # ------------------------------------------------------------------------------------------------------------ picture
@@ -293,21 +306,14 @@ def rgb_converter() -> Any:
     one thread: a new scaler (with its thread pool) for every frame costs fifteen times as much."""
     from av.video.reformatter import VideoReformatter
 
-    reformatter = VideoReformatter()
+    reformatter, orientations = VideoReformatter(), Orientations()
 
     def convert(picture: av.VideoFrame, clip_id: str) -> np.ndarray:
         plane = reformatter.reformat(picture, format="rgb24", threads=1).planes[0]
         # a view with the scaler's row padding: only the part a front end cuts out is ever copied
         buffer: Any = plane
         rgb: np.ndarray = np.ndarray((plane.height, plane.width, 3), np.uint8, buffer, 0, (plane.line_size, 3, 1))
-        if not picture.rotation:
-            return rgb
-        turns, rest = divmod(picture.rotation, 90)
-        if rest:
-            raise MediaError(
-                clip_id, f"the picture is rotated by {picture.rotation} degrees; only multiples of 90 work"
-            )
-        return np.rot90(rgb, turns)  # FFmpeg and numpy both count counter-clockwise
+        return orientations.of(picture, clip_id).upright(rgb)
 
     return convert
 

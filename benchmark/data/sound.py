@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avbench.data.edits import EditList
 from avbench.ticks import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ class SoundStream:
 
     Frames that follow each other within the rounding of the container's clock are joined without a gap. The rounding is
     measured from the start of such a run, so it cannot add up to a drift. ``start_s``, ``patched`` and ``rate`` are
-    final when the iteration is over. ``error(reason)`` makes the exception to raise for damaged sound.
+    final when the iteration is over. ``error(reason)`` makes the exception to raise for damaged sound. ``edits``: where
+    the samples are placed, if the container is opened with ``edits.UNEDITED``.
     """
 
-    def __init__(self, container: Any, stream: Any, origin: Fraction, error: Any) -> None:
-        self.container, self.stream, self.origin, self.error = container, stream, origin, error
+    def __init__(
+        self, container: Any, stream: Any, origin: Fraction, error: Any, edits: EditList | None = None
+    ) -> None:
+        self.container, self.stream, self.origin, self.error, self.edits = container, stream, origin, error, edits
         self.start_s = Fraction(0)  # of the first decoded sample on the clip's clock (negative: before the picture)
         self.patched = 0  # native samples of short holes that were left silent
         self.rate = 0
@@ -67,7 +71,8 @@ class SoundStream:
             raise self.error("the sound stream is empty")
         if end <= 0:
             raise self.error("the sound ends before the picture begins")
-        end = min(end, max(_declared_end(self.stream, self.origin, self.rate, end), 1))
+        if not self.edits:
+            end = min(end, max(_declared_end(self.stream, self.origin, self.rate, end), 1))
         waiting = waiting[: end - emitted]
         for begin in range(0, len(waiting), self.rate):
             yield waiting[begin : begin + self.rate]
@@ -82,23 +87,33 @@ class SoundStream:
                 raise self.error(f"the sound is damaged at about {at}")
             if rate and frame.sample_rate != rate:
                 raise self.error(f"the sample rate changes from {rate} to {frame.sample_rate} Hz at {at}")
-            mono = _mono(frame)
-            start = frame.pts * frame.time_base - self.origin
-            if not rate:
-                rate = self.rate = frame.sample_rate
-                run_start, end = start, round(start * rate)
-            step = start - (run_start + Fraction(run_samples, rate))
-            if abs(step) > frame.time_base + Fraction(1, rate):
-                if step < -_SOUND_HOLE_S:
-                    raise self.error(f"the sound jumps back by {-float(step):.3f} s at {at}")
-                place = round(start * rate)
-                if step > _SOUND_HOLE_S and place > 0:  # (mp4 without edit list: after the priming, before the picture)
-                    raise self.error(f"the sound has a hole of {float(step):.3f} s at {at}")
-                self.patched += max(0, place - max(end, 0))
-                run_start, run_samples, end = start, 0, place
-            yield end, mono
-            run_samples += len(mono)
-            end += len(mono)
+            for heard_s, mono in self._played(frame):
+                start = heard_s - self.origin
+                if not rate:
+                    rate = self.rate = frame.sample_rate
+                    run_start, end = start, round(start * rate)
+                step = start - (run_start + Fraction(run_samples, rate))
+                if abs(step) > frame.time_base + Fraction(1, rate):
+                    if step < -_SOUND_HOLE_S:
+                        raise self.error(f"the sound jumps back by {-float(step):.3f} s at {at}")
+                    place = round(start * rate)
+                    # (mp4 without edit list: after the priming, before the picture)
+                    if step > _SOUND_HOLE_S and place > 0:
+                        raise self.error(f"the sound has a hole of {float(step):.3f} s at {at}")
+                    self.patched += max(0, place - max(end, 0))
+                    run_start, run_samples, end = start, 0, place
+                yield end, mono
+                run_samples += len(mono)
+                end += len(mono)
+
+    def _played(self, frame: Any) -> Iterator[tuple[Fraction, np.ndarray]]:
+        """(when it is heard on the stream's own clock, mono samples) of each part of a frame that is played."""
+        mono = _mono(frame)
+        if not self.edits:
+            yield frame.pts * frame.time_base, mono
+            return
+        for first, last, heard_s in self.edits.sound(frame.pts, len(mono), frame.sample_rate):
+            yield heard_s, mono[first:last]
 
 
 def _declared_end(stream: Any, origin: Fraction, rate: int, end: int) -> int:

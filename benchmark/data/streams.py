@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +64,9 @@ class Track:
 
 
 @contextlib.contextmanager
-def opened(path: Path, clip_id: str) -> Iterator[av.container.InputContainer]:
-    """Open an untrusted media file. ``MediaError``: missing, a folder, a pipe or device, not media."""
+def opened(path: Path, clip_id: str, options: Mapping[str, str] | None = None) -> Iterator[av.container.InputContainer]:
+    """Open an untrusted media file, with FFmpeg's ``options``. ``MediaError``: missing, a folder, a pipe or device, not
+    media."""
     import av
 
     shown = printable(str(path))
@@ -74,7 +75,8 @@ def opened(path: Path, clip_id: str) -> Iterator[av.container.InputContainer]:
         raise MediaError(clip_id, f"{shown} {problem}")
     try:
         # absolute, so that no name is taken for a protocol ("a:b.mp4")
-        container = av.open(str(path.absolute()), metadata_errors="replace", options=_OPEN_OPTIONS)
+        name, all_options = str(path.absolute()), {**(options or {}), **_OPEN_OPTIONS}
+        container = av.open(name, metadata_errors="replace", options=all_options)
     except (av.FFmpegError, OSError) as error:
         refused = isinstance(error, av.FFmpegError) and error.errno == errno.EINVAL  # by format_whitelist
         why = "not a container of picture and sound" if refused else reason_of(error)

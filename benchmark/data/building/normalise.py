@@ -21,6 +21,7 @@ import numpy as np
 from avbench.data.building.records import BuiltClip, BuiltVideo
 from avbench.data.encode import Codec, encode_clip
 from avbench.data.media import ClipReader, media_sha256, resized, rgb_converter
+from avbench.data.orientation import Orientations
 from avbench.data.probing import Header, clock_warnings, read_header, refuse_truncated, upright_size
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
@@ -186,7 +187,7 @@ class _Picture:
         self.pictures, self.header, self.size, self.video_id = pictures, header, size, video_id
         self.count = self.total = 0
         self.ended = False
-        self._convert = rgb_converter()
+        self._convert, self._orientations = rgb_converter(), Orientations()
         self._shown: Any = None
         self._array: np.ndarray | None = None
 
@@ -215,7 +216,8 @@ class _Picture:
 
     def _resized(self, picture: Any) -> np.ndarray:
         """The picture at the target size; ``MediaError`` if its aspect differs from the first picture's."""
-        shape = upright_size(picture.width, picture.height, self.header.pixel_aspect, picture.rotation)
+        orientation = self._orientations.of(picture, self.video_id)
+        shape = upright_size(picture.width, picture.height, self.header.pixel_aspect, orientation)
         ratio = (shape[0] * self.header.height) / (shape[1] * self.header.width)
         if abs(ratio - 1) > _ASPECT_SLACK:
             raise MediaError(

@@ -88,7 +88,8 @@ def _measure(file: MediaFile) -> tuple[str, int, int]:
 def measure(path: Path, clip_id: str) -> tuple[str, int, int]:
     """(sha256, frames at 25 fps, samples at 16 kHz) from the packets' times, without decoding. ``MediaError``: no media
     file, or without picture or sound."""
-    from avbench.data.media import grid_frames, media_sha256
+    from avbench.data.grid import Grid
+    from avbench.data.media import media_sha256
     from avbench.data.streams import WORDS, opened, tracks_of
 
     ends: dict[str, Fraction] = {}
@@ -114,7 +115,7 @@ def measure(path: Path, clip_id: str) -> tuple[str, int, int]:
         if kind not in ends:
             raise MediaError(clip_id, f"{shown(path)} contains no packets of {word}")
     origin, clock_s = starts["video"], clocks_s["video"]
-    n_frames = grid_frames(round((ends["video"] - origin) / clock_s), clock_s)  # as the reader counts them
+    n_frames = Grid("latest", clock_s).n_frames(round((ends["video"] - origin) / clock_s))  # as the reader counts them
     n_samples = math.floor((ends["audio"] - origin) * SAMPLE_RATE_HZ)
     if min(n_frames, n_samples) <= 0:
         raise MediaError(clip_id, f"{shown(path)} is empty")

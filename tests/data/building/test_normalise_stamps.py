@@ -46,9 +46,10 @@ def of_rate(rate: int, **more: object) -> dict[str, object]:
     return {"sound": SOUND[rate], "rate": rate, **more}
 
 
-def last_before(times: list[float]) -> Callable[[int], int]:
-    """The last picture not after the instant; half a millisecond is the rounding of containers' clocks."""
-    return lambda k: int(np.searchsorted(times, k / 25 + 0.0005, side="right")) - 1
+def in_the_middle(times: list[float]) -> Callable[[int], int]:
+    """The picture on show at the middle of the frame. At a tie (half a millisecond is the rounding of containers'
+    clocks) the later one in even seconds, the earlier one in odd ones."""
+    return lambda k: int(np.searchsorted(times, (2 * k + 1) / 50 + (-0.0005 if k // 25 % 2 else 0.0005 + 1e-9))) - 1
 
 
 MKV, TS = {"container": "matroska"}, {"container": "mpegts"}
@@ -72,15 +73,17 @@ CASES = {
     "29.97-fps": Case(
         "mp4",
         of_rate(48_000, times=FILM, rate_hint=30, time_base=Fraction(1, 30_000)),
-        last_before([float(t) for t in FILM]),
+        in_the_middle([float(t) for t in FILM]),
     ),
     "50-fps": Case(
-        "ts", of_rate(48_000, times=[Fraction(k, 50) for k in range(400)], rate_hint=50, **TS), lambda k: 2 * k
+        "ts",
+        of_rate(48_000, times=[Fraction(k, 50) for k in range(400)], rate_hint=50, **TS),
+        in_the_middle([k / 50 for k in range(400)]),
     ),
     "varying": Case(
         "mp4",
         of_rate(48_000, times=[Fraction(ms, 1000) for ms in VFR_MS], time_base=Fraction(1, 1000)),
-        last_before([ms / 1000 for ms in VFR_MS]),
+        in_the_middle([ms / 1000 for ms in VFR_MS]),
     ),
     "rotated-90": Case("mp4", of_rate(16_000, rotate=90, turned=True, size=(64, 96))),
     "rotated-180": Case("mp4", of_rate(16_000, rotate=180, turned=True, size=(96, 64))),
