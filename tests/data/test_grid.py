@@ -108,5 +108,5 @@ def test_later_pictures_are_never_shown_earlier(base: Fraction, rule: str, start
 
 
 def test_an_unknown_rule_is_refused() -> None:
-    with pytest.raises(UsageError, match="grid is 'nearest'; it must be one of: centred, latest"):
+    with pytest.raises(UsageError, match="grid is 'nearest'; it must be one of: latest, centred"):
         Grid("nearest", Fraction(1, 25))

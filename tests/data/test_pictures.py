@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from avbench.data.media import ClipReader
 from avbench.data.pictures import PictureStream
 from avbench.data.probing import probe
 from avbench.ticks import ticks
-from avbench.types import ClipRecord, MediaError, Reading
+from avbench.types import ClipRecord, Gap, MediaError, Reading
 
 SOUND = noise(64_000)
 FOUR_S = [Fraction(k, 25) for k in range(100)]
@@ -108,41 +107,14 @@ def test_a_last_picture_that_stands_for_long_is_shown_to_its_end(tmp_path: Path)
     assert len(list(reader.pictures())) == 24 + 75
 
 
-@dataclass
-class Gap:
-    kind: str
-    start: int
-    end: int
-
-
-@dataclass
-class Known:
-    """A clip of a manifest that knows of gaps."""
-
-    n_frames: int
-    gaps: tuple[Gap, ...] = ()
-    id: str = "c1"
-    grid: str = "centred"
-    n_samples: int = 64_000
-
-
-def test_a_gap_that_the_manifest_does_not_know_is_an_error(tmp_path: Path) -> None:
+def test_a_reader_tells_of_a_gap_before_it_gives_the_picture_after_it(tmp_path: Path) -> None:
     path = with_hole(tmp_path / "c.mkv", "matroska")
-    record = ClipRecord("c1", "v", path.name, "", 100, 64_000)
-    line = "clip c1: the picture has a hole of 2.00 s at 1.00 s"
-    for clip in (
-        record,
-        Known(100),
-        Known(100, (Gap("sound", 16_000, 48_000),)),
-        Known(100, (Gap("picture", 0, 40_000),)),
-    ):
-        with pytest.raises(MediaError) as caught:
-            list(ClipReader(path, clip).frames(RAW))  # type: ignore[arg-type]
-        assert str(caught.value) == line
-    knows = Known(100, (Gap("picture", 16_000, 48_000),))
-    assert len(list(ClipReader(path, knows).frames(RAW))) == 100  # type: ignore[arg-type]
-    before = Known(25)  # the clip ends before the gap
-    assert len(list(ClipReader(path, before).frames(RAW))) == 25  # type: ignore[arg-type]
+    for reading in (Reading(), Reading(gaps=(Gap("picture", 16_000, 48_000),))):
+        reader = ClipReader(path, ClipRecord("c1", "v", path.name, "", 100, 64_000, reading=reading))
+        known = [bool(reader.gaps()) for _ in reader.frames(RAW)]
+        assert known == [False] * 25 + [True] * 75
+        assert reader.gaps() == (Gap("picture", 16_000, 48_000),)
+    assert probe(path).reading.gaps == reader.gaps()
 
 
 # --------------------------------------------------------------------------------------------------------------- damage
