@@ -71,23 +71,6 @@ def read_predictions(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     return parse_predictions(read_bytes(Path(path), MAX_PREDICTIONS_BYTES), str(path))
 
 
-def is_predictions(path: Path) -> bool:
-    """Whether the file has the columns of a predictions file."""
-    return has_columns(path, _predictions_schema())
-
-
-def has_columns(path: Path, schema: pa.Schema) -> bool:
-    """Whether the file is a parquet table with exactly these columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        found = pq.read_schema(path)
-    except (pa.ArrowException, OSError, ValueError):
-        return False
-    return bool(found.equals(schema, check_metadata=False))
-
-
 def parse_predictions(data: bytes, path: str, max_rows: int | None = None) -> tuple[tuple[str, ...], np.ndarray]:
     """Segment ids and logits (N, W, 21) float32 of a predictions file's bytes; ``path`` names it in errors.
 

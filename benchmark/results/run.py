@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from avbench.protocol.rules import Protocol
-from avbench.results.predictions import MAX_PREDICTIONS_BYTES, is_predictions
+from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.results.truth import is_segments
 from avbench.system.strict import (
     Many,
@@ -235,17 +235,11 @@ def write_run(result: RunResult, directory: Path) -> Path:
 
 
 def check_run_folder(folder: Path) -> None:
-    """``UsageError`` if a run in this folder would replace a file that no run has written, such as a data set's
-    ``segments.parquet``; an earlier run, finished or not, may be there."""
-    for name, is_ours in (
-        (PREDICTIONS_FILE, is_predictions),
-        (SEGMENTS_FILE, is_segments),
-        (RUN_FILE, lambda path: b"avbench_version" in path.read_bytes()),
-        (REPORT_FILE, lambda path: b"avbench" in path.read_bytes()),
-    ):
-        path = Path(folder) / name
-        if path.exists() and not (path.is_file() and is_ours(path)):
-            raise UsageError(f"{path} is not from a run and would be replaced; choose another --out, or move it away")
+    """``UsageError`` if a run in this folder would replace a table that no run has written: a data set's has the same
+    name. An earlier run, finished or not, may be there, and is replaced."""
+    path = Path(folder) / SEGMENTS_FILE
+    if path.exists() and not is_segments(path):
+        raise UsageError(f"{path} is not from a run and would be replaced; choose another --out, or move it away")
 
 
 def read_run(path: Path) -> RunResult:

@@ -22,6 +22,7 @@ from avbench.results import predictions as predictions_file
 from avbench.results import run as results
 from avbench.results.predictions import read_predictions, write_predictions
 from avbench.results.run import RunResult, check_run_folder, read_run, write_run
+from avbench.results.truth import Truth, write_segments
 from avbench.scoring.scorer import as_scores
 from avbench.scoring.stats import Bootstrap, bootstrap_scores
 from avbench.system.atomic import atomic_write_bytes
@@ -475,15 +476,11 @@ def test_numbers_load_without_torch() -> None:
 # ------------------------------------------------------------------------------------------------- the folder of a run
 
 
-def test_a_run_does_not_replace_what_no_run_has_written(tmp_path: Path) -> None:
+def test_a_run_does_not_replace_a_table_that_no_run_has_written(tmp_path: Path) -> None:
     check_run_folder(tmp_path)
-    write_run(example(), tmp_path)
+    write_segments(tmp_path / "segments.parquet", Truth(("a",), np.zeros(1, int), np.array(["v"]), ("",), n_total=1))
     check_run_folder(tmp_path)
-    (tmp_path / "notes.txt").write_text("mine")
-    check_run_folder(tmp_path)
-    for name in ("run.json", "run.html", "segments.parquet", "predictions.parquet"):
-        folder = tmp_path / name.replace(".", "-")
-        folder.mkdir()
-        (folder / name).write_text("mine")
-        with pytest.raises(UsageError, match=f"{name} is not from a run and would be replaced; choose another --out"):
-            check_run_folder(folder)
+    for content in (b"my own", b"PAR1 not at all PAR1"):
+        (tmp_path / "segments.parquet").write_bytes(content)
+        with pytest.raises(UsageError, match=r"segments\.parquet is not from a run and would be replaced"):
+            check_run_folder(tmp_path)
