@@ -53,7 +53,8 @@ class PlacedSound:
     samples: np.ndarray  # (n_samples,) float32, 16 kHz
     start_s: Fraction  # of the first decoded sample on the clip's clock (negative: before the picture)
     patched: int  # native samples of short holes that were left silent
-    gaps: tuple[tuple[Fraction, Fraction], ...] = ()  # longer ones, seconds on the clip's clock
+    gaps: tuple[tuple[Fraction, Fraction], ...] = ()  # (start_s, end_s) of longer holes and of overlaps
+    warnings: tuple[str, ...] = ()  # what is unusual in the sound, in words
 
 
 class ClipReader:
@@ -200,7 +201,8 @@ class ClipReader:
     def _sound_stream(self) -> Iterator[SoundStream]:
         with self._placed_stream("audio") as (container, stream, edits):
             assert self.origin_s is not None
-            yield SoundStream(container, stream, self.origin_s, self._error, edits)
+            gap_s = Fraction(self.reading.sound_gap, SAMPLE_RATE_HZ)
+            yield SoundStream(container, stream, self.origin_s, self._error, gap_limit_s=gap_s, edits=edits)
 
     @contextlib.contextmanager
     def _placed_stream(self, kind: str) -> Iterator[tuple[av.container.InputContainer, Any, EditList | None]]:
@@ -229,7 +231,8 @@ class ClipReader:
             self._find_origin()
             with self._sound_stream() as placed:
                 samples = np.concatenate(list(placed))
-            self._sound = PlacedSound(samples, placed.start_s, placed.patched)
+            gaps, warnings = tuple(placed.gaps), tuple(placed.warnings())
+            self._sound = PlacedSound(samples, placed.start_s, placed.patched, gaps, warnings)
         return self._sound
 
     def gaps(self) -> tuple[Gap, ...]:

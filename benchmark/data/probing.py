@@ -17,7 +17,7 @@ from avbench.data.grid import Grid
 from avbench.data.media import MEASURED, ClipReader, PlacedSound
 from avbench.data.orientation import Orientation, Orientations
 from avbench.data.pictures import PictureFacts
-from avbench.data.sound import AAC_SAMPLES
+from avbench.data.sound import AAC_SAMPLES, channels_of, sbr_delay_samples
 from avbench.data.streams import extent_s, opened
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from avbench.types import MediaError, Reading
@@ -26,6 +26,7 @@ MAX_CLIP_S = 3600  # probing refuses longer files: the whole sound of a clip is 
 _JITTER_S = Fraction(1, 200)  # of the pictures of a 25 fps source: more is said
 _STILL_LEVELS = 20  # of 255: a smaller change of a part of the picture is a trace of coding
 _TOLD = 3  # so many stretches of a kind are named in a warning
+_LEAST_DOUBT_S = 0.005  # less is not worth a warning
 _DECLARED_SLACK_S = Fraction(1, 2)  # a stream that ends this much before its declared duration is truncated
 
 
@@ -83,6 +84,7 @@ class Header:
     track_warnings: tuple[str, ...]
     edit_lists: dict[str, Any]
     clock_doubt_ms: tuple[float, float]
+    sbr_delay: int  # samples, of HE-AAC; 0: other sound
 
 
 def read_header(path: Path, clip_id: str | None = None) -> Header:
@@ -119,17 +121,21 @@ def read_header(path: Path, clip_id: str | None = None) -> Header:
         tracks=_tracks(reader),
         track_warnings=_track_warnings(reader),
         edit_lists=edits,
-        clock_doubt_ms=clock_doubt_ms(audio.codec, audio.sample_rate, audio.first_packet_s, start_s, edits),
+        clock_doubt_ms=clock_doubt_ms(
+            audio.codec, audio.sample_rate, audio.first_packet_s, start_s, edits, audio.sbr_delay
+        ),
+        sbr_delay=audio.sbr_delay,
     )
 
 
-def clock_warnings(doubt: tuple[float, float]) -> list[str]:
-    """``clock_doubt_ms`` in words; no line where nothing is in doubt."""
+def clock_warnings(doubt: tuple[float, float], sbr_delay: int = 0) -> list[str]:
+    """``clock_doubt_ms`` in words; no line where nothing is in doubt. ``sbr_delay``: not 0 for HE-AAC."""
     early, late = doubt
     if not late:
         return []
     # the file does not tell whether its maker compensated the delay of the encoder
-    text = f"no AAC encoder delay is signalled: the sound may be up to {late:.0f} ms late in the source itself"
+    text = "the delay of HE-AAC (SBR) is not fully signalled" if sbr_delay else "no AAC encoder delay is signalled"
+    text += f": the sound may be up to {late:.0f} ms late in the source itself"
     return [text + (f", or {early:.0f} ms early" if early else "")]
 
 
@@ -140,18 +146,39 @@ def upright_size(width: int, height: int, aspect: Fraction, orientation: Orienta
 
 
 def clock_doubt_ms(
-    codec: str, rate: int, first_packet_s: float | None, video_start_s: float, edits: dict[str, Any]
+    codec: str,
+    rate: int,
+    first_packet_s: float | None,
+    video_start_s: float,
+    edits: dict[str, Any],
+    sbr_delay: int = 0,
 ) -> tuple[float, float]:
     """How many ms (early, late) the sound may be off in the source itself, with no trace in the file; (0, 0): no doubt.
 
     If the AAC track of an mp4 signals no encoder delay, its maker may have compensated it or not: the sound is at most
     1024 samples late with the common encoders. If the picture begins after 0 and has no edit list, the delay may come
     from reordered pictures or be real: the sound is then early by up to that delay.
+
+    HE-AAC, in any container (``sbr_delay``: see ``sbr_delay_samples``): what is signalled often leaves out the
+    decoder's share or counts samples at half their rate. FFmpeg applies what an edit list signals (the first packet is
+    then before 0); what iTunSMPB signals it cuts off without moving the sound. The sound may be late by what is missing
+    from the largest delay. A first packet by up to its own length before 0 may stem from a cut and signals nothing.
     """
-    if codec != "aac" or not edits or first_packet_s is None or first_packet_s < 0:
+    if codec != "aac" or first_packet_s is None or not (edits or sbr_delay):
         return (0.0, 0.0)
-    edited = any(track["edits"] for track in edits["tracks"] if track["kind"] == "video")
-    return (0.0 if edited else round(1000 * max(video_start_s, 0.0), 3), round(1000 * AAC_SAMPLES / rate, 3))
+    signalled_s, delay_s, packet_s = (
+        max(-first_packet_s, 0.0),
+        (sbr_delay or AAC_SAMPLES) / rate,
+        2 * AAC_SAMPLES / rate,
+    )
+    late_s = 0.0 if signalled_s and not sbr_delay else delay_s
+    if sbr_delay and packet_s < signalled_s < delay_s + packet_s:
+        late_s -= signalled_s
+    if late_s < _LEAST_DOUBT_S:
+        return (0.0, 0.0)
+    edited = not edits or any(track["edits"] for track in edits["tracks"] if track["kind"] == "video")
+    early_s = 0.0 if signalled_s or edited else max(video_start_s, 0.0)
+    return (round(1000 * early_s, 3), round(1000 * late_s, 3))
 
 
 def probe(path: Path, clip_id: str | None = None, reading: Reading = MEASURED) -> MediaInfo:
@@ -178,12 +205,12 @@ def probe(path: Path, clip_id: str | None = None, reading: Reading = MEASURED) -
     _refuse_short(name, shown, sound, (video, audio), origin)
     fps = shown.fps(video.fps)
     edits = edit_lists(path)
-    doubt = clock_doubt_ms(audio.codec, audio.sample_rate, audio.first_packet_s, float(origin), edits)
+    doubt = clock_doubt_ms(audio.codec, audio.sample_rate, audio.first_packet_s, float(origin), edits, audio.sbr_delay)
     warnings = [
         *_track_warnings(reader),
         *_picture_warnings(shown, fps, video.pixel_aspect, reading.grid),
         *_sound_warnings(sound, shown.end_s, audio.sample_rate),
-        *clock_warnings(doubt),
+        *clock_warnings(doubt, audio.sbr_delay),
     ]
     orientation = shown.orientation(name)
     width, height = upright_size(*min(shown.sizes), Fraction(1), orientation)
@@ -287,6 +314,7 @@ class _Audio:
     channels: int
     declared_s: Fraction | None
     first_packet_s: float | None
+    sbr_delay: int  # see sbr_delay_samples
 
     @classmethod
     def read(cls, reader: ClipReader) -> _Audio:
@@ -295,9 +323,10 @@ class _Audio:
             return cls(
                 codec=stream.codec_context.name,
                 sample_rate=stream.codec_context.sample_rate,
-                channels=stream.codec_context.layout.nb_channels,
+                channels=channels_of(stream),
                 declared_s=_declared_s(container, stream),
                 first_packet_s=None if packet is None else float(packet.pts * packet.time_base),
+                sbr_delay=sbr_delay_samples(stream),
             )
 
 
@@ -475,5 +504,4 @@ def _sound_warnings(sound: PlacedSound, picture_end_s: Fraction, sample_rate: in
         yield f"sound ends {float(picture_end_s - sound_s):.2f} s before the picture; the clip ends with the sound"
     if sound.patched:
         yield f"{1000 * sound.patched / sample_rate:.1f} ms of short holes in the sound are silence"
-    if not sound.samples.any():
-        yield "the sound is silent (every sample is zero)"
+    yield from sound.warnings

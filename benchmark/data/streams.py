@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avbench.data.sound import _mono
+from avbench.data.sound import Samples, channels_of
 from avbench.system.paths import why_no_file
 from avbench.types import MediaError, first_line, printable
 
@@ -152,7 +152,10 @@ def _unusable(path: Path, clip_id: str, kind: str, track: _Candidate, alone: boo
         return ""
     try:
         with opened(path, clip_id) as container:
-            frames: Any = container.decode(container.streams[track.index])
+            stream: Any = container.streams[track.index]
+            if kind == "audio":
+                channels_of(stream)  # before it is decoded
+            frames = container.decode(stream)
             return _is_silent(frames) if kind == "audio" else _is_single(frames)
     except (av.FFmpegError, OSError) as error:
         return f"cannot be decoded ({reason_of(error)})"
@@ -164,9 +167,9 @@ def _is_single(pictures: Iterator[av.VideoFrame]) -> str:
 
 
 def _is_silent(frames: Iterator[av.AudioFrame]) -> str:
-    heard_s = 0.0
+    heard_s, samples = 0.0, Samples()
     for frame in frames:
-        if np.abs(_mono(frame)).max(initial=0.0) > _SILENCE:
+        if np.abs(samples(frame)).max(initial=0.0) > _SILENCE:
             return ""
         heard_s += frame.samples / frame.sample_rate
         if heard_s > _SILENCE_LOOKED_FOR_S:
