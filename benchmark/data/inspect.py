@@ -15,7 +15,7 @@ from avbench.data.probing import probe
 from avbench.protocol.manifest import Manifest, check
 from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
-from avbench.types import UNSEEN_SHA256, ClipRecord, Gap, MediaError, offset_in_words, printable
+from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words, printable
 
 SUPPORT_HOPS_S = (1, 2, 3, 4)
 SUPPORT_WINDOWS = (2, 4, 6, 8, 12, 18, 24, 36, 48)
@@ -233,7 +233,12 @@ def _problems(file: MediaFile) -> list[str]:
     # a manifest that names no track means the first one
     as_said = replace(said, gaps=(), video_track=said.video_track or 1, audio_track=said.audio_track or 1)
     found = probe(file.path, clip.id, as_said)
-    gaps = [f"clip {clip.id}: {text}" for text in _other_gaps(found.reading.gaps, said.gaps)]
+    gaps = [
+        f"clip {clip.id}: the {gap.kind} is missing from {seconds(gap.start):.2f} to {seconds(gap.end):.2f} s, the "
+        "manifest does not say so"
+        for gap in found.reading.gaps
+        if gap not in said.gaps
+    ]
     return gaps + [
         f"clip {clip.id}: {what} is {has}, the manifest says {says}"
         for what, has, says in (
@@ -242,12 +247,3 @@ def _problems(file: MediaFile) -> list[str]:
         )
         if has < says or (what == "n_frames" and has != says)
     ]
-
-
-def _other_gaps(found: tuple[Gap, ...], said: tuple[Gap, ...]) -> list[str]:
-    """A line for each gap of the file that its manifest does not name, and for each named one that it does not have."""
-    where = {
-        gap: f"{gap.kind} is missing from {seconds(gap.start):.2f} to {seconds(gap.end):.2f} s" for gap in found + said
-    }
-    new = [f"the {where[gap]}, the manifest does not say so" for gap in found if gap not in said]
-    return new + [f"the manifest says that the {where[gap]}; it is there" for gap in said if gap not in found]

@@ -53,7 +53,6 @@ class PlacedSound:
     samples: np.ndarray  # (n_samples,) float32, 16 kHz
     start_s: Fraction  # of the first decoded sample on the clip's clock (negative: before the picture)
     patched: int  # native samples of short holes that were left silent
-    gaps: tuple[tuple[Fraction, Fraction], ...] = ()  # (start_s, end_s) of longer holes and of overlaps
     warnings: tuple[str, ...] = ()  # what is unusual in the sound, in words
 
 
@@ -79,6 +78,7 @@ class ClipReader:
         self.reading = clip.reading if clip else reading
         self._tracks: dict[str, Track] = {}
         self.picture_facts = PictureFacts()
+        self._sound_gaps: list[tuple[Fraction, Fraction]] = []
         self._sound: PlacedSound | None = None
         self.origin_s: Fraction | None = None  # time of the first picture, once one of the streams has been read
 
@@ -202,7 +202,9 @@ class ClipReader:
         with self._placed_stream("audio") as (container, stream, edits):
             assert self.origin_s is not None
             gap_s = Fraction(self.reading.sound_gap, SAMPLE_RATE_HZ)
-            yield SoundStream(container, stream, self.origin_s, self._error, gap_limit_s=gap_s, edits=edits)
+            placed = SoundStream(container, stream, self.origin_s, self._error, gap_limit_s=gap_s, edits=edits)
+            self._sound_gaps = placed.gaps
+            yield placed
 
     @contextlib.contextmanager
     def _placed_stream(self, kind: str) -> Iterator[tuple[av.container.InputContainer, Any, EditList | None]]:
@@ -231,13 +233,12 @@ class ClipReader:
             self._find_origin()
             with self._sound_stream() as placed:
                 samples = np.concatenate(list(placed))
-            gaps, warnings = tuple(placed.gaps), tuple(placed.warnings())
-            self._sound = PlacedSound(samples, placed.start_s, placed.patched, gaps, warnings)
+            self._sound = PlacedSound(samples, placed.start_s, placed.patched, tuple(placed.warnings()))
         return self._sound
 
     def gaps(self) -> tuple[Gap, ...]:
-        """What is missing inside the picture and the sound, in time order; final when both have been read."""
-        found = [("sound", *ends) for ends in (self._sound.gaps if self._sound else ())]
+        """What is missing inside the picture and the sound, as far as they have been read, in time order."""
+        found = [("sound", *ends) for ends in self._sound_gaps]
         found += [("picture", *ends) for ends in self.picture_gaps]
         gaps = [Gap(kind, floor(start * SAMPLE_RATE_HZ), ceil(end * SAMPLE_RATE_HZ)) for kind, start, end in found]
         return tuple(sorted(gaps, key=lambda gap: (gap.start, gap.end, gap.kind)))

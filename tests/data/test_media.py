@@ -17,7 +17,7 @@ from stamps import HEIGHT, RAW, WIDTH, index_of, indices, lag_of, noise, stamp, 
 from avbench.data.encode import encode_clip
 from avbench.data.media import ClipReader, media_sha256
 from avbench.data.probing import MediaInfo, probe
-from avbench.types import ClipRecord, FrontEnd, MediaError, Reading, UsageError
+from avbench.types import ClipRecord, FrontEnd, Gap, MediaError, Reading, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -411,7 +411,7 @@ def test_truncated_files_are_refused(clip_path: Path, tmp_path: Path) -> None:
 
 
 def test_damage_in_the_middle_is_never_passed_over(clip_path: Path, tmp_path: Path) -> None:
-    """Overwritten stretches are either refused or, where the decoder cannot notice, leave all counts as promised."""
+    """Overwritten stretches are refused or gaps or, where the decoder cannot notice, leave all counts as promised."""
     data = bytearray(clip_path.read_bytes())
     lines = []
     rng = np.random.default_rng(3)
@@ -422,7 +422,9 @@ def test_damage_in_the_middle_is_never_passed_over(clip_path: Path, tmp_path: Pa
         path = tmp_path / f"d{trial}.mp4"
         path.write_bytes(broken)
         try:
-            assert probe(path, "c1").n_frames == 200
+            found = probe(path, "c1")
+            assert found.n_frames == 200
+            lines += [str(gap) for gap in found.reading.gaps[:1]]
         except MediaError as error:
             lines.append(str(error))
     assert len(lines) >= 8
@@ -436,7 +438,7 @@ def test_a_clip_shorter_than_its_manifest(clip_path: Path) -> None:
     assert line == "clip c1: sound ends at 8.00 s, the manifest says 10.00 s"
 
 
-def test_holes_in_the_sound_are_refused_and_silence_is_said(tmp_path: Path) -> None:
+def test_holes_in_the_sound_are_gaps_and_silence_is_said(tmp_path: Path) -> None:
     hole = write_media(
         tmp_path / "h.mkv",
         container="matroska",
@@ -444,7 +446,12 @@ def test_holes_in_the_sound_are_refused_and_silence_is_said(tmp_path: Path) -> N
         skip_sound=(10_240, 20_480),
         audio_codec="pcm_s16le",
     )
-    assert "hole of 0.640 s at 0.64 s" in refusal(hole)
+    found = probe(hole)
+    assert found.reading.gaps == (Gap("sound", 10_240, 20_480),)
+    assert "the sound is missing for 0.640 s at 0.64 s: read as silence" in found.warnings
+    heard = ClipReader(hole).audio()
+    assert not heard[10_240:20_480].any()
+    assert lag_of(heard[20_480:], noise(48_000)[20_480:]) == 0
     silent = tmp_path / "s.mp4"
     encode_clip(silent, (stamp(k) for k in range(25)), np.zeros(16_000, np.float32))
     assert any("silent" in w for w in probe(silent).warnings)

@@ -53,7 +53,7 @@ def test_jitter_is_ignored_and_gaps_are_found(
     n = 300
     samples = [1024] * n if packets else rng.integers(512, 4096, n).tolist()
     low_s = max(0.02, 4 * jitter_ms / 1000)
-    gaps = {int(k): int(rng.uniform(low_s, 3) * rate) for k in (70, 140, 210) + rng.integers(-5, 6, 3)}
+    gaps = {int(k): int(rng.uniform(low_s, 3) * rate) for k in np.array([70, 140, 210]) + rng.integers(-5, 6, 3)}
     true = starts(samples, gaps)
     jitter = rng.uniform(-jitter_ms, jitter_ms, n) * rate / 1000
     found = places((true + jitter).tolist(), samples, rate, tick_s or Fraction(1, rate))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,8 +24,8 @@ from avbench.data.media import ClipReader, media_sha256, resized, rgb_converter
 from avbench.data.orientation import Orientations
 from avbench.data.probing import Header, clock_warnings, read_header, refuse_truncated, upright_size
 from avbench.system.atomic import atomic_write_bytes
-from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
-from avbench.types import MediaError
+from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME, Tick, ticks
+from avbench.types import Gap, MediaError
 
 _ASPECT_SLACK = 0.01  # relative; a picture whose aspect differs more from the first is refused
 
@@ -69,7 +69,7 @@ def normalise(file: Path, video_id: str, key: str, media: Path, records: Path, e
             piece = sound.take(n_samples)
             start_s = index * encoding.clip_s
             clip_id = f"{video_id}_{start_s:g}_{start_s + encoding.clip_s:g}"
-            clip = target.write(clip_id, _source(header, start_s, size), piece, picture)
+            clip = target.write(clip_id, _source(header, start_s, size), piece, picture, reader.gaps)
             if clip is None:
                 seconds = min(picture.count / FRAME_RATE_HZ, len(piece) / SAMPLE_RATE_HZ)
                 if seconds:
@@ -103,8 +103,16 @@ class _Target:
     key: str
     encoding: Encoding
 
-    def write(self, clip_id: str, source: dict[str, Any], piece: np.ndarray, picture: _Picture) -> BuiltClip | None:
-        """Encode the next clip, or skip its frames if it was made before; None if it is too short."""
+    def write(
+        self,
+        clip_id: str,
+        source: dict[str, Any],
+        piece: np.ndarray,
+        picture: _Picture,
+        gaps: Callable[[], tuple[Gap, ...]],
+    ) -> BuiltClip | None:
+        """Encode the next clip, or skip its frames if it was made before; None if it is too short. ``gaps``: of the
+        video, as far as it has been read."""
         limit = len(piece) // TICKS_PER_FRAME
         least = round(self.encoding.min_clip_s * FRAME_RATE_HZ)
         picture.count = 0
@@ -133,6 +141,7 @@ class _Target:
             sha256=media_sha256(path),
             source=source,
             key=self.key,
+            gaps=tuple(_inside(gaps(), ticks(source["start_s"]), picture.count * TICKS_PER_FRAME)),
         )
         atomic_write_bytes(self._record(clip_id), json.dumps(asdict(clip), sort_keys=True).encode())
         return clip
@@ -140,7 +149,7 @@ class _Target:
     def _on_record(self, clip_id: str, source: dict[str, Any]) -> BuiltClip | None:
         """The clip made earlier from the same source with the same key, if its file is unchanged."""
         try:
-            clip = BuiltClip(**json.loads(self._record(clip_id).read_bytes()))
+            clip = BuiltClip.from_json(json.loads(self._record(clip_id).read_bytes()))
             same = clip.key == self.key and clip.source == source
             return clip if same and media_sha256(self.media / f"{clip_id}.mp4") == clip.sha256 else None
         except (OSError, ValueError, TypeError, MediaError):  # no record or no file, or not one of ours
@@ -148,6 +157,14 @@ class _Target:
 
     def _record(self, clip_id: str) -> Path:
         return self.records / f"{clip_id}.json"
+
+
+def _inside(gaps: Iterable[Gap], start: Tick, length: Tick) -> Iterator[Gap]:
+    """The gaps of a video in the clip that starts at ``start``, on the clip's clock."""
+    for gap in gaps:
+        first, last = max(gap.start - start, 0), min(gap.end - start, length)
+        if first < last:
+            yield Gap(gap.kind, first, last)
 
 
 class _Sound:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from avbench.types import Gap
+
 
 @dataclass(frozen=True, slots=True)
 class RawVideo:
@@ -29,6 +31,12 @@ class BuiltClip:
     sha256: str
     source: dict[str, Any]  # what the raw file declared, and where in it the clip starts
     key: str  # of the job that made it: raw file and encoding
+    gaps: tuple[Gap, ...] = ()  # of the raw file, on the clip's clock
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> BuiltClip:
+        """The inverse of ``dataclasses.asdict``."""
+        return cls(**{**value, "gaps": tuple(Gap(*gap) for gap in value.get("gaps", ()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +49,4 @@ class BuiltVideo:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> BuiltVideo:
         """The inverse of ``dataclasses.asdict``."""
-        return cls(tuple(BuiltClip(**clip) for clip in value["clips"]), tuple(value["dropped"]))
+        return cls(tuple(BuiltClip.from_json(clip) for clip in value["clips"]), tuple(value["dropped"]))

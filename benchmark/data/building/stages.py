@@ -25,13 +25,23 @@ from avbench.data.building.split import parse_shares, split_videos
 from avbench.data.folders import find_media
 from avbench.data.from_files import SegmentRules, name_clips, segments_of
 from avbench.data.inspect import info
+from avbench.data.media import READER_VERSION
 from avbench.protocol.manifest import Manifest, check, write_manifest
 from avbench.system.atomic import atomic_write_bytes
 from avbench.system.cache import cache_root
 from avbench.system.paths import path_text
 from avbench.system.progress import ItemProgress, Progress
 from avbench.ticks import TICKS_PER_FRAME, seconds, ticks
-from avbench.types import AvbenchError, ClipRecord, MediaError, OffsetGrid, SegmentRecord, UsageError, printable
+from avbench.types import (
+    AvbenchError,
+    ClipRecord,
+    MediaError,
+    OffsetGrid,
+    Reading,
+    SegmentRecord,
+    UsageError,
+    printable,
+)
 
 WORK = ".build"
 REPORT = "build_report.json"
@@ -286,7 +296,7 @@ class _Build:
         lengths_s = {video: raw.duration_s or 0.0 for video, raw in selected.items()}
         # the longest first: no core is left waiting for one that started last
         for video in sorted(selected, key=lambda v: (-lengths_s[v], v)):
-            keys[video] = _key([selected[video].sha256, encoding])
+            keys[video] = _key([selected[video].sha256, encoding, READER_VERSION])
             arguments = {
                 "file": str(files[video]),
                 "video_id": video,
@@ -351,6 +361,7 @@ class _Build:
                     n_samples=built.n_samples,
                     channel=channels[video],
                     split=split[video],
+                    reading=Reading(gaps=built.gaps),
                 )
                 clips[clip.id], sources[clip.id] = clip, origin | built.source
                 segments += self._segments(clip, grid, measured.get(clip.id))

@@ -50,7 +50,7 @@ def _clip(file: str, clip_id: str, n_frames: int, n_samples: int, reading: str) 
 
 def check_clip(file: str, clip: dict[str, Any]) -> list[str]:
     """Decode a written clip to the end and list every difference from its record, a ``BuiltClip``."""
-    path, record = Path(file), BuiltClip(**clip)
+    path, record = Path(file), BuiltClip.from_json(clip)
     if media_sha256(path) != record.sha256:
         return [f"clip {record.id}: {path.name} has changed (other sha256)"]
     found = probe(path, record.id)

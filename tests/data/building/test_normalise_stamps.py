@@ -100,7 +100,6 @@ REFUSED = {
     "short": "lasts 3.0 s, the minimum is 4 s",
     "small": "is 40x40, the minimum short side is 60",
     "twin": "the same file as kinds--mp4",
-    "changing-rate": "the sound has a hole of",
 }
 
 
@@ -119,13 +118,6 @@ def raw_videos(root: Path) -> None:
     (bad / "twin.mp4").write_bytes((good / "mp4.mp4").read_bytes())
     whole = write_media(bad / "cut-off.mkv", times=EVEN, sound=SOUND[16_000], **MKV)  # type: ignore[arg-type]
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
-    write_media(
-        bad / "changing-rate.mkv",
-        times=EVEN,
-        skip_sound=(20_480, 40_960),
-        audio_codec="pcm_s16le",
-        **of_rate(16_000, **MKV),
-    )  # type: ignore[arg-type]
 
 
 def avbench(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
