@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avbench.cli import main
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.plan import SnapshotKey
 
@@ -129,6 +130,27 @@ def test_killed_exactly_while_a_shard_is_written(tmp_path: Path) -> None:
         store.put(model, media, keys, logits)
         np.testing.assert_array_equal(store.get(model, media, keys)[0], logits)
         assert not [p for p in root.rglob("*.tmp") if p.parent != root], stage
+
+
+def test_a_run_killed_before_a_file_has_its_name_leaves_nothing_to_the_next(clicks: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from avbench.cli import main\n"
+        "real = os.replace\n"
+        "def replace(a, b):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL) if str(b).endswith(sys.argv[1]) else real(a, b)\n"
+        "os.replace = replace\n"
+        "main(sys.argv[2:])"
+    )
+    run = ["run", "--model", "constant", "--data", clicks, "--out", tmp_path / "out", "--iterations", "1"]
+    run += ["--n-resamples", "10", "--workers", "1", "--store", tmp_path / "store"]
+    written = ["predictions.parquet", "run.html", "run.json", "segments.parquet"]
+    for name in ("predictions.parquet", "run.json"):
+        killed = subprocess.run([sys.executable, "-c", code, name, *map(str, run)], capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        assert [p for p in (tmp_path / "out").iterdir() if p.name.startswith(f".{name}.") and p.suffix == ".tmp"]
+    assert main(list(map(str, run))) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == written
 
 
 def test_two_runs_on_one_store_at_once(tmp_path: Path, undisturbed: tuple[bytes, dict[str, bytes], float]) -> None:
