@@ -73,6 +73,16 @@ def edits_to_follow(path: Path, track_id: int, kind: str, clip_id: str) -> EditL
     return None if _is_followed(track, kind) else _edit_list(track, clip_id)
 
 
+def left_out_s(path: Path, track_id: int) -> Fraction:
+    """How much of a track in fragments its edit list leaves out at the start: lengths that such files declare contain
+    it. 0 for all others."""
+    track = track_clock(path, track_id)
+    if track is None or not track.fragmented or not track.timescale:
+        return Fraction(0)
+    starts = _after_the_delay(track.edits)
+    return Fraction(starts[0][1], track.timescale) if starts else Fraction(0)
+
+
 def _is_followed(track: Track, kind: str) -> bool:
     """Whether FFmpeg places this track by its list."""
     if track.fragmented:

@@ -57,10 +57,11 @@ AS_STORED = Orientation()
 
 
 class Orientations:
-    """How the pictures of one stream are shown.
+    """How the pictures of one stream are shown: a matrix holds until another one comes (H.264 may carry one in its key
+    pictures only).
 
-    The matrix is looked at in the first picture and where its rotation changes: PyAV keeps a picture whose side data
-    was asked for in memory until the garbage collector comes by.
+    Side data are looked at in the first picture and where the rotation changes: PyAV keeps a picture whose side data
+    were asked for in memory until the garbage collector comes by.
     """
 
     def __init__(self) -> None:
@@ -70,15 +71,15 @@ class Orientations:
     def of(self, picture: av.VideoFrame, clip_id: str) -> Orientation:
         """Of the next decoded picture. ``MediaError`` if it takes more than quarter turns and mirrorings."""
         if picture.rotation != self._rotation:
-            self._rotation, self._last = picture.rotation, _of(picture, clip_id)
+            self._rotation = picture.rotation
+            matrix: Any = picture.side_data.get("DISPLAYMATRIX")  # type: ignore[call-overload]  # (a name works as well)
+            if matrix is not None:
+                self._last = _of(bytes(matrix), clip_id)
         return self._last
 
 
-def _of(picture: av.VideoFrame, clip_id: str) -> Orientation:
-    found: Any = picture.side_data.get("DISPLAYMATRIX")  # type: ignore[call-overload]  # (a name works as well)
-    if found is None:
-        return AS_STORED
-    a, b, u, c, d, v = struct.unpack("=9i", bytes(found))[:6]
+def _of(matrix: bytes, clip_id: str) -> Orientation:
+    a, b, u, c, d, v = struct.unpack("=9i", matrix)[:6]
     if not any((a, b, c, d)):
         return Orientation(note="the display matrix is all zeros: the picture is shown as it is stored")
     straight, crossed = min(abs(a), abs(d)), min(abs(b), abs(c))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from avbench.data.boxes import edit_lists
+from avbench.data.edits import left_out_s
 from avbench.data.grid import Grid
 from avbench.data.media import MEASURED, ClipReader, PlacedSound
 from avbench.data.orientation import Orientation, Orientations
@@ -291,17 +292,21 @@ class _Video:
     def read(cls, reader: ClipReader) -> _Video:
         with reader.stream("video") as (container, stream):
             duration, aspect, rate = container.duration, stream.sample_aspect_ratio, stream.guessed_rate
+            declared_s = _declared_s(container, stream, reader.path)
+            whole_s, length_s = None if duration is None else Fraction(duration, 1_000_000), extent_s(container)
+            if declared_s is not None and left_out_s(reader.path, stream.id):  # (FFmpeg counts that twice)
+                whole_s, length_s = declared_s, float(declared_s)
             return cls(
                 container=container.format.name,
                 encoder=container.metadata.get("encoder", "") or stream.metadata.get("encoder", ""),
-                duration_s=None if duration is None else Fraction(duration, 1_000_000),
-                extent_s=extent_s(container),
+                duration_s=whole_s,
+                extent_s=length_s,
                 width=stream.codec_context.width,
                 height=stream.codec_context.height,
                 pixel_aspect=Fraction(aspect) if aspect else None,
                 fps=None if rate is None else Fraction(rate),
                 codec=stream.codec_context.name,
-                declared_s=_declared_s(container, stream),
+                declared_s=declared_s,
             )
 
 
@@ -324,16 +329,17 @@ class _Audio:
                 codec=stream.codec_context.name,
                 sample_rate=stream.codec_context.sample_rate,
                 channels=channels_of(stream),
-                declared_s=_declared_s(container, stream),
+                declared_s=_declared_s(container, stream, reader.path),
                 first_packet_s=None if packet is None else float(packet.pts * packet.time_base),
                 sbr_delay=sbr_delay_samples(stream),
             )
 
 
-def _declared_s(container: Any, stream: Any) -> Fraction | None:
-    """The track's own length; None where FFmpeg only repeats the file's."""
-    own = container.format.name.startswith(("mov", "avi"))
-    return Fraction(stream.duration) * stream.time_base if own and stream.duration is not None else None
+def _declared_s(container: Any, stream: Any, path: Path) -> Fraction | None:
+    """The track's own length, of what its edit list plays; None where FFmpeg only repeats the file's."""
+    if not container.format.name.startswith(("mov", "avi")) or stream.duration is None:
+        return None
+    return Fraction(stream.duration) * stream.time_base - left_out_s(path, stream.id)
 
 
 def _tracks(reader: ClipReader) -> tuple[str, ...]:
@@ -491,8 +497,8 @@ def _gap_warnings(facts: PictureFacts) -> Iterator[str]:
             yield f"{count} of {facts.shown + facts.late + facts.same_stamp} pictures are {why}"
     if facts.reorder_doubt_s:
         yield (
-            "the container keeps no time stamps for reordered pictures (B-frames), as AVI: the picture may be up to "
-            f"{1000 * float(facts.reorder_doubt_s):.0f} ms early or late"
+            "the file says when pictures are decoded, not when they are shown (as AVI does), and they are reordered "
+            f"(B-frames): the picture may be up to {1000 * float(facts.reorder_doubt_s):.0f} ms early or late"
         )
 
 

@@ -3,6 +3,7 @@ elsewhere."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +19,7 @@ from stamps import index_of, lag_of, noise, write_media
 from avbench.data.boxes import edit_lists, track_clock
 from avbench.data.edits import UNEDITED, EditList, edits_to_follow
 from avbench.data.media import ClipReader
-from avbench.data.probing import probe
+from avbench.data.probing import probe, read_header
 from avbench.types import MediaError
 
 TICKS = 12_800  # a second of the pictures' clock
@@ -138,6 +139,26 @@ def test_fragments(tmp_path: Path, negative: bool) -> None:
     assert origin_s == 0
     assert shown == [(Fraction(k, 25), k) for k in range(100)]
     assert lag_of(ClipReader(path).audio(), SOUND) == 0
+
+
+def test_fragments_that_begin_before_their_lists(tmp_path: Path) -> None:
+    """``ffmpeg -ss T -c copy -movflags frag_keyframe+delay_moov``: the lengths it declares contain what is left out."""
+    path = written(tmp_path / "c.mp4", options={"movflags": "frag_keyframe+delay_moov"})
+    data, at = bytearray(path.read_bytes()), 0
+    cut_s = Fraction(1301, 1000)
+    for rate, first in ((TICKS, FIRST), (SOUND_HZ, 1024)):
+        at = data.index(b"elst", at) + 4
+        assert data[at : at + 8] == bytes([0, 0, 0, 0, 0, 0, 0, 1])  # version 0, one stretch
+        assert struct.unpack_from(">i", data, at + 12) == (first,)
+        struct.pack_into(">i", data, at + 12, first + round(cut_s * rate))
+    path.write_bytes(data)
+    origin_s, shown = read(path)
+    assert origin_s == 0
+    assert shown == by_the_list([FIRST + k * FRAME for k in range(100)], [(0, FIRST + round(cut_s * TICKS))])
+    assert lag_of(ClipReader(path).audio(), SOUND[round(cut_s * SOUND_HZ) :]) == 0
+    info, header = probe(path), read_header(path)
+    assert info.n_frames == 67
+    assert header.duration_s == pytest.approx(info.duration_s, abs=0.1)
 
 
 def test_fragments_with_negative_offsets_and_no_list(tmp_path: Path) -> None:

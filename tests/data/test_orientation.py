@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from stamps import noise
 
 from avbench.data.encode import encode_clip
 from avbench.data.media import ClipReader
-from avbench.data.orientation import Orientation
+from avbench.data.orientation import Orientation, Orientations
 from avbench.data.probing import probe, read_header, upright_size
 from avbench.types import FrontEnd, MediaError
 
@@ -83,6 +86,20 @@ def test_a_matrix_of_zeros_changes_nothing_and_is_said(plain: Path, tmp_path: Pa
     assert [w for w in info.warnings if "display matrix is all zeros" in w]
     first, same = (next(ClipReader(p).frames(FrontEnd(size=64, fit="short")))[0] for p in (plain, path))
     assert np.array_equal(first, same)
+
+
+def test_a_matrix_holds_until_another_one_comes() -> None:
+    """H.264 may carry it in its key pictures only."""
+
+    def picture(rotation: int, *matrix: int) -> Any:
+        a, b, c, d = (65536 * x for x in matrix) if matrix else (0, 0, 0, 0)
+        data = struct.pack("=9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+        return SimpleNamespace(rotation=rotation, side_data={"DISPLAYMATRIX": data} if matrix else {})
+
+    stream = Orientations()
+    mirrored, turned, none = picture(-180, -1, 0, 0, 1), picture(-90, 0, 1, -1, 0), picture(0)
+    shown = [stream.of(p, "c1") for p in (mirrored, none, none, mirrored, none, turned, none)]
+    assert [(o.rotation, o.mirrored) for o in shown] == [(0, True)] * 5 + [(270, False)] * 2
 
 
 @pytest.mark.parametrize(

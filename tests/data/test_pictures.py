@@ -325,8 +325,8 @@ def test_avi_shows_the_nth_picture_at_the_nth_place(
     assert (info.is_cfr_25, info.video_start_s, info.n_frames) == (True, 0.0, 100)
     assert [w for w in info.warnings if "B-frames" in w] == (
         [
-            "the container keeps no time stamps for reordered pictures (B-frames), as AVI: the picture may be up to "
-            f"{doubt_ms} ms early or late"
+            "the file says when pictures are decoded, not when they are shown (as AVI does), and they are reordered "
+            f"(B-frames): the picture may be up to {doubt_ms} ms early or late"
         ]
         if doubt_ms
         else []
