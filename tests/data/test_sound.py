@@ -32,7 +32,7 @@ def write_sound(
     container: str = "matroska",
     layout: str = "mono",
     rate: int = RATE,
-    frame: int = 1000,
+    frame: int = 1600,
     first_s: Fraction = Fraction(0),
     options: dict[str, str] | None = None,
 ) -> Path:
@@ -202,3 +202,209 @@ def test_a_rate_that_changes_is_read_on(tmp_path: Path, rate: int, then: int) ->
     for part in (slice(4000, 20_000), slice(28_000, 44_000)):
         assert lag_of(heard[part], said[part]) == 0
         assert np.corrcoef(heard[part], said[part])[0, 1] > 0.9
+
+
+# -------------------------------------------------------------------------------------- stamps, holes, overlaps, damage
+
+
+def restamped(offset_ms: Callable[[int], float]) -> Change:
+    def change(k: int, packet: av.Packet) -> av.Packet:
+        packet.pts += round(Fraction(offset_ms(k)) / 1000 / packet.time_base)
+        packet.dts = k  # (a muxer wants them to rise, and not above the pts)
+        return packet
+
+    return change
+
+
+def dropped(*numbers: int) -> Change:
+    return lambda k, packet: None if k in numbers else packet
+
+
+SAID = noise(4 * RATE)  # 40 packets of 1600 samples, 100 ms each
+STAMPED = [
+    lambda k: 4 * np.sin(2.1 * k) + 4,
+    lambda k: 8 * (k % 3),
+    lambda k: 3000 * (k in (10, 33)),
+]
+
+
+@pytest.mark.parametrize("offset_ms", STAMPED, ids=["jitter", "in turns", "lone stamps"])
+def test_jittering_stamps_put_no_holes_into_the_sound(tmp_path: Path, offset_ms: Callable[[int], float]) -> None:
+    path = write_sound(tmp_path / "c.mkv", SAID, restamped(offset_ms))
+    heard, stream = read(path)
+    first = round(stream.start_s * RATE)
+    assert 0 <= first <= 20 * RATE // 1000
+    np.testing.assert_array_equal(heard[first:], np.round(SAID * 32768).clip(-32768, 32767).astype(np.float32) / 32768)
+    assert (stream.patched, stream.gaps, list(stream.warnings())) == (0, [], [])
+
+
+def pcm(sound: np.ndarray) -> np.ndarray:
+    """As it comes back from 16 bit."""
+    return (sound * 32768).round().clip(-32768, 32767).astype(np.float32) / 32768
+
+
+def test_lost_packets_are_silence_and_are_reported(tmp_path: Path) -> None:
+    said = pcm(SAID)
+    path = write_sound(tmp_path / "c.mkv", SAID, dropped(5, 6, 25))
+    heard, stream = read(path)
+    said[8000:11_200] = said[40_000:41_600] = 0
+    np.testing.assert_array_equal(heard, said)
+    assert ms(stream.gaps) == [(500, 700), (2500, 2600)]
+    assert list(stream.warnings()) == [
+        "the sound is missing for 0.200 s at 0.50 s (2 times, 0.300 s in all): read as silence"
+    ]
+    assert stream.patched == 0
+
+
+def test_what_counts_as_a_gap_is_a_setting(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "c.mkv", SAID, dropped(5, 6, 25))
+    heard, stream = read(path, gap_limit_s=Fraction(1, 10))
+    assert stream.gaps == [(Fraction(1, 2), Fraction(7, 10))]
+    assert stream.patched == 1600
+    np.testing.assert_array_equal(heard, read(path)[0])
+
+
+def test_a_hole_of_seconds_is_read_in_blocks(tmp_path: Path) -> None:
+    said = pcm(SAID)
+    path = write_sound(tmp_path / "c.mkv", SAID, restamped(lambda k: 100_000 * (k >= 19)))
+    with av.open(str(path)) as container:
+        stream = SoundStream(container, container.streams.audio[0], Fraction(0), ValueError)
+        blocks = list(stream)
+    assert max(map(len, blocks)) == RATE
+    heard = np.concatenate(blocks)
+    np.testing.assert_array_equal(heard, np.concatenate([said[:30_400], np.zeros(100 * RATE), said[30_400:]]))
+    assert ms(stream.gaps) == [(1900, 101_900)]
+
+
+@pytest.mark.parametrize("overlap_ms", [20, 100, 125, 900])
+def test_where_sound_overlaps_the_later_wins(tmp_path: Path, overlap_ms: int) -> None:
+    """As in a file that was joined of two: the second begins before the first has ended."""
+    path = write_sound(tmp_path / "c.mkv", SAID, restamped(lambda k: -overlap_ms * (k >= 20)))
+    heard, stream = read(path)
+    said, at = pcm(SAID), (2000 - overlap_ms) * RATE // 1000
+    np.testing.assert_array_equal(heard, np.concatenate([said[:at], said[32_000:]]))
+    assert ms(stream.gaps) == [(2000 - overlap_ms, 2000)]
+    where = f"for {overlap_ms / 1000:.3f} s at {at / RATE:.2f} s"
+    assert list(stream.warnings()) == [f"the sound overlaps itself {where}: the later sound is read"]
+
+
+@pytest.mark.parametrize(
+    ("offset_ms", "reason"),
+    [
+        (lambda k: 601_000 * (k >= 19), "the sound's clock jumps ahead by 601.000 s at 1.90 s; cut the file there"),
+        (lambda k: -1200 * (k >= 20), "the sound's clock jumps back by 1.200 s at 2.00 s; cut the file there"),
+        (lambda k: 700_000, "the sound begins 700 s after the picture"),
+    ],
+)
+def test_a_clock_that_is_set_anew_is_refused(tmp_path: Path, offset_ms: Callable[[int], float], reason: str) -> None:
+    assert refusal(write_sound(tmp_path / "c.mkv", SAID, restamped(offset_ms))) == f"clip c: {reason}"
+
+
+def test_a_hole_before_the_picture_does_not_matter(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "c.mkv", SAID, restamped(lambda k: 2000 * (k >= 10)))
+    heard, stream = read(path, Fraction(3))
+    np.testing.assert_array_equal(heard, pcm(SAID[16_000:]))
+    assert (stream.gaps, list(stream.warnings())) == ([], [])
+
+
+def test_sound_without_stamps_is_refused(tmp_path: Path) -> None:
+    with av.open(str(write_sound(tmp_path / "c.mkv", SAID))) as container:
+        demux = container.demux
+
+        class Unstamped:
+            def demux(self, stream: Any) -> Any:
+                for packet in demux(stream):
+                    packet.pts = packet.dts = None
+                    yield packet
+
+        with pytest.raises(ValueError, match="no time stamps"):
+            list(SoundStream(Unstamped(), container.streams.audio[0], Fraction(0), ValueError))
+
+
+def broken(*numbers: int) -> Change:
+    """Packets of AAC whose bytes are not AAC."""
+
+    def change(k: int, packet: av.Packet) -> av.Packet:
+        if k not in numbers:
+            return packet
+        other = av.Packet(b"\xa5" * packet.size)
+        other.pts, other.dts, other.time_base, other.stream = packet.pts, packet.dts, packet.time_base, packet.stream
+        other.duration, other.is_keyframe = packet.duration, True
+        return other
+
+    return change
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+@pytest.mark.parametrize("damage", [dropped, broken])
+def test_a_lost_or_broken_aac_packet_moves_nothing(
+    tmp_path: Path, container: str, damage: Callable[..., Change]
+) -> None:
+    if damage is broken and container == "mpegts":
+        pytest.skip("its parser looks for the next packet inside the broken one")
+    path = write_sound(
+        tmp_path / "c", SAID, damage(20, 21, 40), codec="aac", container=container, frame=1024, first_s=Fraction(1)
+    )
+    heard, stream = read(path, Fraction(1))
+    gaps = [(19 * 1024, 21 * 1024), (39 * 1024, 40 * 1024)]  # the first packet is before the sound
+    assert [(round(start * RATE), round(end * RATE)) for start, end in stream.gaps] == gaps
+    if damage is broken:
+        assert "3 damaged packets of the sound left out" in list(stream.warnings())
+    for start, end in gaps:
+        assert not heard[start + 1 : end].any()
+    for part in (slice(1000, 17_000), slice(23_000, 37_000), slice(42_000, 60_000)):
+        assert lag_of(heard[part], SAID[part]) == 0
+        assert np.corrcoef(heard[part], SAID[part])[0, 1] > 0.95
+
+
+def test_sound_that_is_mostly_damaged_is_refused(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "c.mkv", SAID, broken(*range(20, 60)), codec="aac", frame=1024)
+    assert "most packets of the sound cannot be decoded (40 of 6" in refusal(path)
+    path = write_sound(tmp_path / "c.mkv", SAID, broken(*range(100)), codec="aac", frame=1024)
+    line = refusal(path)
+    assert "no packet of the sound can be decoded (" in line
+    assert "Invalid data" in line
+
+
+def test_samples_that_are_no_numbers_are_damage(tmp_path: Path) -> None:
+    sound = SAID.copy()
+    sound[4800] = np.nan
+    sound[9000] = np.inf
+    heard, stream = read(write_sound(tmp_path / "c.mkv", sound, codec="pcm_f32le"))
+    assert np.isfinite(heard).all()
+    assert ms(stream.gaps) == [(300, 400), (500, 600)]
+    assert list(stream.warnings())[1] == "2 damaged packets of the sound left out"
+
+
+def test_a_pause_that_opus_announces_is_no_gap(tmp_path: Path) -> None:
+    """Packets that are left out after one of a byte or two (DTX) are silence; after another they are lost."""
+    speech = noise(2 * 48_000, rate=48_000)
+    speech[24_000:72_000] = 0
+
+    def announced(k: int, packet: av.Packet) -> av.Packet | None:
+        if k == 40:
+            other = av.Packet(bytes([bytes(packet)[0] & 0xFC]))
+            other.pts, other.dts, other.time_base = packet.pts, packet.dts, packet.time_base
+            other.stream, other.duration = packet.stream, packet.duration
+            return other
+        return None if 40 < k < 60 else packet
+
+    for change, n_gaps in ((announced, 0), (dropped(*range(41, 60)), 1)):
+        path = write_sound(tmp_path / "c.mkv", speech, change, codec="libopus", rate=48_000, frame=960)
+        heard, stream = read(path)
+        assert len(stream.gaps) == n_gaps
+        assert stream.patched == 0
+        said = speech[::3]
+        for part in (slice(1000, 7500), slice(25_000, 31_000)):
+            assert abs(lag_of(heard[part], said[part])) <= 8  # the clock has ticks of a millisecond
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared folder is not there")
+def test_a_recorder_that_stamps_every_ten_milliseconds() -> None:
+    """A real clip whose stamps jump by 0, 10 or 20 ms to and fro while its samples add up: refused before."""
+    sound = ClipReader(SHARED / "media/real/event/SpecVQGAN__video_03051.mp4").placed_sound()
+    assert sound.gaps == ()
+    assert sound.warnings == ()
+    assert abs(sound.start_s) < Fraction(1, 100)
+    assert sound.patched < 441
+    assert abs(len(sound.samples) - 10 * RATE) < 400
