@@ -23,6 +23,7 @@ import numpy as np
 
 from avbench.system.findings import first_of
 from avbench.system.paths import has_foreign_backslash, path_of, path_text
+from avbench.system.parquet import read_table
 from avbench.ticks import TICKS_PER_FRAME, seconds
 from avbench.types import (
     AS_EVER,
@@ -401,7 +402,6 @@ _Columns = Mapping[str, tuple[str, str]]
 def _read_table(directory: Path, name: str, columns: _Columns, meta: dict[str, Any], more: _Columns) -> list[Any]:
     """The rows with the values of ``columns``, and of those of ``more`` that the table has."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path = directory / name
     try:
@@ -411,7 +411,7 @@ def _read_table(directory: Path, name: str, columns: _Columns, meta: dict[str, A
     if hashlib.sha256(data).hexdigest() != meta["tables"].get(name):
         raise UsageError(f"{path} is not the table that manifest.json pins (other sha256); restore or rebuild it")
     try:
-        table = pq.ParquetFile(io.BytesIO(data)).read()  # read_table would load pandas
+        table = read_table(data, limit_bytes=2**28 + 400 * len(data))  # counted names: 200 times their length
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UsageError(f"{path} is not a readable parquet table: {first_line(error)}") from error
     columns = {**columns, **{name: more[name] for name in more if name in table.column_names}}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avbench.system.parquet import unpacked_bytes
 from avbench.system.strict import one_line, read_bytes, write_whole
 from avbench.types import NonFiniteError, OffsetGrid, UsageError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_PREDICTIONS_BYTES = 2**30
+BYTES_PER_ROW = 1000  # in memory: an id of at most 200 characters and 22 numbers
 MAX_PREDICTION_ROWS = 10_000_000  # 32,000 segments of 48 iterations are 1.5 million
 N_CLASSES = OffsetGrid().n_classes
 LOGIT_COLUMNS = tuple(f"logit_{c}" for c in range(N_CLASSES))
@@ -100,6 +102,9 @@ def parse_predictions(data: bytes, path: str, max_rows: int | None = None) -> tu
             f"at most {MAX_PREDICTIONS_BYTES} bytes can be read"
         )
     try:
+        limit = BYTES_PER_ROW * n_rows + 2**20
+        if unpacked_bytes(data, limit) > limit:
+            raise ValueError(f"its pages unpack to more than {BYTES_PER_ROW} bytes a row")
         compact = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["segment_id"])  # each id once in memory
         table = compact.read(use_threads=False)
         table.validate(full=True)

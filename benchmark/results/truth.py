@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avbench.results.predictions import MAX_PREDICTION_ROWS, MAX_PREDICTIONS_BYTES, N_CLASSES
+from avbench.results.predictions import BYTES_PER_ROW, MAX_PREDICTION_ROWS, MAX_PREDICTIONS_BYTES, N_CLASSES
+from avbench.system.parquet import read_table
 from avbench.system.strict import one_line, read_bytes, write_whole
 from avbench.types import UsageError
 
@@ -138,7 +139,8 @@ def read_segments(path: Path) -> Truth:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         known = file.schema_arrow.equals(_segments_schema(), check_metadata=False)
-        table = file.read(use_threads=False) if known and file.metadata.num_rows <= MAX_PREDICTION_ROWS else None
+        readable = known and file.metadata.num_rows <= MAX_PREDICTION_ROWS
+        table = read_table(data, BYTES_PER_ROW * file.metadata.num_rows + 2**20) if readable else None
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path} is not a readable parquet file: {one_line(error)}") from error
     if table is None:
