@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avbench.system.findings import first_of
-from avbench.system.paths import has_foreign_backslash, path_of, path_text
 from avbench.system.parquet import read_table
+from avbench.system.paths import has_foreign_backslash, path_of, path_text
 from avbench.ticks import TICKS_PER_FRAME, seconds
 from avbench.types import (
     AS_EVER,

@@ -1,4 +1,4 @@
-"""Pieces of sound are placed by what most of their stamps say: jitter is ignored, gaps and drift are not."""
+"""Pieces of sound are placed by what most stamps say, not by each: jitter is ignored, gaps and drift are not."""
 
 from __future__ import annotations
 
