@@ -50,7 +50,9 @@ def raw(tmp_path: Path) -> Path:
         path = tmp_path / "raw" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         container = {"mp4": "mp4", "mkv": "matroska", "ts": "mpegts"}[path.suffix[1:]]
-        write_media(path, container=container, times=_times(7 + n), sound=noise((7 + n) * 16_000, seed=n))
+        sound = noise((7 + n) * 16_000, seed=n)
+        # so wide that no change of the barcode in its middle is taken for a cut
+        write_media(path, container=container, times=_times(7 + n), sound=sound, size=(640, 64))
     (tmp_path / "mine.py").write_text(EVENTS)
     return tmp_path / "raw"
 

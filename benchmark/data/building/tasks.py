@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avbench.data.building.normalise import Encoding, normalise
 from avbench.data.building.records import BuiltClip, RawVideo
@@ -13,6 +14,9 @@ from avbench.data.media import media_sha256
 from avbench.data.probing import probe, read_header
 from avbench.protocol.manifest import reading_of
 from avbench.types import ClipRecord
+
+if TYPE_CHECKING:
+    from avbench.data.annotators import Annotators
 
 
 def read_video_header(file: str, video_id: str) -> dict[str, Any]:
@@ -31,9 +35,16 @@ def make_clips(
 def annotate(file: str, clip: dict[str, Any], annotators: dict[str, str]) -> dict[str, Any]:
     """What is measured of a clip: see ``annotate_clip``."""
     from avbench.data.annotate import annotate_clip
+
+    return annotate_clip(Path(file), _clip(file, **clip), _annotators(tuple(sorted(annotators.items()))))
+
+
+@lru_cache(maxsize=1)
+def _annotators(names: tuple[tuple[str, str], ...]) -> Annotators:
+    """Loaded once in a process, which annotates many clips."""
     from avbench.data.annotators import Annotators
 
-    return annotate_clip(Path(file), _clip(file, **clip), Annotators.load(annotators))
+    return Annotators.load(dict(names))
 
 
 def small_pictures(file: str, clip: dict[str, Any], spots: list[list[float]]) -> list[str]:
