@@ -27,7 +27,7 @@ def _add_import_realsync(verbs: Any) -> None:
         "The lists of fixed offsets of RealSync, LRS3, VGGSound, VGGSound-Sparse and AudioSet; each becomes a "
         f"manifest. {SIGN}",
         "avbench data import-realsync --lists lists --media none --out realsync",
-        "avbench data import-realsync --lists lists --media cropped_videos --out realsync",
+        "avbench data import-realsync --lists lists --media cropped_videos --out realsync --force",
         "avbench run --model streamsync-trf --data realsync/normal.evaluation",
     )
     lists.add_argument("--lists", type=Path, required=True, metavar="DIR", help="folder of the .csv and .json files")
@@ -40,6 +40,7 @@ def _add_import_realsync(verbs: Any) -> None:
     lists.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets one manifest folder per list")
     lists.add_argument("--workers", type=int, metavar="N", help="processes that hash media (default: one per core)")
     lists.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    add_force(lists)
 
 
 def _add_pull(verbs: Any) -> None:
@@ -133,7 +134,9 @@ def _import_realsync(args: argparse.Namespace) -> int:
         raise UsageError(f"workers is {args.workers}; it must be at least 1")
     media = None if args.media == "none" else Path(args.media)
     with Progress() as progress:
-        report = import_lists(args.lists, media, args.out, args.workers or cores(), progress.of("hashing media"))
+        report = import_lists(
+            args.lists, media, args.out, args.workers or cores(), progress.of("hashing media"), force=args.force
+        )
     if args.json:
         print(json.dumps(report, indent=2))
     else:

@@ -46,7 +46,7 @@ TIES = dict(
 
 
 def imported(avbench: Avbench, lists: Path, out: Path, media: object = "none") -> dict[str, Any]:
-    done = avbench("data", "import-realsync", "--lists", lists, "--media", media, "--out", out, "--json")
+    done = avbench("data", "import-realsync", "--lists", lists, "--media", media, "--out", out, "--force", "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -285,7 +285,11 @@ def test_a_clip_that_could_be_two_files_is_refused_and_links_are_not_followed_ou
     (media / "AbCdEfGhI-0").mkdir()
     shutil.copy(clip, media / "AbCdEfGhI-0" / "AbCdEfGhI-0_0_300.mp4")  # where it belongs: no doubt
     (media / "tEsT0000000_0_300.mkv").unlink()
-    done = avbench("data", "import-realsync", "--lists", MADE_UP, "--media", media, "--out", tmp_path / "out")
+    again = ("data", "import-realsync", "--lists", MADE_UP, "--media", media, "--out", tmp_path / "out")
+    refused = avbench(*again)
+    assert refused.returncode == 2
+    assert "already holds another manifest; give --force to replace it" in refused.stderr
+    done = avbench(*again, "--force")
     assert done.returncode == 0, done.stderr
     assert read_manifest(tmp_path / "out" / "normal.evaluation").clips["AbCdEfGhI-0_0_300"].seen
 

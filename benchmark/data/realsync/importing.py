@@ -16,6 +16,7 @@ from avbench.data.realsync.measuring import Measured, measure_clips
 from avbench.data.realsync.own_lists import NAME, read_own_list
 from avbench.data.realsync.report import report
 from avbench.protocol.manifest import Manifest, write_manifest
+from avbench.system.outputs import check_folder
 from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME
 from avbench.types import UNSEEN_SHA256, ClipRecord, SegmentRecord, UsageError
@@ -34,6 +35,7 @@ def import_lists(
     out: Path,
     workers: int = 1,
     progress: ItemProgress | None = None,
+    force: bool = True,
 ) -> dict[str, Any]:
     """Read the lists in a folder and write one manifest per list, ``out/NAME/``; returns :func:`report`'s facts.
 
@@ -41,11 +43,14 @@ def import_lists(
     none, and no clip is pinned. A clip without media stays in the manifest, unseen, and is listed. Files are hashed and
     measured by their packets, not decoded: ``avbench data verify`` decodes them.
 
-    ``UsageError``: an invalid list, no such media folder; ``AvbenchError``: cannot write.
+    ``UsageError``: an invalid list, no such media folder, or (unless ``force``) a folder that holds something already;
+    ``AvbenchError``: cannot write.
     """
     if media is not None and not media.is_dir():
         raise UsageError(f"{media} is not a folder; use `--media none` if there are no media")
     published, others = read_lists(lists)
+    for one in published:
+        check_folder(out / one.name, force)
     entries = [entry for one in published for entry in one.entries]
     seen, refused = measure_clips(media, entries, workers, progress) if media is not None else ({}, {})
     for one in published:
