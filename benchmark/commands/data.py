@@ -23,6 +23,7 @@ from avbench.commands.common import (
 )
 
 if TYPE_CHECKING:
+    from avbench.protocol.manifest import Manifest
     from avbench.ticks import Tick
     from avbench.types import MediaError, Reading
 
@@ -180,10 +181,22 @@ def _data_from_files(args: argparse.Namespace) -> int:
             progress=progress.of("reading"),
         )
     _say_refused(refused, rules.length)
-    say_each("note", [f"clip {name}: {text}" for name, of in manifest.sources.items() for text in of["warnings"]])
+    say_each("note", _notes(manifest))
     show(f"{args.out}: {count(manifest)}; {manifest.note}")
     show(f"next    avbench data info {args.out} · avbench run --model xcorr --data {args.out} --iterations 1")
     return 1 if refused else 0
+
+
+def _notes(manifest: Manifest) -> list[str]:
+    """What was noted of the clips, each text once, with the clips that it is true of."""
+    clips_of: dict[str, list[str]] = {}
+    for name, source in manifest.sources.items():
+        for text in source["warnings"]:
+            clips_of.setdefault(text, []).append(name)
+    return [
+        f"clip {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}"
+        for text, names in clips_of.items()
+    ]
 
 
 def _reading(args: argparse.Namespace) -> Reading:
