@@ -265,14 +265,16 @@ class LipScore:
     ``raw``: mean logit of "speaking aloud" with the sound in its place. ``excess``: best mean logit within 4 frames of
     its place, less the median over lags of 13 to 25 frames; low for a mouth that moves to another sound. ``curve`` (L,)
     float64: the mean logit at every lag of ``lags`` (L,), in frames; a positive lag is sound from later in the file, so
-    a peak at -3 says that the sound comes 3 frames before the lips. ``reason`` says why there is no score; ``raw`` and
-    ``excess`` are then None, ``lags`` and ``curve`` empty.
+    a peak at -3 says that the sound comes 3 frames before the lips. ``seen`` (T,) float32: the logit of every frame by
+    the picture alone, above 0 where the mouth seems to speak. ``reason`` says why there is no score; ``raw`` and
+    ``excess`` are then None, the arrays empty.
     """
 
     raw: float | None
     excess: float | None
     lags: np.ndarray
     curve: np.ndarray
+    seen: np.ndarray
     reason: str = ""
 
 
@@ -316,7 +318,8 @@ class LipSync:
         rows = np.float32(mfcc[: n_sound * ROWS_PER_FRAME]).reshape(n_sound, ROWS_PER_FRAME, -1)[at]
         curve = self._curve(pictures, torch.tensor(rows))
         raw, excess = float(curve[LAGS_FRAMES == 0][0]), float(curve[NEAR].max() - np.median(curve[FAR]))
-        return LipScore(raw, excess, LAGS_FRAMES.copy(), curve)
+        seen = self.network.lossV.FC(pictures)[:, SPEAKING].numpy()
+        return LipScore(raw, excess, LAGS_FRAMES.copy(), curve, seen)
 
     def _curve(self, pictures: Tensor, rows: Tensor) -> np.ndarray:
         """(T, 128) embedded frames, (T + L - 1, 4, 13) rows of sound from the first lag on -> (L,) mean scores.
@@ -342,7 +345,7 @@ class LipSync:
 
 
 def _no_score(reason: str) -> LipScore:
-    return LipScore(None, None, LAGS_FRAMES[:0], np.zeros(0), reason)
+    return LipScore(None, None, LAGS_FRAMES[:0], np.zeros(0), np.zeros(0, np.float32), reason)
 
 
 def _in_pieces(encode: Callable[[Tensor], Tensor], frames: Tensor, reach: int) -> Tensor:

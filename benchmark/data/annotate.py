@@ -49,9 +49,10 @@ VERSION = (
 Spot = tuple[float, ...]  # a frame, alone or with left, top, right, bottom in pixels
 
 # Whether a mouth makes a sound. Chosen on every second one of 13 real talking clips and their dubbed, shifted and mute
-# versions, see tests/data/test_annotate_real_clips.py.
+# versions; tests/data/test_annotate_real_clips.py says what that gives on the others.
 MIN_EXCESS, MIN_RAW = 0.6, -1.0
-NEAR_FRAMES, FAR_FRAMES = 4, 9  # the best lag is at most 4 away: no lag of 9 or more fits better
+NEAR_FRAMES, FAR_FRAMES, MIN_LEAD = 4, 9, -0.05  # the best near lag may be so much under the best far one
+MIN_AGREEMENT = 0.75
 SHORTEST_PIECE = 60  # frames; on real mouths, shorter ones are told apart little better than by chance
 MIN_SPEECH_IN_PIECE = 0.2  # a mouth that makes a sound which is no speech (a cough) does not talk
 
@@ -100,7 +101,9 @@ def measure(pictures: Callable[[], Iterable[np.ndarray]], audio: np.ndarray, ann
     ``duration_s``; ``missing``: roles without an annotator; ``chunks``: ``start_s``, ``end_s``, ``speech`` (share,
     0 ... 1, None if not measured), ``events``; ``tracks``: one for each face, with ``start_s``, ``end_s``, ``boxes``
     (frame, left, top, right, bottom in pixels, one a second), ``raw`` and ``excess`` (means over its pieces, None if no
-    piece has them) and ``pieces``: ``start_s``, ``end_s``, the five values of a ``LipScore``, and ``speech``.
+    piece has them) and ``pieces``: ``start_s``, ``end_s``, ``speech`` (share), ``raw``, ``excess``, ``lags``, ``curve``
+    and ``reason`` of the ``LipScore``, and ``agreement``: the share of frames in which either there is speech and the
+    mouth seems to speak, or neither, at the best of the lags near 0 (None if one of them was not measured).
 
     ``pictures()``: the (H, W, 3) uint8 RGB pictures at 25 fps from the first on; called twice if there are faces.
     ``audio``: (N,) float32 at 16 kHz.
@@ -109,9 +112,7 @@ def measure(pictures: Callable[[], Iterable[np.ndarray]], audio: np.ndarray, ann
     tracks: list[dict[str, Any]] = []
     if annotators.faces:
         found = face_tracks(pictures(), annotators.faces)
-        pieces = _scored_pieces(pictures, found, audio, annotators)
-        for piece in (piece for of_track in pieces for piece in of_track):
-            piece["speech"] = _share(speech, piece["start_s"], piece["end_s"])
+        pieces = _scored_pieces(pictures, found, audio, speech, annotators)
         tracks = [_track(track, of_track) for track, of_track in zip(found, pieces, strict=True)]
     return {
         "duration_s": len(audio) // TICKS_PER_FRAME / FRAME_RATE_HZ,
@@ -124,7 +125,7 @@ def measure(pictures: Callable[[], Iterable[np.ndarray]], audio: np.ndarray, ann
 def _chunks(audio: np.ndarray, speech: np.ndarray | None, annotators: Annotators) -> list[dict[str, Any]]:
     total, chunks = len(audio) // TICKS_PER_FRAME, []
     length, hop = round(CHUNK_S * FRAME_RATE_HZ), round(CHUNK_HOP_S * FRAME_RATE_HZ)
-    for first in range(0, max(total - length, 0) + 1, hop):
+    for first in range(0, max(total - length, 0) + 1, hop) if total else ():
         last = min(first + length, total)
         heard = audio[first * TICKS_PER_FRAME : last * TICKS_PER_FRAME]
         start_s, end_s = first / FRAME_RATE_HZ, last / FRAME_RATE_HZ
@@ -142,27 +143,47 @@ def _share(speech: np.ndarray | None, start_s: float, end_s: float) -> float | N
 
 
 def _scored_pieces(
-    pictures: Callable[[], Iterable[np.ndarray]], tracks: list[FaceTrack], audio: np.ndarray, annotators: Annotators
+    pictures: Callable[[], Iterable[np.ndarray]],
+    tracks: list[FaceTrack],
+    audio: np.ndarray,
+    speech: np.ndarray | None,
+    annotators: Annotators,
 ) -> list[list[dict[str, Any]]]:
     """For each track its pieces in time order; no pieces without a scorer."""
     pieces: list[list[dict[str, Any]]] = [[] for _ in tracks]
     if annotators.lips and tracks:
         features = annotators.lips.features(audio)
         for i, first, views in face_views(pictures(), tracks, PIECE_FRAMES):
-            pieces[i].append(_piece(first, len(views), annotators.lips.score(views, features, first)))
+            score = annotators.lips.score(views, features, first)
+            pieces[i].append(_piece(first, len(views), score, speech))
     return pieces
 
 
-def _piece(first: int, n_frames: int, score: LipScore) -> dict[str, Any]:
+def _piece(first: int, n_frames: int, score: LipScore, speech: np.ndarray | None) -> dict[str, Any]:
+    start_s, end_s = first / FRAME_RATE_HZ, (first + n_frames) / FRAME_RATE_HZ
     return {
-        "start_s": first / FRAME_RATE_HZ,
-        "end_s": (first + n_frames) / FRAME_RATE_HZ,
+        "start_s": start_s,
+        "end_s": end_s,
         "raw": _rounded(score.raw),
         "excess": _rounded(score.excess),
         "lags": np.asarray(score.lags).tolist(),
         "curve": np.round(score.curve, 3).tolist(),
         "reason": score.reason,
+        "speech": _share(speech, start_s, end_s),
+        "agreement": _agreement(np.asarray(score.seen) > 0, speech, first),
     }
+
+
+def _agreement(moves: np.ndarray, speech: np.ndarray | None, first: int) -> float | None:
+    """See ``measure``. ``moves`` (T,): whether the mouth seems to speak; ``speech``: of the whole clip; both bool."""
+    if speech is None or not len(moves):
+        return None
+    shares = []
+    for lag in range(-NEAR_FRAMES, NEAR_FRAMES + 1):
+        heard = speech[max(first + lag, 0) : first + lag + len(moves)]
+        seen = moves[max(-first - lag, 0) :][: len(heard)]
+        shares.append(float((seen == heard).mean()) if len(heard) else 0.0)
+    return _rounded(max(shares))
 
 
 def _track(track: FaceTrack, pieces: list[dict[str, Any]]) -> dict[str, Any]:
@@ -203,9 +224,11 @@ def makes_the_sound(piece: Mapping[str, Any]) -> bool | None:
     n_frames = round((piece["end_s"] - piece["start_s"]) * FRAME_RATE_HZ)
     if piece["raw"] is None or n_frames < SHORTEST_PIECE:
         return None
+    if piece["agreement"] is not None and piece["agreement"] < MIN_AGREEMENT:
+        return False
     away, curve = np.abs(piece["lags"]), np.asarray(piece["curve"])
-    best_is_near = curve[away <= NEAR_FRAMES].max() >= curve[away >= FAR_FRAMES].max(initial=-np.inf)
-    return bool(piece["excess"] >= MIN_EXCESS and piece["raw"] >= MIN_RAW and best_is_near)
+    lead = curve[away <= NEAR_FRAMES].max() - curve[away >= FAR_FRAMES].max(initial=-np.inf)
+    return bool(piece["excess"] >= MIN_EXCESS and piece["raw"] >= MIN_RAW and lead >= MIN_LEAD)
 
 
 def label(start_s: float, measured: Mapping[str, Any]) -> Label:

@@ -45,13 +45,15 @@ class LipScore(Protocol):
 
     ``raw``: how much the mouth seems to speak with the sound in its place; ``excess``: by how much it fits better there
     than where it cannot fit; both None, and ``reason`` in words, if that cannot be said. ``curve`` (L,): the score at
-    each of ``lags`` (L,), in frames; a positive lag is sound from later in the clip.
+    each of ``lags`` (L,), in frames; a positive lag is sound from later in the clip. ``seen`` (T,): above 0 in the
+    frames in which the mouth seems to speak by the picture alone; empty from a scorer that cannot tell.
     """
 
     raw: float | None
     excess: float | None
     lags: np.ndarray
     curve: np.ndarray
+    seen: np.ndarray
     reason: str
 
 

@@ -120,9 +120,9 @@ def _in_words(piece: Mapping[str, Any]) -> str:
     if piece["raw"] is None:
         return f"{where}: {piece['reason']}"
     verdict = {True: "makes the sound", False: "does not make the sound", None: "too short to say"}
-    measures = f"excess {number(piece['excess'])}, raw {number(piece['raw'])}"
-    speech = "" if piece["speech"] is None else f", {100 * piece['speech']:.0f} % speech"
-    return f"{where}: {verdict[makes_the_sound(piece)]} ({measures}{speech})"
+    measures = [f"excess {number(piece['excess'])}", f"raw {number(piece['raw'])}"]
+    measures += [f"{name} {100 * piece[name]:.0f} %" for name in ("agreement", "speech") if piece[name] is not None]
+    return f"{where}: {verdict[makes_the_sound(piece)]} ({', '.join(measures)})"
 
 
 def _span(segment: SegmentRecord, clip: Mapping[str, Any]) -> tuple[float, float]:

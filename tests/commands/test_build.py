@@ -29,7 +29,8 @@ class Faces:
 class Speech:
     def speech(self, audio): return np.ones(len(audio) // 640, np.float32)
 class Score:
-    raw, excess, lags, curve, reason = 1.0, 1.0, np.arange(-25, 26), np.exp(-np.arange(-25, 26) ** 2 / 50.0), ""
+    raw, excess, lags, curve = 1.0, 1.0, np.arange(-25, 26), np.exp(-np.arange(-25, 26) ** 2 / 50.0)
+    seen, reason = (), ""
 class Lips:
     def features(self, audio): return audio
     def score(self, faces, features, first_frame):

@@ -48,16 +48,22 @@ class Lips:
         self.asked: list[tuple[int, int]] = []
 
     def features(self, audio: np.ndarray) -> np.ndarray:
+        self.n_rows = len(audio) // 160
         return audio[::160]
 
     def score(self, faces: np.ndarray, features: np.ndarray, first_frame: int) -> Any:
         assert faces.shape[1:] == (112, 112)
         assert faces.dtype == np.uint8
-        assert len(features) == 1000
+        assert len(features) == self.n_rows
         self.asked.append((first_frame, len(faces)))
         fits = first_frame == 50
         return SimpleNamespace(
-            raw=1.0, excess=1.5 if fits else 0.1, lags=LAGS, curve=np.array(peak() if fits else LAGS * 0.0), reason=""
+            raw=1.0,
+            excess=1.5 if fits else 0.1,
+            lags=LAGS,
+            curve=np.array(peak() if fits else LAGS * 0.0),
+            seen=np.where(np.arange(first_frame, first_frame + len(faces)) < 122, -1.0, 1.0),
+            reason="",
         )
 
 
@@ -91,10 +97,24 @@ def test_what_is_measured_of_a_clip() -> None:
     assert loaded.lips.asked == [(0, 123), (50, 151), (123, 123)]  # type: ignore[union-attr]
     assert [(p["start_s"], p["end_s"], p["speech"]) for p in always["pieces"]] == [(0, 4.92, 0), (4.92, 9.84, 0.9837)]
     assert (some["raw"], some["excess"], some["pieces"][0]["lags"]) == (1, 1.5, LAGS.tolist())
+    # the mouths seem to speak from frame 122 on, the sound is speech from 125 on: all agree at a lag of 3
+    assert [p["agreement"] for p in (*some["pieces"], *always["pieces"])] == [1, 1, 1]
     assert [box[0] for box in some["boxes"]] == [50, 75, 100, 125, 150, 175, 200]
     assert some["boxes"][0] == [50, 5, 5, 25, 25]
     # the face on the left makes the sound for 6 of 10 seconds
     assert label(0, found) == Label("talking head", ("a", "b", "speech"), 0.5, 0.604)
+
+
+def test_agreement_is_measured_where_there_is_sound() -> None:
+    """A face that is seen before the sound's speech begins and after the sound has ended."""
+    loaded = annotators(faces=SimpleNamespace(faces=lambda picture: [(5.0, 5.0, 20.0, 20.0)]))
+    found = measure(pictures, np.zeros(96_000, np.float32), loaded)  # 6 s: its speech begins at 3 s
+    (only,) = found["tracks"][0]["pieces"][:1]
+    assert only["end_s"] == 4.92
+    assert only["agreement"] == round(1 - (122 - 75 - 4) / 119, 4)  # at a lag of -4: 4 frames have no sound
+    silent = measure(pictures, np.zeros(0, np.float32), loaded)
+    assert [p["agreement"] for p in silent["tracks"][0]["pieces"]] == [0, 0]
+    assert (silent["chunks"], label(0, silent).category) == ([], "")
 
 
 def test_roles_that_are_left_out_leave_the_category_empty() -> None:
@@ -130,7 +150,8 @@ def test_a_clip_is_measured_from_its_file_and_small_pictures_are_cut_out_of_it(t
 
 
 def piece(start_s: float, end_s: float, **changes: Any) -> dict[str, Any]:
-    made = {"raw": 1.0, "excess": 1.5, "lags": LAGS.tolist(), "curve": peak(), "reason": "", "speech": 0.8}
+    made = {"raw": 1.0, "excess": 1.5, "lags": LAGS.tolist(), "curve": peak(), "reason": ""}
+    made |= {"speech": 0.8, "agreement": 0.9}
     return {"start_s": start_s, "end_s": end_s, **made, **changes}
 
 
@@ -151,6 +172,8 @@ def test_a_mouth_makes_the_sound_if_it_fits_well_and_nowhere_better() -> None:
     assert makes_the_sound(piece(0, 6, raw=-2.0)) is False
     assert makes_the_sound(piece(0, 6, curve=peak(at=5))) is True  # natural offsets of the file
     assert makes_the_sound(piece(0, 6, curve=peak(at=14))) is False
+    assert makes_the_sound(piece(0, 6, agreement=0.6)) is False  # it moves in the pauses, rests while there is speech
+    assert makes_the_sound(piece(0, 6, agreement=None)) is True  # a scorer that cannot tell
     assert makes_the_sound(piece(0, 1)) is None
     assert makes_the_sound(piece(0, 6, raw=None, excess=None, lags=[], curve=[], reason="no sound")) is None
 

@@ -34,7 +34,7 @@ def measured(fits: bool = True, reason: str = "") -> dict[str, Any]:
         "boxes": [[k, 10.0, 10.0, 40.0, 40.0] for k in range(50, 225, 25)],
         "raw": scored["raw"],
         "excess": scored["excess"],
-        "pieces": [{"start_s": 2.0, "end_s": 9.0, "speech": 0.75, **scored}],
+        "pieces": [{"start_s": 2.0, "end_s": 9.0, "speech": 0.75, "agreement": 0.9, **scored}],
     }
     return {"duration_s": 14.0, "missing": [], "chunks": [], "tracks": [track]}
 
@@ -62,7 +62,7 @@ def test_a_segment_shows_its_pictures_faces_and_curves(manifest: Manifest, tmp_p
     assert text == page_of(manifest, found)
     assert_stands_alone(text)
     assert text.count("data:image/jpeg") == 4 * (5 + 6)  # 5 pictures and 6 boxes within each segment's span
-    assert "2.0–9.0 s: makes the sound (excess 1.50, raw 1.25, 75 % speech)" in text
+    assert "2.0–9.0 s: makes the sound (excess 1.50, raw 1.25, agreement 90 %, speech 75 %)" in text
     assert "2.0–9.0 s: does not make the sound" in text
     assert text.count('class="line c2"') == text.count('class="line c7 thin"') == 2
     assert "lag curves with peaks at 0" in text
