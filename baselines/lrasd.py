@@ -7,7 +7,6 @@ shifted.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avbench.baselines.mfcc import N_COEFFICIENTS, mfcc
-from avbench.types import AvbenchError, in_one_line
+from avbench.data import pinned
+from avbench.data.pinned import read_pinned
 
 __all__ = ["LRASD", "LipScore", "LipSync", "mfcc"]
 
@@ -29,9 +29,6 @@ FACE_REACH_FRAMES = 9  # an embedding of the picture depends on so many frames t
 SOUND_REACH_FRAMES = 6  # the same of the sound: 24 rows
 NORM_EPS = 1e-3
 SPEAKING = 1  # the class whose logit is the score
-
-WEIGHTS_SHA256 = "85e6c77fc981595234790d1e128ebb60352d37726b2445e0ef8891e2512fe9e3"
-WEIGHTS_BYTES = 3_426_337
 
 
 # ---------------------------------------------------------------------------------------------------------- the network
@@ -194,10 +191,12 @@ class LRASD(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> LRASD:
-        """The network with the published weights, float32. ``AvbenchError`` if the file is any other: it is compared by
+        """The network with the published weights, float32. ``UsageError`` if the file is any other: it is compared by
         sha256 before it is opened."""
         network = cls()
-        network.load_state_dict(torch.load(io.BytesIO(_published_bytes(path)), map_location="cpu", weights_only=True))
+        network.load_state_dict(
+            torch.load(io.BytesIO(read_pinned(path, pinned.LRASD)), map_location="cpu", weights_only=True)
+        )
         return network
 
     def scores(self, faces: Tensor, mfcc: Tensor) -> Tensor:
@@ -231,20 +230,6 @@ class LRASD(nn.Module):
         batch = max(len(sound), len(faces))
         both = torch.cat([sound.expand(batch, -1, -1), faces.expand(batch, -1, -1)], dim=2)
         return self.lossAV.FC(self.model.detector(self.model.fusion(both)))[..., SPEAKING]
-
-
-def _published_bytes(path: Path) -> bytes:
-    fetch = "`avbench weights fetch lrasd` fetches it"
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(WEIGHTS_BYTES + 1)
-    except OSError as error:
-        raise AvbenchError(
-            f"the weights of LR-ASD cannot be read from {path} ({in_one_line(error)}): {fetch}"
-        ) from error
-    if hashlib.sha256(data).hexdigest() != WEIGHTS_SHA256:
-        raise AvbenchError(f"{path} is not the published LR-ASD file (its sha256 differs) and was not opened: {fetch}")
-    return data
 
 
 # -------------------------------------------------------------------------------------------------------- the lip score
@@ -282,7 +267,7 @@ class LipSync:
     """The annotator of lips: LR-ASD's scores of a face track over lags of the sound. On the CPU, deterministic."""
 
     def __init__(self, path: Path) -> None:
-        """``path``: the published weight file; ``AvbenchError`` if it is another."""
+        """``path``: the published weight file; ``UsageError`` if it is another."""
         self.network = LRASD.load(path)
 
     def features(self, audio: np.ndarray) -> np.ndarray:

@@ -123,7 +123,7 @@ def _list(args: argparse.Namespace) -> int:
         found = [
             {"kind": "checkpoint", **asdict(e), "here": _here(e.name), "file": str(downloaded(e.name))} for e in entries
         ]
-        found += [{"kind": "annotator", **asdict(f), "here": f.here, "file": str(f.path)} for f in files]
+        found += [{"kind": "annotator", **f.facts(), "here": f.here, "file": str(f.path)} for f in files]
         print(json.dumps(found, indent=1))
         return 0
     if args.name and len(files) + len(entries) == 1:
@@ -139,7 +139,7 @@ def _list(args: argparse.Namespace) -> int:
         ]
         headers = ("name", "id", "classes", "trained on", "reported by its authors", "md5", "answers", "here")
         print(tabulate(table, headers, tablefmt="plain"), end="\n\n")
-    rows = [(f.name, f.purpose, f.n_bytes, f.sha256[:7], f.licence, f.here) for f in files]
+    rows = [(f.name, f.purpose, f.pinned.n_bytes, f.pinned.sha256[:7], f.licence, f.here) for f in files]
     print(tabulate(rows, ("for annotating", "purpose", "bytes", "sha256", "licence", "here"), tablefmt="plain"))
     print("\nnext    avbench weights list NAME · avbench weights fetch NAME · avbench weights convert NAME")
     return 0
@@ -183,8 +183,8 @@ def _print_annotator(file: AnnotatorFile) -> None:
             "by": file.attribution,
             "licence": file.licence,
             "address": file.url,
-            "bytes": file.n_bytes,
-            "sha256": file.sha256,
+            "bytes": file.pinned.n_bytes,
+            "sha256": file.pinned.sha256,
             "file": f"{file.path} ({file.here or 'not in the cache'})",
         }
     )

@@ -9,7 +9,6 @@ IJCV 2025), with YuNet in the place of its face detector.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from avbench.data.pinned import YUNET, read_pinned
 from avbench.system.lazy import needed
-from avbench.types import UsageError
 
 VIEW_SIZE = 112  # pixels; views are squares of this size, the middle of one twice as large
 VIEW_MIDDLE = slice(VIEW_SIZE // 2, VIEW_SIZE // 2 + VIEW_SIZE)
@@ -50,19 +49,12 @@ class YuNet:
     ``UsageError``: no OpenCV, no file at ``path``, or another file than the published one.
     """
 
-    sha256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
     threshold, overlap, most_candidates = 0.8, 0.3, 5000
 
     def __init__(self, path: Path) -> None:
         self._cv2 = _cv2()
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(f"YuNet's weights {path} cannot be read ({error.strerror or error})") from error
-        if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise UsageError(f"{path} is not YuNet's published file (other sha256); `avbench weights fetch yunet`")
         kinds = (self.threshold, self.overlap, self.most_candidates)
-        buffer, nothing = np.frombuffer(data, np.uint8), np.empty(0, np.uint8)
+        buffer, nothing = np.frombuffer(read_pinned(path, YUNET), np.uint8), np.empty(0, np.uint8)
         self._network = self._cv2.FaceDetectorYN.create("onnx", buffer, nothing, (320, 320), *kinds)
 
     def faces(self, picture: np.ndarray) -> list[Box]:

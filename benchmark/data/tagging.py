@@ -16,20 +16,18 @@ This module imports torch; the other modules of this room import it only when a 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.signal import resample_poly
 from torch import Tensor, nn
 
+from avbench.data.pinned import AUDIOSET_CLASSES, EFFICIENTAT, read_pinned
 from avbench.ticks import SAMPLE_RATE_HZ
-from avbench.types import UsageError
 
 RATE_HZ = 32_000
 MIN_SAMPLES = 514  # the reflection at both ends needs more than half an FFT of sound
@@ -39,28 +37,6 @@ FFT, HOP, WINDOW = 1024, 320, 800  # samples at 32 kHz
 MEL_BANDS, MEL_TOP_HZ = 128, 15_000.0
 PRE_EMPHASIS = 0.97
 
-
-class Published(NamedTuple):
-    """What pins a published file, and the name under which ``avbench weights`` fetches it."""
-
-    name: str
-    n_bytes: int
-    sha256: str
-    fetched_as: str
-
-
-WEIGHTS = Published(
-    "mn04_as_mAP_432.pt",
-    4_066_513,
-    "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
-    "efficientat",
-)
-CLASSES = Published(
-    "class_labels.csv",
-    14_675,
-    "cdd1049833c4b86127c2773ac0d14a2754b6a6d0d1798002ed5c66e699708429",
-    "audioset-classes",
-)
 
 # ---------------------------------------------------------------------------------------------------------- front end
 
@@ -228,8 +204,8 @@ class AudioSetTagger:
 
     def __init__(self, path: Path) -> None:
         torch.set_num_threads(1)  # as the other annotators: clips are spread over processes
-        self.names = _class_names(_read(path.with_name(CLASSES.name), CLASSES))
-        state = torch.load(io.BytesIO(_read(path, WEIGHTS)), map_location="cpu", weights_only=True)
+        self.names = _class_names(read_pinned(path.with_name(AUDIOSET_CLASSES.name), AUDIOSET_CLASSES))
+        state = torch.load(io.BytesIO(read_pinned(path, EFFICIENTAT)), map_location="cpu", weights_only=True)
         with torch.device("meta"):
             self._model = EfficientAT()
         self._model.load_state_dict(state, strict=True, assign=True)
@@ -250,23 +226,6 @@ class AudioSetTagger:
         """Names of the classes whose probability is above ``threshold``, the most probable first; sound as above."""
         found = self.probabilities(audio)
         return [self.names[i] for i in np.argsort(-found, kind="stable") if found[i] > self.threshold]
-
-
-def _read(path: Path, published: Published) -> bytes:
-    """The bytes of a published file; of any other file no more is read than that one has."""
-    remedy = f"avbench weights fetch {published.fetched_as}"
-    if not path.is_file():
-        raise UsageError(f"events: there is no file {path}; get it with: {remedy}")
-    try:
-        with path.open("rb") as file:
-            data = file.read(published.n_bytes + 1)
-    except OSError as error:
-        raise UsageError(f"events: {path} cannot be read ({error.strerror})") from error
-    if hashlib.sha256(data).hexdigest() != published.sha256:
-        raise UsageError(
-            f"events: {path} is not the published {published.name} (other sha256); remove it and get it with: {remedy}"
-        )
-    return data
 
 
 def _class_names(data: bytes) -> tuple[str, ...]:

@@ -11,7 +11,9 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from avbench.data.pinned import AUDIOSET_CLASSES, EFFICIENTAT, LRASD, YUNET, Pinned
 from avbench.system.findings import Finding
 from avbench.system.progress import ItemProgress
 from avbench.types import UsageError
@@ -25,19 +27,26 @@ ALL = "annotators"  # stands for all files
 class AnnotatorFile:
     """A published file that an annotator needs. ``attribution``: who made it, and what it was trained on."""
 
-    name: str
+    pinned: Pinned
     purpose: str
-    file: str
-    n_bytes: int
-    sha256: str
     url: str
     licence: str
     attribution: str
 
     @property
+    def name(self) -> str:
+        """The name under which it is fetched."""
+        return self.pinned.fetched_as
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of it, as plain data."""
+        about = {"purpose": self.purpose, "url": self.url, "licence": self.licence, "attribution": self.attribution}
+        return {"name": self.name, "n_bytes": self.pinned.n_bytes, "sha256": self.pinned.sha256, **about}
+
+    @property
     def path(self) -> Path:
         """Where the file is in the cache, whether it exists or not."""
-        return weights_root() / "annotators" / self.file
+        return weights_root() / "annotators" / self.pinned.name
 
     def problem(self, path: Path | None = None) -> str:
         """Why a file (None: the one in the cache) is not this one, and what to do; "" if it is. Reads 4 MB at most."""
@@ -57,48 +66,36 @@ class AnnotatorFile:
 
     def download_from(self, address: str) -> Download:
         """How to get this file, and to tell that it is the right one."""
-        return Download(self.name, address, self.path, "sha256", self.sha256, self.n_bytes)
+        return Download(self.name, address, self.path, "sha256", self.pinned.sha256, self.pinned.n_bytes)
 
 
 FILES = (
     AnnotatorFile(
-        name="yunet",
+        pinned=YUNET,
         purpose="faces: boxes of faces in pictures",
-        file="yunet_s_640_640.onnx",
-        n_bytes=232_589,
-        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
         url=f"{ADDRESS_ROOT}ShiqiYu/libfacedetection.train/raw/0047ac24afb1a50a0c6105001c89d1b5b805dbf1/onnx/"
         "yunet_s_640_640.onnx",
         licence="Apache-2.0",
         attribution="YuNet, by Shiqi Yu and others (libfacedetection.train)",
     ),
     AnnotatorFile(
-        name="lrasd",
+        pinned=LRASD,
         purpose="lips: whether a mouth moves with the sound",
-        file="lrasd_pretrain_AVA.model",
-        n_bytes=3_426_337,
-        sha256="85e6c77fc981595234790d1e128ebb60352d37726b2445e0ef8891e2512fe9e3",
         url=f"{ADDRESS_ROOT}Junhua-Liao/LR-ASD/raw/1b6dcd2d8fc2895683de6508ec6294ec47d388ca/weight/pretrain_AVA.model",
         licence="MIT",
         attribution="LR-ASD, copyright 2025 Liao Junhua; the licence is the repository's, none is stated for the "
         "weights; trained on AVA-ActiveSpeaker",
     ),
     AnnotatorFile(
-        name="efficientat",
+        pinned=EFFICIENTAT,
         purpose="events: 527 classes of AudioSet; needs audioset-classes",
-        file="mn04_as_mAP_432.pt",
-        n_bytes=4_066_513,
-        sha256="899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
         url=f"{ADDRESS_ROOT}fschmid56/EfficientAT/releases/download/v0.0.1/mn04_as_mAP_432.pt",
         licence="MIT",
         attribution="EfficientAT mn04, copyright 2022 Florian Schmid; trained on AudioSet",
     ),
     AnnotatorFile(
-        name="audioset-classes",
+        pinned=AUDIOSET_CLASSES,
         purpose="events: the names of AudioSet's classes",
-        file="class_labels.csv",
-        n_bytes=14_675,
-        sha256="cdd1049833c4b86127c2773ac0d14a2754b6a6d0d1798002ed5c66e699708429",
         url=f"{ADDRESS_ROOT}fschmid56/EfficientAT/raw/a425fdce92572e602a1d5634799bd9f1f2efa806/metadata/"
         "class_labels_indices.csv",
         licence="CC BY 4.0",
@@ -203,11 +200,11 @@ def examine(source: str) -> Iterator[Finding] | None:
     ``source`` is neither."""
     pairs = [(entry, entry.path) for entry in files_of(source)]
     if not pairs and Path(source).is_file():
-        pairs = [(entry, Path(source)) for entry in FILES if entry.file == Path(source).name]
+        pairs = [(entry, Path(source)) for entry in FILES if entry.pinned.name == Path(source).name]
     return (_finding(entry, path) for entry, path in pairs) if pairs else None
 
 
 def _finding(entry: AnnotatorFile, path: Path) -> Finding:
     problem = entry.problem(path)
-    right = f"{path.name}: {entry.n_bytes} bytes, sha256 {entry.sha256[:12]}... is that of {entry.name}"
+    right = f"{path.name}: {entry.pinned.n_bytes} bytes, sha256 {entry.pinned.sha256[:12]}... is that of {entry.name}"
     return Finding(not problem, problem or right)

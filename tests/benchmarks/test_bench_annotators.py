@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from avbench.data.tagging import WEIGHTS, AudioSetTagger, EfficientAT, mel_input
+from avbench.data.pinned import EFFICIENTAT
+from avbench.data.tagging import AudioSetTagger, EfficientAT, mel_input
 from avbench.ticks import SAMPLE_RATE_HZ
 
 MODELS = Path(__file__).resolve().parents[2].parent / "shared" / "models"
@@ -39,7 +40,7 @@ def per_second(benchmark: Any, sound_s: float) -> None:
 @pytest.mark.parametrize("sound_s", [4, 10])
 def test_efficientat_tagger(benchmark: Any, sound_s: int) -> None:
     """A chunk of 16 kHz sound to names: resampling, mel input, network. 4 s is what a clip is annotated by."""
-    tagger = AudioSetTagger(MODELS / WEIGHTS.name)
+    tagger = AudioSetTagger(MODELS / EFFICIENTAT.name)
     sound = np.random.default_rng(0).standard_normal(sound_s * SAMPLE_RATE_HZ).astype(np.float32) / 10
     names = benchmark(tagger.events, sound)
     assert set(names) <= set(tagger.names)

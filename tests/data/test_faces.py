@@ -177,8 +177,8 @@ def test_small_pictures_are_jpegs_of_a_known_size() -> None:
 def test_detectors_that_cannot_be_had_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.onnx").write_bytes(b"\x08\x07")
     for path, text in (
-        (tmp_path / "other.onnx", "other.onnx is not YuNet's published file"),
-        (tmp_path, "Is a directory"),
+        (tmp_path / "other.onnx", "other.onnx is not the published yunet_s_640_640.onnx"),
+        (tmp_path, "is a folder, not a file; get it with"),
     ):
         with pytest.raises(UsageError, match=text) as caught:
             YuNet(path)

