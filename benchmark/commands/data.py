@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands import build, data_hosted
+from avbench.commands import annotate, build, data_hosted
 from avbench.commands.common import (
     SIGN,
     Progress,
@@ -39,6 +39,7 @@ def add(commands: Any) -> None:
     _add_info(verbs)
     _add_verify(verbs)
     build.add(verbs)
+    annotate.add(verbs)
 
 
 def _add_synth(verbs: Any) -> None:

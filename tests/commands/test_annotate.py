@@ -62,6 +62,7 @@ def test_nothing_to_do_and_wrong_requests_are_one_line(
         (("--corrections", "c.csv"), "give --score, --out DIR or --page FILE"),
         (("--out", "m", "--corrections", "c.csv"), "c.csv row 2: there is no segment 'nobody' in the data"),
         (("--out", "m", "--workers", "0"), "workers is 0"),
+        (("--page", "."), "--page . is a folder; name a file in it"),
         (("--out", "m", "--lips", "lrasd"), "lips: lrasd is not in the cache: `avbench weights fetch lrasd`"),
         (("--out", "m", "--faces", "haar"), "no annotator of faces is named 'haar'"),
     ):
