@@ -83,6 +83,16 @@ def test_narration_is_a_voice_over_and_a_silent_face_is_neither() -> None:
     assert category("face_no_talk", "LivePortrait__d19.mp4", read("talk", "LipNet__sbia1a.mpg")[1]) == "voice-over"
 
 
+def test_the_score_tells_what_the_mouth_seems_to_do_by_the_picture_alone() -> None:
+    golden = np.load(realclips.SHARED / "golden" / "public" / "lrasd.npz")
+    lips = annotators().lips
+    assert lips is not None
+    score = lips.score(golden["real/faces"], golden["real/mfcc"], 0)
+    assert score.seen == pytest.approx(golden["real/scores_video_only"], abs=1e-3)
+    assert (score.raw, score.excess) == pytest.approx((golden["real/raw_fp64"], golden["real/excess_fp64"]), abs=1e-3)
+    assert lips.score(golden["real/faces"][:9], golden["real/mfcc"], 0).seen.shape == (0,)
+
+
 def versions(part: str) -> Iterator[tuple[str, str, str, np.ndarray | None]]:
     """(what it is, kind, name, sound or None for its own) of every version of every clip of a part."""
     sounds = {name: read("talk", name)[1] for name in half("talk", part)}
