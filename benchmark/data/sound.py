@@ -26,6 +26,7 @@ _RATES_HZ = (4000, 768_000)  # other rates come from damaged headers and ask for
 _MOST_CHANNELS = 64  # that FFmpeg's converter takes
 _UNSTAMPED = 8  # frames without a time stamp, to begin with, after which there are none
 _DTX_BYTES = 2  # an Opus packet of this size says that the packets of a pause are left out from here on
+_LOUDEST = 1e6  # times full scale: floating-point samples beyond it, and those that are no numbers, are damage
 _CANCELS = 0.01  # power of the channels' mean against that of the mean of unrelated channels: 20 dB
 _FAINT_RMS, _FAINT_PEAK = 10 ** (-60 / 20), 10 ** (-40 / 20)  # sound below both is nearly silent
 
@@ -196,8 +197,8 @@ class SoundStream:
             if count == _UNSTAMPED and not stamped:
                 raise self.error("the sound has no time stamps (remux the file to mp4)")
             mono = mix(frame)
-            if not np.isfinite(mono).all():
-                self._damaged, self._reason = self._damaged + 1, "not a number"
+            if mono is None:
+                self._damaged, self._reason = self._damaged + 1, "samples are no numbers"
                 continue
             self._good += 1
             now = (mix.channels, frame.sample_rate)
@@ -313,14 +314,16 @@ class _Mix:
         self.channels = 0  # of the last frame
         self._levels, self._error, self._samples = levels, error, Samples()
 
-    def __call__(self, frame: av.AudioFrame) -> np.ndarray:
-        """(samples,) float32 in [-1, 1]."""
+    def __call__(self, frame: av.AudioFrame) -> np.ndarray | None:
+        """(samples,) float32, full scale is 1; None if they are no sound."""
         self.channels, rate = frame.layout.nb_channels, frame.sample_rate
         if not 1 <= self.channels <= _MOST_CHANNELS:
             raise self._error(f"the sound has {self.channels} channels; 1 to {_MOST_CHANNELS} are read")
         if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
             raise self._error(f"the sound's rate is {rate} Hz; {_RATES_HZ[0]} to {_RATES_HZ[1]} Hz are read")
         samples = self._samples(frame)
+        if not np.abs(samples).max() < _LOUDEST:  # (nothing is less than a NaN)
+            return None
         mono = samples.mean(axis=0)
         self._levels.add_channels(samples, mono)
         return mono.astype(np.float32)

@@ -97,7 +97,19 @@ def test_without_weights_the_categories_are_empty_and_the_reason_is_said(
     assert all("onset" in s.events for s in segments)  # the clips are clicks
     # roles that were left out on purpose are not complained about
     quiet = avbench(
-        "data", "annotate", "--data", clicks, "--out", "m", "--faces", "none", "--lips", "none", "--events", "none"
+        "data",
+        "annotate",
+        "--data",
+        clicks,
+        "--out",
+        "m",
+        "--faces",
+        "none",
+        "--lips",
+        "none",
+        "--events",
+        "none",
+        "--force",
     )
     assert "fetch" not in quiet.stderr
     assert {s.events for s in read_manifest(tmp_path / "m").segments} == {()}
@@ -129,14 +141,14 @@ def test_measurements_of_our_own_annotators_are_kept_and_those_of_others_are_not
     avbench: Avbench, clicks: Path, own: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = ("--faces", "none", "--lips", "none", "--events", "signal")
-    assert avbench("data", "annotate", "--data", clicks, "--out", "m", *plain).returncode == 0
-    assert avbench("data", "annotate", "--data", clicks, "--out", "m", *own).returncode == 0
+    assert avbench("data", "annotate", "--data", clicks, "--out", "m", "--force", *plain).returncode == 0
+    assert avbench("data", "annotate", "--data", clicks, "--out", "m", "--force", *own).returncode == 0
     asked: list[int] = []
     run = stages.LocalEngine.run
     monkeypatch.setattr(stages.LocalEngine, "run", lambda self, jobs: asked.append(len(jobs)) or run(self, jobs))
-    assert avbench("data", "annotate", "--data", clicks, "--out", "m", *plain).returncode == 0
+    assert avbench("data", "annotate", "--data", clicks, "--out", "m", "--force", *plain).returncode == 0
     assert avbench("data", "annotate", "--data", clicks, "--out", "m", *plain[:4], "--events", "none").returncode == 0
-    assert avbench("data", "annotate", "--data", clicks, "--out", "m", *own).returncode == 0
+    assert avbench("data", "annotate", "--data", clicks, "--out", "m", "--force", *own).returncode == 0
     assert asked == [0, 2, 2]
 
 

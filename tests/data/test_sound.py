@@ -13,12 +13,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from stamps import lag_of, noise
+from stamps import lag_of, noise, write_media
 
 from avbench.data.media import ClipReader
 from avbench.data.probing import clock_doubt_ms, clock_warnings, probe, read_header
 from avbench.data.sound import SoundStream
-from avbench.types import MediaError
+from avbench.types import Gap, MediaError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 RATE = 16_000  # so that nothing is resampled and samples are compared as they are
@@ -372,10 +372,11 @@ def test_samples_that_are_no_numbers_are_damage(tmp_path: Path) -> None:
     sound = SAID.copy()
     sound[4800] = np.nan
     sound[9000] = np.inf
+    sound[12_000] = 1e30
     heard, stream = read(write_sound(tmp_path / "c.mkv", sound, codec="pcm_f32le"))
     assert np.isfinite(heard).all()
-    assert ms(stream.gaps) == [(300, 400), (500, 600)]
-    assert list(stream.warnings())[1] == "2 damaged packets of the sound left out"
+    assert ms(stream.gaps) == [(300, 400), (500, 600), (700, 800)]
+    assert list(stream.warnings())[1] == "3 damaged packets of the sound left out"
 
 
 def test_a_pause_that_opus_announces_is_no_gap(tmp_path: Path) -> None:
@@ -411,6 +412,20 @@ def test_a_recorder_that_stamps_every_ten_milliseconds() -> None:
     assert abs(sound.start_s) < Fraction(1, 100)
     assert sound.patched < 441
     assert abs(len(sound.samples) - 10 * RATE) < 400
+
+
+def test_a_clip_says_what_is_missing_and_is_the_same_in_blocks(tmp_path: Path) -> None:
+    path = write_media(
+        tmp_path / "c.mkv", container="matroska", sound=SAID, skip_sound=(10_240, 20_480), audio_codec="pcm_s16le"
+    )
+    reader = ClipReader(path)
+    sound = reader.placed_sound()
+    assert reader.gaps() == (Gap("sound", 10_240, 20_480),)
+    assert not sound.samples[10_240:20_480].any()
+    assert sound.samples[:10_240].any()
+    assert sound.samples[20_480:20_500].any()
+    np.testing.assert_array_equal(np.concatenate(list(reader.audio_blocks())), sound.samples)
+    assert "the sound is missing for 0.640 s at 0.64 s: read as silence" in probe(path).warnings
 
 
 # --------------------------------------------------------------------------------------------------------------- levels
