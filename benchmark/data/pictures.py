@@ -207,8 +207,14 @@ class PictureStream:
     def _decoded(self) -> Iterator[Any]:
         import av
 
+        asked = 0
         for packet in self.container.demux(self.stream):
-            self._asked.append(packet.duration or 0)
+            if not packet.size and packet.pts is not None:  # Theora: the picture before is shown once more
+                asked += packet.duration or self._declared
+                self._asked.append(asked)
+                continue
+            asked = packet.duration or 0
+            self._asked.append(asked)
             if self._chunks and packet.size:
                 self._chunks.feed(packet.dts)
             try:

@@ -18,7 +18,7 @@ from avbench.data.grid import Grid
 from avbench.data.media import MEASURED, ClipReader, PlacedSound
 from avbench.data.orientation import Orientation, Orientations
 from avbench.data.pictures import PictureFacts
-from avbench.data.sound import AAC_SAMPLES, channels_of, sbr_delay_samples
+from avbench.data.sound import AAC_NAMES, AAC_SAMPLES, channels_of, sbr_delay_samples
 from avbench.data.streams import extent_s, opened
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from avbench.types import MediaError, Reading
@@ -165,7 +165,7 @@ def clock_doubt_ms(
     then before 0); what iTunSMPB signals it cuts off without moving the sound. The sound may be late by what is missing
     from the largest delay. A first packet by up to its own length before 0 may stem from a cut and signals nothing.
     """
-    if codec != "aac" or first_packet_s is None or not (edits or sbr_delay):
+    if codec not in AAC_NAMES or first_packet_s is None or not (edits or sbr_delay):
         return (0.0, 0.0)
     signalled_s, delay_s, packet_s = (
         max(-first_packet_s, 0.0),

@@ -18,6 +18,7 @@ from avbench.ticks import SAMPLE_RATE_HZ
 if TYPE_CHECKING:
     import av
 
+AAC_NAMES = ("aac", "aac_latm")  # the second as television packs it
 AAC_SAMPLES = 1024  # per packet
 GAP_LIMIT_S = Fraction(1, 100)  # a spectrogram's windows are 25 ms: a shorter hole is a scratch in one or two of them
 _LONGEST_HOLE_S = 600  # recorders leave the sound out while it is muted; a longer jump is a clock that was set anew
@@ -263,7 +264,7 @@ def sbr_delay_samples(stream: Any) -> int:
     """
     codec = stream.codec_context
     profile = codec.profile or ""
-    if codec.name != "aac" or ("HE-AAC" not in profile and codec.frame_size != 2 * AAC_SAMPLES):
+    if codec.name not in AAC_NAMES or ("HE-AAC" not in profile and codec.frame_size != 2 * AAC_SAMPLES):
         return 0
     return 2 * (2112 + 481) + (2 * AAC_SAMPLES if "v2" in profile else 0)
 

@@ -180,9 +180,9 @@ def _is_silent(frames: Iterator[av.AudioFrame]) -> str:
 def extent_s(container: av.container.InputContainer) -> float:
     """Seconds from the file's first stamp to its end, as declared; 0 if it declares nothing.
 
-    Matroska declares the last stamp, which is no length where the clock does not begin at 0.
+    Matroska and NUT declare the last stamp, which is no length where the clock does not begin at 0.
     """
     duration, start = container.duration or 0, container.start_time or 0
-    if container.format.name.startswith("matroska") and 0 < start < duration:
+    if container.format.name.startswith(("matroska", "nut")) and 0 < start < duration:
         duration -= start
     return duration / 1_000_000

@@ -147,7 +147,7 @@ def test_measurements_of_our_own_annotators_are_kept_and_those_of_others_are_not
     run = stages.LocalEngine.run
     monkeypatch.setattr(stages.LocalEngine, "run", lambda self, jobs: asked.append(len(jobs)) or run(self, jobs))
     assert avbench("data", "annotate", "--data", clicks, "--out", "m", "--force", *plain).returncode == 0
-    assert avbench("data", "annotate", "--data", clicks, "--out", "m", *plain[:4], "--events", "none").returncode == 0
+    assert avbench("data", "annotate", "--data", clicks, "--out", "m", "--force", *plain[:5], "none").returncode == 0
     assert avbench("data", "annotate", "--data", clicks, "--out", "m", "--force", *own).returncode == 0
     assert asked == [0, 2, 2]
 

@@ -374,3 +374,16 @@ def test_reordered_pictures_without_stamps_stay_in_step_after_damage() -> None:
     assert starts(stream) == [40 * k for k in range(50) if k not in (19, 29)]
     assert in_ms(stream.facts.gaps) == [(760, 800)]
     assert stream.facts.reorder_doubt_s == Fraction(40, 1000)
+
+
+# ---------------------------------------------------------------------------------------------------- repeated pictures
+
+
+def test_an_empty_packet_repeats_the_picture_and_is_no_damage() -> None:
+    empty = {"size": 0, "failure": True}  # FFmpeg calls it an invalid argument
+    packets = [packet(40 * k, 40 * k, **(empty if 10 <= k < 40 or k % 2 else {})) for k in range(60)]
+    stream = streamed([*packets, packet(None, size=0, pictures=[])])
+    assert starts(stream) == [40 * k for k in range(60) if not (10 <= k < 40 or k % 2)]
+    assert not stream.facts.gaps
+    assert stream.facts.damaged == 0
+    assert in_ms(stream.facts.holds) == [(320, 1600)]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -17,7 +18,7 @@ from stamps import lag_of, noise, write_media
 
 from avbench.data.media import ClipReader
 from avbench.data.probing import clock_doubt_ms, clock_warnings, probe, read_header
-from avbench.data.sound import SoundStream
+from avbench.data.sound import SoundStream, sbr_delay_samples
 from avbench.types import Gap, MediaError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -543,3 +544,11 @@ def test_how_much_of_the_delay_is_in_doubt() -> None:
     assert late_ms(0.0, 0) == pytest.approx(1000 * 1024 / 48_000, abs=1e-3)
     assert late_ms(-0.001, 0) == late_ms(0.0, 0, {}) == 0
     assert clock_doubt_ms("opus", 48_000, 0.0, 0.0, edits) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["aac", "aac_latm"])
+def test_the_delay_of_he_aac_is_in_doubt_however_it_is_packed(name: str) -> None:
+    codec = SimpleNamespace(name=name, profile="HE-AAC", frame_size=2048)
+    delay = sbr_delay_samples(SimpleNamespace(codec_context=codec))
+    assert delay == 5186
+    assert clock_doubt_ms(name, 48_000, 1.4, 1.48, {}, delay) == (0, pytest.approx(108.042))

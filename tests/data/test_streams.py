@@ -124,8 +124,9 @@ def test_a_track_without_a_decoder_is_passed_or_refused(code: bytes, tmp_path: P
         probe(two, reading=Reading(audio_track=1))
 
 
-def test_a_clock_that_begins_late_does_not_make_a_file_long(tmp_path: Path) -> None:
-    path = write_media(tmp_path / "late.mkv", container="matroska", sound=noise(3 * SECOND), first_s=2 * 3600)
+@pytest.mark.parametrize("container", ["matroska", "nut"])
+def test_a_clock_that_begins_late_does_not_make_a_file_long(tmp_path: Path, container: str) -> None:
+    path = write_media(tmp_path / "late", container=container, sound=noise(3 * SECOND), first_s=2 * 3600)
     assert probe(path).duration_s == pytest.approx(3, abs=0.1)
 
 
