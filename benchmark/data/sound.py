@@ -334,14 +334,16 @@ class _Levels:
     """Adds up how loud the sound is, and how loud its channels were before they were averaged. 1.0 is full scale."""
 
     def __init__(self) -> None:
-        self._samples, self._power, self._peak = 0, 0.0, 0.0  # of the mono sound as it is read
+        self._samples, self._sum, self._power = 0, 0.0, 0.0  # of the mono sound as it is read
+        self._low, self._high = math.inf, -math.inf
         self._mixed, self._channels, self._unrelated = 0.0, 0.0, 0.0  # power of the mean of several channels; of one
         # channel; of the mean, if the channels had nothing to do with each other
 
     def add(self, mono: np.ndarray) -> None:
         self._samples += len(mono)
+        self._sum += float(mono.sum(dtype=np.float64))
         self._power += float(np.dot(mono, mono))
-        self._peak = max(self._peak, float(np.abs(mono).max()))
+        self._low, self._high = min(self._low, float(mono.min())), max(self._high, float(mono.max()))
 
     def add_channels(self, samples: np.ndarray, mono: np.ndarray) -> None:
         """(channels, n) and their mean (n,)."""
@@ -353,17 +355,21 @@ class _Levels:
             self._unrelated += power / channels**2
 
     def warnings(self) -> Iterator[str]:
-        rms = (self._power / max(self._samples, 1)) ** 0.5
+        n = max(self._samples, 1)
+        middle = self._sum / n  # a recorder's constant offset is not heard
+        rms = max(self._power / n - middle**2, 0.0) ** 0.5
+        peak = max(self._high - middle, middle - self._low, 0.0)
         if self._mixed < _CANCELS * self._unrelated and self._channels > _FAINT_RMS**2 * self._samples:
             below = f"is {_db(self._channels / self._mixed, 10)} below them" if self._mixed else "is zero throughout"
             yield (
                 f"left and right cancel out (opposite phase): their mean, which is what is read, {below}; "
                 "import one channel instead (ffmpeg -af 'pan=mono|c0=c0')"
             )
-        elif not self._peak:
-            yield "the sound is silent (every sample is zero)"
-        elif rms < _FAINT_RMS and self._peak < _FAINT_PEAK:
-            yield f"the sound is nearly silent: {_db(rms)} on average, {_db(self._peak)} at most (0 dB is full scale)"
+        elif self._low == self._high:
+            yield f"the sound is silent (every sample is {f'{self._low:.3g}' if self._low else 'zero'})"
+        elif rms < _FAINT_RMS and peak < _FAINT_PEAK:
+            average = f"{_db(rms)} on average, " if rms else ""
+            yield f"the sound is nearly silent: {average}{_db(peak)} at most (0 dB is full scale)"
 
 
 def _db(ratio: float, factor: int = 20) -> str:

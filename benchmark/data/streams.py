@@ -169,7 +169,7 @@ def _is_single(pictures: Iterator[av.VideoFrame]) -> str:
 def _is_silent(frames: Iterator[av.AudioFrame]) -> str:
     heard_s, samples = 0.0, Samples()
     for frame in frames:
-        if np.abs(samples(frame)).max(initial=0.0) > _SILENCE:
+        if np.ptp(samples(frame), axis=1).max() > 2 * _SILENCE:  # (a constant offset is not heard)
             return ""
         heard_s += frame.samples / frame.sample_rate
         if heard_s > _SILENCE_LOOKED_FOR_S:

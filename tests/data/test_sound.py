@@ -552,3 +552,18 @@ def test_the_delay_of_he_aac_is_in_doubt_however_it_is_packed(name: str) -> None
     delay = sbr_delay_samples(SimpleNamespace(codec_context=codec))
     assert delay == 5186
     assert clock_doubt_ms(name, 48_000, 1.4, 1.48, {}, delay) == (0, pytest.approx(108.042))
+
+
+@pytest.mark.parametrize(
+    ("loud", "words"),
+    [
+        (0.0, "the sound is silent (every sample is 0.25)"),
+        (0.0003, "the sound is nearly silent: -75 dB on average, -70 dB at most (0 dB is full scale)"),
+        (0.03, None),
+    ],
+)
+def test_a_constant_offset_is_not_heard(tmp_path: Path, loud: float, words: str | None) -> None:
+    rng = np.random.default_rng(0)
+    said = np.float32(0.25) + rng.uniform(-loud, loud, 2 * RATE).astype(np.float32)
+    _, stream = read(write_sound(tmp_path / "s.mkv", said, codec="pcm_f32le"))
+    assert list(stream.warnings()) == ([words] if words else [])

@@ -124,6 +124,11 @@ def test_a_track_without_a_decoder_is_passed_or_refused(code: bytes, tmp_path: P
         probe(two, reading=Reading(audio_track=1))
 
 
+def test_a_track_of_a_constant_offset_is_silent(tmp_path: Path) -> None:
+    path = write_tracks(tmp_path / "tracks.mov", [(SILENCE + np.float32(0.25), True), (OTHER, False)])
+    assert "sound track 2 of 2 is read; track 1 is silent" in probe(path).warnings
+
+
 @pytest.mark.parametrize("container", ["matroska", "nut"])
 def test_a_clock_that_begins_late_does_not_make_a_file_long(tmp_path: Path, container: str) -> None:
     path = write_media(tmp_path / "late", container=container, sound=noise(3 * SECOND), first_s=2 * 3600)
