@@ -71,6 +71,16 @@ def track_clock(path: Path, track_id: int) -> Track | None:
     return None
 
 
+def lacks_index(path: Path) -> bool:
+    """Whether a file is an mp4 without index (moov box), which comes last in most: it was cut off, or never ended."""
+    try:
+        with open(path, "rb") as file:
+            begins_as_mp4 = file.read(12)[4:8] in (b"ftyp", b"wide", b"mdat")
+            return begins_as_mp4 and not _payload(file, b"moov")
+    except OSError:
+        return False
+
+
 # --------------------------------------------------------------------------------------------------------------- boxes
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avbench.data.boxes import lacks_index
 from avbench.data.sound import Samples, channels_of
 from avbench.system.paths import why_no_file
 from avbench.types import MediaError, first_line, printable
@@ -78,11 +79,22 @@ def opened(path: Path, clip_id: str, options: Mapping[str, str] | None = None) -
         name, all_options = str(path.absolute()), {**(options or {}), **_OPEN_OPTIONS}
         container = av.open(name, metadata_errors="replace", options=all_options)
     except (av.FFmpegError, OSError) as error:
-        refused = isinstance(error, av.FFmpegError) and error.errno == errno.EINVAL  # by format_whitelist
-        why = "not a container of picture and sound" if refused else reason_of(error)
+        why = _why_unreadable(path, error)
         raise MediaError(clip_id, f"{shown} is not a readable media file ({why})") from error
     with container:
         yield container
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    import av
+
+    if isinstance(error, av.FFmpegError) and error.errno == errno.EINVAL:  # by format_whitelist
+        return "not a container of picture and sound"
+    if not path.stat().st_size:
+        return "it is empty"
+    if lacks_index(path):
+        return "its index is missing: it was cut off, or the recording never ended"
+    return reason_of(error)
 
 
 def reason_of(error: Exception) -> str:

@@ -17,9 +17,13 @@ _ESCAPE = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
 
 
 def path_text(path: PurePath | str) -> str:
-    """A path as text for tables and JSON, '/'-separated; :func:`path_of` gives the same path back."""
+    """A path as text for tables and JSON, '/'-separated; :func:`path_of` gives the same path back.
+
+    A relative one that looks as if it began with a drive ("a:b.mp4") begins with "./" instead.
+    """
     escaped = os.fsencode(PurePath(path).as_posix()).replace(b"\\", rb"\x5c")
-    return escaped.decode("utf-8", "backslashreplace")
+    text = escaped.decode("utf-8", "backslashreplace")
+    return f"./{text}" if not PurePath(path).is_absolute() and re.match("[A-Za-z]:", text) else text
 
 
 def path_of(text: str) -> Path:

@@ -199,6 +199,7 @@ def test_names_of_every_kind_are_kept(tmp_path: Path) -> None:
         b"\x1b[31mred.mp4",
         b"back\\xe9slash.mp4",
         "日本.mp4".encode(),
+        b"a:b.mp4",
     ]
     for seed, name in enumerate(raw):
         video(Path(os.fsdecode(bytes(tmp_path / "videos") + b"/" + name)), 6, seed)

@@ -124,6 +124,19 @@ def test_a_track_without_a_decoder_is_passed_or_refused(code: bytes, tmp_path: P
         probe(two, reading=Reading(audio_track=1))
 
 
+def test_a_file_that_cannot_be_opened_is_refused_for_its_reason(tmp_path: Path) -> None:
+    whole = write_tracks(tmp_path / "whole.mov", [(ONE, True)]).read_bytes()
+    for name, data, why in (
+        ("empty.mp4", b"", "it is empty"),
+        ("cut.mp4", whole[: len(whole) // 2], "its index is missing: it was cut off, or the recording never ended"),
+        ("text.mp4", b"no film " * 99, "Invalid data found when processing input"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(MediaError) as refused, opened(tmp_path / name, "c"):
+            pass
+        assert refused.value.reason.endswith(f"is not a readable media file ({why})")
+
+
 def test_a_track_of_a_constant_offset_is_silent(tmp_path: Path) -> None:
     path = write_tracks(tmp_path / "tracks.mov", [(SILENCE + np.float32(0.25), True), (OTHER, False)])
     assert "sound track 2 of 2 is read; track 1 is silent" in probe(path).warnings

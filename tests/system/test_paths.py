@@ -32,6 +32,13 @@ def test_ordinary_names_are_written_as_they_are() -> None:
     assert path_text(r"a\xe9") == r"a\x5cxe9"
 
 
+def test_a_colon_makes_no_drive() -> None:
+    for name in ("a:b.mp4", "C:/x.mp4"):
+        assert path_text(Path(name)) == f"./{name}"
+        assert path_of(f"./{name}") == Path(name)
+    assert path_text("/C:/x") == "/C:/x"
+
+
 @pytest.mark.parametrize("text", [r"\x2e\x2e/a", r"a\x2fb", r"a\x00", r"..\a", r"\xE9", r"\x5"])
 def test_no_escape_stands_for_a_separator_a_dot_or_nothing(text: str) -> None:
     assert has_foreign_backslash(text)
