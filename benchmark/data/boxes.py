@@ -25,6 +25,7 @@ class Track:
     id: int = 0
     kind: str = ""  # "video", "audio" or another's ""
     timescale: int = 0  # ticks per second of media times
+    length: int = 0  # of all that the index holds, in media ticks; 0: not known
     movie_timescale: int = 0  # ticks per second of an edit's length
     fragmented: bool = False  # samples are in fragments
     # (length in movie ticks, first media tick or -1: an empty edit, which is a delay, speed in 16.16 fixed point)
@@ -150,7 +151,7 @@ def _track(data: bytes, times_of: int | None) -> Track:
         elif kind == b"mdia":
             for name, box in _boxes(inner):
                 if name == b"mdhd":
-                    track.timescale = _timescale(box)
+                    track.timescale, track.length = _timescale(box), _length(box)
                 elif name == b"hdlr" and len(box) >= 12:
                     track.kind = _KINDS.get(box[8:12], "")
                 elif name == b"minf":
@@ -163,6 +164,13 @@ def _track(data: bytes, times_of: int | None) -> Track:
 def _timescale(data: bytes) -> int:
     """Ticks per second in an mvhd or mdhd box: the field after version, flags and two times of 4 or 8 bytes."""
     return int(struct.unpack_from(">I", data, 20 if data[:1] == b"\1" else 12)[0])
+
+
+def _length(data: bytes) -> int:
+    """Ticks in an mdhd box: the field after the timescale; all ones: not known."""
+    at, layout, unknown = (24, ">Q", 2**64 - 1) if data[:1] == b"\1" else (16, ">I", 2**32 - 1)
+    length = int(struct.unpack_from(layout, data, at)[0])
+    return 0 if length == unknown else length
 
 
 def _edits(data: bytes) -> list[tuple[int, int, int]]:

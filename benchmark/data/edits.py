@@ -83,6 +83,16 @@ def left_out_s(path: Path, track_id: int) -> Fraction:
     return Fraction(starts[0][1], track.timescale) if starts else Fraction(0)
 
 
+def there_s(path: Path, track_id: int) -> Fraction | None:
+    """How much of a track there is from where its edit list begins to play it; None: unknown. The list may ask for
+    more: some programs move its beginning and leave its length as it was."""
+    track = track_clock(path, track_id)
+    if track is None or track.fragmented or not track.timescale or not track.length:
+        return None
+    starts = _after_the_delay(track.edits)
+    return Fraction(track.length - starts[0][1], track.timescale) if len(starts) == 1 else None
+
+
 def _is_followed(track: Track, kind: str) -> bool:
     """Whether FFmpeg places this track by its list."""
     if track.fragmented:

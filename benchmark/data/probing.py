@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from avbench.data.boxes import edit_lists
-from avbench.data.edits import left_out_s
+from avbench.data.edits import left_out_s, there_s
 from avbench.data.grid import Grid
 from avbench.data.media import MEASURED, ClipReader, PlacedSound
 from avbench.data.orientation import Orientation, Orientations
@@ -339,7 +339,9 @@ def _declared_s(container: Any, stream: Any, path: Path) -> Fraction | None:
     """The track's own length, of what its edit list plays; None where FFmpeg only repeats the file's."""
     if not container.format.name.startswith(("mov", "avi")) or stream.duration is None:
         return None
-    return Fraction(stream.duration) * stream.time_base - left_out_s(path, stream.id)
+    declared_s: Fraction = Fraction(stream.duration) * stream.time_base - left_out_s(path, stream.id)
+    there = there_s(path, stream.id)
+    return declared_s if there is None else min(declared_s, there)
 
 
 def _tracks(reader: ClipReader) -> tuple[str, ...]:

@@ -254,3 +254,17 @@ def test_pieces_cover_what_the_stretches_cover(data: st.DataObject) -> None:
                 assert place not in heard
                 heard[place] = start + k
     assert heard == {at + k: low + k for low, high, at in stretches for k in range(high - low)}
+
+
+@pytest.mark.parametrize(("kind", "begin"), [("video", FIRST + 30 * FRAME), ("audio", 2 * SOUND_HZ)])
+def test_a_list_that_asks_for_more_than_there_is_makes_no_truncated_file(
+    plain: Path, tmp_path: Path, kind: str, begin: int
+) -> None:
+    path = tmp_path / "c.mp4"
+    path.write_bytes(plain.read_bytes())
+    set_edits(path, kind, [(4000, begin)])
+    info = probe(path)
+    assert info.n_frames == (70 if kind == "video" else 100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    with pytest.raises(MediaError, match="truncated|its index is missing"):
+        probe(path)
