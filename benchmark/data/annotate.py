@@ -7,6 +7,14 @@ measured in overlapping chunks of 4 s.
 A rule then labels a segment: talking head if, for a quarter of it, faces are seen whose mouths make the speech that is
 heard; else voice-over if there is speech, else other. Where faces, lips or speech cannot be measured, or the faces are
 seen too briefly, the category is left empty with the reason: it is never guessed.
+
+Measured with YuNet and LR-ASD on 13 real talking clips, half of which chose the thresholds: of the other half all 6 are
+found, 8 of their 30 versions with the sound of another clip are accepted too (4 of 18 without those of GRID, whose
+sentences are all said in one rhythm), and none of the 38 shifted or mute versions and silent faces
+(tests/data/test_annotate_real_clips.py). Faces of 22 pixels suffice. It does not work on SynthSync, whose faces are
+sprites: YuNet finds some of them (154 tracks in 36 clips), LR-ASD believes none, and all talking heads are called
+voice-overs. ``avbench data annotate --score``, precision / recall: test split (168 segments) talking head - / 0,
+voice-over .51 / 1, other .98 / 1; valid (84) - / 0, .53 / 1, .90 / 1.
 """
 
 from __future__ import annotations

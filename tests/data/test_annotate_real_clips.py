@@ -3,18 +3,17 @@
 
 A clip counts as accepted if it is labelled a talking head. Versions of a talking clip: dubbed with the sound of each
 other talking clip of its part, its own sound shifted (in a circle) by 1.2 and 1.6 s either way, mute (zeros, and noise
-at -60 dB). Faces that do not talk: as they are, and dubbed. Event clips: as they are, and, with a face, dubbed.
+at -60 dB). Other faces are dubbed with the sound of each talking clip of their part.
 
 | accepted | part A | part B |
 |---|---|---|
 | talking | 7 of 7 | 6 of 6 |
-| dubbed | 9 of 42 | 8 of 30 |
-| of these, a GRID speaker with another GRID sentence | 6 of 12 | 4 of 12 |
+| dubbed | 7 of 42 | 8 of 30 |
+| of these, a GRID speaker with another GRID sentence | 5 of 12 | 4 of 12 |
 | shifted | 0 of 28 | 0 of 24 |
 | mute, or a face that does not talk | 0 of 16 | 0 of 14 |
-| a face that does not talk, dubbed | 0 of 14 | 0 of 12 |
+| another face dubbed: that does not talk, or of an event | 0 of 42 | 0 of 42 |
 | an event | 0 of 14 | 0 of 13 |
-| an event with a face, dubbed | 0 of 28 | 0 of 24 |
 
 Sentences of GRID are 3 s long, built from one grammar and said in one rhythm: mouth and sound begin and end together
 whoever speaks, and LR-ASD tells little more than that.
@@ -119,7 +118,7 @@ def versions(part: str) -> Iterator[tuple[str, str, str, np.ndarray | None]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "dubbed", "grid"), [("A", 3, 6), ("B", 4, 4)])
+@pytest.mark.parametrize(("part", "dubbed", "grid"), [("A", 2, 5), ("B", 4, 4)])
 def test_what_is_accepted(part: str, dubbed: int, grid: int) -> None:
     accepted: dict[str, list[bool]] = defaultdict(list)
     for what, kind, name, sound in versions(part):
