@@ -28,6 +28,8 @@ _JITTER_S = Fraction(1, 200)  # of the pictures of a 25 fps source: more is said
 _STILL_LEVELS = 20  # of 255: a smaller change of a part of the picture is a trace of coding
 _TOLD = 3  # so many stretches of a kind are named in a warning
 _LEAST_DOUBT_S = 0.005  # less is not worth a warning
+_DELAYED = ("aac", "mp3", "mp2", "ac3", "eac3", "wma")  # sound whose encoders delay it
+_LONGEST_DELAY = 1105  # samples, of the common mp3 encoders with their decoder; AAC's is 1024
 _DECLARED_SLACK_S = Fraction(1, 2)  # a stream that ends this much before its declared duration is truncated
 
 
@@ -122,20 +124,20 @@ def read_header(path: Path, clip_id: str | None = None) -> Header:
         tracks=_tracks(reader),
         track_warnings=_track_warnings(reader),
         edit_lists=edits,
-        clock_doubt_ms=clock_doubt_ms(
-            audio.codec, audio.sample_rate, audio.first_packet_s, start_s, edits, audio.sbr_delay
-        ),
+        clock_doubt_ms=_doubt_ms(video, audio, start_s, edits),
         sbr_delay=audio.sbr_delay,
     )
 
 
-def clock_warnings(doubt: tuple[float, float], sbr_delay: int = 0) -> list[str]:
+def clock_warnings(doubt: tuple[float, float], sbr_delay: int = 0, container: str = "") -> list[str]:
     """``clock_doubt_ms`` in words; no line where nothing is in doubt. ``sbr_delay``: not 0 for HE-AAC."""
     early, late = doubt
     if not late:
         return []
     # the file does not tell whether its maker compensated the delay of the encoder
     text = "the delay of HE-AAC (SBR) is not fully signalled" if sbr_delay else "no AAC encoder delay is signalled"
+    if container == "avi":
+        text = "AVI cannot signal the delay of the sound's encoder"
     text += f": the sound may be up to {late:.0f} ms late in the source itself"
     return [text + (f", or {early:.0f} ms early" if early else "")]
 
@@ -182,6 +184,16 @@ def clock_doubt_ms(
     return (round(1000 * early_s, 3), round(1000 * late_s, 3))
 
 
+def _doubt_ms(video: _Video, audio: _Audio, origin_s: float, edits: dict[str, Any]) -> tuple[float, float]:
+    """``clock_doubt_ms`` of a file. An AVI begins both streams at 0: its maker shifts the picture by whole frames, or
+    the sound comes late by the delay of its encoder."""
+    if video.container == "avi" and audio.codec.startswith(_DELAYED):
+        frame_ms = 1000 / float(video.fps or FRAME_RATE_HZ)
+        delay = max(audio.sbr_delay, _LONGEST_DELAY)
+        return (round(frame_ms, 3), round(1000 * delay / audio.sample_rate, 3))
+    return clock_doubt_ms(audio.codec, audio.sample_rate, audio.first_packet_s, origin_s, edits, audio.sbr_delay)
+
+
 def probe(path: Path, clip_id: str | None = None, reading: Reading = MEASURED) -> MediaInfo:
     """Decode both streams of a file to the end and return what was found.
 
@@ -206,12 +218,12 @@ def probe(path: Path, clip_id: str | None = None, reading: Reading = MEASURED) -
     _refuse_short(name, shown, sound, (video, audio), origin)
     fps = shown.fps(video.fps)
     edits = edit_lists(path)
-    doubt = clock_doubt_ms(audio.codec, audio.sample_rate, audio.first_packet_s, float(origin), edits, audio.sbr_delay)
+    doubt = _doubt_ms(video, audio, float(origin), edits)
     warnings = [
         *_track_warnings(reader),
         *_picture_warnings(shown, fps, video.pixel_aspect, reading.grid),
         *_sound_warnings(sound, shown.end_s, audio.sample_rate),
-        *clock_warnings(doubt, audio.sbr_delay),
+        *clock_warnings(doubt, audio.sbr_delay, video.container),
     ]
     orientation = shown.orientation(name)
     width, height = upright_size(*min(shown.sizes), Fraction(1), orientation)

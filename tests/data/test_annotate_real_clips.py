@@ -88,7 +88,8 @@ def test_the_score_tells_what_the_mouth_seems_to_do_by_the_picture_alone() -> No
     assert lips is not None
     score = lips.score(golden["real/faces"], golden["real/mfcc"], 0)
     assert score.seen == pytest.approx(golden["real/scores_video_only"], abs=1e-3)
-    assert (score.raw, score.excess) == pytest.approx((golden["real/raw_fp64"], golden["real/excess_fp64"]), abs=1e-3)
+    real = [float(golden[f"real/{name}_fp64"]) for name in ("raw", "excess")]
+    assert [score.raw, score.excess] == pytest.approx(real, abs=1e-3)
     assert lips.score(golden["real/faces"][:9], golden["real/mfcc"], 0).seen.shape == (0,)
 
 

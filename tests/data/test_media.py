@@ -362,7 +362,7 @@ def test_missing_folder_text_and_empty_files(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         assert "not a readable media file" in refusal(tmp_path / name)
         assert "not a readable media file" in refusal(tmp_path / name, record(tmp_path))
-    with pytest.raises(MediaError, match="cannot be read"):
+    with pytest.raises(MediaError, match="does not exist"):
         media_sha256(tmp_path / "no.mp4")
 
 

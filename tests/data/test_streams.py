@@ -205,3 +205,21 @@ def test_what_ffmpeg_reads_is_read(name: str, container: str, codec: str, audio:
     found = probe(path)
     assert found.n_frames in (74, 75, 76)
     assert found.n_samples > 2.8 * SECOND
+
+
+@pytest.mark.parametrize(("audio", "doubt"), [("libmp3lame", True), ("aac", True), ("pcm_s16le", False)])
+def test_avi_cannot_say_how_late_its_sound_is(audio: str, doubt: bool, tmp_path: Path) -> None:
+    rate = 48_000
+    path = write_media(
+        tmp_path / "a.avi",
+        container="avi",
+        codec="mpeg4",
+        audio_codec=audio,
+        rate=rate,
+        sound=noise(3 * rate, rate=rate),
+        time_base=Fraction(1, 25),
+    )
+    found = probe(path)
+    assert found.clock_doubt_ms == ((40, 23.021) if doubt else (0, 0))
+    said = "AVI cannot signal the delay of the sound's encoder: the sound may be up to 23 ms late"
+    assert any(said in text for text in found.warnings) == doubt

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,7 @@ def reading() -> Iterator[Callable[[Path, Any], list[Outcome]]]:
     limit = pages * resource.getpagesize() + ADDRESS_SPACE_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    yield lambda path, tell: [outcome_of(read, path) for read in (measure, probe)]
+    yield lambda path, tell: [outcome_of(partial(read, clip_id=path.name), path) for read in (measure, probe)]
 
 
 def outcome_of(read: Callable[[Path], Any], path: Path) -> Outcome:

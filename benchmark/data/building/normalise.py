@@ -258,7 +258,7 @@ def _target_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 def _source(header: Header, start_s: float, size: tuple[int, int]) -> dict[str, Any]:
     """What the raw file declared; kept with every clip: a hidden delay of 64 ms can be traced only through it."""
-    warnings = clock_warnings(header.clock_doubt_ms, header.sbr_delay)
+    warnings = clock_warnings(header.clock_doubt_ms, header.sbr_delay, header.container)
     if min(size) > min(header.width, header.height):
         warnings.append(f"enlarged from {header.width}x{header.height}")
     return {
