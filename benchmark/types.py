@@ -198,9 +198,30 @@ class ClipRecord:
         return min(self.n_frames * TICKS_PER_FRAME, self.n_samples)
 
 
+class Piece(NamedTuple):
+    """A piece of a law: from ``start`` on (ticks of the segment's own clock) the offset is ``offset`` ticks, and moves
+    by ``slope_ppm`` millionths of the time that passes."""
+
+    start: Tick
+    offset: Tick
+    slope_ppm: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """How the offset of a stream runs over time: its pieces, the first from 0 on, and stretches of muted sound."""
+
+    name: str
+    pieces: tuple[Piece, ...]
+    mutes: tuple[Window, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """One labelled stream, the unit that is scored: a start in a clip and one fixed audio offset (both in ticks)."""
+    """One labelled stream, the unit that is scored: a start in a clip and its audio offset (both in ticks).
+
+    The offset is fixed, unless there is a ``law``: ``offset`` and its class are then those of the stream's beginning.
+    """
 
     id: str
     clip_id: str
@@ -212,6 +233,7 @@ class SegmentRecord:
     events: tuple[str, ...] = ()
     channel: str = ""
     split: str = "test"
+    law: Law | None = None
 
     @property
     def offset_s(self) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.protocol.manifest import SEGMENT_COLUMNS, Manifest, clip_columns, clip_row, read_manifest, segment_row
+from avbench.protocol.manifest import Manifest, clip_columns, clip_row, read_manifest, segment_columns, segment_row
 from avbench.types import OffsetGrid, UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ TABLES = ("segments", "clips")
 def as_dataset(manifest: Manifest) -> Dataset:
     """One row per segment, in the manifest's order, with typed features.
 
-    The columns of ``SEGMENT_COLUMNS`` (``offset_class`` as a ``ClassLabel``, named by the class's offset in seconds);
+    The columns of ``segment_columns`` (``offset_class`` as a ``ClassLabel``, named by the class's offset in seconds);
     the columns of ``clip_columns``, each with ``clip_`` before its name; and ``video``, the clip's file as
     ``Video(decode=False)``: ``{"path": ..., "bytes": None}``, or None where there is no file. If the labels are hidden
     there are no offset columns. ``MediaError``: a clip's path leaves the media root.
@@ -128,7 +128,7 @@ def _features(manifest: Manifest) -> Features:
         }
         return {prefix + name: kind for name, kind in kinds.items()}
 
-    segments = of(SEGMENT_COLUMNS) | {"offset_class": ClassLabel(names=class_names(manifest.grid))}
+    segments = of(segment_columns(manifest)) | {"offset_class": ClassLabel(names=class_names(manifest.grid))}
     if manifest.labels_hidden:
         segments = {name: kind for name, kind in segments.items() if name not in OFFSET_COLUMNS}
     return Features(segments | of(clip_columns(manifest), "clip_") | {"video": Video(decode=False)})

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from avbench.data.inspect import by_channel, event_counts, event_credit, media_problems, overview
 from avbench.data.media import media_sha256
-from avbench.protocol.manifest import SEGMENT_COLUMNS, Manifest, clip_columns, read_manifest, read_meta, schema_version
+from avbench.protocol.manifest import Manifest, clip_columns, read_manifest, read_meta, schema_version, segment_columns
 from avbench.system.atomic import atomic_write_bytes, sweep, whole
 from avbench.system.findings import first_of
 from avbench.system.outputs import held_in, listed
@@ -244,7 +244,7 @@ def card(manifest: Manifest, repo: str = "ORG/NAME") -> str:
         *_markdown(by_channel(manifest), {"hours": ".2f"}),
         "",
     ]
-    for name, columns in (("segments", SEGMENT_COLUMNS), ("clips", clip_columns(manifest))):
+    for name, columns in (("segments", segment_columns(manifest)), ("clips", clip_columns(manifest))):
         rows = [{"column": f"`{key}`", "type": kind, "meaning": text} for key, (kind, text) in columns.items()]
         lines += [f"## Columns of `{name}`", "", *_markdown(rows, {}), ""]
     return "\n".join(lines)

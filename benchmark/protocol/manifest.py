@@ -1,6 +1,6 @@
 """The manifest: what is evaluated, pinned. A folder with three small files; the media are in it or elsewhere.
 
-``manifest.json``: schema_version (2 only where a table has a column of ``MORE_CLIP_COLUMNS``), name, kind
+``manifest.json``: schema_version (2 only where a table has a column of ``MORE_COLUMNS``), name, kind
 ("synthetic", "files" or "realsync"), note, offset_law, grid, spec_sha256, media_root, the canonical sha256 of the
 content and the sha256 of the two table files.
 ``clips.parquet`` and ``segments.parquet``: one row per clip and per segment, the columns of ``CLIP_COLUMNS`` and
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avbench.protocol.laws import law_of, law_text
 from avbench.system.findings import first_of
 from avbench.system.parquet import read_table
 from avbench.system.paths import has_foreign_backslash, path_of, path_text
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-SCHEMA_VERSION = 2  # written where a table has a column of MORE_CLIP_COLUMNS; else 1, which older versions read too
+SCHEMA_VERSION = 2  # written where a table has a column of MORE_COLUMNS; else 1, which older versions read too
 KINDS = ("synthetic", "files", "realsync")
 SPLITS = ("train", "valid", "test")  # the usual ones, in this order; others follow by name
 
@@ -59,13 +60,6 @@ CLIP_COLUMNS = {
     "channel": ("string", "programme or style the video comes from"),
     "split": ("string", "train, valid, test, ..."),
     "source": ("string", "JSON: what the container said when it was probed; empty if unknown"),
-}
-# columns that a table has only where a row needs them
-MORE_CLIP_COLUMNS = {
-    "reading": (
-        "string",
-        "JSON: how the file is read (tracks, grid, gaps in ticks); empty: first tracks, latest picture",
-    ),
 }
 SEGMENT_COLUMNS = {
     "id": ("string", "unique name of the segment"),
@@ -83,6 +77,14 @@ SEGMENT_COLUMNS = {
 }
 
 
+# columns that a table has only where a row needs them
+MORE_COLUMNS = {
+    "reading": (
+        "string",
+        "JSON: how the file is read (tracks, grid, gaps in ticks); empty: first tracks, latest picture",
+    ),
+    "law": ("string", "JSON: how the offset runs over time (pieces in ticks and ppm); empty: the offset is fixed"),
+}
 _CLIP_FIELDS = tuple(name for name in ClipRecord.__slots__ if name in CLIP_COLUMNS)
 
 
@@ -115,7 +117,10 @@ class Manifest:
             reading = clip.reading.as_text()
             rows.append(["clip", *(getattr(pinned, name) for name in _CLIP_FIELDS), *([reading] if reading else [])])
         for segment in self.segments:
-            rows.append(["segment", *(getattr(segment, name) for name in SegmentRecord.__slots__)])
+            law = [law_text(segment.law)] if segment.law else []
+            rows.append(
+                ["segment", *(getattr(segment, name) for name in SegmentRecord.__slots__ if name != "law"), *law]
+            )
         for row in rows:
             digest.update(json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n")
         return digest.hexdigest()
@@ -234,18 +239,24 @@ def _segment_table(manifest: Manifest, more: MoreColumns) -> bytes:
     for name, (_, _, values) in more.items():
         for row, value in zip(rows, values, strict=True):
             row[name] = value
-    return _parquet(SEGMENT_COLUMNS | {name: (kind, text) for name, (kind, text, _) in more.items()}, rows)
+    return _parquet(segment_columns(manifest) | {name: (kind, text) for name, (kind, text, _) in more.items()}, rows)
 
 
 def clip_columns(manifest: Manifest) -> dict[str, tuple[str, str]]:
     """The columns of the manifest's ``clips.parquet``: those that every one has, and those that this one needs."""
     needed = {"reading"} if any(clip.reading != AS_EVER for clip in manifest.clips.values()) else set()
-    return CLIP_COLUMNS | {name: MORE_CLIP_COLUMNS[name] for name in sorted(needed)}
+    return CLIP_COLUMNS | {name: MORE_COLUMNS[name] for name in sorted(needed)}
+
+
+def segment_columns(manifest: Manifest) -> dict[str, tuple[str, str]]:
+    """The columns of the manifest's ``segments.parquet``: as ``clip_columns``."""
+    return SEGMENT_COLUMNS | ({"law": MORE_COLUMNS["law"]} if any(s.law for s in manifest.segments) else {})
 
 
 def schema_version(manifest: Manifest) -> int:
     """The version of the manifest's files: 1, which every avbench reads, or 2 if a table has one more column."""
-    return 1 if clip_columns(manifest) == CLIP_COLUMNS else SCHEMA_VERSION
+    plain = clip_columns(manifest) == CLIP_COLUMNS and segment_columns(manifest) == SEGMENT_COLUMNS
+    return 1 if plain else SCHEMA_VERSION
 
 
 def clip_row(clip: ClipRecord, source: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -262,6 +273,7 @@ def segment_row(segment: SegmentRecord) -> dict[str, Any]:
     """A segment's row of ``segments.parquet``."""
     row = {name: getattr(segment, name) for name in SegmentRecord.__slots__ if name in SEGMENT_COLUMNS}
     return row | {
+        "law": law_text(segment.law) if segment.law else "",
         "start_ticks": segment.start,
         "offset_ticks": segment.offset,
         "start_s": seconds(segment.start),
@@ -301,9 +313,9 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
     """
     directory = Path(directory)
     meta = read_meta(directory)
-    more = MORE_CLIP_COLUMNS if meta["schema_version"] == SCHEMA_VERSION else {}
+    more = MORE_COLUMNS if meta["schema_version"] == SCHEMA_VERSION else {}
     clip_rows = _read_table(directory, "clips.parquet", CLIP_COLUMNS, meta, more)
-    segment_rows = _read_table(directory, "segments.parquet", SEGMENT_COLUMNS, meta, {})
+    segment_rows = _read_table(directory, "segments.parquet", SEGMENT_COLUMNS, meta, more)
     problems = [
         f"segments.parquet row {row} column {name}_s: {r[f'{name}_s']!r} is not {name}_ticks / 16000"
         for row, r in enumerate(segment_rows)
@@ -319,7 +331,7 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
     problems += _duplicates("clips.parquet", names)
     clips = {r["id"]: _clip_of(r, row) for row, r in enumerate(clip_rows)}
     sources = {r["id"]: _json_object(r["source"]) for r in clip_rows if r["source"]}
-    segments = tuple(map(_segment_of, segment_rows))
+    segments = tuple(_segment_of(r, row) for row, r in enumerate(segment_rows))
     root = Path(media_root) if media_root is not None else directory / path_of(meta["media_root"])
     manifest = Manifest(
         name=meta["name"],
@@ -348,7 +360,11 @@ def _clip_of(row: Mapping[str, Any], number: int) -> ClipRecord:
     return ClipRecord(**{name: row[name] for name in _CLIP_FIELDS}, reading=reading)
 
 
-def _segment_of(row: Mapping[str, Any]) -> SegmentRecord:
+def _segment_of(row: Mapping[str, Any], number: int) -> SegmentRecord:
+    try:
+        law = law_of(row["law"]) if row.get("law") else None
+    except ValueError as error:
+        raise UsageError(f"segments.parquet row {number} column law: {error}") from error
     return SegmentRecord(
         id=row["id"],
         clip_id=row["clip_id"],
@@ -360,6 +376,7 @@ def _segment_of(row: Mapping[str, Any]) -> SegmentRecord:
         events=tuple(row["events"]),
         channel=row["channel"],
         split=row["split"],
+        law=law,
     )
 
 
@@ -442,7 +459,7 @@ def check(manifest: Manifest, row_of: Mapping[str, int] | None = None) -> list[s
         manifest.prior()
     except UsageError as error:
         problems.append(f"manifest.json: {error}")
-    if manifest.labels_hidden and any(s.offset for s in manifest.segments):
+    if manifest.labels_hidden and any(s.offset or s.law for s in manifest.segments):
         problems.append("manifest.json: offset_law is hidden, but segments.parquet has offsets; they must all be 0")
     order = row_of or {name: row for row, name in enumerate(sorted(manifest.clips))}
     for key, clip in manifest.clips.items():
@@ -484,6 +501,28 @@ def _segment_problems(segment: SegmentRecord, manifest: Manifest) -> list[str]:
         return [*found, f"offset_ticks: {error}"]
     if segment.offset_class != expected:
         found.append(f"offset_class: {segment.offset_class}, but {segment.offset_s:g} s is class {expected}")
+    return found + _law_problems(segment, manifest.grid)
+
+
+def _law_problems(segment: SegmentRecord, grid: OffsetGrid) -> list[str]:
+    law = segment.law
+    if law is None:
+        return []
+    found = []
+    if law.pieces[0].offset != segment.offset:
+        found.append(f"law: it begins with {law.pieces[0].offset} ticks, offset_ticks is {segment.offset}")
+    edges = [
+        *(piece.start for piece in law.pieces),
+        *(edge for mute in law.mutes for edge in (mute.start, mute.length)),
+    ]
+    odd = [edge for edge in edges if edge % TICKS_PER_FRAME]
+    if odd:
+        found.append(f"law: a change at {odd[0]} is not a frame instant (a multiple of {TICKS_PER_FRAME})")
+    far = max((piece.offset for piece in law.pieces), key=abs)
+    if abs(seconds(far)) > grid.max_offset_s:
+        found.append(
+            f"law: an offset of {seconds(far):g} s is outside [-{grid.max_offset_s:g}, {grid.max_offset_s:g}] s"
+        )
     return found
 
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avbench.protocol.laws import SHARES, draw_law
 from avbench.protocol.manifest import Manifest, check, read_manifest, reading_of, write_manifest
 from avbench.ticks import seconds, ticks
 from avbench.types import (
@@ -25,11 +26,14 @@ from avbench.types import (
     AvbenchError,
     ClipRecord,
     Gap,
+    Law,
     MediaError,
     OffsetGrid,
+    Piece,
     Reading,
     SegmentRecord,
     UsageError,
+    Window,
 )
 
 GRID = OffsetGrid()
@@ -133,7 +137,8 @@ def test_every_field_that_may_change_a_score_changes_the_hash(tmp_path: Path) ->
         for f in fields(record):
             old = getattr(record, f.name)
             new = old + 1 if isinstance(old, int) else ("x",) if isinstance(old, tuple) else None
-            new = new or (Reading(grid="centred") if f.name == "reading" else old + "x")
+            others = {"reading": Reading(grid="centred"), "law": Law("jump", (Piece(0, 6400), Piece(640, 0)))}
+            new = new or others.get(f.name) or old + "x"
             changed = replace(record, **{f.name: new})
             if record is clip:
                 seen.add(replace(manifest, clips={**manifest.clips, "c1": changed}).sha256)
@@ -193,6 +198,37 @@ def test_how_a_file_is_read_comes_back_and_is_pinned(
 def test_a_reading_that_says_nothing_sensible_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="does not say how a file is read"):
         reading_of(text)
+
+
+@pytest.mark.parametrize("name", sorted(SHARES))
+def test_a_law_comes_back_and_each_of_its_fields_changes_the_hash(name: str, tmp_path: Path) -> None:
+    base = make(tmp_path, 1, 1)
+    law = draw_law(name, "s3", 4, ticks(99))
+    first = law.pieces[0].offset
+    segment = replace(base.segments[0], law=law, offset=first, offset_class=GRID.class_of(seconds(first)))
+    manifest = replace(base, segments=(segment,))
+    write_manifest(manifest, tmp_path / "m")
+    assert read_manifest(tmp_path / "m").segments == (segment,)
+    assert json.loads((tmp_path / "m" / "manifest.json").read_text())["schema_version"] == 2
+    seen = {base.sha256, manifest.sha256}
+    changes = [replace(law, name="other"), replace(law, mutes=(*law.mutes, Window(640, 640)))]
+    for k, piece in enumerate(law.pieces):
+        for field, value in (("start", piece.start + 640), ("offset", piece.offset + 1), ("slope_ppm", 7)):
+            pieces = (*law.pieces[:k], piece._replace(**{field: value}), *law.pieces[k + 1 :])
+            changes.append(replace(law, pieces=pieces))
+    seen |= {replace(base, segments=(replace(segment, law=changed),)).sha256 for changed in changes}
+    assert len(seen) == 2 + len(changes)
+
+
+def test_a_law_that_contradicts_its_segment_is_named(tmp_path: Path) -> None:
+    base = make(tmp_path, 1, 1)
+    segment = base.segments[0]
+    for law, words in (
+        (Law("x", (Piece(0, segment.offset + 1),)), "law: it begins with"),
+        (Law("x", (Piece(0, segment.offset), Piece(641, 0))), "law: a change at 641 is not a frame instant"),
+        (Law("x", (Piece(0, segment.offset), Piece(640, 40_000))), "law: an offset of 2.5 s is outside"),
+    ):
+        assert any(words in text for text in check(replace(base, segments=(replace(segment, law=law),))))
 
 
 @settings(max_examples=15, deadline=None)
