@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from avbench.protocol.laws import extremes, gathered, law_of
 from avbench.protocol.plan import NO_STRETCH, SnapshotKey
 from avbench.system import debug
 from avbench.system.machine import free_gpu_memory, is_out_of_memory
@@ -64,10 +65,11 @@ class _SoundId(NamedTuple):
     start: int
     length: int
     stretch: Window
+    law: str
 
 
 def _sound_id(key: SnapshotKey) -> _SoundId:
-    return _SoundId(key.sound, key.window, Window(key.stretch_start, key.stretch_length))
+    return _SoundId(key.sound, key.window, Window(key.stretch_start, key.stretch_length), key.law)
 
 
 class CalledModel:
@@ -245,12 +247,16 @@ class ClipPass:
                 self.bad[key] = "gave NaN or infinity"
 
     def _sound_end(self, key: SnapshotKey) -> int:
-        return key.sound + key.window + self.model.predictor.frontend.audio_lead_trim_samples
+        """The tick up to which sound is needed. A lead trim of n samples shifts every sound window later by n."""
+        furthest = extremes(law_of(key.law), key.window)[1] if key.law else 0
+        return key.sound + key.window + furthest + self.model.predictor.frontend.audio_lead_trim_samples
 
     def _samples(self, key: SnapshotKey) -> np.ndarray:
-        """The sound window, (N,) float32. A lead trim of n samples shifts every sound window later by n."""
-        end = self._sound_end(key)
-        return self.sound[end - key.window : end]
+        """The sound window, (N,) float32."""
+        begin = key.sound + self.model.predictor.frontend.audio_lead_trim_samples
+        if key.law:
+            return gathered(self.sound, begin, key.window, law_of(key.law))
+        return self.sound[begin : begin + key.window]
 
     def _extra(self, stretch: Window) -> dict[str, Any]:
         """The keyword argument ``statistics``, under a protocol whose front end sees the whole stretch."""

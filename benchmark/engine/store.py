@@ -2,9 +2,10 @@
 
 ``ROOT/store.json`` names the schema; ``ROOT/<model>/<media>.r<reader>.safetensors`` is one shard: all snapshots of one
 model on one clip, as one version of the reader decodes it. The name is made of the first 32 hex digits of the model's
-fingerprint, those of the media file's sha256, and ``READER_VERSION``. A shard contains ``keys`` (M, 5) int64 (the
-fields of SnapshotKey, sorted), ``logits`` (M, 21) float32, ``token`` (M, D) float32 if the model has one, and one JSON
-text under the metadata name ``avbench``: the full hashes, the reader version and a checksum of the arrays. The same
+fingerprint, those of the clip's ``as_read``, and ``READER_VERSION``. A shard contains ``keys`` (M, 5) or (M, 6) int64
+(``SnapshotKey.row``, sorted; without the sixth number where all are 0), ``logits`` (M, 21) float32, ``token`` (M, D)
+float32 if the model has one, and one JSON text under the metadata name ``avbench``: the full hashes, the reader version
+and a checksum of the arrays. The same
 snapshots give the same bytes, in any order of adding. A damaged shard is an error: it is neither used nor silently
 computed again.
 
@@ -41,7 +42,7 @@ _forbidden = 0  # depth of SnapshotStore.forbidden() blocks
 
 
 class _Shard(NamedTuple):
-    keys: np.ndarray  # (M, 5) int64, the fields of SnapshotKey
+    keys: np.ndarray  # (M, 6) int64, rows of SnapshotKey
     logits: np.ndarray
     token: np.ndarray | None
 
@@ -80,7 +81,8 @@ class SnapshotStore:
     def missing(self, model: str, media: str, keys: Sequence[SnapshotKey]) -> list[SnapshotKey]:
         """The ``keys`` that are not stored, sorted and without duplicates."""
         shard = self._read(model, media)
-        return sorted(set(keys) - set(_tuples(shard.keys) if shard else ()))
+        stored = set(_tuples(shard.keys)) if shard else set()
+        return sorted(key for key in set(keys) if key.row not in stored)
 
     def put(
         self, model: str, media: str, keys: Sequence[SnapshotKey], logits: np.ndarray, tokens: np.ndarray | None = None
@@ -109,7 +111,7 @@ class SnapshotStore:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Read snapshots: ``logits`` (K, 21) float32 and ``tokens`` (K, D) float32 or None, in the order of ``keys``.
 
-        ``keys``: a sequence of keys, or their fields as an array (K, 5) int64 (see ``plan.key_rows``). ``StoreError``
+        ``keys``: a sequence of keys, or their rows as an array (K, 6) int64 (see ``plan.key_rows``). ``StoreError``
         if one of them is not stored.
         """
         shard, wanted = self._read(model, media), _rows(keys)
@@ -245,17 +247,18 @@ def _check_put(keys: Sequence[SnapshotKey], logits: np.ndarray, tokens: np.ndarr
 
 
 def _rows(keys: Sequence[SnapshotKey] | np.ndarray) -> np.ndarray:
-    """The fields of keys, (K, 5) int64."""
-    return np.asarray(keys, np.int64).reshape(-1, len(SnapshotKey._fields))
+    """The rows of keys, (K, 6) int64."""
+    rows = keys if isinstance(keys, np.ndarray) else [key.row for key in keys]
+    return np.asarray(rows, np.int64).reshape(-1, len(SnapshotKey._fields))
 
 
 def _tuples(rows: np.ndarray) -> Iterator[tuple[int, ...]]:
-    """Rows of key fields as tuples; each equals its key."""
+    """Rows as tuples; each equals its key's."""
     return map(tuple, rows.tolist())
 
 
 def _find(stored: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The row in ``stored`` (M, 5), which has no duplicates, of each of ``wanted`` (K, 5); -1 if it is missing."""
+    """The row in ``stored`` (M, 6), which has no duplicates, of each of ``wanted`` (K, 6); -1 if it is missing."""
     both = np.concatenate([stored, wanted])
     if not len(both):
         return np.empty(0, np.int64)
@@ -284,7 +287,8 @@ def _merge(path: Path, old: _Shard, new: _Shard) -> _Shard:
 
 
 def _to_bytes(shard: _Shard, filed: _Filed) -> bytes:
-    arrays = {"keys": shard.keys, "logits": shard.logits}
+    # without laws, as before there were any
+    arrays = {"keys": shard.keys if shard.keys[:, 5].any() else shard.keys[:, :5], "logits": shard.logits}
     if shard.token is not None:
         arrays["token"] = shard.token
     meta = {
@@ -315,7 +319,9 @@ def _from_bytes(path: Path, data: bytes) -> tuple[_Shard, _Filed]:
         raise _damaged(path, "wrong checksum")
     if found.path(path.parent.parent) != path:
         raise _damaged(path, _FOREIGN)
-    return _Shard(_rows(keys), logits, token), found
+    if keys.ndim != 2 or keys.shape[1] not in (5, 6):
+        raise _damaged(path, "keys of another shape")
+    return _Shard(np.pad(keys, ((0, 0), (0, 6 - keys.shape[1]))), logits, token), found
 
 
 def _checksum(arrays: dict[str, np.ndarray], filed: _Filed) -> str:

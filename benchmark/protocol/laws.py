@@ -62,7 +62,7 @@ def law_of(text: str) -> Law:
         mutes = tuple(Window(*mute) for mute in parts.get("mutes", ()))
         law = Law(parts["name"], tuple(Piece(*piece) for piece in parts["pieces"]), mutes)
         numbers = [n for row in (*law.pieces, *law.mutes) for n in row]
-        fits = law_text(law) == text and all(type(n) is int for n in numbers) and law.pieces[0].start == 0
+        fits = law_text(law) == text and all(type(n) is int for n in numbers) and law.pieces[0].start <= 0
         fits = fits and all(a.start < b.start for a, b in itertools.pairwise(law.pieces))
         fits = fits and all(mute.start >= 0 and mute.length > 0 for mute in law.mutes)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
@@ -70,6 +70,39 @@ def law_of(text: str) -> Law:
     if not fits:
         raise ValueError(f"{text[:60]!r} is not a law")
     return law
+
+
+def inside(law: Law, window: Window) -> tuple[Tick, Law | None]:
+    """What a law does in one window (on the segment's clock): the offset at its beginning and, unless that stays
+    throughout and nothing is muted, the law inside it, nameless, on the window's own clock and with that offset
+    subtracted. Windows in which the same happens have equal results, whatever their laws."""
+    first = int(offsets_at(law, [window.start])[0])
+    at = max((k for k, piece in enumerate(law.pieces) if piece.start <= window.start), default=0)
+    pieces: list[Piece] = []
+    for piece in (law.pieces[at], *(p for p in law.pieces[at + 1 :] if p.start < window.end)):
+        # where a constant piece began before the window makes no difference; where a slope did decides the rounding
+        start = piece.start - window.start if piece.slope_ppm else max(piece.start - window.start, 0)
+        moved = Piece(start, piece.offset - first, piece.slope_ppm)
+        if not pieces or moved[1:] != pieces[-1][1:] or moved.slope_ppm:
+            pieces.append(moved)
+    mutes = tuple(
+        Window(max(mute.start, window.start) - window.start, min(mute.end, window.end) - max(mute.start, window.start))
+        for mute in law.mutes
+        if mute.start < window.end and window.start < mute.end
+    )
+    if len(pieces) == 1 and not pieces[0].slope_ppm and not mutes:
+        return first, None
+    return first, Law("", tuple(pieces), mutes)
+
+
+def gathered(sound: np.ndarray, begin: Tick, length: Tick, law: Law) -> np.ndarray:
+    """(length,) samples: what is heard in a window with this law inside (see :func:`inside`). ``begin``: the index in
+    (N,) ``sound`` of what is heard at its first instant."""
+    t = np.arange(length)
+    heard = sound[begin + t + offsets_at(law, t)]
+    for mute in law.mutes:
+        heard[mute.start : mute.end] = 0
+    return heard
 
 
 def draw_law(name: str, segment_id: str, seed: int, length: Tick, grid: OffsetGrid | None = None) -> Law:

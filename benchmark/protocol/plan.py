@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
+from avbench.protocol.laws import inside, law_text
 from avbench.protocol.rules import Protocol
 from avbench.ticks import TICKS_PER_FRAME, Tick, seconds, ticks
-from avbench.types import ClipRecord, SegmentRecord, UsageError, Window
+from avbench.types import ClipRecord, Law, SegmentRecord, UsageError, Window
 
 NO_STRETCH: Tick = -1
 
 
 class SnapshotKey(NamedTuple):
-    """Identifies one snapshot of a clip; all fields in ticks on the clip's clock.
+    """Identifies one snapshot of a clip; all times in ticks on the clip's clock.
 
     ``picture`` and ``sound``: the starts of the two windows; ``window``: the length of both. ``stretch_start`` and
-    ``stretch_length``: the sound over which the front end standardises, both -1 if it sees the window only.
+    ``stretch_length``: the sound over which the front end standardises, both -1 if it sees the window only. ``law``:
+    what the offset does inside the window (``law_text`` of ``laws.inside``); "" where it stays what it is.
     """
 
     picture: Tick
@@ -27,6 +31,17 @@ class SnapshotKey(NamedTuple):
     stretch_start: Tick = NO_STRETCH
     stretch_length: Tick = NO_STRETCH
     window: Tick = ticks(5)
+    law: str = ""
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The fields as whole numbers, the law as 63 bits of its hash (0: none)."""
+        return (*self[:5], _law_number(self.law) if self.law else 0)
+
+
+@cache
+def _law_number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 @dataclass(frozen=True)
@@ -56,15 +71,26 @@ def keys_of(protocol: Protocol, segment: SegmentRecord) -> list[SnapshotKey]:
         raise UsageError(f"segment {segment.id}: its first window starts at {first_s:.5f} s, not on a frame (0.04 s)")
     stretch = protocol.stretch(segment) if protocol.frontend_scope == "stretch" else Window(NO_STRETCH, NO_STRETCH)
     windows = zip(protocol.picture_windows(segment), protocol.sound_windows(segment), strict=True)
-    return [SnapshotKey(p.start, s.start, stretch.start, stretch.length, p.length) for p, s in windows]
+    keys = [SnapshotKey(p.start, s.start, stretch.start, stretch.length, p.length) for p, s in windows]
+    return [_under_law(key, segment, segment.law) for key in keys] if segment.law else keys
+
+
+def _under_law(key: SnapshotKey, segment: SegmentRecord, law: Law) -> SnapshotKey:
+    """The key of the same picture window with the sound that the law gives it: that of a fixed offset, if the law is
+    constant inside the window."""
+    offset, within = inside(law, Window(key.picture - segment.start, key.window))
+    return key._replace(sound=key.picture + offset, law=law_text(within) if within else "")
 
 
 def key_rows(protocol: Protocol, segments: Sequence[SegmentRecord]) -> np.ndarray:
-    """The fields of the keys of all ``segments``: (N segments, W iterations, 5) int64. Errors as ``keys_of``."""
+    """The ``row`` of the keys of all ``segments``: (N segments, W iterations, 6) int64. Errors as ``keys_of``."""
     rows = np.empty((len(segments), protocol.iterations, len(SnapshotKey._fields)), np.int64)
     steps, single = np.arange(protocol.iterations) * protocol.hop, replace(protocol, iterations=1)
     for row, segment in zip(rows, segments, strict=True):
-        row[:] = keys_of(single, segment)[0]
+        if segment.law:
+            row[:] = [key.row for key in keys_of(protocol, segment)]
+            continue
+        row[:] = keys_of(single, segment)[0].row
         row[:, 0] += steps
         row[:, 1] += steps
         if protocol.frontend_scope == "stretch":

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from avbench.protocol.laws import extremes
 from avbench.ticks import TICKS_PER_FRAME, Tick, seconds, ticks
 from avbench.types import ClipRecord, OffsetGrid, SegmentRecord, UsageError, Window
 
@@ -125,18 +126,18 @@ class Protocol:
 
     def supports(self, segment: SegmentRecord, clip: ClipRecord) -> bool:
         """Whether the clip contains all picture and sound windows of the segment (and the stretch, if one is used), and
-        none of its gaps touches them."""
+        none of its gaps touches them. Under a law: wherever its offset goes."""
         settings = self.common_support if self.support == "common" else ((self.hop, self.iterations),)
         for hop, iterations in settings:
             length = self.window + (iterations - (0 if self.frontend_scope == "stretch" else 1)) * hop
             first = segment.start + self.start_shift
-            sound = first + segment.offset
-            if first < 0 or sound < 0:
+            low, high = extremes(segment.law, length) if segment.law else (segment.offset, segment.offset)
+            if first < 0 or first + low < 0:
                 return False
-            if first + length > clip.n_frames * TICKS_PER_FRAME or sound + length > clip.n_samples:
+            if first + length > clip.n_frames * TICKS_PER_FRAME or first + high + length > clip.n_samples:
                 return False
-            reading = clip.reading
-            if reading.gap_in("picture", Window(first, length)) or reading.gap_in("sound", Window(sound, length)):
+            picture, sound = Window(first, length), Window(first + low, high - low + length)
+            if clip.reading.gap_in("picture", picture) or clip.reading.gap_in("sound", sound):
                 return False
         return True
 

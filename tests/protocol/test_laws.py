@@ -10,10 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avbench.protocol.laws import SETTLED_S, SHARES, draw_law, extremes, laws_in_turn, offsets_at
+from avbench.protocol.laws import (
+    SETTLED_S,
+    SHARES,
+    draw_law,
+    extremes,
+    gathered,
+    inside,
+    law_of,
+    law_text,
+    laws_in_turn,
+    offsets_at,
+)
 from avbench.protocol.offsets import draw_offset
 from avbench.ticks import TICKS_PER_FRAME, ticks
-from avbench.types import Law, OffsetGrid, Piece, UsageError
+from avbench.types import Law, OffsetGrid, Piece, UsageError, Window
 
 STREAM = ticks(99)
 PIECES = st.lists(
@@ -56,6 +67,43 @@ def test_drawn_laws_keep_within_the_grid_and_change_on_pictures(name: str, segme
     assert bool(law.mutes) <= (name == "hold")
     if name in ("jump", "excursion", "ramp"):
         assert ticks(SETTLED_S) <= law.pieces[1].start < STREAM
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(SHARES)), st.integers(0, 30), st.integers(0, 94 * 25))
+def test_what_is_heard_in_a_window_is_what_the_law_says(name: str, seed: int, frame: int) -> None:
+    law = draw_law(name, "s", seed, STREAM)
+    window = Window(frame * TICKS_PER_FRAME, ticks(5))
+    sound = np.random.default_rng(0).standard_normal(STREAM + 64_000).astype(np.float32)
+    base = 32_000  # the segment's start in the clip
+    first, within = inside(law, window)
+    t = np.arange(window.start, window.end)
+    truth = sound[base + t + offsets_at(law, t)]
+    for mute in law.mutes:
+        truth[(t >= mute.start) & (t < mute.end)] = 0
+    begin = base + window.start + first
+    heard = gathered(sound, begin, window.length, within) if within else sound[begin : begin + window.length]
+    assert np.array_equal(heard, truth)
+    assert law_of(law_text(within)) == within if within else len(set(offsets_at(law, t).tolist())) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"name":"x"}',
+        '{"name":"x","pieces":[]}',
+        '{"name":"x","pieces":[[0,0.5,0]]}',
+        '{"name":"x","pieces":[[0,0,0],[0,1,0]]}',
+        '{"name":"x","pieces":[[0,0,0]],"mutes":[[0,0]]}',
+        "[" * 100_000,
+    ],
+)
+def test_what_is_no_law_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a law"):
+        law_of(text)
 
 
 def test_each_law_is_what_it_is_called() -> None:

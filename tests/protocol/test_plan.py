@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avbench.protocol.laws import law_of
 from avbench.protocol.plan import SnapshotKey, key_rows, keys_of, plan
 from avbench.protocol.rules import Protocol, paper, streaming
 from avbench.ticks import ticks
-from avbench.types import ClipRecord, Gap, Reading, SegmentRecord, UsageError
+from avbench.types import ClipRecord, Gap, Law, Piece, Reading, SegmentRecord, UsageError
 
 
 def clip(duration_s: int = 120, name: str = "c") -> ClipRecord:
@@ -71,11 +72,10 @@ def test_a_window_that_touches_a_gap_is_not_supported(kind: str, start_s: float,
 def test_rows_are_the_fields_of_the_keys(protocol: Protocol) -> None:
     segments = [segment(start_s=4 + k, offset_s=0.3 * k - 1) for k in range(5)]
     rows = key_rows(protocol, segments)
-    assert rows.shape == (5, protocol.iterations, 5)
-    assert [[tuple(row) for row in of_segment] for of_segment in rows.tolist()] == [
-        keys_of(protocol, s) for s in segments
-    ]
-    assert key_rows(protocol, []).shape == (0, protocol.iterations, 5)
+    assert rows.shape == (5, protocol.iterations, 6)
+    expected = [[key.row for key in keys_of(protocol, s)] for s in segments]
+    assert [[tuple(row) for row in of_segment] for of_segment in rows.tolist()] == expected
+    assert key_rows(protocol, []).shape == (0, protocol.iterations, 6)
     with pytest.raises(UsageError, match="not on a frame"):
         key_rows(protocol, [segment(start_s=4.01)])
 
@@ -126,3 +126,47 @@ def test_the_left_of_the_store_loads_no_torch() -> None:
         "import avbench.baselines.apa; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------ offsets that change
+
+
+def test_a_pure_window_is_that_of_the_fixed_offset_and_others_carry_what_happens_inside() -> None:
+    law = Law("jump", (Piece(0, ticks(0.4)), Piece(ticks(8), ticks(-0.4))))
+    protocol = streaming(iterations=6)
+    jumping = replace(segment(), law=law)
+    keys = keys_of(protocol, jumping)
+    before, after = keys_of(protocol, segment(offset_s=0.4)), keys_of(protocol, segment(offset_s=-0.4))
+    assert keys[:2] == before[:2]
+    assert keys[4:] == after[4:]
+    # windows 2 and 3 begin 4 and 2 s before the change
+    assert [key.sound for key in keys[2:4]] == [key.sound for key in before[2:4]]
+    assert [law_of(key.law).pieces for key in keys[2:4]] == [
+        (Piece(0, 0), Piece(ticks(4), ticks(-0.8))),
+        (Piece(0, 0), Piece(ticks(2), ticks(-0.8))),
+    ]
+    planned = plan([jumping, segment(name="t")], {"c": clip()}, [protocol])
+    assert planned.n_unique == 6 + 4  # two windows are shared
+    assert key_rows(protocol, [jumping])[0].tolist() == [list(key.row) for key in keys]
+
+
+def test_the_same_change_elsewhere_has_the_same_law_inside_its_window() -> None:
+    def key(start_s: float, offset_s: float, change_s: float) -> SnapshotKey:
+        pieces = (Piece(0, ticks(offset_s)), Piece(ticks(change_s), ticks(offset_s + 0.8)))
+        one = replace(segment(start_s=start_s, offset_s=offset_s), law=Law("jump", pieces))
+        return keys_of(streaming(iterations=1), one)[0]
+
+    assert key(4, 0.4, 3).law == key(10, -0.6, 3).law != key(4, 0.4, 3.04).law
+    assert key(4, 0.4, 5).law == "" != key(4, 0.4, 4.96).law
+
+
+@pytest.mark.parametrize(("change_s", "offset_s", "room_s", "supported"), [(60, 2, 105, True), (60, 2, 100.9, False)])
+def test_a_law_is_supported_where_the_clip_has_all_the_sound_that_it_needs(
+    change_s: float, offset_s: float, room_s: float, supported: bool
+) -> None:
+    law = Law("jump", (Piece(0, 0), Piece(ticks(change_s), ticks(offset_s))))
+    one = replace(segment(start_s=0, offset_s=0), law=law)
+    held = replace(clip(), n_samples=ticks(room_s))
+    assert streaming(iterations=48).supports(one, held) == supported
+    early = replace(one, law=Law("jump", (Piece(0, 0), Piece(640, ticks(-0.05)))))
+    assert not streaming(iterations=48).supports(early, clip())
