@@ -32,6 +32,8 @@ HEADS = {
     "apa": BuiltInHead("avbench.baselines.apa:Apa", "mean probability of all windows up to now"),
     "apa-sliding": BuiltInHead("avbench.baselines.apa:SlidingApa", "mean probability of the last windows"),
     "apa-decay": BuiltInHead("avbench.baselines.apa:DecayApa", "mean probability, older windows weighing less"),
+    "bayes": BuiltInHead("avbench.baselines.tracking:BayesFilter", "Bayes filter over an offset that may change"),
+    "cusum": BuiltInHead("avbench.baselines.tracking:RestartingApa", "APA that starts anew when the offset changes"),
     "trf": BuiltInHead("avbench.baselines.streamsync:StreamingTransformer", "streaming transformer", learned=True),
     "lstm": BuiltInHead("avbench.baselines.streamsync:StreamingLSTM", "streaming LSTM", learned=True),
 }

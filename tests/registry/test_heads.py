@@ -221,7 +221,7 @@ def test_entry_points(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_table_of_built_in_heads() -> None:
     for name in HEADS:
         assert issubclass(head_class(name), StreamingHead)
-    assert plain_heads() == ["none", "apa", "apa-sliding", "apa-decay"]
+    assert plain_heads() == ["none", "apa", "apa-sliding", "apa-decay", "bayes", "cusum"]
     assert all(head_class(name)().needs_token is False for name in plain_heads())
 
 
