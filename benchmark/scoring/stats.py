@@ -7,7 +7,7 @@ All intervals of one set of clusters and one seed use the same resamples, which 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
@@ -219,6 +219,39 @@ def shares(
         for value, column in zip(values.tolist(), drawn_values.T, strict=True)
     ]
     return [_bounded(one, drawn.n_clusters, bootstrap.level, 0.0, 1.0) for one in found]
+
+
+def estimate(
+    function: Callable[[Resamples], np.ndarray],
+    clusters: Any,
+    bootstrap: Bootstrap = DEFAULT,
+    least: float = 0.0,
+    most: float = float("inf"),
+    smooth: bool = True,
+) -> Estimate:
+    """Any score with its interval over videos, which stays within ``least`` and ``most``.
+
+    ``function``: the score in each resample of the videos, (R,) float64, nan where it is undefined; ``clusters`` (N,)
+    names the video of each case. ``smooth``: False for a median, of which the jackknife says nothing; the interval is
+    then that of the resamples alone. Nan and errors as in ``bootstrap_scores``; nan without cases.
+    """
+    if not len(clusters):
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    drawn = resamples(clusters, bootstrap)
+    once = Resamples(drawn.cluster, np.ones((1, drawn.n_clusters), np.int32))
+    value, n_drawn = float(function(once)[0]), len(drawn.counts)
+    values = function(Resamples(drawn.cluster, _with_left_out(drawn)))
+    found = Distribution(value, values[:n_drawn], values[n_drawn:] if smooth else np.array([value]))
+    return _bounded(found, drawn.n_clusters, bootstrap.level, least, most)
+
+
+def ratio(parts: Any, wholes: Any, drawn: Resamples) -> np.ndarray:
+    """The ratio of two sums over cases, (N,) each, in each resample: (R,) float64, nan where the second is 0."""
+    part, whole = (
+        drawn.counts @ np.bincount(drawn.cluster, np.asarray(values, np.float64), drawn.n_clusters)
+        for values in (parts, wholes)
+    )
+    return np.divide(part, whole, out=np.full(len(drawn.counts), np.nan), where=whole > 0)
 
 
 # -- intervals ---------------------------------------------------------------------------------------------------------
