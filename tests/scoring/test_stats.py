@@ -500,3 +500,30 @@ def test_ranked_metrics_too(names: list[str], n_clusters: int) -> None:
     held, rejected = coverage(names, 500, n_clusters, 12, 600), size(names, 500, n_clusters, 12, 600)
     assert (np.abs(held - 0.95) < allowed(500)).all(), dict(zip(names, held, strict=True))
     assert (np.abs(rejected - 0.05) < allowed(500)).all(), dict(zip(names, rejected, strict=True))
+
+
+def test_a_score_of_ones_own_has_the_interval_that_a_metric_has() -> None:
+    (logits,), labels, clusters = clustered(0, 30, 8)
+    right = logits.argmax(axis=1) == labels
+    expected = bootstrap_scores(logits, labels, clusters, Bootstrap(300), ["acc"])["acc"]
+    found = stats.estimate(
+        lambda drawn: stats.ratio(right, np.ones(len(right)), drawn), clusters, Bootstrap(300), most=1.0
+    )
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert stats.estimate(lambda drawn: stats.ratio(right, right, drawn), clusters, Bootstrap(300)) == (1, 1, 1)
+    assert np.isnan(stats.estimate(lambda drawn: stats.ratio(right, 0 * right, drawn), clusters, Bootstrap(300))).all()
+    assert np.isnan(stats.estimate(lambda drawn: stats.ratio(right, right, drawn), [], Bootstrap(300))).all()
+    assert np.isnan(stats.estimate(lambda drawn: stats.ratio(right, right, drawn), clusters * 0, Bootstrap(300)).ci_low)
+
+
+def test_the_interval_of_a_median_is_that_of_the_resamples() -> None:
+    """The jackknife of a median is no measure of its spread: with two values in the middle it is 0 or far too much."""
+    values, clusters = np.repeat([0.0, 1.0, 2.0, 9.0, 9.0, 9.0, 9.0], 3), np.arange(21)
+
+    def medians(drawn: metrics.Resamples) -> np.ndarray:
+        return np.array([np.median(np.repeat(values, row[drawn.cluster])) for row in drawn.counts])
+
+    found = stats.estimate(medians, clusters, Bootstrap(300), smooth=False)
+    sample = medians(stats.resamples(clusters, Bootstrap(300)))
+    assert (found.ci_low, found.ci_high) == stats.interval(9.0, sample, 21, 0.95)
+    assert found.ci_low < found.value == 9.0
