@@ -120,6 +120,14 @@ def test_one_that_says_what_it_knows_is_calibrated() -> None:
     assert brier(sure, everything_once(4))[0] == 0.5
 
 
+def test_a_bin_includes_its_lower_edge() -> None:
+    edge = np.linspace(0, 1, BINS + 1)[9]  # 0.6
+    p = np.zeros((2, 21))
+    p[:, 10], p[:, 11] = (edge, edge + 0.02), (1 - edge, 1 - edge - 0.02)
+    found = Cases(p, np.array([10, 10]), np.array([10, 3]), OffsetGrid())
+    assert ece(found, everything_once(2))[0] == pytest.approx(abs(0.5 - 0.61))
+
+
 def test_a_near_miss_costs_less_than_a_far_one() -> None:
     rows = 50.0 * np.eye(21)[[11, 20]]
     near, far = (rps_s(cases(row[None], np.array([10])), everything_once(1))[0] for row in rows)

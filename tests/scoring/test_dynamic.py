@@ -17,6 +17,7 @@ from avbench.protocol.laws import SHARES, draw_law, offsets_at
 from avbench.protocol.rules import streaming
 from avbench.results.dynamic_truth import Changes, WindowTruth
 from avbench.scoring import dynamic, streams
+from avbench.scoring.alarms import alarm_times
 from avbench.scoring.dynamic import falsely_declared, price, recovery_times, score
 from avbench.scoring.stats import Bootstrap, paired_difference
 from avbench.scoring.streams import checked_streams
@@ -156,7 +157,7 @@ def check_when_a_change_is_recovered_from() -> None:
 
 
 def check_when_a_change_is_declared() -> None:
-    """Of 40 s after a change the last moment is the change's own; one tick later is not."""
+    """The 40 s after a change end with it explained; a moment later it is not. Nor is it at the change itself."""
     classes = np.full((2, 48), 10)
     classes[:, FIRST + 20 - 2 :] = 16  # declared at window 33, which ends at 71 s
     for at_s, n_false in ((31.0, 0), (30.96, 2)):
@@ -164,6 +165,9 @@ def check_when_a_change_is_declared() -> None:
         found = falsely_declared(checked_streams(saying(classes), truth))
         assert np.flatnonzero(found.any(axis=0)).tolist() == ([33] if n_false else [])
         assert found.sum() == n_false
+    classes[:, FIRST - 2 :] = 16  # declared at window 13, which ends at 31 s
+    found = falsely_declared(checked_streams(saying(classes), truth_of(*(steps((0, 0.0), (t, 0.8)) for t in (31, 30)))))
+    assert found.sum(axis=1).tolist() == [1, 0]
 
 
 def check_what_is_so_is_so_at_the_end_of_a_window() -> None:
@@ -353,6 +357,13 @@ def test_a_change_that_cannot_be_seen_to_be_recovered_from_does_not_count() -> N
     assert value(found, "recovery_s") == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize(("windows", "f1"), [(8, 1.0), (9, 0.5)])
+def test_a_change_found_more_than_10_windows_late_is_not_found(windows: int, f1: float) -> None:
+    """It is declared two windows later still."""
+    truth = truth_of(JUMP)
+    assert value(score(saying(later(labels_of(truth), windows)), truth, bootstrap=PLAIN), "f1_changes") == f1
+
+
 def test_small_changes_do_not_rank() -> None:
     truth = truth_of(*(steps((0, 0.0), (30.2, size)) for size in (0.2, 0.39, 0.4, 0.8, 1.6, 2.0)))
     found = score(saying(labels_of(truth)), truth, bootstrap=PLAIN)
@@ -440,6 +451,16 @@ def test_how_soon_and_how_surely_the_alarm_is_raised() -> None:
     own = score(logits, truth, bootstrap=PLAIN)["alarm"]["ebu"]  # from the logits
     assert value(own, "roc_auc") == 1
     assert (value(own, "to_alarm_s"), own["missed_s"], own["false_s"]) == (pytest.approx(0.8), 0, 0)
+
+
+def test_waiting_for_an_alarm_ends_where_the_sound_is_back_in_tolerance() -> None:
+    truth = truth_of(steps((0, 0.0), (30.2, 0.8), (50.2, 0.0)), steps((0, 0.0), (30.2, 0.8)))
+    found = checked_streams(saying(labels_of(truth)), truth)
+    outside = truth.offset_end_s > 0.045
+    times, stream = alarm_times(found, outside, np.arange(48) == [[23], [47]])  # 51 s: too late; 99 s
+    assert times.time_s == pytest.approx([49 - 30.2, 99 - 30.2])
+    assert times.event.tolist() == [False, True]
+    assert stream.tolist() == [0, 1]
 
 
 def test_a_slide_out_of_tolerance_counts_from_the_last_window_within() -> None:
