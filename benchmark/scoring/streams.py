@@ -14,7 +14,7 @@ from avbench.scoring.calibration import believed_offsets_s, classes_of
 from avbench.scoring.metrics import GRID, checked_logits, softmax
 from avbench.scoring.segmentation import HELD, stable_classes
 from avbench.ticks import TICKS_PER_S, Tick, ticks
-from avbench.types import UsageError
+from avbench.types import NonFiniteError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +126,7 @@ def checked_streams(
         )
     if shape[1] <= WARM_UP:
         raise UsageError(f"streams have {shape[1]} windows; the first {WARM_UP} are not scored, so more are needed")
-    window, hop = ticks(window_s), ticks(hop_s)
+    window, hop = ticks(float(window_s)), ticks(float(hop_s))
     if not 0 < hop <= window:
         raise UsageError(
             f"hop_s is {hop_s} and window_s {window_s}; the hop must be above 0 and no longer than the window, or "
@@ -139,5 +139,8 @@ def checked_streams(
         alarm = np.asarray(alarm, np.float64)
         if alarm.shape != shape or not ((alarm >= 0) & (alarm <= 1)).all():
             raise UsageError(f"alarm has shape {alarm.shape}; needed are numbers from 0 to 1, one a segment and window")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row, i, _ = np.argwhere(~np.isfinite(array))[0]
+        raise NonFiniteError(f"segment {truth.segment_ids[row]}, iteration {i + 1}: logits contain NaN or infinity")
     probabilities = softmax(checked_logits(array.reshape(-1, GRID.n_classes))).reshape(array.shape)
     return Streams(probabilities, truth, names, window, hop, alarm)

@@ -568,7 +568,7 @@ def test_bad_input_is_refused_in_one_line(changes: dict, says: str) -> None:
 def test_logits_must_be_finite_and_streams_longer_than_the_warm_up() -> None:
     logits = np.zeros((1, 48, 21))
     logits[0, 5, 3] = np.nan
-    with pytest.raises(NonFiniteError, match="row 5"):
+    with pytest.raises(NonFiniteError, match="segment s0, iteration 6: logits contain NaN"):
         score(logits, truth_of(JUMP))
     short = WindowTruth.of([SegmentRecord("s", "c", "v", 0, 0, 10)], streaming(iterations=3))
     with pytest.raises(UsageError, match="first 3 are not scored"):
