@@ -58,7 +58,7 @@ class BayesFilter(_SteppingHead):
 class _Averages(NamedTuple):
     """The state of ``RestartingApa``: an average, and for each class one since the sound began to speak for it."""
 
-    count: np.ndarray  # (B,) windows averaged
+    n: np.ndarray  # (B,) windows averaged
     total: np.ndarray  # (B, 21) the sum of their probabilities
     score: np.ndarray  # (B, 21) log likelihood ratio of each class against the believed one, since it was last below 0
     since: np.ndarray  # (B, 21) windows since then
@@ -98,7 +98,7 @@ class RestartingApa(_SteppingHead):
         rising = score > 0
         since = np.where(rising, state.since + 1, 0)
         sums = np.where(rising[..., None], state.sums + p[:, None, :], 0)
-        count, total = state.count + 1, state.total + p
+        count, total = state.n + 1, state.total + p
         best = score.argmax(axis=-1)
         anew = score[rows, best] > self.threshold
         count = np.where(anew, since[rows, best], count)
