@@ -276,7 +276,7 @@ class ClipReader:
                 stream.codec_context.thread_type = "NONE"
                 stream.codec_context.thread_count = 1
                 yield container, stream
-        except (av.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError, IndexError) as error:  # (IndexError: a track that appears only later)
             raise self._error(f"the {WORDS[kind]} is damaged ({reason_of(error)})") from error
 
     def _error(self, reason: str) -> MediaError:

@@ -97,6 +97,19 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return reason_of(error)
 
 
+@contextlib.contextmanager
+def readable(path: Path, clip_id: str) -> Iterator[None]:
+    """What FFmpeg raises in this block becomes a ``MediaError``; also what PyAV raises where a track appears late."""
+    import av
+
+    try:
+        yield
+    except MediaError:
+        raise
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise MediaError(clip_id, f"{printable(path.name)} is damaged ({reason_of(error)})") from error
+
+
 def reason_of(error: Exception) -> str:
     """An FFmpeg or system error in one line."""
     return str(getattr(error, "strerror", None) or first_line(error))
