@@ -25,9 +25,10 @@ import numpy as np
 from avbench.data.edits import UNEDITED, EditList, edits_to_follow
 from avbench.data.grid import Grid
 from avbench.data.orientation import Orientations
+from avbench.data.packets import packets
 from avbench.data.pictures import PictureFacts, PictureStream
 from avbench.data.sound import SoundStream
-from avbench.data.streams import WORDS, Track, choose, opened, reason_of
+from avbench.data.streams import WORDS, Track, choose, opened, readable, reason_of
 from avbench.system.paths import why_no_file
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from avbench.types import ClipRecord, FrontEnd, Gap, MediaError, Reading, UsageError, printable
@@ -94,7 +95,8 @@ class ClipReader:
 
         16 kHz mono is not changed; channels are averaged; another rate is resampled over the whole clip at once, so
         that the phase does not depend on where a window starts. Sound that begins after the picture is preceded by
-        silence. ``MediaError``: unreadable, no sound, a hole, or shorter than the manifest says.
+        silence; so is what is missing (see ``gaps``). ``MediaError``: unreadable, no sound, or shorter than the
+        manifest says.
         """
         samples = self.placed_sound().samples
         if self.clip is None:
@@ -225,8 +227,8 @@ class ClipReader:
         if container in _STAMPED or (container == "matroska,webm" and not stream.codec_context.codec_tag.strip("\0")):
             return False
         with self.stream("video", {"fflags": "nofillin"}) as (plain, its_stream):
-            packets = list(itertools.islice((p for p in plain.demux(its_stream) if p.size), _ENOUGH_PACKETS))
-            return any(p.dts is not None for p in packets) and all(p.pts is None for p in packets)
+            first = list(itertools.islice((p for p in packets(plain, its_stream) if p.size), _ENOUGH_PACKETS))
+            return any(p.dts is not None for p in first) and all(p.pts is None for p in first)
 
     def placed_sound(self) -> PlacedSound:
         """What :meth:`audio` returns without ``clip``, and where it starts; the same errors. Decoded only once."""
@@ -266,18 +268,13 @@ class ClipReader:
     ) -> Iterator[tuple[av.container.InputContainer, Any]]:
         """The opened file and the stream of ``kind`` that is read; every FFmpeg error inside becomes a ``MediaError``.
         ``options``: more of FFmpeg's for reading the container."""
-        import av
-
         track = self.track(kind)
-        try:
-            with opened(self.path, self.clip_id, options) as container:
-                stream = container.streams[track.index]
-                # one thread: the same cost, no thread pool per clip, and errors at the frame they belong to
-                stream.codec_context.thread_type = "NONE"
-                stream.codec_context.thread_count = 1
-                yield container, stream
-        except (av.FFmpegError, OSError, IndexError) as error:  # (IndexError: a track that appears only later)
-            raise self._error(f"the {WORDS[kind]} is damaged ({reason_of(error)})") from error
+        with readable(self.clip_id, f"the {WORDS[kind]}"), opened(self.path, self.clip_id, options) as container:
+            stream: Any = container.streams[track.index]
+            # one thread: the same cost, no thread pool per clip, and errors at the frame they belong to
+            stream.codec_context.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
+            yield container, stream
 
     def _error(self, reason: str) -> MediaError:
         return MediaError(self.clip_id, reason)

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from avbench.data.edits import EditList
+from avbench.data.packets import packets
 from avbench.ticks import FRAME_RATE_HZ
 from avbench.types import first_line
 
@@ -208,7 +209,7 @@ class PictureStream:
         import av
 
         asked = 0
-        for packet in self.container.demux(self.stream):
+        for packet in packets(self.container, self.stream):
             if not packet.size and packet.pts is not None:  # Theora: the picture before is shown once more
                 asked += packet.duration or self._declared
                 self._asked.append(asked)

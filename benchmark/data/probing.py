@@ -17,9 +17,10 @@ from avbench.data.edits import left_out_s, there_s
 from avbench.data.grid import Grid
 from avbench.data.media import MEASURED, ClipReader, PlacedSound
 from avbench.data.orientation import Orientation, Orientations
+from avbench.data.packets import packets
 from avbench.data.pictures import PictureFacts
 from avbench.data.sound import AAC_NAMES, AAC_SAMPLES, channels_of, sbr_delay_samples
-from avbench.data.streams import extent_s, opened
+from avbench.data.streams import WORDS, extent_s, opened
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from avbench.types import MediaError, Reading
 
@@ -97,7 +98,8 @@ def read_header(path: Path, clip_id: str | None = None) -> Header:
     """
     path = Path(path)
     reader = ClipReader(path, clip_id=clip_id)
-    reader.track("video"), reader.track("audio")
+    for kind in WORDS:
+        reader.track(kind)  # refused before anything is decoded
     with contextlib.closing(reader.placed_pictures()) as pictures:
         orientation = Orientations().of(next(pictures)[2], reader.clip_id)
     video, audio = _Video.read(reader), _Audio.read(reader)
@@ -336,7 +338,7 @@ class _Audio:
     @classmethod
     def read(cls, reader: ClipReader) -> _Audio:
         with reader.stream("audio") as (container, stream):
-            packet = next((p for p in container.demux(stream) if p.pts is not None), None)
+            packet = next((p for p in packets(container, stream) if p.pts is not None), None)
             return cls(
                 codec=stream.codec_context.name,
                 sample_rate=stream.codec_context.sample_rate,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avbench.data.edits import EditList
+from avbench.data.packets import packets
 from avbench.data.sound_clock import placed
 from avbench.ticks import SAMPLE_RATE_HZ
 
@@ -222,7 +223,7 @@ class SoundStream:
         channels_of(self.stream)
         codec = self.stream.codec_context
         codec.open(strict=False)  # (what cannot be opened is no damage of a packet)
-        for packet in self.container.demux(self.stream):
+        for packet in packets(self.container, self.stream):
             announced = packet.size <= _DTX_BYTES and codec.name in ("opus", "libopus")
             try:
                 frames = [frame for frame in packet.decode() if frame.samples]

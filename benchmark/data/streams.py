@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avbench.data.boxes import lacks_index
+from avbench.data.packets import packets
 from avbench.data.sound import Samples, channels_of
 from avbench.system.paths import why_no_file
 from avbench.types import MediaError, first_line, printable
@@ -98,16 +99,14 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def readable(path: Path, clip_id: str) -> Iterator[None]:
-    """What FFmpeg raises in this block becomes a ``MediaError``; also what PyAV raises where a track appears late."""
+def readable(clip_id: str, what: str) -> Iterator[None]:
+    """What FFmpeg raises in this block becomes the ``MediaError`` that ``what`` (in words) is damaged."""
     import av
 
     try:
         yield
-    except MediaError:
-        raise
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise MediaError(clip_id, f"{printable(path.name)} is damaged ({reason_of(error)})") from error
+    except (av.FFmpegError, OSError) as error:
+        raise MediaError(clip_id, f"{what} is damaged ({reason_of(error)})") from error
 
 
 def reason_of(error: Exception) -> str:
@@ -180,7 +179,7 @@ def _unusable(path: Path, clip_id: str, kind: str, track: _Candidate, alone: boo
             stream: Any = container.streams[track.index]
             if kind == "audio":
                 channels_of(stream)  # before it is decoded
-            frames = container.decode(stream)
+            frames: Iterator[Any] = (frame for packet in packets(container, stream) for frame in packet.decode())
             return _is_silent(frames) if kind == "audio" else _is_single(frames)
     except (av.FFmpegError, OSError) as error:
         return f"cannot be decoded ({reason_of(error)})"

@@ -194,7 +194,7 @@ def _windows_computed(
     reader = setup.open_clip(task.clip)
     sound = reader.audio()
     if not sound.any():
-        outcome.warnings.append(f"clip {task.clip.id}: the sound is silent throughout")
+        outcome.warnings.append(f"clip {task.clip.id}: the sound, the mean of its channels, is silent throughout")
     passes |= {fingerprint: ClipPass(models[fingerprint], keys, sound) for fingerprint, keys in task.keys.items()}
     frontends = list(dict.fromkeys(models[fingerprint].predictor.frontend for fingerprint in task.keys))
     windows = {Window(key.picture, key.window) for keys in task.keys.values() for key in keys}

@@ -389,7 +389,7 @@ def test_a_silent_clip_is_scored_with_a_warning(tmp_path: Path) -> None:
     report = compute(
         toy_manifest(1), [PROTOCOL], {"m": ToyModel()}, Compute(SnapshotStore(tmp_path), 1), open_clip=Silent
     )
-    assert report.warnings == ["clip clip0: the sound is silent throughout"]
+    assert report.warnings == ["clip clip0: the sound, the mean of its channels, is silent throughout"]
     assert not report.failures
 
 

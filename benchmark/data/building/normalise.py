@@ -258,12 +258,16 @@ def _target_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 def _source(header: Header, start_s: float, size: tuple[int, int]) -> dict[str, Any]:
     """What the raw file declared; kept with every clip: a hidden delay of 64 ms can be traced only through it."""
-    warnings = clock_warnings(header.clock_doubt_ms, header.sbr_delay, header.container)
+    warnings = [
+        *header.track_warnings,
+        *clock_warnings(header.clock_doubt_ms, header.sbr_delay, header.container),
+    ]
     if min(size) > min(header.width, header.height):
         warnings.append(f"enlarged from {header.width}x{header.height}")
     return {
         "start_s": start_s,  # of the clip, on the clock of the video's first picture
         "container": header.container,
+        "tracks": list(header.tracks),
         "encoder": header.encoder,
         "size": f"{header.width}x{header.height}",
         "pixel_aspect": str(header.pixel_aspect),

@@ -90,16 +90,17 @@ def measure(path: Path, clip_id: str) -> tuple[str, int, int]:
     file, or without picture or sound."""
     from avbench.data.grid import Grid
     from avbench.data.media import media_sha256
+    from avbench.data.packets import packets
     from avbench.data.streams import WORDS, opened, readable, tracks_of
 
     ends: dict[str, Fraction] = {}
     starts: dict[str, Fraction] = {}
     sha256 = media_sha256(path)
-    with readable(path, clip_id), opened(path, clip_id) as container:
+    with readable(clip_id, shown(path)), opened(path, clip_id) as container:
         # the first of each, as of every manifest that does not say which
         streams = [stream for kind in WORDS for stream in tracks_of(container, kind)[:1]]
         clocks_s = {stream.type: stream.time_base or Fraction(1, FRAME_RATE_HZ) for stream in streams}
-        for packet in container.demux(*streams) if streams else ():
+        for packet in packets(container, *streams) if streams else ():
             if packet.pts is None or packet.time_base is None:
                 continue
             kind, start = packet.stream.type, packet.pts * packet.time_base

@@ -192,6 +192,7 @@ def test_the_container_s_word_is_on_record(manifest: Manifest) -> None:
     assert source["clock_doubt_ms"] == [0, 0]
     assert len(source["sha256"]) == 64
     assert source["file"] == "kinds/mp4.mp4"
+    assert source["tracks"] == ["picture track 1 of 1", "sound track 1 of 1"]
     assert manifest.sources["kinds--fragmented_0_6"]["edit_lists"]["fragmented"] is True
     doubtful = manifest.sources["kinds--no-edit-list_0_6"]
     assert doubtful["edit_lists"]["tracks"][0]["edits"] == []
