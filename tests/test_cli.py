@@ -385,7 +385,7 @@ def test_a_silent_clip_is_scored_and_noted(avbench: Avbench, make_clicks: MakeCl
     _pin_anew(folder)
     done = avbench("run", "--model", "xcorr", "--data", folder, "--out", tmp_path / "out", *ONE)
     assert done.returncode == 0
-    assert "avbench: note: clip two: the sound is silent" in done.stderr
+    assert "avbench: note: clip two: the sound, the mean of its channels, is silent" in done.stderr
     assert read_run(tmp_path / "out").n_scored == 4
 
 
