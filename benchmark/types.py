@@ -309,7 +309,8 @@ class StreamingHead:
     iteration, in time order; ``time_s`` is the stream time of the window in seconds since the first window, so a head
     can know the hop. ``needs_token``: the snapshot must carry a streaming token. ``uses_torch = False``: the
     snapshots are numpy arrays, not tensors. A head may offer ``replay(logits (N, W, 21), tokens, times_s (W,))``, all
-    steps at once, which must equal stepping.
+    steps at once, which must equal stepping; and ``alarm(state) -> (B,)``, its own probability in [0, 1] that the sound
+    is out of tolerance, asked after each step.
     """
 
     needs_token: bool = False

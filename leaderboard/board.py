@@ -139,7 +139,7 @@ def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, 
                 for id, video, label_ in zip(answers.segment_ids, answers.clusters, answers.labels, strict=True)
             ]
             manifest = manifest or _manifest(track)
-            logits = trivial.predict(segments, manifest, track.protocol.iterations, BOOTSTRAP.seed)
+            logits = trivial.predict(segments, manifest, track.protocol, BOOTSTRAP.seed)
             scored = score(name_of_row, track, answers, logits, store, report=False)
             save(store, kept, scored)
         found.append((name, trivial.label, scored))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,9 @@ def say_each(kind: str, lines: Sequence[str]) -> None:
 
 
 UNITS = {  # what a stage counts, if not clips
-    **dict.fromkeys(("decoding and snapshots", "train snapshots", "valid snapshots"), "snapshot"),
+    **dict.fromkeys(
+        ("decoding and snapshots", "train snapshots", "valid snapshots", "the same without mutes"), "snapshot"
+    ),
     "timing": "sample",
     "timing models": "model",
     "entries": "entry",
@@ -141,11 +144,15 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     write_whole(path, frame.to_csv(index=False, lineterminator="\n").encode())
 
 
-def protocol_of(args: argparse.Namespace) -> Protocol:
-    """The protocol that --protocol, --hop and --iterations name."""
-    from avbench.protocol.rules import PROTOCOLS
+def protocol_of(args: argparse.Namespace) -> Protocol | Callable[[bool], Protocol]:
+    """The protocol that --protocol, --hop and --iterations name; without --protocol a function that picks one, given
+    whether the offsets of the data change."""
+    from avbench.protocol.rules import PROTOCOLS, usual
 
-    return PROTOCOLS[args.protocol](hop_s=hop_s(args), iterations=args.iterations)
+    if args.protocol is None:
+        return partial(usual, hop_s=hop_s(args), iterations=args.iterations)
+    windows = {} if args.iterations is None else {"iterations": args.iterations}
+    return PROTOCOLS[args.protocol](hop_s=hop_s(args), **windows)
 
 
 def hop_s(args: argparse.Namespace) -> float:

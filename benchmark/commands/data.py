@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
     verbs = data.add_subparsers(metavar="VERB", required=True)
     _add_synth(verbs)
     _add_from_files(verbs)
+    _add_dynamic(verbs)
     _add_ls(verbs)
     data_hosted.add_verbs(verbs)
     _add_info(verbs)
@@ -98,6 +99,35 @@ def _add_from_files(verbs: Any) -> None:
     )
     files.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
     add_force(files)
+
+
+def _add_dynamic(verbs: Any) -> None:
+    dynamic = add_command(
+        verbs,
+        "dynamic",
+        _data_dynamic,
+        "impose offsets that change on the clips of any data",
+        "The clips are not changed or copied: each stream gets a law of how its offset runs, which is applied when "
+        f"it is read. {SIGN}",
+        "avbench data dynamic synthsync --out changing",
+        "avbench data dynamic my_manifest --out changing --laws jump hold --seed 7 --iterations 24",
+    )
+    dynamic.add_argument("data", metavar="DATA", help="a name of `avbench data ls`, a folder or hub:ORG/NAME@COMMIT")
+    dynamic.add_argument("--out", type=Path, required=True, metavar="DIR", help="the manifest folder")
+    dynamic.add_argument(
+        "--laws",
+        nargs="+",
+        metavar="LAW",
+        help="hold, jump, excursion, multi, ramp, drops, drift; each gets its share (default: all)",
+    )
+    dynamic.add_argument("--seed", type=int, default=0, metavar="N", help="of the laws (default: 0)")
+    dynamic.add_argument("--limit", type=int, metavar="N", help="only the first N streams")
+    dynamic.add_argument("--starts", default="grid:10", help="first, or grid:S: one every S seconds (default: grid:10)")
+    dynamic.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between windows (default: 2)")
+    dynamic.add_argument("--iterations", type=int, default=48, metavar="N", help="windows per stream (default: 48)")
+    dynamic.add_argument("--split", help="only this split (default: all of a folder, test of synthsync)")
+    dynamic.add_argument("--name", default="", help="of the data (default: that of DATA with -dynamic)")
+    add_force(dynamic)
 
 
 def _add_ls(verbs: Any) -> None:
@@ -188,6 +218,37 @@ def _data_from_files(args: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
+def _data_dynamic(args: argparse.Namespace) -> int:
+    from avbench.data.dynamic import ChangingRules, changing
+    from avbench.protocol.laws import SHARES
+    from avbench.protocol.manifest import write_manifest
+    from avbench.protocol.rules import dynamic
+    from avbench.system.outputs import check_folder
+
+    rules = ChangingRules(
+        laws=tuple(SHARES) if args.laws is None else tuple(name for text in args.laws for name in text.split(",")),
+        seed=args.seed,
+        start_law=args.starts,
+        limit=args.limit,
+        protocol=dynamic(hop_s(args), args.iterations),
+    )
+    check_folder(args.out, args.force)
+    made = changing(manifest_of(args), rules, args.name)
+    write_manifest(made.manifest, args.out)
+    say_each("note", [f"clip {name} is too short for a stream, or its gaps leave no room" for name in made.too_short])
+    show(f"{args.out}: {count(made.manifest)}; {_laws_in_words(made.manifest)} (seed {args.seed})")
+    short = "" if args.iterations == 48 else f" --iterations {args.iterations}"
+    short += "" if args.hop == 2 else f" --hop {args.hop:g}"
+    show(f"next    avbench data info {args.out} · avbench run --model sparsesync+bayes --data {args.out}{short}")
+    return 0
+
+
+def _laws_in_words(manifest: Manifest) -> str:
+    from avbench.data.inspect import law_counts
+
+    return ", ".join(f"{name} {n}" for name, n in law_counts(manifest).items())
+
+
 def _notes(manifest: Manifest) -> list[str]:
     """What was noted of the clips, each text once, with the clips that it is true of."""
     clips_of: dict[str, list[str]] = {}
@@ -238,12 +299,13 @@ def _say_refused(refused: list[MediaError], length: Tick) -> None:
 def _data_ls(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from avbench.data import synthsync
+    from avbench.data import dynamic, synthsync
     from avbench.protocol.manifest import read_manifest
     from avbench.types import UsageError
 
     if not args.folders:
-        rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), "made when first used") for name in synthsync.NAMES]
+        names = (*synthsync.NAMES, dynamic.NAME)
+        rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), "made when first used") for name in names]
         print(tabulate(rows, headers=("data", "splits", synthsync.NOTE), tablefmt="plain"))
         return 0
     found = sorted({path.parent for folder in args.folders for path in Path(folder).rglob("manifest.json")})

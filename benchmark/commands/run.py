@@ -45,6 +45,7 @@ def _add_run(commands: Any) -> None:
         "avbench run --model streamsync-trf",
         "avbench run --model apa-sparsesync --hop 4 --iterations 8",
         "avbench run --model xcorr --data my_manifest --iterations 3 --json",
+        "avbench run --model sparsesync+bayes --data synthsync-dynamic   # offsets that change",
         "avbench run --model my_net.py:MyNet+apa --limit 20",
         "avbench run --model sparsesync+my_head.py:MyHead",
         "avbench run --model sparsesync.vggsound+apa --data my_manifest --iterations 3   # see `avbench weights list`",
@@ -63,8 +64,14 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--split", default="test", help="(default: test)")
     run.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
     run.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between window starts (default: 2)")
-    run.add_argument("--iterations", type=int, default=18, metavar="N", help="windows per segment (default: 18)")
-    run.add_argument("--protocol", choices=("streaming", "paper"), default="streaming", help="(default: streaming)")
+    run.add_argument(
+        "--iterations", type=int, metavar="N", help="windows per segment (default: 18, where offsets change 48)"
+    )
+    run.add_argument(
+        "--protocol",
+        choices=("streaming", "paper", "dynamic"),
+        help="(default: streaming, where offsets change dynamic)",
+    )
     run.add_argument("--out", type=Path, metavar="DIR", help="run.json, predictions.parquet (default: runs/DATE-MODEL)")
     run.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: in $AVBENCH_CACHE or ~/.cache)")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of bootstrap and random guesses (default: 0)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 from avbench.data.apart import MediaFile, guarded, read_apart
 from avbench.data.media import media_sha256
 from avbench.data.probing import probe
+from avbench.protocol.laws import SHARES
 from avbench.protocol.manifest import Manifest, check
 from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
@@ -26,9 +28,9 @@ AUDIOSET_CREDIT = "event classes: AudioSet, CC BY 4.0"
 def info(manifest: Manifest) -> dict[str, Any]:
     """Statistics as plain data. Hours are of clips; ``support[hop_s][n_windows]`` counts the segments whose clip has
     room for that many 5 s windows of the streaming protocol; ``class_histogram`` has one count per offset class.
-    ``events`` comes from :func:`event_counts`, ``overview``, ``by_channel`` and ``offsets`` from the functions of these
-    names; ``unseen_media`` counts clips whose file was missing when the manifest was written (their length is taken
-    from their name)."""
+    ``events`` comes from :func:`event_counts`, ``overview``, ``by_channel``, ``offsets`` and ``laws`` from the
+    functions of these names; ``unseen_media`` counts clips whose file was missing when the manifest was written
+    (their length is taken from their name)."""
     segments, clips = manifest.segments, manifest.clips.values()
     classes = Counter(s.offset_class for s in segments)
     hashes = Counter(c.sha256 for c in clips)
@@ -64,6 +66,7 @@ def info(manifest: Manifest) -> dict[str, Any]:
         "overview": overview(manifest),
         "by_channel": by_channel(manifest),
         "offsets": offsets(manifest),
+        "laws": laws(manifest),
         "duplicate_media": sum(n - 1 for sha256, n in hashes.items() if sha256 != UNSEEN_SHA256),
         "unseen_media": hashes[UNSEEN_SHA256],
         "warnings": [
@@ -132,6 +135,36 @@ def offsets(manifest: Manifest) -> list[dict[str, Any]]:
         }
         for c in range(grid.n_classes)
     ]
+
+
+def law_counts(manifest: Manifest) -> dict[str, int]:
+    """Law -> streams that it was drawn for, in the order of ``SHARES``; empty where offsets are fixed."""
+    drawn = Counter(s.law.name for s in manifest.segments if s.law)
+    return {name: drawn[name] for name in sorted(drawn, key=[*SHARES, *sorted(drawn)].index)}
+
+
+def laws(manifest: Manifest) -> list[dict[str, Any]]:
+    """One row per law: ``law, streams, changes`` (steps and ends of slides, all streams together), ``step_s`` (their
+    mean size), ``offset_s`` (smallest and largest offset with which a piece begins), ``slope_ppm``, ``muted_s`` (all
+    streams together)."""
+    rows = []
+    for name, n in law_counts(manifest).items():
+        drawn = [s.law for s in manifest.segments if s.law and s.law.name == name]
+        pairs = [pair for law in drawn for pair in itertools.pairwise(law.pieces)]
+        steps = [abs(after.offset - before.offset) for before, after in pairs if after.offset != before.offset]
+        offsets = [piece.offset for law in drawn for piece in law.pieces]
+        rows.append(
+            {
+                "law": name,
+                "streams": n,
+                "changes": len(steps),
+                "step_s": seconds(sum(steps)) / len(steps) if steps else 0.0,
+                "offset_s": [seconds(min(offsets)), seconds(max(offsets))],
+                "slope_ppm": sorted({piece.slope_ppm for law in drawn for piece in law.pieces} - {0}),
+                "muted_s": seconds(sum(mute.length for law in drawn for mute in law.mutes)),
+            }
+        )
+    return rows
 
 
 def event_counts(manifest: Manifest) -> dict[str, int]:

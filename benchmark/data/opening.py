@@ -21,18 +21,21 @@ def read_data(
 
     ``split`` None: all of a folder, the test split of SynthSync. ``UsageError`` for an unknown name or split.
     """
-    from avbench.data import synthsync
+    from avbench.data import dynamic, synthsync
     from avbench.protocol.manifest import read_manifest
     from avbench.protocol.tracks import DATA_OF_TRACK
 
     if data in DATA_OF_TRACK:
         data, split = DATA_OF_TRACK[data]
-    if data in synthsync.NAMES:
+    if data == dynamic.NAME:
+        manifest = dynamic.ensure("test" if split is None else split, progress=of_stage(progress, "making clips"))
+    elif data in synthsync.NAMES:
         manifest = synthsync.ensure(
             data, "test" if split is None else split, progress=of_stage(progress, "making clips")
         )
     elif not data.startswith("hub:") and os.sep not in data and not Path(data).exists():
-        raise UsageError(f"unknown data {data!r}: it is neither {', '.join(synthsync.NAMES)} nor a manifest folder")
+        built_in = ", ".join((*synthsync.NAMES, dynamic.NAME))
+        raise UsageError(f"unknown data {data!r}: it is neither {built_in} nor a manifest folder")
     else:
         if data.startswith("hub:"):
             from avbench.data.hub import open_address

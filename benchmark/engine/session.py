@@ -15,7 +15,7 @@ import numpy as np
 
 from avbench.data.opening import read_data
 from avbench.engine.job import Backbone
-from avbench.engine.replay import gather, replay
+from avbench.engine.replay import alarms, gather, replay
 from avbench.engine.runner import Compute, compute, default_workers
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
@@ -27,8 +27,8 @@ from avbench.ticks import seconds
 from avbench.types import AvbenchError, SegmentRecord, SnapshotPredictor, StreamingHead
 
 STAGE = "decoding and snapshots"
-# (segments, manifest, iterations, seed) -> logits (N, W, 21) float32 of a model that reads no media
-Guess = Callable[[Sequence[SegmentRecord], Manifest, int, int], np.ndarray]
+# (segments, manifest, protocol, seed) -> logits (N, W, 21) float32 of a model that reads no media
+Guess = Callable[[Sequence[SegmentRecord], Manifest, Protocol, int], np.ndarray]
 
 
 class Model(Interface):
@@ -157,9 +157,10 @@ class Session:
         return self._segments[protocol]
 
     def truth(self, protocol: Protocol | None = None) -> Truth:
-        """True classes and groups of ``segments(protocol)``; of all segments if ``protocol`` is None."""
+        """True classes and groups of ``segments(protocol)``; of all segments if ``protocol`` is None. Where an offset
+        changes, the class is that at the end of the last window."""
         segments = self.manifest.segments if protocol is None else self.segments(protocol)
-        return Truth.of(segments, len(self.manifest.segments))
+        return Truth.of(segments, len(self.manifest.segments), protocol)
 
     def snapshots(self, backbone_name: str, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
         """Stored logits (N, W, 21) float32 and tokens (N, W, D) float32 (None without tokens) of a backbone."""
@@ -175,6 +176,12 @@ class Session:
         """Streaming predictions (N, W, 21) float32 of any ``head`` on the snapshots of a backbone."""
         return replay(head, *self.snapshots(backbone_name, protocol), seconds(protocol.hop))
 
+    def alarms(self, model: Model, protocol: Protocol) -> np.ndarray | None:
+        """The model's own probabilities of being out of tolerance, (N, W) float32; None if its head has none."""
+        if model.backbone is None or model.head is None or not self.segments(protocol):
+            return None
+        return alarms(model.head, *self.snapshots(model.backbone_name, protocol), seconds(protocol.hop))
+
     def predictions(self, model: Model, protocol: Protocol) -> np.ndarray:
         """Streaming predictions (N, W, 21) float32 of a model: its logits after each window."""
         key = model.name, protocol
@@ -183,7 +190,7 @@ class Session:
             if not segments:
                 return np.empty((0, protocol.iterations, protocol.grid.n_classes), np.float32)
             if model.guess is not None:
-                self._predictions[key] = model.guess(segments, self.manifest, protocol.iterations, self.seed)
+                self._predictions[key] = model.guess(segments, self.manifest, protocol, self.seed)
             else:
                 self._predictions[key] = self.replay(model.backbone_name, model.head, protocol)
         return self._predictions[key]

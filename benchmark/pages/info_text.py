@@ -59,7 +59,8 @@ def render_info(facts: Mapping[str, Any]) -> str:
         rows = [[r[key] if key != "hours" else f"{r[key]:.2f}" for key in heads] for r in facts["by_channel"]]
         table = tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads))
         lines += ["", *table.splitlines()]
-    lines += ["", "segments per offset"]
+    lines += _laws(facts["laws"])
+    lines += ["", "segments per offset" + (" at the beginning" if facts["laws"] else "")]
     lines += _bars({row["in_words"]: row["segments"] for row in facts["offsets"] if row["segments"]})
     lines += _events(facts["events"])
     lines += ["", "segments long enough for this many windows (streaming protocol)"]
@@ -69,6 +70,24 @@ def render_info(facts: Mapping[str, Any]) -> str:
     lines += tabulate(rows, ["", *map(str, windows)], tablefmt="plain").splitlines()
     lines += [f"warning: {text}" for text in facts["warnings"]]
     return "\n".join(lines)
+
+
+def _laws(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How the offsets run, a line for each law; nothing where they are fixed."""
+    if not rows:
+        return []
+    heads = ["law", "streams", "changes", "mean step (s)", "offsets (s)", "muted (s)"]
+    cells = [
+        [
+            *(r[key] for key in ("law", "streams", "changes")),
+            f"{r['step_s']:.2f}" if r["changes"] else UNDEFINED,
+            "{:.2f} ... {:.2f}".format(*r["offset_s"]),
+            f"{r['muted_s']:.1f}",
+        ]
+        for r in rows
+    ]
+    table = tabulate(cells, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads))
+    return ["", "laws: how the offset of a stream runs", *table.splitlines()]
 
 
 def _events(counts: Mapping[str, int]) -> list[str]:

@@ -101,10 +101,10 @@ def table_rows(result: RunResult) -> list[Row]:
 def command(result: RunResult) -> str:
     """The command line that repeats the run. A result does not record the paths of a manifest folder or of a weight
     file: FOLDER and FILE stand for them."""
-    from avbench.data import synthsync
+    from avbench.data import dynamic, synthsync
 
     p, data, model = result.protocol, result.data, result.model
-    built_in = data.name in synthsync.NAMES and data.split in synthsync.SPLIT_SEEDS
+    built_in = data.name in (*synthsync.NAMES, dynamic.NAME) and data.split in synthsync.SPLIT_SEEDS
     words = ["avbench", "run", "--model", shlex.quote(model.name)]
     words += ["--data", data.name if built_in else "FOLDER", "--split", shlex.quote(data.split)]
     words += ["--protocol", p.name, "--hop", f"{seconds(p.hop):g}"]

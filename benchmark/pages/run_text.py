@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from avbench.registry.options import FROM_BACKBONE
+from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS
 from avbench.ticks import seconds
 from avbench.types import OffsetGrid
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
 
 
 UNDEFINED = "–"
+TABLE_CHANGING = (
+    "recovery_s",
+    "recovery_median_s",
+    "false_changes_per_h",
+    "tracked_acc_tol1",
+    "tracked_acc",
+    "tracking_error_s",
+)
 
 
 def render(result: RunResult, folder: Path) -> str:
@@ -25,7 +35,8 @@ def render(result: RunResult, folder: Path) -> str:
 
     if result.data.labels == "hidden":
         return _without_scores(result, folder)
-    parts = [_header(result), _table(result), *_slices(result)]
+    changing = changing_lines(result) if result.dynamic else []
+    parts = [_header(result), _table(result), *changing, *_slices(result)]
     if result.incomplete:
         parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
     if result.unsupported:
@@ -87,12 +98,14 @@ def _header(result: RunResult) -> str:
 def _table(result: RunResult) -> str:
     latency = f"{result.latency.ms_per_step:.0f}" if result.latency else UNDEFINED
     of = result.n_total
+    columns = columns_of(result)
     name = result.model.name + (" (RANDOM WEIGHTS)" if result.model.random_weights is not None else "")
-    rows = [[name, *_cells(result.scores), f"{result.n_scored}/{of}", latency, ""]]
+    rows = [[name, *_cells(result.scores, columns), f"{result.n_scored}/{of}", latency, ""]]
     for row in result.rows:
         indent = "  " if row.label.startswith("same") else ""
-        rows.append([indent + row.label, *_cells(row.scores), f"{row.n}/{of}", "", row.note])
-    headers = ["", *(metric.title for metric in METRICS.values()), "n", "ms/step*", ""]
+        rows.append([indent + row.label, *_cells(row.scores, columns), f"{row.n}/{of}", "", row.note])
+    headers = ["", *(f"{title} ({unit})" if unit else title for title, unit in columns_of(result).values())]
+    headers += ["n", "ms/step*", ""]
     table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
     lines = [line.rstrip() for line in table.splitlines()]
     if any(score.ci_low is not None for score in result.scores.values()):
@@ -112,8 +125,16 @@ def _latency_note(result: RunResult) -> str:
     return "nothing was timed"
 
 
-def _cells(scores: Scores) -> list[str]:
-    return [_cell(scores.get(name), bounded=metric.unit == "") for name, metric in METRICS.items()]
+def columns_of(result: RunResult) -> dict[str, tuple[str, str]]:
+    """Name -> title and unit of the columns of the table: where offsets change, the main dynamic scores."""
+    if result.protocol.name == "dynamic":
+        return {name: (SHOWN[name].title, SHOWN[name].unit) for name in TABLE_CHANGING}
+    return {name: (metric.title, "") for name, metric in METRICS.items()}  # their titles name their units
+
+
+def _cells(scores: Scores, columns: Mapping[str, tuple[str, str]]) -> list[str]:
+    bounded = {name: metric.unit == "" for name, metric in (METRICS | SHOWN).items()}
+    return [_cell(scores.get(name), bounded[name]) for name in columns]
 
 
 def _cell(score: Score | None, bounded: bool) -> str:
@@ -131,16 +152,58 @@ def _number(value: float, bounded: bool) -> str:
     return text.removeprefix("0") if bounded and text.startswith("0.") else text
 
 
+def changing_lines(result: RunResult) -> list[str]:
+    """What a run over offsets that change says below its table: the headline, recovery by size, laws, the price."""
+    found: dict[str, Any] = dict(result.dynamic)
+    head = found["headline"]
+    raised = f" (only moves of {head['moved']} classes taken for changes)" if head["raised"] else ""
+    lines = [
+        f"headline: back within one class {_spoken(head['recovery_s'], 's')} after a change of at least 0.4 s, on "
+        f"average up to 40 s, at {_spoken(head['false_changes_per_h'])} false changes an hour{raised}"
+    ]
+    sizes = [
+        f"{size} s: {_spoken(part['recovery_median_s'], 's')} (n {part['n']})"
+        for size, part in found["recovery_by_size"].items()
+        if part["n"]
+    ]
+    lines += [f"median recovery by size of the change: {' · '.join(sizes)}"] if sizes else []
+    laws = [f"{law} {_spoken(part['tracked_acc_tol1'])} (n {part['n']})" for law, part in found["by_law"].items()]
+    lines.append(f"tracked ±1 by law: {' · '.join(laws)}")
+    if found["price"]:
+        n, acc = found["price"]["n"], found["price"]["acc"]
+        lines.append(
+            f"price: on the {n} streams whose offset stays, the last window's Acc is "
+            f"{_signed(acc['difference'])} [{_signed(acc['ci_low'])}, {_signed(acc['ci_high'])}] of that without mutes"
+        )
+    return lines
+
+
+def _spoken(estimate: Mapping[str, float | None], unit: str = "") -> str:
+    """A value and its interval, ``6.1 s [5.0, 7.2]``."""
+    if estimate["value"] is None:
+        return UNDEFINED
+    ends = [estimate["ci_low"], estimate["ci_high"]]
+    spread = "" if None in ends else f" [{', '.join(f'{end:.2f}' for end in ends)}]"
+    return f"{estimate['value']:.2f}{' ' if unit else ''}{unit}{spread}"
+
+
+def _signed(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:+.3f}"
+
+
 def _slices(result: RunResult) -> list[str]:
     categories = result.slices.get("category", {})
     if not categories:
         return []
-    cells = (f"{name} {_cell(part.scores.get('map'), True)} (n {part.n})" for name, part in categories.items())
-    return [f"by category (mAP): {' · '.join(cells)}"]
+    metric, title = ("tracked_acc_tol1", "tracked ±1") if result.dynamic else ("map", "mAP")
+    cells = (f"{name} {_cell(part.scores.get(metric), True)} (n {part.n})" for name, part in categories.items())
+    return [f"by category ({title}): {' · '.join(cells)}"]
 
 
 def _next(result: RunResult) -> str:
     others = [m for m in ("streamsync-trf", "streamsync-lstm", "apa-synchformer") if m != result.model.name]
+    if result.protocol.name == "dynamic":
+        return "avbench run --model sparsesync+cusum --data ... · avbench data dynamic my_manifest --out changing"
     if result.data.note == "procedural stand-in":
         return f"avbench run --model {others[0]} · avbench data from-files my_videos --out my_manifest · avbench doctor"
     return f"avbench run --model {others[0]} --data ... · avbench data verify ... · avbench doctor"

@@ -131,6 +131,11 @@ class Manifest:
         return self.offset_law == "hidden"
 
     @property
+    def changing(self) -> bool:
+        """Whether a segment has a law: its offset may change while the stream runs."""
+        return any(segment.law for segment in self.segments)
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits; train, valid and test first."""
         there = {s.split for s in self.segments} | {c.split for c in self.clips.values()}

@@ -168,4 +168,15 @@ def paper(hop_s: float = 2.0, iterations: int = 18, **changes: object) -> Protoc
     )
 
 
-PROTOCOLS = {"streaming": streaming, "paper": paper}
+def dynamic(hop_s: float = 2.0, iterations: int = 48, **changes: object) -> Protocol:
+    """The protocol for offsets that change: each window is scored against what is so at its end."""
+    return Protocol(name="dynamic", hop=ticks(hop_s), iterations=iterations, **changes)  # type: ignore[arg-type]
+
+
+PROTOCOLS = {"streaming": streaming, "paper": paper, "dynamic": dynamic}
+
+
+def usual(changing: bool, hop_s: float = 2.0, iterations: int | None = None) -> Protocol:
+    """The protocol that data are run under unless another one is asked for: ``dynamic`` if offsets are ``changing``."""
+    make = dynamic if changing else streaming
+    return make(hop_s) if iterations is None else make(hop_s, iterations)

@@ -1,4 +1,4 @@
-"""``predictions.parquet``: every iteration's logits of every scored segment."""
+"""``predictions.parquet``: every iteration's logits of every scored segment, and the model's own alarms if any."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ MAX_PREDICTIONS_BYTES = 2**30
 BYTES_PER_ROW = 1000  # in memory: an id of at most 200 characters and 22 numbers
 MAX_PREDICTION_ROWS = 10_000_000  # 32,000 segments of 48 iterations are 1.5 million
 N_CLASSES = OffsetGrid().n_classes
+ALARM = "alarm"  # a column that only some files have
 LOGIT_COLUMNS = tuple(f"logit_{c}" for c in range(N_CLASSES))
 
 
-def write_predictions(path: Path, segment_ids: Sequence[str], logits: Any) -> str:
+def write_predictions(path: Path, segment_ids: Sequence[str], logits: Any, alarm: Any = None) -> str:
     """Writes logits (N, W, 21) of N segments and W iterations as parquet, atomically; returns the file's sha256.
 
-    Columns: segment_id (string), iteration (int16, from 1), logit_0 ... logit_20 (float32); rows segment by segment in
-    the given order. Equal content gives equal bytes (with one pyarrow version). ``UsageError`` for wrong shapes or a
+    Columns: segment_id (string), iteration (int16, from 1), logit_0 ... logit_20 (float32), and with ``alarm`` (N, W),
+    the model's own probability of being out of tolerance, alarm (float32); rows segment by segment in the given order.
+    Equal content gives equal bytes (with one pyarrow version). ``UsageError`` for wrong shapes or a
     repeated segment, ``NonFiniteError`` naming segment and iteration, ``AvbenchError`` if the file cannot be written.
     """
     import hashlib
@@ -54,9 +56,11 @@ def write_predictions(path: Path, segment_ids: Sequence[str], logits: Any) -> st
         "iteration": pa.array(np.tile(np.arange(1, iterations + 1, dtype=np.int16), n)),
     }
     columns |= {name: pa.array(np.ascontiguousarray(flat[:, c])) for c, name in enumerate(LOGIT_COLUMNS)}
+    if alarm is not None:
+        columns[ALARM] = pa.array(_checked_alarm(alarm, (n, iterations)))
     sink = io.BytesIO()
     pq.write_table(
-        pa.table(columns, schema=_predictions_schema()),
+        pa.table(columns, schema=_predictions_schema(alarm is not None)),
         sink,
         compression="zstd",
         use_dictionary=["segment_id"],
@@ -80,6 +84,18 @@ def parse_predictions(data: bytes, path: str, max_rows: int | None = None) -> tu
     every iteration 1 ... W exactly once (in any row order), all logits finite. ``UsageError`` or ``NonFiniteError`` if
     not.
     """
+    return _parsed(data, path, max_rows)[:2]
+
+
+def read_alarm(path: Path) -> np.ndarray | None:
+    """The alarms (N, W) float32 of a predictions file, None if it has none; errors as ``parse_predictions``."""
+    return _parsed(read_bytes(Path(path), MAX_PREDICTIONS_BYTES), str(path))[2]
+
+
+def _parsed(
+    data: bytes, path: str, max_rows: int | None = None
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
+    """Segment ids, logits, and alarms if there are any."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -90,11 +106,12 @@ def parse_predictions(data: bytes, path: str, max_rows: int | None = None) -> tu
         unpacked = sum(file.metadata.row_group(g).total_byte_size for g in range(file.metadata.num_row_groups))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path} is not a readable parquet file: {one_line(error)}") from None
-    if not schema.equals(_predictions_schema(), check_metadata=False):
+    with_alarm = ALARM in schema.names
+    if not schema.equals(_predictions_schema(with_alarm), check_metadata=False):
         found = ", ".join(f"{f.name} {f.type}" for f in list(schema)[:4])
         raise UsageError(
             f"{path} has the columns {found[:200]} ...; needed are segment_id string, iteration int16, "
-            f"logit_0 ... logit_{N_CLASSES - 1} float"
+            f"logit_0 ... logit_{N_CLASSES - 1} float, and perhaps {ALARM} float"
         )
     if not 0 < n_rows <= max_rows or unpacked > MAX_PREDICTIONS_BYTES:
         raise UsageError(
@@ -126,14 +143,30 @@ def parse_predictions(data: bytes, path: str, max_rows: int | None = None) -> tu
     for c, name in enumerate(LOGIT_COLUMNS):
         flat[place, c] = table.column(name).to_numpy()
     _refuse_non_finite(flat, ids, iterations)
-    return ids, flat.reshape(len(ids), iterations, N_CLASSES)
+    alarm = None
+    if with_alarm:
+        alarm = np.empty((len(ids), iterations), np.float32)
+        alarm.flat[place] = table.column(ALARM).to_numpy()
+        _checked_alarm(alarm, alarm.shape, f"{path}: ")
+    return ids, flat.reshape(len(ids), iterations, N_CLASSES), alarm
 
 
-def _predictions_schema() -> pa.Schema:
+def _predictions_schema(with_alarm: bool = False) -> pa.Schema:
     import pyarrow as pa
 
-    logits = [(name, pa.float32()) for name in LOGIT_COLUMNS]
-    return pa.schema([("segment_id", pa.string()), ("iteration", pa.int16()), *logits])
+    names = [*LOGIT_COLUMNS, ALARM] if with_alarm else LOGIT_COLUMNS
+    return pa.schema([("segment_id", pa.string()), ("iteration", pa.int16()), *((n, pa.float32()) for n in names)])
+
+
+def _checked_alarm(alarm: Any, shape: tuple[int, ...], where: str = "") -> np.ndarray:
+    """The alarms, flat float32; ``UsageError`` unless there is a number from 0 to 1 for each segment and iteration."""
+    array = np.asarray(alarm, np.float32)
+    if array.shape != shape or not ((array >= 0) & (array <= 1)).all():
+        raise UsageError(
+            f"{where}alarms have shape {array.shape}; needed are numbers from 0 to 1, one for each of {shape[0]} "
+            f"segments and {shape[1]} iterations"
+        )
+    return array.ravel()
 
 
 def _factorise(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:

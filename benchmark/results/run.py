@@ -116,6 +116,17 @@ class Latency(StrictPart):
     note: Literal["indicative"] = "indicative"
 
 
+class RecoveryStep(StrictPart):
+    """A row of the Kaplan-Meier table: at ``time_s`` after a change, how many were still not recovered from and
+    watched, how many were recovered from then, how many could no longer be watched, and the share not recovered."""
+
+    time_s: Annotated[float, Field(ge=0)]
+    at_risk: Annotated[int, Field(ge=0)]
+    events: Annotated[int, Field(ge=0)]
+    censored: Annotated[int, Field(ge=0)]
+    survival: Annotated[float, Field(ge=0, le=1)]
+
+
 class FileRef(StrictPart):
     """A file beside run.json and its sha256."""
 
@@ -139,7 +150,9 @@ class RunResult(StrictPart):
     ``signature`` is protocol|model|data|version. ``scores`` maps a metric's name to its value and interval; ``slices``
     contains "category" and "channel"; ``curve`` has one score map per iteration, ``curve[0]`` being iteration 1;
     ``unsupported`` names the segments too short for the protocol; ``incomplete`` is True if a supported segment is
-    missing from the scores.
+    missing from the scores. Where offsets change, ``recovery`` is the Kaplan-Meier table of the changes that rank, and
+    ``dynamic`` what ``avbench.scoring.dynamic.score`` says besides (headline, alarms, drift, by size and by law)
+    and the ``price``.
     """
 
     schema_version: Literal[1] = 1
@@ -153,6 +166,8 @@ class RunResult(StrictPart):
     scores: Scores
     slices: Named[str, Named[str, Slice]] = {}
     curve: Many[Scores] = []
+    recovery: Many[RecoveryStep] = []
+    dynamic: Named[str, JsonValue] = {}
     rows: Many[ReferenceRow] = []
     failures: Many[Failure] = []
     unsupported: Many[str] = []

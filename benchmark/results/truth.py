@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avbench.protocol.laws import offsets_at
 from avbench.results.predictions import BYTES_PER_ROW, MAX_PREDICTION_ROWS, MAX_PREDICTIONS_BYTES, N_CLASSES
 from avbench.system.parquet import read_table
 from avbench.system.strict import one_line, read_bytes, write_whole
+from avbench.ticks import seconds
 from avbench.types import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from avbench.protocol.rules import Protocol
     from avbench.types import SegmentRecord
 
 
@@ -37,11 +40,14 @@ class Truth:
     n_total: int = 0  # segments of the split that these were taken from
 
     @classmethod
-    def of(cls, segments: Sequence[SegmentRecord], n_total: int | None = None) -> Truth:
-        """The truth of ``segments`` of a manifest; ``n_total``: segments of the split (None: these are all)."""
+    def of(
+        cls, segments: Sequence[SegmentRecord], n_total: int | None = None, protocol: Protocol | None = None
+    ) -> Truth:
+        """The truth of ``segments`` of a manifest; ``n_total``: segments of the split (None: these are all). Where an
+        offset changes, the label is what is so at the end of the last window of ``protocol`` (None: at the start)."""
         return cls(
             segment_ids=tuple(s.id for s in segments),
-            labels=np.array([s.offset_class for s in segments], np.int64),
+            labels=np.array([_last_class(s, protocol) for s in segments], np.int64),
             clusters=np.array([s.video_id for s in segments], str),
             categories=tuple(s.category for s in segments),
             channels=tuple(s.channel for s in segments),
@@ -94,6 +100,13 @@ class Truth:
         rows = [list(self.segment_ids), self.labels.tolist(), self.clusters.tolist()]
         rows += [list(self.categories), list(self.channels)]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _last_class(segment: SegmentRecord, protocol: Protocol | None) -> int:
+    if segment.law is None or protocol is None:
+        return segment.offset_class
+    end = protocol.picture_windows(segment)[-1].end - segment.start
+    return protocol.grid.class_of(seconds(int(offsets_at(segment.law, [end])[0])))
 
 
 def write_segments(path: Path, truth: Truth) -> str:

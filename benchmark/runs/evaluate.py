@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +19,13 @@ from avbench.engine.runner import Compute
 from avbench.engine.session import Session
 from avbench.pages.run_report import write_report
 from avbench.protocol.manifest import Manifest
-from avbench.protocol.rules import Protocol, streaming
+from avbench.protocol.rules import Protocol, usual
 from avbench.protocol.signature import Signature
 from avbench.registry.facts import model_facts, whole_fingerprint
 from avbench.registry.loading import check_device, load_all, load_plain_head
 from avbench.registry.names import resolve, without_folders
 from avbench.registry.options import ModelOptions, StreamingModel
+from avbench.results.dynamic_truth import TRUTH_FILE, WindowTruth, write_truth
 from avbench.results.predictions import write_predictions
 from avbench.results.run import (
     PREDICTIONS_FILE,
@@ -37,6 +39,7 @@ from avbench.results.run import (
     write_run,
 )
 from avbench.results.truth import Truth, write_segments
+from avbench.runs.changing import check_changing, scorer_of, what_changed
 from avbench.scoring.scorer import Scorer
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
@@ -54,6 +57,12 @@ SAME_BACKBONE = (
     ("apa-decay", "apa-decay", "same, decaying APA", "final"),
     ("one-window", "none", "same, one window", "best_iter"),
 )
+SAME_BACKBONE_CHANGING = (
+    *SAME_BACKBONE[:3],
+    ("bayes", "bayes", "same, Bayes filter", "final"),
+    ("cusum", "cusum", "same, APA that starts anew", "final"),
+    ("one-window", "none", "same, one window", "final"),
+)
 
 
 def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs together is bundled)
@@ -61,7 +70,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     data: str = "synthsync",
     split: str = "test",
     limit: int | None = None,
-    protocol: Protocol | None = None,
+    protocol: Protocol | Callable[[bool], Protocol] | None = None,
     out: Path | str | None = None,
     compute: Compute | None = None,
     bootstrap: Bootstrap | None = None,
@@ -73,7 +82,8 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     ``run.html`` into ``out``.
 
     ``model``: a name of ``avbench models`` or ``file.py:Class[+head]``. ``data``: any ``--data``. ``limit``: only the
-    first segments. ``protocol``: :func:`avbench.protocol.streaming` if None. ``compute``: store, workers, device, batch
+    first segments. ``protocol``: one, or a function that picks one given whether offsets change
+    (:func:`avbench.protocol.rules.usual` if None). ``compute``: store, workers, device, batch
     size. ``bootstrap``: resamples, seed (also of the random row) and level of the intervals. ``options``: weight files,
     random weights, precision. ``progress(stage, done, total, item)``.
 
@@ -83,12 +93,13 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     cannot be used.
     """
     started = datetime.now(UTC)
-    protocol, compute, bootstrap = protocol or streaming(), compute or Compute(), bootstrap or DEFAULT
-    _check_request(protocol, limit, bootstrap, check_device(compute.device))
+    choose = protocol if callable(protocol) else (lambda changing: protocol or usual(changing))
+    compute, bootstrap = compute or Compute(), bootstrap or DEFAULT
+    _check_request(choose(False), limit, bootstrap, check_device(compute.device))
     # a wrong name or a missing file is reported before any clip is made
     resolved = resolve(model, replace(options or ModelOptions(), quick=compute.on_cpu))
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
-    hidden = session.manifest.labels_hidden
+    hidden, protocol = session.manifest.labels_hidden, choose(session.manifest.changing)
     _check_data(session, protocol, model)
     beside = reference_rows and not hidden
     loaded, *classical = load_all([resolved, *([resolve(CLASSICAL)] if beside else [])], compute.device)
@@ -102,8 +113,8 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
 
     truth = session.truth(protocol)
     logits = session.predictions(loaded, protocol)
-    known = truth.take([]) if hidden else truth  # nothing is scored without labels
-    score = Scorer(known, bootstrap)
+    windows = WindowTruth.of(session.segments(protocol), protocol) if protocol.name == "dynamic" else None
+    score = scorer_of(truth.take([]) if hidden else truth, windows, protocol, bootstrap)  # no labels, no scores
     rows = _reference_rows(loaded, session, score, protocol) if beside and len(truth) else []
     note = _weights_note(loaded, session.manifest)
     result = RunResult(
@@ -115,6 +126,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
         scores=score(logits, protocol.selection),
         slices=score.slices(logits, protocol.selection),
         curve=score.curve(logits),
+        **what_changed(score, session, loaded, protocol, logits),
         rows=rows,
         warnings=_warnings(session, loaded, note, hidden),
         absent_classes=[] if hidden else _absent_classes(truth, protocol),
@@ -122,7 +134,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
         seed=bootstrap.seed,
         n_resamples=bootstrap.n_resamples,
         level=bootstrap.level,
-        files=_write_files(folder, truth, logits, hidden),
+        files=_write_files(folder, truth, windows, (logits, session.alarms(loaded, protocol)), hidden),
         created=started.isoformat(timespec="seconds"),
         **_what_happened(session, protocol, loaded),
     )
@@ -142,6 +154,7 @@ def default_out(model: str) -> Path:
 def _reference_rows(model: StreamingModel, session: Session, score: Scorer, protocol: Protocol) -> list[ReferenceRow]:
     """The rows beside the result: the same backbone's other heads, the classical row, the trivial ones."""
     rows: list[ReferenceRow] = []
+    same_backbone = SAME_BACKBONE if protocol.name != "dynamic" else SAME_BACKBONE_CHANGING
 
     def add(name: str, label: str, logits: np.ndarray, selection: str = "final", note: str = "") -> None:
         scores = score(logits, selection)
@@ -150,7 +163,7 @@ def _reference_rows(model: StreamingModel, session: Session, score: Scorer, prot
         )
 
     if model.backbone is not None:
-        for name, head, label, selection in SAME_BACKBONE:
+        for name, head, label, selection in same_backbone:
             if head != model.head_name or selection != protocol.selection:
                 logits = session.replay(model.backbone_name, load_plain_head(head), protocol)
                 add(name, label, logits, selection, "best iteration" if selection == "best_iter" else "")
@@ -167,7 +180,7 @@ def _reference_rows(model: StreamingModel, session: Session, score: Scorer, prot
             add(
                 name,
                 trivial.label,
-                trivial.predict(session.segments(protocol), session.manifest, protocol.iterations, session.seed),
+                trivial.predict(session.segments(protocol), session.manifest, protocol, session.seed),
             )
     return rows
 
@@ -188,6 +201,7 @@ def _check_request(protocol: Protocol, limit: int | None, bootstrap: Bootstrap, 
 
 
 def _check_data(session: Session, protocol: Protocol, model: str) -> None:
+    check_changing(session.manifest, protocol)
     if not session.supported(protocol):
         raise UsageError(_no_support(session.manifest, protocol))
     if session.manifest.labels_hidden and model == "oracle":
@@ -248,16 +262,24 @@ def _warnings(session: Session, model: StreamingModel, note: str, hidden: bool) 
     return [*session.warnings, *(text for text in said if text)]
 
 
-def _write_files(folder: Path, truth: Truth, logits: np.ndarray, hidden: bool) -> dict[str, FileRef]:
-    """Predictions and labels; a file of an earlier run that has no counterpart is removed: it would be taken for this
-    run's."""
+def _write_files(
+    folder: Path,
+    truth: Truth,
+    windows: WindowTruth | None,
+    predicted: tuple[np.ndarray, np.ndarray | None],
+    hidden: bool,
+) -> dict[str, FileRef]:
+    """Predictions and labels, where offsets change also those of every window; a file of an earlier run that has no
+    counterpart is removed: it would be taken for this run's."""
     files = {}
     if len(truth):
-        sha256 = write_predictions(folder / PREDICTIONS_FILE, truth.segment_ids, logits)
+        sha256 = write_predictions(folder / PREDICTIONS_FILE, truth.segment_ids, *predicted)
         files["predictions"] = FileRef(path=PREDICTIONS_FILE, sha256=sha256)
         if not hidden:
             files["segments"] = FileRef(path=SEGMENTS_FILE, sha256=write_segments(folder / SEGMENTS_FILE, truth))
-    for name, path in (("predictions", PREDICTIONS_FILE), ("segments", SEGMENTS_FILE)):
+        if not hidden and windows is not None:
+            files["truth"] = FileRef(path=TRUTH_FILE, sha256=write_truth(folder / TRUTH_FILE, windows))
+    for name, path in (("predictions", PREDICTIONS_FILE), ("segments", SEGMENTS_FILE), ("truth", TRUTH_FILE)):
         if name not in files:
             (folder / path).unlink(missing_ok=True)
     return files

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -317,6 +317,32 @@ def price(
         raise UsageError("no stream has a constant offset, so there is none to compare with the fixed-offset track")
     ours, theirs = (np.asarray(of)[rows, -1] for of in (logits, fixed_logits))
     return paired_difference(ours, theirs, found.labels[rows, -1], found.videos[rows], bootstrap)
+
+
+class Shown(NamedTuple):
+    """How a main score is shown. ``unit``: "" for a fraction."""
+
+    title: str
+    unit: str
+    higher_is_better: bool
+    description: str
+
+
+SHOWN = {
+    "recovery_s": Shown("recovery", "s", False, "mean time from a change until the answer is right again, up to 40 s"),
+    "false_changes_per_h": Shown("false/h", "1/h", False, "changes declared in an hour where none happened"),
+    "tracked_acc_tol1": Shown("tracked ±1", "", True, "share of windows within one class of what is so at their end"),
+    "tracked_acc": Shown("tracked", "", True, "share of windows whose class is what is so at their end"),
+    "tracking_error_s": Shown("error", "s", False, "mean distance from the offset at the window's end"),
+    "recovery_median_s": Shown("median", "s", False, "median time from a change until the answer is right again"),
+    **{
+        f"recovered_within_{s}_s": Shown(f"in {s} s", "", True, f"share of changes recovered from within {s} s")
+        for s in RECOVERED_S
+    },
+    "auec": Shown("AUEC", "", False, "error in the 20 windows after a change: 1 never moved, 0 moved at once"),
+    "covering": Shown("covering", "", True, "how well the declared regimes cover the true ones"),
+    "f1_changes": Shown("F1", "", True, "F1 of the declared changes, within 10 windows"),
+}
 
 
 def _plain(value: Any) -> Any:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from avbench.protocol.rules import Protocol
+from avbench.results.dynamic_truth import WindowTruth
 from avbench.results.run import Score, Scores, Slice
 from avbench.results.truth import Truth
+from avbench.scoring import dynamic
+from avbench.scoring.calibration import classes_of
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
 from avbench.scoring.stats import DEFAULT, Bootstrap, Estimate, bootstrap_scores
+from avbench.scoring.streams import Streams, checked_streams
+from avbench.ticks import seconds
 
 CURVE_RESAMPLES = 300  # the intervals along a curve are only for display; the final score uses all resamples
 
@@ -43,14 +51,74 @@ class Scorer:
         """By category and by channel, where the truth names any."""
         return {
             kind: {
-                name: Slice(n=len(rows), scores=Scorer(self.truth.take(rows), self._few)(logits[rows], selection))
+                name: Slice(n=len(rows), scores=self._taken(rows)(logits[rows], selection))
                 for name, rows in groups.items()
             }
             for kind, groups in self.truth.groups().items()
         }
 
+    def _taken(self, rows: np.ndarray) -> Scorer:
+        """A scorer of some of the segments."""
+        return Scorer(self.truth.take(rows), self._few)
+
     def _scores(self, logits: np.ndarray, bootstrap: Bootstrap, metrics: Sequence[str] | None = None) -> Scores:
         return as_scores(bootstrap_scores(logits, self.truth.labels, self.truth.clusters, bootstrap, metrics))
+
+
+class ChangingScorer(Scorer):
+    """Scores of streams whose offsets may change: those of the last window, as ever, and the main scores of
+    ``dynamic``."""
+
+    def __init__(self, truth: Truth, windows: WindowTruth, protocol: Protocol, bootstrap: Bootstrap = DEFAULT) -> None:
+        super().__init__(truth, bootstrap)
+        self.windows, self.protocol = windows, protocol
+        self.window_s, self.hop_s = seconds(protocol.window), seconds(protocol.hop)
+
+    def __call__(self, logits: np.ndarray, selection: str = "final") -> Scores:
+        """As of ``Scorer``, and the dynamic scores, which are of all windows whatever the selection."""
+        scores = super().__call__(logits, selection)
+        if not len(self.truth):
+            return scores | {name: Score(value=None) for name in dynamic.SHOWN}
+        return scores | as_scores(dynamic.main_scores(self._streams(logits), self.bootstrap))
+
+    def curve(self, logits: np.ndarray) -> list[Scores]:
+        """As of ``Scorer``, each iteration against what is so at the end of its window."""
+        if not len(self.truth):
+            return []
+        labels = classes_of(self.windows.offset_end_s)
+        return [
+            as_scores(bootstrap_scores(logits[:, i], labels[:, i], self.truth.clusters, self._few))
+            for i in range(logits.shape[1])
+        ]
+
+    def details(self, logits: np.ndarray, laws: Sequence[str], alarm: np.ndarray | None = None) -> dict[str, Any]:
+        """What ``dynamic.score`` returns; undefined numbers are None."""
+        found = dynamic.score(
+            logits,
+            self.windows,
+            hop_s=self.hop_s,
+            window_s=self.window_s,
+            videos=self.truth.clusters,
+            laws=laws,
+            alarm=alarm,
+            bootstrap=self._few,
+        )
+        return undefined_is_none(found)
+
+    def _taken(self, rows: np.ndarray) -> Scorer:
+        return ChangingScorer(self.truth.take(rows), self.windows.take(rows), self.protocol, self._few)
+
+    def _streams(self, logits: np.ndarray) -> Streams:
+        return checked_streams(logits, self.windows, self.hop_s, self.window_s, self.truth.clusters)
+
+
+def undefined_is_none(value: Any) -> Any:
+    """``value`` with every nan in it as None, however deep: what strict JSON takes."""
+    if isinstance(value, dict):
+        return {name: undefined_is_none(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [undefined_is_none(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def as_scores(estimates: Mapping[str, Estimate]) -> Scores:

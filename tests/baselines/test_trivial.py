@@ -9,6 +9,7 @@ import pytest
 
 from avbench.baselines.trivial import TRIVIAL
 from avbench.protocol.manifest import Manifest
+from avbench.protocol.rules import streaming
 from avbench.ticks import ticks
 from avbench.types import ClipRecord, OffsetGrid, SegmentRecord
 
@@ -26,7 +27,7 @@ def manifest() -> Manifest:
 
 
 def logits(name: str, manifest: Manifest, seed: int = 0) -> np.ndarray:
-    return TRIVIAL[name].predict(manifest.segments, manifest, W, seed)
+    return TRIVIAL[name].predict(manifest.segments, manifest, streaming(iterations=W), seed)
 
 
 @pytest.mark.parametrize("name", list(TRIVIAL))
@@ -57,13 +58,13 @@ def test_only_the_oracle_sees_labels(manifest: Manifest) -> None:
         SegmentRecord(s.id, s.clip_id, s.video_id, s.start, 0, (s.offset_class + 1) % 21) for s in manifest.segments
     )
     for name, trivial in TRIVIAL.items():
-        same = np.array_equal(logits(name, manifest), trivial.predict(swapped, manifest, W, 0))
+        same = np.array_equal(logits(name, manifest), trivial.predict(swapped, manifest, streaming(iterations=W), 0))
         assert same == (name != "oracle"), name
 
 
 def test_uniform_is_seeded_per_segment_and_fresh_per_iteration(manifest: Manifest) -> None:
     out = logits("uniform", manifest)
-    backwards = TRIVIAL["uniform"].predict(manifest.segments[::-1], manifest, W, 0)
+    backwards = TRIVIAL["uniform"].predict(manifest.segments[::-1], manifest, streaming(iterations=W), 0)
     assert np.array_equal(out, backwards[::-1])
     assert not np.array_equal(out, logits("uniform", manifest, seed=1))
     guesses = out.argmax(-1)
