@@ -430,6 +430,18 @@ def test_the_headline_pays_for_a_raised_threshold() -> None:
     assert value(found["headline"], "tracked_acc_tol1") == value(found, "tracked_acc_tol1")
 
 
+@pytest.mark.parametrize(("found_at", "moved"), [(10, 2), (15, 2), (16, 4)])
+def test_the_headline_gives_40_s_to_find_the_first_offset(found_at: int, moved: int) -> None:
+    """A stream that is believed 3 classes off at first; window 17, from 0, is the last that ends within 40 s (39 s)."""
+    truth = truth_of(steps((0, 0.0)), steps((0, 0.0)))
+    classes = np.full((2, 48), 10)
+    classes[0, :found_at] = 13
+    found = score(saying(classes), truth, bootstrap=PLAIN)
+    assert found["false_changes"]["n"] == 1  # declared 2 windows later; false it is, whenever that happens
+    assert found["headline"]["moved"] == moved
+    assert value(found["headline"], "false_changes_per_h") == 0
+
+
 # -------------------------------------------------------------------------------------------------- tolerance and drift
 
 
