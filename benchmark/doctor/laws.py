@@ -89,8 +89,8 @@ def check_laws() -> Iterator[Finding]:
 def must_be_heard(sound: np.ndarray, start: Tick, length: Tick, law: Law) -> np.ndarray:
     """(length,) samples of a stream that begins at ``start`` in a clip with (N,) ``sound``.
 
-    In a piece, u instants after its start, its sample ``floor(u * rate / 1e6)`` is heard, where ``rate`` is 1e6 + slope.
-    So sample k is heard from u = ``ceil(k * 1e6 / rate)`` until it is the next one's turn.
+    In a piece, u instants after its start, its sample ``floor(u * rate / 1e6)`` is heard; ``rate`` is 1e6 + slope. So
+    sample k is heard from u = ``ceil(k * 1e6 / rate)`` until it is the next one's turn.
     """
     heard = []
     for piece, end in zip(law.pieces, [*(piece.start for piece in law.pieces[1:]), length], strict=True):
