@@ -45,7 +45,7 @@ def head(name: str, dim: int = DIM) -> Any:
     made = head_class(name)
     if not HEADS[name].learned:
         return made()
-    return made(dim, heads=2, layers=2) if name == "trf" else made(dim, layers=2)
+    return made(dim, heads=2, layers=1) if name == "trf" else made(dim, layers=2)
 
 
 def believed(law: Law, seed: int) -> np.ndarray:
