@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from avbench.protocol.laws import SHARES, draw_law
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import streaming
 from avbench.ticks import frames, ticks
-from avbench.types import FrontEnd, Law, Piece, SegmentRecord, Window
+from avbench.types import FrontEnd, Gap, Law, Piece, SegmentRecord, Window
 
 LONG = streaming(iterations=48)
 STREAM = ticks(99)
@@ -112,3 +114,32 @@ def test_snapshots_are_those_of_the_bare_model_on_what_must_be_heard(name: str, 
         picture = video[frames(window.start) : frames(window.end)]
         sound = heard[i * LONG.hop : i * LONG.hop + LONG.window]
         assert np.array_equal(model.predict(picture[None], sound[None]).logits[0].astype(np.float32), logits[i]), i
+
+
+class Holed(ToyReader):
+    """Lacks a tenth of a second of its sound."""
+
+    def __init__(self, clip: Any, at: int) -> None:
+        super().__init__(clip)
+        self.at = at
+
+    def gaps(self) -> Any:
+        return (Gap("sound", self.at, self.at + ticks(0.1)),)
+
+
+@pytest.mark.parametrize("step_s", [1.6, -1.6])
+def test_a_hole_anywhere_in_the_sound_that_a_law_reaches_costs_the_segment(step_s: float, tmp_path: Path) -> None:
+    """The one window, of 5 s, hears what lies before a step at 2.4 s and what lies after it, wherever that is."""
+    law = Law("jump", (Piece(0, 0), Piece(ticks(2.4), ticks(step_s))))
+    manifest, protocol = of(TOY, [stream(law, "jump")]), streaming(iterations=1)
+    low_s, high_s = min(step_s, 0), max(step_s, 0)
+    heard = [0, 2.3, 2.4 + step_s, 4.9 + step_s]
+    for at_s in [low_s - 0.1, *heard, 5 + high_s]:
+        report = compute(
+            manifest,
+            [protocol],
+            {"m": ToyModel()},
+            Compute(SnapshotStore(tmp_path / f"{at_s}"), 1),
+            open_clip=partial(Holed, at=PLACE + ticks(round(at_s, 1))),
+        )
+        assert bool(report.failures) == (at_s in heard), at_s

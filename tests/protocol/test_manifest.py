@@ -269,6 +269,10 @@ def test_a_law_that_contradicts_its_segment_is_named(tmp_path: Path) -> None:
         (Law("x", (Piece(0, segment.offset + 1),)), "law: it begins with"),
         (Law("x", (Piece(0, segment.offset), Piece(641, 0))), "law: a change at 641 is not a frame instant"),
         (Law("x", (Piece(0, segment.offset), Piece(640, 40_000))), "law: an offset of 2.5 s is outside"),
+        (
+            Law("x", (Piece(0, segment.offset), Piece(640, 0, 88_000), Piece(640 + ticks(25), 0))),
+            "law: an offset of 2.19994 s is outside",
+        ),
     ):
         assert any(words in text for text in check(replace(base, segments=(replace(segment, law=law),))))
 
