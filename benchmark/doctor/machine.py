@@ -2,7 +2,8 @@
 
 The central check uses a click-and-flash clip: white flashes and clicks at the same irregular instants. Its sound is
 shifted by a known amount and sent through encoding, decoding, windows and the classical scorer, which must find that
-amount with its sign.
+amount with its sign. The same clip under offsets that change must be heard where they say, to the sample
+(``avbench.doctor.laws``).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def examine(
     elif model is not None:
         yield from check_model(model, options)
     else:
-        for check in (_environment, _decoder, _shifts, _weights, lambda: _store(store)):
+        for check in (_environment, _decoder, _shifts, _laws, _weights, lambda: _store(store)):
             try:
                 yield from check()
             except AvbenchError as error:
@@ -148,6 +149,13 @@ def _shifted_manifest(folder: Path) -> tuple[Any, dict[str, float]]:
         media_root=folder,
     )
     return manifest, expected
+
+
+def _laws() -> Iterator[Finding]:
+    """Offsets that change, on the way of a run: one finding."""
+    from avbench.doctor.laws import check_laws
+
+    yield from check_laws()
 
 
 def _weights() -> Iterator[Finding]:

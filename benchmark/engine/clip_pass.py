@@ -138,8 +138,8 @@ class ClipPass:
         self._broken = ""
         for key in keys:
             self._uses[_sound_id(key)] += 1
-            if self._sound_end(key) > len(sound):
-                self.bad[key] = f"needs sound up to {seconds(self._sound_end(key)):g} s, past the clip's end"
+            if self._heard(key).end > len(sound):
+                self.bad[key] = f"needs sound up to {seconds(self._heard(key).end):g} s, past the clip's end"
             else:
                 self._keys_at.setdefault(Window(key.picture, key.window), []).append(key)
 
@@ -149,8 +149,7 @@ class ClipPass:
             return
         known, kept = Reading(gaps=gaps), []
         for key in self._keys_at.pop(window, ()):
-            sound = Window(self._sound_end(key) - key.window, key.window)
-            gap = known.gap_in("picture", window) or known.gap_in("sound", sound)
+            gap = known.gap_in("picture", window) or known.gap_in("sound", self._heard(key))
             if gap:
                 missing = f"from {seconds(gap.start):g} to {seconds(gap.end):g} s"
                 self.bad[key] = f"touches a gap: the {gap.kind} is missing {missing}"
@@ -246,10 +245,12 @@ class ClipPass:
             else:
                 self.bad[key] = "gave NaN or infinity"
 
-    def _sound_end(self, key: SnapshotKey) -> int:
-        """The tick up to which sound is needed. A lead trim of n samples shifts every sound window later by n."""
-        furthest = extremes(law_of(key.law), key.window)[1] if key.law else 0
-        return key.sound + key.window + furthest + self.model.predictor.frontend.audio_lead_trim_samples
+    def _heard(self, key: SnapshotKey) -> Window:
+        """The stretch of the clip's sound that is needed: under a law, wherever its offset goes. A lead trim of n
+        samples shifts every sound window later by n."""
+        low, high = extremes(law_of(key.law), key.window) if key.law else (0, 0)
+        begin = key.sound + self.model.predictor.frontend.audio_lead_trim_samples
+        return Window(begin + low, key.window + high - low)
 
     def _samples(self, key: SnapshotKey) -> np.ndarray:
         """The sound window, (N,) float32."""

@@ -115,7 +115,8 @@ def draw_law(name: str, segment_id: str, seed: int, length: Tick, grid: OffsetGr
     for attempt in range(_TRIES):
         lot = _Lot(name, segment_id, seed, attempt, grid)
         law = _DRAWS[name](lot, length)
-        if law is not None and law.pieces[-1].start < length and max(map(abs, extremes(law, length))) <= limit:
+        # what is so at the stream's end, the tick after it, is the label of its last window
+        if law is not None and law.pieces[-1].start < length and max(map(abs, extremes(law, length + 1))) <= limit:
             return law
     raise UsageError(f"segment {segment_id}: its {length / TICKS_PER_S:g} s are too short for the law {name}")
 

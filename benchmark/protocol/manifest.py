@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avbench.protocol.laws import law_of, law_text
+from avbench.protocol.laws import extremes, law_of, law_text
 from avbench.system.findings import first_of
 from avbench.system.parquet import read_table
 from avbench.system.paths import has_foreign_backslash, path_of, path_text
@@ -523,7 +523,8 @@ def _law_problems(segment: SegmentRecord, grid: OffsetGrid) -> list[str]:
     odd = [edge for edge in edges if edge % TICKS_PER_FRAME]
     if odd:
         found.append(f"law: a change at {odd[0]} is not a frame instant (a multiple of {TICKS_PER_FRAME})")
-    far = max((piece.offset for piece in law.pieces), key=abs)
+    # where a stream ends is the protocol's business, and with it how far a last, sloped piece goes
+    far = max(extremes(law, law.pieces[-1].start + 1), key=abs)
     if abs(seconds(far)) > grid.max_offset_s:
         found.append(
             f"law: an offset of {seconds(far):g} s is outside [-{grid.max_offset_s:g}, {grid.max_offset_s:g}] s"

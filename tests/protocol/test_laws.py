@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avbench.protocol import laws
 from avbench.protocol.laws import (
     SETTLED_S,
     SHARES,
@@ -152,6 +153,15 @@ def test_laws_are_dealt_out_by_their_shares() -> None:
 def test_unknown_laws_are_refused(do: object) -> None:
     with pytest.raises(UsageError, match="hold, jump, excursion, multi, ramp, drops, drift"):
         do()  # type: ignore[operator]
+
+
+def test_the_label_of_a_stream_s_last_window_is_within_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what is so at the first tick after the stream."""
+    length, fine = 1_000_000, Law("drift", (Piece(0, 31_000, 1_000),))
+    tried = [Law("drift", (Piece(0, 31_001, 1_000),)), fine]
+    assert offsets_at(tried[0], [length - 1, length]).tolist() == [32_000, 32_001]
+    monkeypatch.setitem(laws._DRAWS, "drift", lambda lot, _: tried[lot.attempt])
+    assert draw_law("drift", "s", 0, length) == fine
 
 
 def test_a_stream_too_short_for_its_law_is_refused() -> None:

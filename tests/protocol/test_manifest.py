@@ -200,24 +200,66 @@ def test_a_reading_that_says_nothing_sensible_is_refused(text: str) -> None:
         reading_of(text)
 
 
-@pytest.mark.parametrize("name", sorted(SHARES))
-def test_a_law_comes_back_and_each_of_its_fields_changes_the_hash(name: str, tmp_path: Path) -> None:
-    base = make(tmp_path, 1, 1)
-    law = draw_law(name, "s3", 4, ticks(99))
-    first = law.pieces[0].offset
+def under(law: Law, root: Path) -> Manifest:
+    """One segment under the law."""
+    base, first = make(root, 1, 1), law.pieces[0].offset
     segment = replace(base.segments[0], law=law, offset=first, offset_class=GRID.class_of(seconds(first)))
-    manifest = replace(base, segments=(segment,))
+    return replace(base, segments=(segment,))
+
+
+DRAWN = {name: draw_law(name, "s3", 0, ticks(99)) for name in sorted(SHARES)}  # this hold has mutes
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_law_comes_back(name: str, tmp_path: Path) -> None:
+    manifest = under(DRAWN[name], tmp_path)
     write_manifest(manifest, tmp_path / "m")
-    assert read_manifest(tmp_path / "m").segments == (segment,)
+    again = read_manifest(tmp_path / "m")
+    assert again.segments == manifest.segments
+    assert again.sha256 == manifest.sha256 != make(tmp_path, 1, 1).sha256
     assert json.loads((tmp_path / "m" / "manifest.json").read_text())["schema_version"] == 2
-    seen = {base.sha256, manifest.sha256}
-    changes = [replace(law, name="other"), replace(law, mutes=(*law.mutes, Window(640, 640)))]
-    for k, piece in enumerate(law.pieces):
-        for field, value in (("start", piece.start + 640), ("offset", piece.offset + 1), ("slope_ppm", 7)):
-            pieces = (*law.pieces[:k], piece._replace(**{field: value}), *law.pieces[k + 1 :])
-            changes.append(replace(law, pieces=pieces))
-    seen |= {replace(base, segments=(replace(segment, law=changed),)).sha256 for changed in changes}
-    assert len(seen) == 2 + len(changes)
+
+
+def law_changes(law: Law) -> dict[str, Law]:
+    """Where -> the law with that one thing changed: every field of it, of each piece and of each mute."""
+    changes = {"name": replace(law, name=f"{law.name}s")}
+    for part in ("pieces", "mutes"):
+        rows = getattr(law, part)
+        for k, row in enumerate(rows):
+            for field, value in row._asdict().items():
+                others = (*rows[:k], row._replace(**{field: value + 640}), *rows[k + 1 :])
+                changes[f"{part} {k} {field}"] = replace(law, **{part: others})
+            if len(rows) > 1 or part == "mutes":
+                changes[f"{part} without {k}"] = replace(law, **{part: (*rows[:k], *rows[k + 1 :])})
+    changes["one more piece"] = replace(law, pieces=(*law.pieces, law.pieces[-1]._replace(start=ticks(98.8))))
+    changes["one more mute"] = replace(law, mutes=(*law.mutes, Window(ticks(98.8), 640)))
+    return changes
+
+
+def test_the_changes_of_a_law_are_of_all_its_fields() -> None:
+    assert [f.name for f in fields(Law)] == ["name", "pieces", "mutes"]
+    of_hold, of_ramp = law_changes(DRAWN["hold"]), law_changes(DRAWN["ramp"])
+    assert {f"mutes 0 {field}" for field in Window._fields} < set(of_hold)
+    assert {f"pieces {k} {field}" for field in Piece._fields for k in range(3)} < set(of_ramp)
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [(name, where) for name, law in DRAWN.items() for where in law_changes(law)]
+)
+def test_every_field_of_a_law_changes_the_hash(name: str, where: str, tmp_path: Path) -> None:
+    law = DRAWN[name]
+    plain = under(law, tmp_path)
+    changed = replace(plain.segments[0], law=law_changes(law)[where])  # nothing but the law
+    assert changed.law != law
+    assert replace(plain, segments=(changed,)).sha256 != plain.sha256
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_two_laws_have_one_hash(name: str, tmp_path: Path) -> None:
+    plain = under(DRAWN[name], tmp_path)
+    laws = [None, DRAWN[name], *law_changes(DRAWN[name]).values()]
+    seen = {replace(plain, segments=(replace(plain.segments[0], law=law),)).sha256 for law in laws}
+    assert len(seen) == len(set(laws))
 
 
 def test_a_law_that_contradicts_its_segment_is_named(tmp_path: Path) -> None:
@@ -227,6 +269,10 @@ def test_a_law_that_contradicts_its_segment_is_named(tmp_path: Path) -> None:
         (Law("x", (Piece(0, segment.offset + 1),)), "law: it begins with"),
         (Law("x", (Piece(0, segment.offset), Piece(641, 0))), "law: a change at 641 is not a frame instant"),
         (Law("x", (Piece(0, segment.offset), Piece(640, 40_000))), "law: an offset of 2.5 s is outside"),
+        (
+            Law("x", (Piece(0, segment.offset), Piece(640, 0, 88_000), Piece(640 + ticks(25), 0))),
+            "law: an offset of 2.19994 s is outside",
+        ),
     ):
         assert any(words in text for text in check(replace(base, segments=(replace(segment, law=law),))))
 

@@ -15,8 +15,9 @@ from scipy.stats import CensoredData, chi2, ecdf
 
 from avbench.protocol.laws import SHARES, draw_law, offsets_at
 from avbench.protocol.rules import streaming
+from avbench.results import dynamic_truth
 from avbench.results.dynamic_truth import Changes, WindowTruth
-from avbench.scoring import dynamic, streams
+from avbench.scoring import dynamic, segmentation, streams, survival
 from avbench.scoring.alarms import alarm_times
 from avbench.scoring.dynamic import falsely_declared, price, recovery_times, score
 from avbench.scoring.stats import Bootstrap, paired_difference
@@ -174,20 +175,74 @@ def check_what_is_so_is_so_at_the_end_of_a_window() -> None:
     truth = truth_of(JUMP)
     classes = np.full((1, 48), 10)
     classes[:, FIRST:] = 14
+    assert checked_streams(saying(classes), truth).labels.tolist() == classes.tolist()
     found = score(saying(classes), truth, bootstrap=PLAIN)
     assert value(found, "tracking_error_s") == pytest.approx(0, abs=1e-12)
     assert value(found, "tracked_acc") == 1
 
 
+def check_that_three_windows_in_a_row_are_a_recovery() -> None:
+    classes = labels_of(truth_of(JUMP))
+    classes[0, FIRST + 2] = 0  # two were right before
+    times = recovery_times(checked_streams(saying(classes), truth_of(JUMP)))
+    assert times.time_s == pytest.approx([0.8 + 2 * 3])
+
+
+def check_at_which_window_a_change_is_declared() -> None:
+    """The third that says so."""
+    classes = np.repeat([[10, 14]], [20, 28], axis=1)
+    stable = segmentation.stable_classes(classes)
+    assert stable[0, :25].tolist() == [-1, -1, *[10] * 18, -1, -1, 14, 14, 14]
+    assert np.argwhere(segmentation.declared_changes(stable, 2)).tolist() == [[0, 22]]
+    truth = truth_of(steps((0, 0.0), (44.2, 0.8)))  # window 20 is the first that has it
+    assert dynamic.covering_of(checked_streams(saying(classes), truth))[0].tolist() == pytest.approx(
+        [(17 * 17 / 19 + 28 * 26 / 28) / 45]
+    )
+
+
+def check_the_warm_up_is_not_scored() -> None:
+    """Nonsense in the first three windows, and a change before their end, are nobody's business."""
+    truth = truth_of(steps((0, 0.0)), steps((0, 0.0), (8, 0.8)))
+    classes = labels_of(truth)
+    classes[:, :3] = [0, 20, 0]
+    found = score(saying(classes), truth, bootstrap=PLAIN)
+    assert (value(found, "tracked_acc"), value(found, "false_changes_per_h")) == (1, 0)
+    assert value(found, "tracking_error_s") == pytest.approx(0, abs=1e-12)
+    assert (value(found, "covering"), value(found, "f1_changes")) == (1, 1)
+    assert (found["n_changes"], found["n_counted"]) == (1, 0)
+    assert (found["false_changes"]["hours"] * 3600, found["false_changes"]["watched_s"]) == (180, 90)
+
+
+def check_watching_ends_with_the_stream() -> None:
+    """A stream that never follows a jump at 80.2 s is watched for 18.8 s: it is censored there, and one that follows
+    one after 0.8 s does not make half of them recover late."""
+    late = steps((0, 0.0), (80.2, 0.8))
+    truth = truth_of(late, JUMP)
+    classes = labels_of(truth)
+    classes[0] = 10
+    found = score(saying(classes), truth, bootstrap=PLAIN)
+    times = recovery_times(checked_streams(saying(classes), truth))
+    assert times.time_s.tolist() == pytest.approx([18.8, 0.8])
+    assert times.event.tolist() == [False, True]
+    assert value(found, "recovered_within_40_s") == 0.5
+    assert value(found, "recovery_s") == pytest.approx((0.8 + 40) / 2)  # half is still away at 40 s, as far as is known
+    last = {"time_s": pytest.approx(18.8), "at_risk": 1, "events": 0, "censored": 1, "survival": 0.5}
+    assert found["recovery"][-1] == last
+
+
 CHECKS = (
     check_when_a_change_is_recovered_from,
     check_when_a_change_is_declared,
+    check_at_which_window_a_change_is_declared,
     check_what_is_so_is_so_at_the_end_of_a_window,
+    check_that_three_windows_in_a_row_are_a_recovery,
+    check_the_warm_up_is_not_scored,
+    check_watching_ends_with_the_stream,
 )
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_changes_are_dated_to_the_window(check: Callable[[], None]) -> None:
+def test_streams_are_scored_as_the_definition_says(check: Callable[[], None]) -> None:
     check()
 
 
@@ -213,6 +268,9 @@ def change_early(function: Callable[..., Changes]) -> Callable[..., Changes]:
     [
         (dynamic, "declared_changes", window_early, check_when_a_change_is_declared),
         (streams, "stable_classes", window_early, check_when_a_change_is_declared),
+        (segmentation, "declared_changes", window_early, check_at_which_window_a_change_is_declared),
+        (segmentation, "stable_classes", window_early, check_at_which_window_a_change_is_declared),
+        (dynamic, "declared_changes", window_early, check_at_which_window_a_change_is_declared),
         (streams, "changes_of", change_early, check_when_a_change_is_declared),
         (streams, "changes_of", change_early, check_when_a_change_is_recovered_from),
         (dynamic, "first_from", index_early, check_when_a_change_is_recovered_from),
@@ -227,11 +285,84 @@ def test_what_dates_a_change_one_window_early_is_caught(
     check: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A mutation of the code, caught by a check of ``test_changes_are_dated_to_the_window``."""
+    """A mutation of the code, caught by a check of ``test_streams_are_scored_as_the_definition_says``."""
+    assert_caught(module, name, mutated, check, monkeypatch)
+
+
+def assert_caught(
+    module: object,
+    name: str,
+    mutated: Callable[..., object],
+    check: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The check passes, and fails where ``module.name`` is what ``mutated`` makes of it."""
     check()
     monkeypatch.setattr(module, name, mutated(getattr(module, name)))
     with pytest.raises(AssertionError):
         check()
+
+
+def at_its_start(offsets_at: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """The offsets one window earlier: those at the windows' starts for those at their ends."""
+    return lambda law, t: offsets_at(law, np.maximum(np.asarray(t) - LONG.window, 0))
+
+
+def over_the_window(_: property) -> property:
+    return property(lambda truth: np.rint(truth.offset_mean_s * TICKS_PER_S).astype(np.int64))
+
+
+def watched_on(function: Callable[..., Changes]) -> Callable[..., Changes]:
+    """The last change of a stream is watched for as long as one likes."""
+
+    def longer(truth: WindowTruth, window: int, hop: int) -> Changes:
+        found = function(truth, window, hop)
+        last = found.until_window == truth.regime.shape[1]
+        return found._replace(until=np.where(last, found.at + ticks(40), found.until))
+
+    return longer
+
+
+def all_seen(_: type) -> Callable[..., survival.Times]:
+    return lambda time_s, event: survival.Times(time_s, np.ones_like(event))
+
+
+def only_those_seen(function: Callable[..., survival.Times]) -> Callable[..., survival.Times]:
+    """What was censored is left out. (The rows of the other cases stay: it never was at risk.)"""
+
+    def seen(found: streams.Streams) -> survival.Times:
+        times = function(found)
+        return survival.Times(np.where(times.event, times.time_s, 0), times.event)
+
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "mutated", "check"),
+    [
+        (dynamic_truth, "offsets_at", at_its_start, check_what_is_so_is_so_at_the_end_of_a_window),
+        (WindowTruth, "offset_end", over_the_window, check_what_is_so_is_so_at_the_end_of_a_window),
+        (streams, "WARM_UP", lambda _: 0, check_the_warm_up_is_not_scored),
+        (streams, "WARM_UP", lambda _: 2, check_the_warm_up_is_not_scored),
+        (streams, "WARM_UP", lambda _: 4, check_the_warm_up_is_not_scored),
+        (dynamic, "WARM_UP", lambda _: 0, check_the_warm_up_is_not_scored),
+        (dynamic, "Times", all_seen, check_watching_ends_with_the_stream),
+        (dynamic, "recovery_times", only_those_seen, check_watching_ends_with_the_stream),
+        (streams, "changes_of", watched_on, check_watching_ends_with_the_stream),
+        (dynamic, "HELD", lambda _: 2, check_that_three_windows_in_a_row_are_a_recovery),
+        (dynamic, "EXPLAINED", lambda ticks_of: ticks_of - LONG.hop, check_when_a_change_is_declared),
+        (dynamic, "EXPLAINED", lambda ticks_of: ticks_of + 640, check_when_a_change_is_declared),
+    ],
+)
+def test_what_scores_a_stream_otherwise_is_caught(
+    module: object,
+    name: str,
+    mutated: Callable[..., object],
+    check: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More mutations: a label of another instant, a warm-up that is scored, what was not seen any more forgotten."""
+    assert_caught(module, name, mutated, check, monkeypatch)
 
 
 # ------------------------------------------------------------------------------------------ the definitions written out
@@ -335,10 +466,6 @@ def test_recovery_is_censored_at_the_next_change() -> None:
 
 
 def test_three_windows_in_a_row_must_agree_before_the_next_change() -> None:
-    classes = labels_of(truth_of(JUMP))
-    classes[0, FIRST + 2] = 0
-    times = recovery_times(checked_streams(saying(classes), truth_of(JUMP)))
-    assert times.time_s == pytest.approx([0.8 + 2 * 3])
     two = steps((0, 0.0), (30.2, 0.8), (36.2, 0.0))  # three windows; the third comes too late for the second to count
     classes = np.full((1, 48), 10)
     classes[0, FIRST + 1 : FIRST + 3] = 14
