@@ -116,6 +116,18 @@ class Latency(StrictPart):
     note: Literal["indicative"] = "indicative"
 
 
+class PairScore(StrictPart):
+    """The share of ``n`` pairs of a stream and the same stream with its sound shifted in which the first has the higher
+    mean probability of being in sync; a tie is wrong. ``shift_s`` null: all shifts."""
+
+    shift_s: Annotated[float, Field(gt=0)] | None
+    direction: Literal["both", "early", "late"]
+    n: Annotated[int, Field(ge=0)]
+    value: Number
+    ci_low: Number = None
+    ci_high: Number = None
+
+
 class FileRef(StrictPart):
     """A file beside run.json and its sha256."""
 
@@ -139,7 +151,9 @@ class RunResult(StrictPart):
     ``signature`` is protocol|model|data|version. ``scores`` maps a metric's name to its value and interval; ``slices``
     contains "category" and "channel"; ``curve`` has one score map per iteration, ``curve[0]`` being iteration 1;
     ``unsupported`` names the segments too short for the protocol; ``incomplete`` is True if a supported segment is
-    missing from the scores.
+    missing from the scores. ``scores`` are the names of ``avbench.scoring.metrics.METRICS`` and, at the last window of
+    data whose offsets are known in seconds, of ``avbench.scoring.below_grid.BELOW_GRID``; ``pairs``: of data made by
+    ``avbench data pairs``, over all shifts first.
     """
 
     schema_version: Literal[1] = 1
@@ -153,6 +167,7 @@ class RunResult(StrictPart):
     scores: Scores
     slices: Named[str, Named[str, Slice]] = {}
     curve: Many[Scores] = []
+    pairs: Many[PairScore] = []
     rows: Many[ReferenceRow] = []
     failures: Many[Failure] = []
     unsupported: Many[str] = []
