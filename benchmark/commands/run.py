@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from avbench.results.run import RunResult
 
 
+METRIC_NAMES = (
+    "acc acc_tol1 map roc_auc balanced_acc mae_s; offset_error_s offset_error_argmax_s offset_error_median_s "
+    "within_40_ms within_80_ms within_125_ms; ece brier rps_s; out_of_TABLE_roc_auc out_of_TABLE_recall_1_percent "
+    "out_of_TABLE_recall_5_percent, TABLE being itu_detect itu_accept atsc ebu"
+)  # in words here, because numpy is not loaded for --help; tests/commands/test_run.py compares them with COLUMNS
+
+
 def add(commands: Any) -> None:
     """Add ``run``, ``sweep`` and ``models`` to the commands."""
     _add_run(commands)
@@ -45,6 +52,7 @@ def _add_run(commands: Any) -> None:
         "avbench run --model streamsync-trf",
         "avbench run --model apa-sparsesync --hop 4 --iterations 8",
         "avbench run --model xcorr --data my_manifest --iterations 3 --json",
+        "avbench run --model streamsync-trf --metrics acc offset_error_s ece out_of_ebu_roc_auc",
         "avbench run --model my_net.py:MyNet+apa --limit 20",
         "avbench run --model sparsesync+my_head.py:MyHead",
         "avbench run --model sparsesync.vggsound+apa --data my_manifest --iterations 3   # see `avbench weights list`",
@@ -80,6 +88,13 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     run.add_argument(
         "--no-reference-rows", dest="reference_rows", action="store_false", help="only the model, no other rows"
+    )
+    run.add_argument(
+        "--metrics",
+        nargs="+",
+        default=["default"],
+        metavar="NAME",
+        help=f"columns of the table: {METRIC_NAMES}; default: the first six; all. run.json and --csv always have all",
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
     add_csv(run, "per line of the table and metric")
@@ -144,10 +159,12 @@ def _batch_size(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
+    from avbench.pages.run_text import columns_of, render
     from avbench.runs.evaluate import default_out, evaluate
     from avbench.scoring.stats import Bootstrap
 
     check_csv(args.csv)
+    columns = columns_of(args.metrics)
     out = args.out or default_out(args.model)
     # the output of a user's model must not mix with that of --json
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
@@ -170,9 +187,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print(result.to_json(), end="")
     else:
-        from avbench.pages.run_text import render
-
-        print(render(result, out))
+        print(render(result, out, columns))
     return 1 if result.incomplete else 0
 
 

@@ -73,6 +73,7 @@ def make_pairs(
     made = replace(
         manifest,
         name=name or f"{manifest.name}-pairs",
+        note=manifest.note if manifest.kind == "synthetic" else f"streams of {manifest.name}, in sync and shifted",
         offset_law="list",
         clips={key: clip for key, clip in manifest.clips.items() if key in used},
         segments=tuple(segment for group in groups for segment in group),

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from avbench.registry.options import FROM_BACKBONE
-from avbench.scoring.metrics import METRICS
+from avbench.scoring.below_grid import COLUMNS
+from avbench.scoring.metrics import METRICS, Column
 from avbench.ticks import seconds
-from avbench.types import OffsetGrid
+from avbench.types import OffsetGrid, UsageError
 
 if TYPE_CHECKING:
-    from avbench.results.run import RunResult, Score, Scores
+    from avbench.results.run import PairScore, RunResult, Score, Scores
 
 
 UNDEFINED = "–"
+DEFAULT, ALL = "default", "all"  # what --metrics takes besides names
+PER_TABLE = len(METRICS)  # columns side by side; more follow in further tables, so that a terminal holds them
 
 
-def render(result: RunResult, folder: Path) -> str:
-    """The text printed after a run: header, table of scores, slices, the paths of its files, and what to try next."""
+def columns_of(names: Iterable[str] = (DEFAULT,)) -> list[Column]:
+    """The columns that --metrics names, each once: scores by name, "default" (``METRICS``) or "all". ``UsageError`` for
+    another name, with the nearest ones."""
+    chosen: dict[str, Column] = {}
+    for name in names:
+        if name not in (DEFAULT, ALL, *COLUMNS):
+            close = difflib.get_close_matches(name, [DEFAULT, ALL, *COLUMNS], n=3)
+            meant = (
+                f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join([DEFAULT, ALL, *COLUMNS])}"
+            )
+            raise UsageError(f"unknown metric {name!r}: {meant}")
+        chosen |= METRICS if name == DEFAULT else COLUMNS if name == ALL else {name: COLUMNS[name]}
+    return list(chosen.values())
+
+
+def render(result: RunResult, folder: Path, columns: Sequence[Column] = tuple(METRICS.values())) -> str:
+    """The text printed after a run: header, table of scores (``columns``), slices, pairs, the paths of its files, and
+    what to try next."""
     from avbench.results.run import REPORT_FILE
 
     if result.data.labels == "hidden":
         return _without_scores(result, folder)
-    parts = [_header(result), _table(result), *_slices(result)]
+    parts = [_header(result), _table(result, columns), *_slices(result), *_pairs(result)]
     if result.incomplete:
         parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
     if result.unsupported:
@@ -84,24 +105,32 @@ def _header(result: RunResult) -> str:
     )
 
 
-def _table(result: RunResult) -> str:
-    latency = f"{result.latency.ms_per_step:.0f}" if result.latency else UNDEFINED
-    of = result.n_total
-    name = result.model.name + (" (RANDOM WEIGHTS)" if result.model.random_weights is not None else "")
-    rows = [[name, *_cells(result.scores), f"{result.n_scored}/{of}", latency, ""]]
-    for row in result.rows:
-        indent = "  " if row.label.startswith("same") else ""
-        rows.append([indent + row.label, *_cells(row.scores), f"{row.n}/{of}", "", row.note])
-    headers = ["", *(metric.title for metric in METRICS.values()), "n", "ms/step*", ""]
-    table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
-    lines = [line.rstrip() for line in table.splitlines()]
+def _table(result: RunResult, columns: Sequence[Column]) -> str:
+    """One table for every ``PER_TABLE`` columns; the first also says how many segments are scored, and how fast."""
+    tables = []
+    for first in range(0, len(columns), PER_TABLE):
+        tables += _lines(result, columns[first : first + PER_TABLE], facts=not first)
     if any(score.ci_low is not None for score in result.scores.values()):
         level = f"{100 * result.level:g} %"
         spread = f"± half-width of the {level} interval, bootstrapped over videos; exact bounds in run.json"
     else:
         spread = "no intervals: they need segments from at least two videos"
-    lines.append(f"{spread}   * {_latency_note(result)}")
-    return "\n".join(lines)
+    return "\n".join([*tables, f"{spread}   * {_latency_note(result)}"])
+
+
+def _lines(result: RunResult, columns: Sequence[Column], facts: bool) -> list[str]:
+    latency = f"{result.latency.ms_per_step:.0f}" if result.latency else UNDEFINED
+    of = result.n_total
+    name = result.model.name + (" (RANDOM WEIGHTS)" if result.model.random_weights is not None else "")
+    rows = [[name, *_cells(result.scores, columns), *([f"{result.n_scored}/{of}", latency, ""] if facts else [])]]
+    for row in result.rows:
+        indent = "  " if row.label.startswith("same") else ""
+        rows.append(
+            [indent + row.label, *_cells(row.scores, columns), *([f"{row.n}/{of}", "", row.note] if facts else [])]
+        )
+    headers = ["", *(column.title for column in columns), *(["n", "ms/step*", ""] if facts else [])]
+    table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
+    return [line.rstrip() for line in table.splitlines()]
 
 
 def _latency_note(result: RunResult) -> str:
@@ -112,11 +141,11 @@ def _latency_note(result: RunResult) -> str:
     return "nothing was timed"
 
 
-def _cells(scores: Scores) -> list[str]:
-    return [_cell(scores.get(name), bounded=metric.unit == "") for name, metric in METRICS.items()]
+def _cells(scores: Scores, columns: Sequence[Column]) -> list[str]:
+    return [_cell(scores.get(column.name), bounded=column.unit == "") for column in columns]
 
 
-def _cell(score: Score | None, bounded: bool) -> str:
+def _cell(score: Score | PairScore | None, bounded: bool) -> str:
     """``.62 ±.05``; only seconds keep the leading zero."""
     if score is None or score.value is None:
         return UNDEFINED
@@ -137,6 +166,18 @@ def _slices(result: RunResult) -> list[str]:
         return []
     cells = (f"{name} {_cell(part.scores.get('map'), True)} (n {part.n})" for name, part in categories.items())
     return [f"by category (mAP): {' · '.join(cells)}"]
+
+
+def _pairs(result: RunResult) -> list[str]:
+    """How often a stream in sync is found more probably so than its shifted copies."""
+    if not result.pairs:
+        return []
+    cells = []
+    for pair in result.pairs:
+        if pair.direction == "both":
+            what = "all" if pair.shift_s is None else f"{pair.shift_s:g} s"
+            cells.append(f"{what} {_cell(pair, True)} (n {pair.n})")
+    return [f"pairs, share with the one in sync ahead (a guess: .50): {' · '.join(cells)}"]
 
 
 def _next(result: RunResult) -> str:
