@@ -221,6 +221,7 @@ class SegmentRecord:
     """One labelled stream, the unit that is scored: a start in a clip and its audio offset (both in ticks).
 
     The offset is fixed, unless there is a ``law``: ``offset`` and its class are then those of the stream's beginning.
+    ``pair_of``: the segment that shows the same pictures in sync, for shifted ones of ``avbench data pairs``.
     """
 
     id: str
@@ -234,6 +235,7 @@ class SegmentRecord:
     channel: str = ""
     split: str = "test"
     law: Law | None = None
+    pair_of: str = ""
 
     @property
     def offset_s(self) -> float:

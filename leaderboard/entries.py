@@ -20,10 +20,12 @@ from pydantic import TypeAdapter
 
 from avbench.latency.record import LatencyRecord
 from avbench.pages import fragment
+from avbench.pages.below_grid import below_grid
 from avbench.pages.charts import count_ticks
 from avbench.pages.sections import curve_charts, errors, in_order, slice_tables
 from avbench.protocol.tracks import Track
 from avbench.results.run import Scores, Slice
+from avbench.scoring.below_grid import below_grid_scores
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.ranking import rank_groups
 from avbench.scoring.scorer import as_scores
@@ -184,6 +186,8 @@ def score(name: str, track: Track, truth: Truth, logits: np.ndarray, store: Path
     estimates = bootstrap_scores(last, truth.labels, truth.clusters, BOOTSTRAP, others)
     estimates[RANKED_BY] = ranked.estimate
     scores = as_scores({metric: estimates[metric] for metric in METRICS})
+    if truth.offsets_s is not None:
+        scores |= as_scores(below_grid_scores(last, truth.offsets_s, truth.clusters, BOOTSTRAP))
 
     def few(rows: np.ndarray | slice, at: int) -> Scores:
         some, labels, videos = logits[rows, at], truth.labels[rows], truth.clusters[rows]
@@ -216,6 +220,7 @@ def _report(
         slices=slice_tables({"category": by_category} if by_category else {}),
         # private labels: no segment's label may be readable from the page
         errors=errors(truth, logits, logits.shape[1] - 1) if track.labels == "public" else None,
+        below=below_grid(scores, truth if track.labels == "public" else None, logits[:, -1]),
         hop_s=seconds(track.protocol.hop),
         seen_s=seconds(track.protocol.window + (logits.shape[1] - 1) * track.protocol.hop),
         at=logits.shape[1],

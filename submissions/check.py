@@ -18,8 +18,8 @@ from avbench.protocol.tracks import Track, signature_problem
 from avbench.results.predictions import parse_predictions
 from avbench.results.run import Scores
 from avbench.scoring.metrics import METRICS, score
-from avbench.scoring.scorer import as_scores
-from avbench.scoring.stats import Bootstrap, bootstrap_scores
+from avbench.scoring.scorer import Scorer
+from avbench.scoring.stats import Bootstrap
 from avbench.submissions.format import (
     LATENCY_FILE,
     PREDICTIONS_FILE,
@@ -128,9 +128,9 @@ def entry_of(read: Folder, labels: Path | str | None = None) -> Entry:
 
 
 def scores(entry: Entry, n_resamples: int = 1000, seed: int = 0) -> Scores:
-    """The entry's scores at the last iteration with their intervals, as ``avbench run`` computes them."""
-    last, truth = entry.logits[:, -1], entry.truth
-    return as_scores(bootstrap_scores(last, truth.labels, truth.clusters, Bootstrap(n_resamples, seed)))
+    """The entry's scores at the last iteration with their intervals, as ``avbench run`` computes them: those of
+    ``METRICS``, which are claimed, and those of ``BELOW_GRID``, which are not (they need the offsets in seconds)."""
+    return Scorer(entry.truth, Bootstrap(n_resamples, seed))(entry.logits)
 
 
 def values(entry: Entry) -> dict[str, float | None]:

@@ -12,6 +12,7 @@ from avbench.protocol.tracks import BLIND, TRACKS
 from avbench.registry.names import without_folders
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.results.run import PREDICTIONS_FILE, RunResult, read_run
+from avbench.scoring.metrics import METRICS
 from avbench.submissions.check import check_latency, claim_problems, entry_of, values
 from avbench.submissions.format import (
     LATENCY_FILE,
@@ -63,7 +64,7 @@ def pack(
             "track": track,
             "card": validated(Card, _card(result, org, name, card or {}), "card."),
             "run": _provenance(result),
-            "claimed": {} if BLIND in track else {key: score.value for key, score in result.scores.items()},
+            "claimed": {} if BLIND in track else _claimed(result),
             "files": Files(predictions=infos[PREDICTIONS_FILE], latency=infos.get(LATENCY_FILE)),
         },
     )
@@ -84,6 +85,11 @@ def read_card(path: Path | str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UsageError(f"{path} is not a card (a JSON object)")
     return document
+
+
+def _claimed(result: RunResult) -> dict[str, float | None]:
+    """The scores that a submission claims; all others are recomputed from the predictions, too."""
+    return {name: score.value for name, score in result.scores.items() if name in METRICS}
 
 
 def _track(result: RunResult) -> str:

@@ -146,6 +146,7 @@ def _parse_labels(data: bytes, path: Path) -> tuple[Track, Truth]:
         categories=tuple(row.category for row in labels.segments),
         channels=tuple(row.channel for row in labels.segments),
         sources=tuple(row.source for row in labels.segments),
+        offsets=np.array([row.offset_ticks for row in labels.segments], np.int64),
     )
 
 

@@ -20,6 +20,7 @@ from avbench.data.media import media_sha256
 from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
 from avbench.results.predictions import read_predictions
 from avbench.results.run import read_run
+from avbench.scoring.below_grid import COLUMNS
 from avbench.scoring.metrics import METRICS, score
 from avbench.ticks import SAMPLE_RATE_HZ, ticks
 from avbench.types import ClipRecord, SegmentRecord, UsageError
@@ -93,7 +94,7 @@ def test_json_stands_alone_on_stdout(avbench_process: Avbench, clicks: Path, tmp
         "failures",
     ]
     assert set(wanted) <= set(document)
-    assert set(document["scores"]) == set(METRICS)
+    assert set(document["scores"]) == set(COLUMNS)
     assert all(set(entry) == {"value", "ci_low", "ci_high"} for entry in document["scores"].values())
     assert (tmp_path / "out" / "run.json").read_text() == done.stdout
 

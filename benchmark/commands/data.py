@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands import annotate, build, data_hosted
+from avbench.commands import annotate, build, data_hosted, data_pairs
 from avbench.commands.common import (
     SIGN,
     Progress,
@@ -39,6 +39,7 @@ def add(commands: Any) -> None:
     data_hosted.add_verbs(verbs)
     _add_info(verbs)
     _add_verify(verbs)
+    data_pairs.add_verb(verbs)
     build.add(verbs)
     annotate.add(verbs)
 

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from avbench.results.run import RunResult
 
 
+METRIC_NAMES = (
+    "acc acc_tol1 map roc_auc balanced_acc mae_s; offset_error_s offset_error_argmax_s offset_error_median_s "
+    "within_40_ms within_80_ms within_125_ms; ece brier rps_s; out_of_TABLE_roc_auc out_of_TABLE_recall_1_percent "
+    "out_of_TABLE_recall_5_percent, TABLE being itu_detect itu_accept atsc ebu; where offsets change recovery_s "
+    "false_changes_per_h tracked_acc_tol1 tracked_acc tracking_error_s recovery_median_s recovered_within_10_s "
+    "recovered_within_20_s recovered_within_40_s auec covering f1_changes"
+)  # in words here, because numpy is not loaded for --help; tests/commands/test_run.py compares them with COLUMNS
+
+
 def add(commands: Any) -> None:
     """Add ``run``, ``sweep`` and ``models`` to the commands."""
     _add_run(commands)
@@ -35,7 +44,7 @@ def add(commands: Any) -> None:
     _add_models(commands)
 
 
-def _add_run(commands: Any) -> None:
+def _add_run(commands: Any) -> None:  # one option after the other
     run = add_command(
         commands,
         "run",
@@ -46,6 +55,7 @@ def _add_run(commands: Any) -> None:
         "avbench run --model apa-sparsesync --hop 4 --iterations 8",
         "avbench run --model xcorr --data my_manifest --iterations 3 --json",
         "avbench run --model sparsesync+bayes --data synthsync-dynamic   # offsets that change",
+        "avbench run --model streamsync-trf --metrics acc offset_error_s ece out_of_ebu_roc_auc",
         "avbench run --model my_net.py:MyNet+apa --limit 20",
         "avbench run --model sparsesync+my_head.py:MyHead",
         "avbench run --model sparsesync.vggsound+apa --data my_manifest --iterations 3   # see `avbench weights list`",
@@ -87,6 +97,13 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     run.add_argument(
         "--no-reference-rows", dest="reference_rows", action="store_false", help="only the model, no other rows"
+    )
+    run.add_argument(
+        "--metrics",
+        nargs="+",
+        default=["default"],
+        metavar="NAME",
+        help=f"columns of the table: {METRIC_NAMES}; default: the first six; all. run.json and --csv always have all",
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
     add_csv(run, "per line of the table and metric")
@@ -151,10 +168,12 @@ def _batch_size(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
+    from avbench.pages.run_text import columns_of, render
     from avbench.runs.evaluate import default_out, evaluate
     from avbench.scoring.stats import Bootstrap
 
     check_csv(args.csv)
+    columns_of(args.metrics)  # a wrong name is said before the work
     out = args.out or default_out(args.model)
     # the output of a user's model must not mix with that of --json
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
@@ -177,9 +196,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print(result.to_json(), end="")
     else:
-        from avbench.pages.run_text import render
-
-        print(render(result, out))
+        print(render(result, out, args.metrics))
     return 1 if result.incomplete else 0
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from avbench.pages import class_in_words, render
+from avbench.pages.below_grid import below_grid, pair_section
 from avbench.pages.sections import curve_charts, errors, slice_tables
 from avbench.results.predictions import N_CLASSES, read_predictions
 from avbench.results.run import REPORT_FILE, RunResult, Scores, read_run
@@ -79,6 +80,8 @@ def run_page(result: RunResult, answers: Truth | None, logits: np.ndarray) -> st
         curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial),
         slices=slice_tables(result.slices),
         errors=errors(answers, logits, at) if answers is not None else None,
+        below=below_grid(result.scores, answers, logits[:, at]),
+        pairs=pair_section(result.pairs),
         at=at + 1,
         seen_s=window_s + at * hop_s,
         hop_s=hop_s,

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from avbench.registry.options import FROM_BACKBONE
+from avbench.scoring.below_grid import BELOW_GRID
 from avbench.scoring.dynamic import SHOWN
-from avbench.scoring.metrics import METRICS
+from avbench.scoring.metrics import METRICS, Column
 from avbench.ticks import seconds
-from avbench.types import OffsetGrid
+from avbench.types import OffsetGrid, UsageError
 
 if TYPE_CHECKING:
-    from avbench.results.run import RunResult, Score, Scores
+    from avbench.results.run import PairScore, RunResult, Score, Scores
 
 
 UNDEFINED = "–"
@@ -27,16 +29,38 @@ TABLE_CHANGING = (
     "tracked_acc",
     "tracking_error_s",
 )
+COLUMNS: dict[str, Column] = {**METRICS, **BELOW_GRID, **SHOWN}
+DEFAULT, ALL = "default", "all"  # what --metrics takes besides names
+PER_TABLE = len(METRICS)  # columns side by side; more follow in further tables, so that a terminal holds them
 
 
-def render(result: RunResult, folder: Path) -> str:
-    """The text printed after a run: header, table of scores, slices, the paths of its files, and what to try next."""
+def columns_of(names: Iterable[str] = (DEFAULT,), changing: bool = False) -> list[Column]:
+    """The columns that --metrics names, each once: scores by name, "default" (``METRICS``, where offsets are
+    ``changing`` those of ``TABLE_CHANGING``) or "all". ``UsageError`` for another name, with the nearest ones."""
+    usual = {name: SHOWN[name] for name in TABLE_CHANGING} if changing else METRICS
+    everything = {**SHOWN, **METRICS} if changing else {**METRICS, **BELOW_GRID}
+    chosen: dict[str, Column] = {}
+    for name in names:
+        if name not in (DEFAULT, ALL, *COLUMNS):
+            close = difflib.get_close_matches(name, [DEFAULT, ALL, *COLUMNS], n=3)
+            meant = (
+                f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join([DEFAULT, ALL, *COLUMNS])}"
+            )
+            raise UsageError(f"unknown metric {name!r}: {meant}")
+        chosen |= usual if name == DEFAULT else everything if name == ALL else {name: COLUMNS[name]}
+    return list(chosen.values())
+
+
+def render(result: RunResult, folder: Path, metrics: Iterable[str] = (DEFAULT,)) -> str:
+    """The text printed after a run: header, table of scores (``metrics``: as of :func:`columns_of`), slices, pairs, the
+    paths of its files, and what to try next."""
     from avbench.results.run import REPORT_FILE
 
     if result.data.labels == "hidden":
         return _without_scores(result, folder)
     changing = changing_lines(result) if result.dynamic else []
-    parts = [_header(result), _table(result), *changing, *_slices(result)]
+    columns = columns_of(metrics, result.protocol.name == "dynamic")
+    parts = [_header(result), _table(result, columns), *changing, *_slices(result), *_pairs(result)]
     if result.incomplete:
         parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
     if result.unsupported:
@@ -95,26 +119,32 @@ def _header(result: RunResult) -> str:
     )
 
 
-def _table(result: RunResult) -> str:
-    latency = f"{result.latency.ms_per_step:.0f}" if result.latency else UNDEFINED
-    of = result.n_total
-    columns = columns_of(result)
-    name = result.model.name + (" (RANDOM WEIGHTS)" if result.model.random_weights is not None else "")
-    rows = [[name, *_cells(result.scores, columns), f"{result.n_scored}/{of}", latency, ""]]
-    for row in result.rows:
-        indent = "  " if row.label.startswith("same") else ""
-        rows.append([indent + row.label, *_cells(row.scores, columns), f"{row.n}/{of}", "", row.note])
-    headers = ["", *(f"{title} ({unit})" if unit else title for title, unit in columns_of(result).values())]
-    headers += ["n", "ms/step*", ""]
-    table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
-    lines = [line.rstrip() for line in table.splitlines()]
+def _table(result: RunResult, columns: Sequence[Column]) -> str:
+    """One table for every ``PER_TABLE`` columns; the first also says how many segments are scored, and how fast."""
+    tables = []
+    for first in range(0, len(columns), PER_TABLE):
+        tables += _lines(result, columns[first : first + PER_TABLE], facts=not first)
     if any(score.ci_low is not None for score in result.scores.values()):
         level = f"{100 * result.level:g} %"
         spread = f"± half-width of the {level} interval, bootstrapped over videos; exact bounds in run.json"
     else:
         spread = "no intervals: they need segments from at least two videos"
-    lines.append(f"{spread}   * {_latency_note(result)}")
-    return "\n".join(lines)
+    return "\n".join([*tables, f"{spread}   * {_latency_note(result)}"])
+
+
+def _lines(result: RunResult, columns: Sequence[Column], facts: bool) -> list[str]:
+    latency = f"{result.latency.ms_per_step:.0f}" if result.latency else UNDEFINED
+    of = result.n_total
+    name = result.model.name + (" (RANDOM WEIGHTS)" if result.model.random_weights is not None else "")
+    rows = [[name, *_cells(result.scores, columns), *([f"{result.n_scored}/{of}", latency, ""] if facts else [])]]
+    for row in result.rows:
+        indent = "  " if row.label.startswith("same") else ""
+        rows.append(
+            [indent + row.label, *_cells(row.scores, columns), *([f"{row.n}/{of}", "", row.note] if facts else [])]
+        )
+    headers = ["", *(column.title for column in columns), *(["n", "ms/step*", ""] if facts else [])]
+    table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
+    return [line.rstrip() for line in table.splitlines()]
 
 
 def _latency_note(result: RunResult) -> str:
@@ -125,19 +155,11 @@ def _latency_note(result: RunResult) -> str:
     return "nothing was timed"
 
 
-def columns_of(result: RunResult) -> dict[str, tuple[str, str]]:
-    """Name -> title and unit of the columns of the table: where offsets change, the main dynamic scores."""
-    if result.protocol.name == "dynamic":
-        return {name: (SHOWN[name].title, SHOWN[name].unit) for name in TABLE_CHANGING}
-    return {name: (metric.title, "") for name, metric in METRICS.items()}  # their titles name their units
+def _cells(scores: Scores, columns: Sequence[Column]) -> list[str]:
+    return [_cell(scores.get(column.name), bounded=column.unit == "") for column in columns]
 
 
-def _cells(scores: Scores, columns: Mapping[str, tuple[str, str]]) -> list[str]:
-    bounded = {name: metric.unit == "" for name, metric in (METRICS | SHOWN).items()}
-    return [_cell(scores.get(name), bounded[name]) for name in columns]
-
-
-def _cell(score: Score | None, bounded: bool) -> str:
+def _cell(score: Score | PairScore | None, bounded: bool) -> str:
     """``.62 ±.05``; only seconds keep the leading zero."""
     if score is None or score.value is None:
         return UNDEFINED
@@ -198,6 +220,18 @@ def _slices(result: RunResult) -> list[str]:
     metric, title = ("tracked_acc_tol1", "tracked ±1") if result.dynamic else ("map", "mAP")
     cells = (f"{name} {_cell(part.scores.get(metric), True)} (n {part.n})" for name, part in categories.items())
     return [f"by category ({title}): {' · '.join(cells)}"]
+
+
+def _pairs(result: RunResult) -> list[str]:
+    """How often a stream in sync is found more probably so than its shifted copies."""
+    if not result.pairs:
+        return []
+    cells = []
+    for pair in result.pairs:
+        if pair.direction == "both":
+            what = "all" if pair.shift_s is None else f"{pair.shift_s:g} s"
+            cells.append(f"{what} {_cell(pair, True)} (n {pair.n})")
+    return [f"pairs, share with the one in sync ahead (a guess: .50): {' · '.join(cells)}"]
 
 
 def _next(result: RunResult) -> str:

@@ -84,7 +84,9 @@ MORE_COLUMNS = {
         "JSON: how the file is read (tracks, grid, gaps in ticks); empty: first tracks, latest picture",
     ),
     "law": ("string", "JSON: how the offset runs over time (pieces in ticks and ppm); empty: the offset is fixed"),
+    "pair_of": ("string", "id of the segment that shows the same pictures in sync; empty: not a shifted one of a pair"),
 }
+_LATER = ("law", "pair_of")  # columns of segments that only some have: hashed where they are
 _CLIP_FIELDS = tuple(name for name in ClipRecord.__slots__ if name in CLIP_COLUMNS)
 
 
@@ -118,9 +120,9 @@ class Manifest:
             rows.append(["clip", *(getattr(pinned, name) for name in _CLIP_FIELDS), *([reading] if reading else [])])
         for segment in self.segments:
             law = [law_text(segment.law)] if segment.law else []
-            rows.append(
-                ["segment", *(getattr(segment, name) for name in SegmentRecord.__slots__ if name != "law"), *law]
-            )
+            pair = [{"pair_of": segment.pair_of}] if segment.pair_of else []
+            plain = (getattr(segment, name) for name in SegmentRecord.__slots__ if name not in _LATER)
+            rows.append(["segment", *plain, *law, *pair])
         for row in rows:
             digest.update(json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n")
         return digest.hexdigest()
@@ -255,7 +257,8 @@ def clip_columns(manifest: Manifest) -> dict[str, tuple[str, str]]:
 
 def segment_columns(manifest: Manifest) -> dict[str, tuple[str, str]]:
     """The columns of the manifest's ``segments.parquet``: as ``clip_columns``."""
-    return SEGMENT_COLUMNS | ({"law": MORE_COLUMNS["law"]} if any(s.law for s in manifest.segments) else {})
+    needed = [name for name in _LATER if any(getattr(s, name) for s in manifest.segments)]
+    return SEGMENT_COLUMNS | {name: MORE_COLUMNS[name] for name in needed}
 
 
 def schema_version(manifest: Manifest) -> int:
@@ -279,6 +282,7 @@ def segment_row(segment: SegmentRecord) -> dict[str, Any]:
     row = {name: getattr(segment, name) for name in SegmentRecord.__slots__ if name in SEGMENT_COLUMNS}
     return row | {
         "law": law_text(segment.law) if segment.law else "",
+        "pair_of": segment.pair_of,
         "start_ticks": segment.start,
         "offset_ticks": segment.offset,
         "start_s": seconds(segment.start),
@@ -382,6 +386,7 @@ def _segment_of(row: Mapping[str, Any], number: int) -> SegmentRecord:
         channel=row["channel"],
         split=row["split"],
         law=law,
+        pair_of=row.get("pair_of", ""),
     )
 
 
@@ -480,7 +485,7 @@ def check(manifest: Manifest, row_of: Mapping[str, int] | None = None) -> list[s
         for name in ("n_frames", "n_samples"):
             if getattr(clip, name) < (1 if clip.seen else 0):
                 problems.append(f"{here} {name}: {getattr(clip, name)} is not positive")
-    problems += _duplicates("segments.parquet", [s.id for s in manifest.segments])
+    problems += _duplicates("segments.parquet", [s.id for s in manifest.segments]) + _pair_problems(manifest)
     for row, segment in enumerate(manifest.segments):
         problems += [f"segments.parquet row {row} column {text}" for text in _segment_problems(segment, manifest)]
     return problems
@@ -507,6 +512,20 @@ def _segment_problems(segment: SegmentRecord, manifest: Manifest) -> list[str]:
     if segment.offset_class != expected:
         found.append(f"offset_class: {segment.offset_class}, but {segment.offset_s:g} s is class {expected}")
     return found + _law_problems(segment, manifest.grid)
+
+
+def _pair_problems(manifest: Manifest) -> list[str]:
+    by_id, found = {s.id: s for s in manifest.segments}, []
+    for row, shifted in enumerate(manifest.segments):
+        if shifted.pair_of:
+            named = by_id.get(shifted.pair_of)
+            same = named is not None and (named.clip_id, named.start) == (shifted.clip_id, shifted.start)
+            if named is None or not same or named.offset or named.law or shifted.law or not shifted.offset:
+                found.append(
+                    f"segments.parquet row {row} column pair_of: {shifted.pair_of!r} is not a segment with the same "
+                    "pictures, in sync, of which this one is a shifted copy"
+                )
+    return found
 
 
 def _law_problems(segment: SegmentRecord, grid: OffsetGrid) -> list[str]:

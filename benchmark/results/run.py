@@ -127,6 +127,18 @@ class RecoveryStep(StrictPart):
     survival: Annotated[float, Field(ge=0, le=1)]
 
 
+class PairScore(StrictPart):
+    """The share of ``n`` pairs of a stream and the same stream with its sound shifted in which the first has the higher
+    mean probability of being in sync; a tie is wrong. ``shift_s`` null: all shifts."""
+
+    shift_s: Annotated[float, Field(gt=0)] | None
+    direction: Literal["both", "early", "late"]
+    n: Annotated[int, Field(ge=0)]
+    value: Number
+    ci_low: Number = None
+    ci_high: Number = None
+
+
 class FileRef(StrictPart):
     """A file beside run.json and its sha256."""
 
@@ -150,9 +162,12 @@ class RunResult(StrictPart):
     ``signature`` is protocol|model|data|version. ``scores`` maps a metric's name to its value and interval; ``slices``
     contains "category" and "channel"; ``curve`` has one score map per iteration, ``curve[0]`` being iteration 1;
     ``unsupported`` names the segments too short for the protocol; ``incomplete`` is True if a supported segment is
-    missing from the scores. Where offsets change, ``recovery`` is the Kaplan-Meier table of the changes that rank, and
-    ``dynamic`` what ``avbench.scoring.dynamic.score`` says besides (headline, alarms, drift, by size and by law)
-    and the ``price``.
+    missing from the scores. ``scores`` are the names of ``avbench.scoring.metrics.METRICS`` and, at the last window of
+    data whose offsets are known in seconds, of ``avbench.scoring.below_grid.BELOW_GRID``; ``pairs``: of data made by
+    ``avbench data pairs``, over all shifts first. Where offsets change, ``scores`` has those of
+    ``avbench.scoring.dynamic.SHOWN`` too, ``recovery`` is the Kaplan-Meier table of the changes that rank, and
+    ``dynamic`` what ``avbench.scoring.dynamic.score`` says besides (headline, alarms, drift, by size and by law) and
+    the ``price``.
     """
 
     schema_version: Literal[1] = 1
@@ -168,6 +183,7 @@ class RunResult(StrictPart):
     curve: Many[Scores] = []
     recovery: Many[RecoveryStep] = []
     dynamic: Named[str, JsonValue] = {}
+    pairs: Many[PairScore] = []
     rows: Many[ReferenceRow] = []
     failures: Many[Failure] = []
     unsupported: Many[str] = []

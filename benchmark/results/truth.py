@@ -17,14 +17,17 @@ from avbench.protocol.laws import offsets_at
 from avbench.results.predictions import BYTES_PER_ROW, MAX_PREDICTION_ROWS, MAX_PREDICTIONS_BYTES, N_CLASSES
 from avbench.system.parquet import read_table
 from avbench.system.strict import one_line, read_bytes, write_whole
-from avbench.ticks import seconds
-from avbench.types import UsageError
+from avbench.ticks import TICKS_PER_S, seconds, ticks
+from avbench.types import OffsetGrid, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from avbench.protocol.rules import Protocol
     from avbench.types import SegmentRecord
+
+
+OFFSETS = "offset_ticks"  # the column of segments.parquet that runs before it was added do not have
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,7 @@ class Truth:
     channels: tuple[str, ...] = ()  # empty if unknown
     sources: tuple[str, ...] = ()  # of a blind track: the public segment that each one shows
     n_total: int = 0  # segments of the split that these were taken from
+    offsets: np.ndarray | None = None  # (N,) int64, ticks; None: unknown, or they change while the streams run
 
     @classmethod
     def of(
@@ -52,6 +56,7 @@ class Truth:
             categories=tuple(s.category for s in segments),
             channels=tuple(s.channel for s in segments),
             n_total=len(segments) if n_total is None else n_total,
+            offsets=None if any(s.law for s in segments) else np.array([s.offset for s in segments], np.int64),
         )
 
     def __len__(self) -> int:
@@ -72,7 +77,13 @@ class Truth:
             channels=some(self.channels),
             sources=some(self.sources),
             n_total=self.n_total if n_total is None else n_total,
+            offsets=None if self.offsets is None else self.offsets[rows],
         )
+
+    @property
+    def offsets_s(self) -> np.ndarray | None:
+        """(N,) float64: ``offsets`` in seconds, positive where the sound comes early."""
+        return None if self.offsets is None else self.offsets / TICKS_PER_S
 
     def of_ids(self, segment_ids: Sequence[str]) -> Truth:
         """The segments of these ids, in this order; ``UsageError`` naming the first that is unknown."""
@@ -98,7 +109,7 @@ class Truth:
     def sha256(self) -> str:
         """Hash of everything that a score depends on besides the predictions: a cache key."""
         rows = [list(self.segment_ids), self.labels.tolist(), self.clusters.tolist()]
-        rows += [list(self.categories), list(self.channels)]
+        rows += [list(self.categories), list(self.channels), [] if self.offsets is None else self.offsets.tolist()]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -110,7 +121,8 @@ def _last_class(segment: SegmentRecord, protocol: Protocol | None) -> int:
 
 
 def write_segments(path: Path, truth: Truth) -> str:
-    """Writes segment_id, video_id, offset_class (int16) and category as parquet, atomically; returns the sha256.
+    """Writes segment_id, video_id, offset_class (int16) and category as parquet, atomically; returns the sha256. Where
+    the offsets are known there is a fifth column, offset_ticks (int32).
 
     For the person who made the run: a submission is scored against the labels of the data, never against this file.
     """
@@ -123,8 +135,15 @@ def write_segments(path: Path, truth: Truth) -> str:
         "offset_class": truth.labels,
         "category": list(truth.categories) or [""] * len(truth),
     }
+    if truth.offsets is not None:
+        columns[OFFSETS] = truth.offsets
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=_segments_schema()), sink, compression="zstd", store_schema=False)
+    pq.write_table(
+        pa.table(columns, schema=_segments_schema(truth.offsets is not None)),
+        sink,
+        compression="zstd",
+        store_schema=False,
+    )
     data = sink.getvalue()
     write_whole(Path(path), data)
     return hashlib.sha256(data).hexdigest()
@@ -139,36 +158,57 @@ def is_segments(path: Path) -> bool:
         found = pq.read_schema(path)
     except (pa.ArrowException, OSError, ValueError):
         return False
-    return bool(found.equals(_segments_schema(), check_metadata=False))
+    return _is_known(found)
 
 
 def read_segments(path: Path) -> Truth:
     """What ``write_segments`` wrote; ``UsageError`` if it is not readable, has other columns, an empty cell, a label
-    outside the classes or a segment twice."""
+    outside the classes, an offset beyond 2 s or a segment twice."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     data = read_bytes(Path(path), MAX_PREDICTIONS_BYTES)
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        known = file.schema_arrow.equals(_segments_schema(), check_metadata=False)
-        readable = known and file.metadata.num_rows <= MAX_PREDICTION_ROWS
+        readable = _is_known(file.schema_arrow) and file.metadata.num_rows <= MAX_PREDICTION_ROWS
         table = read_table(data, BYTES_PER_ROW * file.metadata.num_rows + 2**20) if readable else None
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path} is not a readable parquet file: {one_line(error)}") from error
     if table is None:
-        raise UsageError(f"{path} has other columns than segment_id, video_id, offset_class and category")
+        raise UsageError(
+            f"{path} has other columns than segment_id, video_id, offset_class, category and perhaps {OFFSETS}"
+        )
     ids, videos = table.column("segment_id").to_pylist(), table.column("video_id").to_pylist()
     labels, categories = table.column("offset_class").to_pylist(), table.column("category").to_pylist()
     if None in ids or None in videos or None in categories or len(set(ids)) != len(ids):
         raise UsageError(f"{path} has an empty cell, or names a segment twice")
     if any(label is None or not 0 <= label < N_CLASSES for label in labels):
         raise UsageError(f"{path} has a label outside the classes 0 ... {N_CLASSES - 1}")
-    return Truth(tuple(ids), np.array(labels, np.int64), np.array(videos, str), tuple(categories), n_total=len(ids))
+    return Truth(
+        segment_ids=tuple(ids),
+        labels=np.array(labels, np.int64),
+        clusters=np.array(videos, str),
+        categories=tuple(categories),
+        n_total=len(ids),
+        offsets=_offsets(table, path) if OFFSETS in table.column_names else None,
+    )
 
 
-def _segments_schema() -> pa.Schema:
+def _offsets(table: pa.Table, path: Path) -> np.ndarray:
+    found, most = table.column(OFFSETS).to_pylist(), ticks(OffsetGrid().max_offset_s)
+    if any(offset is None or abs(offset) > most for offset in found):
+        raise UsageError(f"{path} has an offset that is missing or beyond {seconds(most):g} s")
+    return np.array(found, np.int64)
+
+
+def _segments_schema(with_offsets: bool) -> pa.Schema:
     import pyarrow as pa
 
     text = pa.string()
-    return pa.schema([("segment_id", text), ("video_id", text), ("offset_class", pa.int16()), ("category", text)])
+    columns = [("segment_id", text), ("video_id", text), ("offset_class", pa.int16()), ("category", text)]
+    return pa.schema([*columns, *([(OFFSETS, pa.int32())] if with_offsets else [])])
+
+
+def _is_known(schema: pa.Schema) -> bool:
+    """Whether these are the columns of a file from ``write_segments``, of this version or of one without offsets."""
+    return any(bool(schema.equals(_segments_schema(there), check_metadata=False)) for there in (True, False))

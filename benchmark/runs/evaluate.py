@@ -40,6 +40,7 @@ from avbench.results.run import (
 )
 from avbench.results.truth import Truth, write_segments
 from avbench.runs.changing import check_changing, scorer_of, what_changed
+from avbench.scoring.pairwise import pair_scores
 from avbench.scoring.scorer import Scorer
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
@@ -127,6 +128,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
         slices=score.slices(logits, protocol.selection),
         curve=score.curve(logits),
         **what_changed(score, session, loaded, protocol, logits),
+        pairs=[] if hidden else pair_scores(session.segments(protocol), logits, bootstrap),
         rows=rows,
         warnings=_warnings(session, loaded, note, hidden),
         absent_classes=[] if hidden else _absent_classes(truth, protocol),

@@ -10,7 +10,7 @@ beside it stands the centre of the most probable class (``argmax``). At the ends
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,12 +64,39 @@ def ece(cases: Cases, drawn: Resamples) -> np.ndarray:
     share that is right and the mean probability, weighted by the cases in the bin. A bin includes its lower edge, as in
     torchmetrics; a probability of exactly 1, which has a bin of its own there, is in the last one."""
     confidence = cases.probabilities.max(axis=1)
-    place = np.minimum(np.searchsorted(np.linspace(0, 1, BINS + 1), confidence, side="right") - 1, BINS - 1)
     gap = np.zeros((drawn.n_clusters, BINS))
-    np.add.at(gap, (drawn.cluster, place), (cases.predicted == cases.labels) - confidence)
+    np.add.at(gap, (drawn.cluster, _bin_of(confidence)), (cases.predicted == cases.labels) - confidence)
     sizes = np.bincount(drawn.cluster, minlength=drawn.n_clusters)
     total, n = np.abs(drawn.counts @ gap).sum(axis=1), drawn.counts @ sizes
     return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
+
+
+class Bin(NamedTuple):
+    """The ``n`` cases whose top class has a probability from ``low`` up to ``high``: the mean of that probability, and
+    the share that is right."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    right: float
+
+
+def reliability(logits: Any, labels: Any) -> list[Bin]:
+    """The bins of ``ece`` that have a case, in order: ``logits`` (N, 21), true classes ``labels`` (N,). Errors as in
+    ``metrics.cases``."""
+    checked = cases(logits, labels)
+    confidence, edges = checked.probabilities.max(axis=1), np.linspace(0, 1, BINS + 1)
+    place, right, found = _bin_of(confidence), checked.predicted == checked.labels, []
+    for k in np.unique(place).tolist():
+        there = place == k
+        means = (float(values[there].mean()) for values in (confidence, right))
+        found.append(Bin(float(edges[k]), float(edges[k + 1]), int(there.sum()), *means))
+    return found
+
+
+def _bin_of(confidence: np.ndarray) -> np.ndarray:
+    return np.minimum(np.searchsorted(np.linspace(0, 1, BINS + 1), confidence, side="right") - 1, BINS - 1)
 
 
 def brier(cases: Cases, drawn: Resamples) -> np.ndarray:
@@ -92,8 +119,8 @@ def calibration_scores(
     """All of the above with intervals over videos: ``logits`` (N, 21) against the true ``offsets_s`` (N,), the videos
     named by ``clusters`` (N,).
 
-    ``offset_error_s`` and ``offset_error_argmax_s`` (means), ``offset_error_median_s``, ``offset_within_40_ms`` (80,
-    125: shares), all of the expected offset unless named; ``ece``, ``brier`` and ``rps_s`` of the classes.
+    ``offset_error_s`` and ``offset_error_argmax_s`` (means), ``offset_error_median_s``, ``within_40_ms`` (80, 125:
+    shares), all of the expected offset unless named; ``ece``, ``brier`` and ``rps_s`` of the classes.
     """
     checked, offsets_s = _checked(logits, offsets_s)
     errors = offset_errors_s(logits, offsets_s)
@@ -108,7 +135,7 @@ def calibration_scores(
         "offset_error_median_s": estimate(partial(_medians, errors), clusters, bootstrap, most=reach, smooth=False),
     }
     for ms in WITHIN_MS:
-        found[f"offset_within_{ms}_ms"] = mean(errors <= ms / 1000 + 1e-9, 1.0)
+        found[f"within_{ms}_ms"] = mean(errors <= ms / 1000 + 1e-9, 1.0)
     for metric, most in ((ece, 1.0), (brier, 2.0), (rps_s, reach)):
         found[metric.__name__] = estimate(partial(metric, checked), clusters, bootstrap, most=most)
     return found
@@ -117,14 +144,15 @@ def calibration_scores(
 def _medians(values: np.ndarray, drawn: Resamples) -> np.ndarray:
     """The median in each resample, the lower and upper middle averaged; nan without cases."""
     order = np.argsort(values, kind="stable")
-    ranked, below = values[order], np.cumsum(drawn.counts[:, drawn.cluster[order]], axis=1)
-    n = below[:, -1]
-    low, high = (
-        np.array([np.searchsorted(row, place, side="right") for row, place in zip(below, places, strict=True)])
-        for places in (np.maximum(n - 1, 0) // 2, n // 2)
-    )
-    last = len(values) - 1
-    return np.where(n > 0, (ranked[np.minimum(low, last)] + ranked[np.minimum(high, last)]) / 2, np.nan)
+    ranked, cluster, last = values[order], drawn.cluster[order], len(values) - 1
+    found = np.full(len(drawn.counts), np.nan)
+    for r, counts in enumerate(drawn.counts):
+        below = np.cumsum(counts[cluster])
+        n = int(below[-1])
+        if n:
+            low, high = np.searchsorted(below, [(n - 1) // 2, n // 2], side="right")
+            found[r] = (ranked[min(low, last)] + ranked[min(high, last)]) / 2
+    return found
 
 
 def _checked(logits: Any, offsets_s: Any) -> tuple[Cases, np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from avbench.results.dynamic_truth import Changes, WindowTruth
 from avbench.scoring import survival
 from avbench.scoring.alarms import alarm_at
 from avbench.scoring.calibration import believed_offsets_s, step_s
-from avbench.scoring.metrics import GRID
+from avbench.scoring.metrics import GRID, Column
 from avbench.scoring.segmentation import HELD, covering, declared_changes, f1, first_from
 from avbench.scoring.stats import DEFAULT, Bootstrap, Difference, Estimate, estimate, paired_difference, ratio
 from avbench.scoring.streams import HOUR_S, WARM_UP, Streams, checked_streams
@@ -38,6 +38,7 @@ AUEC_WINDOWS = 20
 MARGIN_WINDOWS = 10
 FALSE_PER_H = 1.0  # a model above has its declaring threshold raised for the headline
 DRIFTING_PPM = 500
+INF = float("inf")
 
 
 def score(  # noqa: PLR0913  (what outside checks call)
@@ -157,16 +158,14 @@ MEANS: dict[str, tuple[Callable[[Streams], tuple[np.ndarray, np.ndarray]], float
     "tracked_acc": (tracked_acc, 1.0),
     "tracked_acc_tol1": (tracked_acc_tol1, 1.0),
     "tracking_error_s": (tracking_error_s, 2 * GRID.max_offset_s),
-    "auec": (auec, float("inf")),
-    "false_changes_per_h": (false_changes_per_h, float("inf")),
+    "auec": (auec, INF),
+    "false_changes_per_h": (false_changes_per_h, INF),
     "covering": (covering_of, 1.0),
     "f1_changes": (f1_changes, 1.0),
 }
 
 
-def _mean(
-    sums: tuple[np.ndarray, np.ndarray], found: Streams, bootstrap: Bootstrap, most: float = float("inf")
-) -> Estimate:
+def _mean(sums: tuple[np.ndarray, np.ndarray], found: Streams, bootstrap: Bootstrap, most: float = INF) -> Estimate:
     return estimate(lambda drawn: ratio(*sums, drawn), found.videos, bootstrap, most=most)
 
 
@@ -330,29 +329,25 @@ def price(
     return paired_difference(ours, theirs, found.labels[rows, -1], found.videos[rows], bootstrap)
 
 
-class Shown(NamedTuple):
-    """How a main score is shown. ``unit``: "" for a fraction."""
-
-    title: str
-    unit: str
-    higher_is_better: bool
-    description: str
-
-
-SHOWN = {
-    "recovery_s": Shown("recovery", "s", False, "mean time from a change until the answer is right again, up to 40 s"),
-    "false_changes_per_h": Shown("false/h", "1/h", False, "changes declared in an hour where none happened"),
-    "tracked_acc_tol1": Shown("tracked ±1", "", True, "share of windows within one class of what is so at their end"),
-    "tracked_acc": Shown("tracked", "", True, "share of windows whose class is what is so at their end"),
-    "tracking_error_s": Shown("error", "s", False, "mean distance from the offset at the window's end"),
-    "recovery_median_s": Shown("median", "s", False, "median time from a change until the answer is right again"),
-    **{
-        f"recovered_within_{s}_s": Shown(f"in {s} s", "", True, f"share of changes recovered from within {s} s")
-        for s in RECOVERED_S
-    },
-    "auec": Shown("AUEC", "", False, "error in the 20 windows after a change: 1 never moved, 0 moved at once"),
-    "covering": Shown("covering", "", True, "how well the declared regimes cover the true ones"),
-    "f1_changes": Shown("F1", "", True, "F1 of the declared changes, within 10 windows"),
+SHOWN: dict[str, Column] = {
+    column.name: column
+    for column in (
+        Column("recovery_s", "recovery (s)", "s", 0.0, AVERAGED_S, False, "mean time until right again, up to 40 s"),
+        Column("false_changes_per_h", "false/h", "1/h", 0.0, INF, False, "changes declared where none happened"),
+        Column("tracked_acc_tol1", "tracked ±1", "", 1.0, 0.0, True, "share of windows within a class of what is so"),
+        Column("tracked_acc", "tracked", "", 1.0, 0.0, True, "share of windows whose class is what is so at their end"),
+        Column(
+            "tracking_error_s", "error (s)", "s", 0.0, 4.0, False, "mean distance from the offset at a window's end"
+        ),
+        Column("recovery_median_s", "median (s)", "s", 0.0, AVERAGED_S, False, "median time until right again"),
+        *(
+            Column(f"recovered_within_{s}_s", f"in {s} s", "", 1.0, 0.0, True, f"share right again within {s} s")
+            for s in RECOVERED_S
+        ),
+        Column("auec", "AUEC", "", 0.0, INF, False, "error after a change: 1 never moved, 0 moved at once"),
+        Column("covering", "covering", "", 1.0, 0.0, True, "how well the declared regimes cover the true ones"),
+        Column("f1_changes", "F1", "", 1.0, 0.0, True, "F1 of the declared changes, within 10 windows"),
+    )
 }
 
 

@@ -259,8 +259,8 @@ def mae_s(cases: Cases, drawn: Resamples) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric: how to show it, its range, and its function (Cases, Resamples) -> (R,) float64."""
+class Column:
+    """A score by name: how to show it, and its range."""
 
     name: str
     title: str
@@ -269,6 +269,12 @@ class Metric:
     worst: float
     higher_is_better: bool
     description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metric(Column):
+    """A score with its function (Cases, Resamples) -> (R,) float64."""
+
     function: Callable[[Cases, Resamples], np.ndarray]
 
 

@@ -14,6 +14,7 @@ from avbench.results.dynamic_truth import WindowTruth
 from avbench.results.run import Score, Scores, Slice
 from avbench.results.truth import Truth
 from avbench.scoring import dynamic
+from avbench.scoring.below_grid import BELOW_GRID, below_grid_scores
 from avbench.scoring.calibration import classes_of
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
@@ -33,11 +34,15 @@ class Scorer:
 
     def __call__(self, logits: np.ndarray, selection: str = "final") -> Scores:
         """``logits`` (N, W, 21) -> metric -> score, at the iteration that ``selection`` picks (for each metric). All
-        null if there is nothing to score."""
+        null if there is nothing to score. With selection "final" and known offsets also those of ``BELOW_GRID``."""
+        offsets_s = self.truth.offsets_s if selection == "final" else None
         if not len(self.truth):
-            return {name: Score(value=None) for name in METRICS}
+            return {name: Score(value=None) for name in (*METRICS, *(() if offsets_s is None else BELOW_GRID))}
         if selection == "final":  # all metrics at one iteration: bootstrapped together
-            return self._scores(logits[:, -1], self.bootstrap)
+            scores, videos = self._scores(logits[:, -1], self.bootstrap), self.truth.clusters
+            if offsets_s is not None:
+                scores |= as_scores(below_grid_scores(logits[:, -1], offsets_s, videos, self.bootstrap))
+            return scores
         chosen = selected_logits(logits, self.truth.labels, selection)
         return {name: self._scores(found, self.bootstrap, [name])[name] for name, found in chosen.items()}
 

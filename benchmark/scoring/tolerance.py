@@ -113,14 +113,21 @@ def alarm_limit(scores: np.ndarray, outside: np.ndarray, false_alarms: float) ->
 
 
 def tolerance_scores(
-    scores: np.ndarray, offsets_s: Any, table: Tolerance, clusters: Any, bootstrap: Bootstrap = DEFAULT
+    scores: np.ndarray,
+    offsets_s: Any,
+    table: Tolerance,
+    clusters: Any,
+    bootstrap: Bootstrap = DEFAULT,
+    *,
+    by_offset: bool = True,
 ) -> dict[str, Any]:
     """How well ``scores`` (N,) tell which of the true ``offsets_s`` (N,) are out of tolerance, with intervals over the
     videos named by ``clusters`` (N,).
 
     ``n`` and ``n_outside``; ``roc_auc``; ``recall_at_1_percent`` and ``recall_at_5_percent`` of false alarms, and
-    ``by_offset``: the latter for |offset| from ``from_s`` up to below ``to_s``. Estimates are (value, low, high), nan
-    where undefined. The intervals of recalls take the limits of all cases as given.
+    (unless ``by_offset`` is False) ``by_offset``: the latter for |offset| from ``from_s`` up to below ``to_s``.
+    Estimates are (value, low, high), nan where undefined. The intervals of recalls take the limits of all cases as
+    given.
     """
     offsets_s = np.asarray(offsets_s, np.float64)
     outside, size = table.outside(offsets_s), np.abs(offsets_s)
@@ -135,6 +142,8 @@ def tolerance_scores(
     for share in FALSE_ALARMS:
         limit = alarm_limit(scores, outside, share)
         found[f"recall_at_{share:.0%}".replace("%", "_percent")] = recall(limit, outside)
+    if not by_offset:
+        return found
     found["by_offset"] = []
     for low, high in itertools.pairwise(EDGES_S):
         cases = outside & (size >= low - _EXACT) & ((size < high - _EXACT) | (high == EDGES_S[-1]))
@@ -149,6 +158,8 @@ def out_of_tolerance(
     clusters: Any,
     tables: Sequence[Tolerance] = tuple(TOLERANCES.values()),
     bootstrap: Bootstrap = DEFAULT,
+    *,
+    by_offset: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Table's name -> ``tolerance_scores`` of ``logits`` (N, 21) against the true ``offsets_s`` (N,). Errors as in
     ``metrics.checked_logits``; ``UsageError`` if the lengths differ."""
@@ -156,6 +167,8 @@ def out_of_tolerance(
     if np.shape(offsets_s) != (len(probabilities),):
         raise UsageError(f"there are {np.shape(offsets_s)} offsets for {len(probabilities)} rows of logits")
     return {
-        table.name: tolerance_scores(alarm_scores(probabilities, table), offsets_s, table, clusters, bootstrap)
+        table.name: tolerance_scores(
+            alarm_scores(probabilities, table), offsets_s, table, clusters, bootstrap, by_offset=by_offset
+        )
         for table in tables
     }

@@ -27,6 +27,7 @@ from avbench.leaderboard.board import Decision, assemble
 from avbench.leaderboard.entries import read_entries
 from avbench.leaderboard.site import write_site
 from avbench.protocol.tracks import TRACKS
+from avbench.scoring.below_grid import below_grid_scores
 from avbench.scoring.metrics import METRICS, score
 from avbench.scoring.scorer import as_scores
 from avbench.scoring.stats import bootstrap_scores, paired_difference
@@ -167,6 +168,8 @@ def test_scores_are_recomputed_and_ties_share_a_rank(site: Path) -> None:
     for name, value in score(GOOD[:, -1], TRUTH.labels).items():
         assert rows["alpha"]["scores"][name]["value"] == pytest.approx(value, abs=1e-12)
     again = as_scores(bootstrap_scores(GOOD[:, -1], TRUTH.labels, TRUTH.clusters))
+    assert TRUTH.offsets_s is not None
+    again |= as_scores(below_grid_scores(GOOD[:, -1], TRUTH.offsets_s, TRUTH.clusters))
     assert rows["alpha"]["scores"] == {name: s.model_dump() for name, s in again.items()}
     # the second of the tied two is not told from the first; the next group is
     second = next(row for row in rows.values() if row["rank"] == 1 and row["minus_entry_above"])

@@ -143,7 +143,7 @@ def test_all_scores_come_with_intervals_around_them() -> None:
     assert found["offset_error_s"].value == pytest.approx(errors.mean())
     assert found["offset_error_median_s"].value == pytest.approx(np.median(errors))
     for ms in (40, 80, 125):
-        assert found[f"offset_within_{ms}_ms"].value == pytest.approx((errors <= ms / 1000).mean())
+        assert found[f"within_{ms}_ms"].value == pytest.approx((errors <= ms / 1000).mean())
     assert list(found)[-3:] == ["ece", "brier", "rps_s"]
     for name, estimate in found.items():
         assert estimate.ci_low <= estimate.value <= estimate.ci_high, name

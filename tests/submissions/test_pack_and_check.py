@@ -22,6 +22,9 @@ from avbench.protocol.rules import streaming
 from avbench.protocol.tracks import TRACKS
 from avbench.results.predictions import write_predictions
 from avbench.results.run import write_run
+from avbench.scoring.metrics import METRICS
+from avbench.scoring.scorer import Scorer
+from avbench.scoring.stats import Bootstrap
 from avbench.submissions import format as form
 from avbench.submissions.check import Report, check, read_entry
 from avbench.submissions.format import ValidationError, find_entries
@@ -103,6 +106,17 @@ def test_run_pack_check(avbench: Avbench, tmp_path: Path) -> None:
         again = report["recomputed"][name]
         assert again["value"] == pytest.approx(value, abs=1e-9)
         assert again["ci_low"] <= value <= again["ci_high"]
+
+
+def test_what_lies_below_the_grid_is_recomputed_but_not_claimed(tmp_path: Path) -> None:
+    answers = truth(TRACKS[TRACK])
+    logits = logits_for(answers.labels, 18)
+    scores = Scorer(answers, Bootstrap(0))(logits)
+    make_run(tmp_path / "run", logits=logits, scores=scores)
+    report = check(pack(tmp_path / "run", tmp_path / "mine", "acme", "toy"), n_resamples=0)
+    assert report.ok
+    assert set(report.claimed) == set(METRICS)
+    assert report.recomputed == scores
 
 
 def test_a_wrong_claim_is_one_line_with_its_field(avbench: Avbench, folder: Path) -> None:

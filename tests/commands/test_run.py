@@ -1,0 +1,71 @@
+"""``avbench run --metrics``: which columns the table has."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from avbench.commands.run import METRIC_NAMES
+from avbench.results.run import read_run
+from avbench.scoring.below_grid import BELOW_GRID, COLUMNS
+from avbench.scoring.dynamic import SHOWN
+from avbench.scoring.metrics import METRICS
+from avbench.scoring.tolerance import TOLERANCES
+
+Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_the_help_names_every_metric(avbench: Avbench) -> None:
+    fixed, changing = METRIC_NAMES.split("; where offsets change ")
+    assert changing.split() == list(SHOWN)
+    words = fixed.replace(";", "").replace(",", "").split()
+    end = words.index("TABLE")
+    names = [name for name in words[:end] if "TABLE" not in name]
+    tables, figures = words[end + 2 :], [name for name in words[:end] if "TABLE" in name]
+    assert tables == [name.replace("-", "_") for name in TOLERANCES]
+    names += [figure.replace("TABLE", table) for table in tables for figure in figures]
+    assert names == list(COLUMNS)
+    told = " ".join(avbench("run", "--help").stdout.split())
+    assert "out_of_TABLE_recall_5_percent" in told
+
+
+def test_the_table_has_the_chosen_columns(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    def table(*metrics: str) -> list[str]:
+        words = (
+            "run",
+            "--model",
+            "uniform",
+            "--data",
+            clicks,
+            "--iterations",
+            "2",
+            "--out",
+            "r",
+            "--no-reference-rows",
+        )
+        done = avbench(*words, *(("--metrics", *metrics) if metrics else ()))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    plain = table()
+    assert plain[1].split() == ["Acc", "Acc±1", "mAP", "ROC-AUC", "bal.", "acc", "MAE", "(s)", "n", "ms/step*"]
+    assert table("default") == plain
+    assert table("ece", "acc", "ece")[1].split() == ["ECE", "Acc", "n", "ms/step*"], "in the order given, each once"
+    every = table("all")
+    heads = [line for line in every if any(line.split()[:1] == [c.title.split()[0]] for c in COLUMNS.values())]
+    assert " ".join(heads[0].split()[:8]) == " ".join(m.title for m in METRICS.values())
+    for column in COLUMNS.values():
+        assert any(column.title in head for head in heads), column.name
+    assert max(map(len, heads)) <= 130
+    assert sum("4/4" in line for line in every) == 1
+    assert set(read_run(tmp_path / "r").scores) == set(COLUMNS), "whatever the columns, all are kept"
+
+
+def test_an_unknown_metric_is_named_with_the_nearest_before_any_work(avbench: Avbench, tmp_path: Path) -> None:
+    done = avbench("run", "--model", "xcorr", "--data", "nowhere", "--metrics", "offset_eror_s", "--out", "r")
+    assert done.returncode == 2
+    assert "unknown metric 'offset_eror_s': did you mean offset_error_s" in done.stderr
+    done = avbench("run", "--model", "xcorr", "--data", "nowhere", "--metrics", "xyzzy")
+    assert all(name in done.stderr for name in ("there are default, all, acc", *BELOW_GRID))
+    assert not (tmp_path / "r").exists()
