@@ -138,8 +138,11 @@ class ClipPass:
         self._broken = ""
         for key in keys:
             self._uses[_sound_id(key)] += 1
-            if self._heard(key).end > len(sound):
-                self.bad[key] = f"needs sound up to {seconds(self._heard(key).end):g} s, past the clip's end"
+            heard = self._heard(key)
+            if heard.start < 0:
+                self.bad[key] = f"needs sound from {seconds(heard.start):g} s on, before the clip's beginning"
+            elif heard.end > len(sound):
+                self.bad[key] = f"needs sound up to {seconds(heard.end):g} s, past the clip's end"
             else:
                 self._keys_at.setdefault(Window(key.picture, key.window), []).append(key)
 

@@ -62,7 +62,8 @@ def law_of(text: str) -> Law:
         mutes = tuple(Window(*mute) for mute in parts.get("mutes", ()))
         law = Law(parts["name"], tuple(Piece(*piece) for piece in parts["pieces"]), mutes)
         numbers = [n for row in (*law.pieces, *law.mutes) for n in row]
-        fits = law_text(law) == text and all(type(n) is int for n in numbers) and law.pieces[0].start <= 0
+        fits = law_text(law) == text and all(type(n) is int for n in numbers)
+        fits = fits and (law.pieces[0].start <= 0 or not law.name)  # a window may begin before its segment
         fits = fits and all(a.start < b.start for a, b in itertools.pairwise(law.pieces))
         fits = fits and all(mute.start >= 0 and mute.length > 0 for mute in law.mutes)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:

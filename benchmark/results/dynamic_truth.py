@@ -77,7 +77,7 @@ class WindowTruth:
 
     @classmethod
     def of(cls, segments: Sequence[SegmentRecord], protocol: Protocol) -> WindowTruth:
-        """The truth of ``segments`` of a manifest under ``protocol``."""
+        """The truth of ``segments`` of a manifest under ``protocol``; ``UsageError`` if an offset leaves the grid."""
         shape = (len(segments), protocol.iterations)
         end, mean, purity = np.empty(shape), np.empty(shape), np.ones(shape)
         regime = np.ones(shape, np.int64)
@@ -86,6 +86,12 @@ class WindowTruth:
             if segment.law:
                 windows = [Window(w.start - segment.start, w.length) for w in protocol.picture_windows(segment)]
                 end[row] = offsets_at(segment.law, [w.end for w in windows]) / TICKS_PER_S
+                furthest = float(end[row][np.abs(end[row]).argmax()])
+                if abs(furthest) > protocol.grid.max_offset_s:
+                    reach = f"[-{protocol.grid.max_offset_s:g}, {protocol.grid.max_offset_s:g}] s"
+                    raise UsageError(
+                        f"segment {segment.id}: its law goes to {furthest:g} s in this stream, outside {reach}"
+                    )
                 mean[row] = [_mean(segment.law, w) / TICKS_PER_S for w in windows]
                 regime[row], purity[row] = zip(*_latest_regime(segment.law, windows), strict=True)
         return cls(tuple(s.id for s in segments), end, mean, purity, regime)

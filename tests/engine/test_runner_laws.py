@@ -22,7 +22,7 @@ from avbench.engine.runner import Compute, RunReport, compute
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.laws import SHARES, draw_law
 from avbench.protocol.manifest import Manifest
-from avbench.protocol.rules import streaming
+from avbench.protocol.rules import paper, streaming
 from avbench.ticks import frames, ticks
 from avbench.types import FrontEnd, Gap, Law, Piece, SegmentRecord, Window
 
@@ -143,3 +143,15 @@ def test_a_hole_anywhere_in_the_sound_that_a_law_reaches_costs_the_segment(step_
             open_clip=partial(Holed, at=PLACE + ticks(round(at_s, 1))),
         )
         assert bool(report.failures) == (at_s in heard), at_s
+
+
+def test_sound_from_before_the_clip_is_a_failure_and_not_the_end_of_the_clip(tmp_path: Path) -> None:
+    """The ``paper`` protocol begins 2 s before the segment, where a drift has not come as far."""
+    drifting = replace(FIRST, start=ticks(4), id="drift")
+    manifest = of(TOY, [under(drifting, Law("drift", (Piece(0, ticks(-2), 2_800),)))])
+    store = SnapshotStore(tmp_path)
+    report = compute(manifest, [paper(iterations=2)], {"m": ToyModel()}, Compute(store, 1), open_clip=ToyReader)
+    unsupported = report.plan.unsupported[paper(iterations=2)]
+    said = {failure.reason for failure in report.failures}
+    reason = "model m needs sound from -0.005625 s on, before the clip's beginning, iteration 1 (window at 2 s)"
+    assert unsupported or said == {reason}

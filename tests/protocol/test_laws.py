@@ -71,12 +71,12 @@ def test_drawn_laws_keep_within_the_grid_and_change_on_pictures(name: str, segme
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(sorted(SHARES)), st.integers(0, 30), st.integers(0, 94 * 25))
+@given(st.sampled_from(sorted(SHARES)), st.integers(0, 30), st.integers(-50, 94 * 25))
 def test_what_is_heard_in_a_window_is_what_the_law_says(name: str, seed: int, frame: int) -> None:
     law = draw_law(name, "s", seed, STREAM)
     window = Window(frame * TICKS_PER_FRAME, ticks(5))
-    sound = np.random.default_rng(0).standard_normal(STREAM + 64_000).astype(np.float32)
-    base = 32_000  # the segment's start in the clip
+    sound = np.random.default_rng(0).standard_normal(STREAM + 104_000).astype(np.float32)
+    base = 72_000  # the segment's start in the clip
     first, within = inside(law, window)
     t = np.arange(window.start, window.end)
     truth = sound[base + t + offsets_at(law, t)]
@@ -98,6 +98,7 @@ def test_what_is_heard_in_a_window_is_what_the_law_says(name: str, seed: int, fr
         '{"name":"x","pieces":[]}',
         '{"name":"x","pieces":[[0,0.5,0]]}',
         '{"name":"x","pieces":[[0,0,0],[0,1,0]]}',
+        '{"name":"x","pieces":[[640,0,0]]}',
         '{"name":"x","pieces":[[0,0,0]],"mutes":[[0,0]]}',
         "[" * 100_000,
     ],

@@ -189,6 +189,13 @@ def test_a_protocol_that_starts_earlier_looks_earlier() -> None:
     assert early.purity[0, 0] == 1
 
 
+def test_an_offset_that_leaves_the_grid_within_the_stream_is_named() -> None:
+    drifting = under(Law("drift", (Piece(0, 0, 88_000),)), "far")
+    with pytest.raises(UsageError, match=r"segment far: its law goes to 8\.712 s in this stream, outside \[-2, 2\] s"):
+        WindowTruth.of([drifting], LONG)
+    assert WindowTruth.of([drifting], streaming(iterations=8)).offset_end_s.max() == pytest.approx(19 * 0.088)
+
+
 # ---------------------------------------------------------------------------------------------------------- the file
 
 

@@ -42,7 +42,7 @@ from avbench.training.fullsize.model import (
 )
 from avbench.training.fullsize.plan import Plan
 from avbench.training.fullsize.recipe import RECIPES, FullSizeRecipe
-from avbench.types import AvbenchError, MediaError, NonFiniteError, OffsetGrid, UsageError
+from avbench.types import AvbenchError, Law, MediaError, NonFiniteError, OffsetGrid, Piece, UsageError
 from avbench.weights.checkpoints import drawn_weights, verify
 
 SIZE: dict[str, Any] = {"width": 1 / 8, "dim": 64, "heads": 2, "layers": 1}
@@ -445,6 +445,14 @@ def test_sound_that_is_standardised_as_a_whole_is_one_hop_longer(manifest: Manif
 def test_labels_of_other_classes_are_not_validated_on(manifest: Manifest) -> None:
     with pytest.raises(UsageError, match=r"has 41 offset classes within \+-2 s, but models and protocols have 21"):
         ValidationStreams(replace(manifest, grid=OffsetGrid(41, 2.0)), TINY)
+
+
+def test_offsets_that_change_are_not_validated_on(manifest: Manifest) -> None:
+    first = manifest.segments[0]
+    law = Law("jump", (Piece(0, first.offset), Piece(640, 0)))
+    changing = replace(manifest, segments=(replace(first, law=law), *manifest.segments[1:]))
+    with pytest.raises(UsageError, match=f"the offset of segment {first.id} changes; validate on fixed offsets"):
+        ValidationStreams(changing, TINY)
 
 
 @pytest.mark.parametrize(

@@ -132,12 +132,15 @@ class TrainingStreams(_Streams):
 
 
 class ValidationStreams(_Streams):
-    """The segments long enough for the recipe's windows, at their own offsets. ``UsageError`` if there are none, or if
-    they have other offset classes."""
+    """The segments long enough for the recipe's windows, at their own offsets. ``UsageError`` if there are none, if
+    they have other offset classes, or if an offset changes."""
 
     def __init__(self, manifest: Manifest, recipe: FullSizeRecipe) -> None:
         super().__init__(manifest, recipe)
         manifest.refuse_other_classes(GRID)
+        changing = next((segment.id for segment in manifest.segments if segment.law), None)
+        if changing:
+            raise UsageError(f"{manifest.name}: the offset of segment {changing} changes; validate on fixed offsets")
         self.items: list[Pinned] = []
         for segment in manifest.segments:
             clip, end = manifest.clips[segment.clip_id], segment.start + recipe.heard
