@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from avbench.scoring.metrics import GRID, Cases, Resamples, cases
+from avbench.scoring.metrics import BLOCK_CELLS, GRID, Cases, Resamples, cases
 from avbench.scoring.stats import DEFAULT, Bootstrap, Estimate, estimate, ratio
 from avbench.types import OffsetGrid, UsageError
 
@@ -54,7 +54,10 @@ def offset_errors_s(logits: Any, offsets_s: Any, kind: str = "expected") -> np.n
     kind."""
     if kind not in ESTIMATES:
         raise UsageError(f"offset estimate {kind!r} is not one of {', '.join(ESTIMATES)}")
-    checked, offsets_s = _checked(logits, offsets_s)
+    return _errors_s(*_checked(logits, offsets_s), kind)
+
+
+def _errors_s(checked: Cases, offsets_s: np.ndarray, kind: str) -> np.ndarray:
     believed = believed_offsets_s(checked.probabilities) if kind == "expected" else centres_s()[checked.predicted]
     return np.abs(believed - offsets_s)
 
@@ -123,7 +126,7 @@ def calibration_scores(
     shares), all of the expected offset unless named; ``ece``, ``brier`` and ``rps_s`` of the classes.
     """
     checked, offsets_s = _checked(logits, offsets_s)
-    errors = offset_errors_s(logits, offsets_s)
+    errors = _errors_s(checked, offsets_s, "expected")
     ones, reach = np.ones(len(errors)), 2 * GRID.max_offset_s
 
     def mean(values: np.ndarray, most: float) -> Estimate:
@@ -131,7 +134,7 @@ def calibration_scores(
 
     found = {
         "offset_error_s": mean(errors, reach),
-        "offset_error_argmax_s": mean(offset_errors_s(logits, offsets_s, "argmax"), reach),
+        "offset_error_argmax_s": mean(_errors_s(checked, offsets_s, "argmax"), reach),
         "offset_error_median_s": estimate(partial(_medians, errors), clusters, bootstrap, most=reach, smooth=False),
     }
     for ms in WITHIN_MS:
@@ -145,13 +148,14 @@ def _medians(values: np.ndarray, drawn: Resamples) -> np.ndarray:
     """The median in each resample, the lower and upper middle averaged; nan without cases."""
     order = np.argsort(values, kind="stable")
     ranked, cluster, last = values[order], drawn.cluster[order], len(values) - 1
-    found = np.full(len(drawn.counts), np.nan)
-    for r, counts in enumerate(drawn.counts):
-        below = np.cumsum(counts[cluster])
-        n = int(below[-1])
-        if n:
-            low, high = np.searchsorted(below, [(n - 1) // 2, n // 2], side="right")
-            found[r] = (ranked[min(low, last)] + ranked[min(high, last)]) / 2
+    found, step = np.empty(len(drawn.counts)), max(1, BLOCK_CELLS // len(values))
+    for first in range(0, len(found), step):
+        below = np.cumsum(drawn.counts[first : first + step, cluster], axis=1)
+        n = below[:, -1]
+        low, high = (
+            np.minimum((below <= place[:, None]).sum(axis=1), last) for place in (np.maximum(n - 1, 0) // 2, n // 2)
+        )
+        found[first : first + step] = np.where(n > 0, (ranked[low] + ranked[high]) / 2, np.nan)
     return found
 
 

@@ -10,6 +10,7 @@ from sklearn.metrics import brier_score_loss
 
 from avbench.scoring.calibration import (
     BINS,
+    _medians,
     believed_offsets_s,
     brier,
     calibration_scores,
@@ -150,6 +151,16 @@ def test_all_scores_come_with_intervals_around_them() -> None:
         assert estimate.ci_low < estimate.ci_high, name
     odd = calibration_scores(logits[:7], offsets_s[:7], np.arange(7), Bootstrap(0))
     assert odd["offset_error_median_s"].value == pytest.approx(np.median(errors[:7]))
+
+
+@settings(max_examples=40)
+@given(st.lists(st.floats(0, 4), min_size=1, max_size=30), st.integers(0, 2**31))
+def test_the_median_of_a_resample_is_that_of_its_cases_repeated(values: list[float], seed: int) -> None:
+    g = np.random.default_rng(seed)
+    videos, counts = g.integers(0, 4, len(values)), g.integers(0, 3, (6, 4))
+    for found, several in zip(_medians(np.array(values), Resamples(videos, counts)), counts, strict=True):
+        drawn = np.repeat(values, several[videos])
+        assert found == pytest.approx(np.median(drawn)) if len(drawn) else np.isnan(found)
 
 
 def test_bad_input_is_refused() -> None:
