@@ -243,8 +243,8 @@ def _data_ls(args: argparse.Namespace) -> int:
     from avbench.types import UsageError
 
     if not args.folders:
-        rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), "made when first used") for name in synthsync.NAMES]
-        print(tabulate(rows, headers=("data", "splits", synthsync.NOTE), tablefmt="plain"))
+        rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), synthsync.note_of(name)) for name in synthsync.NAMES]
+        print(tabulate(rows, headers=("data", "splits", "made when first used"), tablefmt="plain"))
         return 0
     found = sorted({path.parent for folder in args.folders for path in Path(folder).rglob("manifest.json")})
     if not found:
