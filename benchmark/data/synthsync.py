@@ -36,10 +36,8 @@ SPLIT_CLIPS = {"train": 24, "valid": 12, "test": 24}
 FULL_CLIPS = {"train": 120, "valid": 60, "test": 120}
 ENCODING = {"crf": 26, "preset": "veryfast", "audio_bit_rate": 48_000}
 OFFSET_SEED = 2026
-NAMES = (
-    *("synthsync", "synthsync-full", "synthsync-normal", "synthsync-full-normal"),
-    *("synthsync-hard", "synthsync-hard-full"),
-)
+HARD_NAMES = ("synthsync-hard", "synthsync-hard-full")
+NAMES = ("synthsync", "synthsync-full", "synthsync-normal", "synthsync-full-normal", *HARD_NAMES)
 NOTE = "procedural stand-in"
 HARD_NOTE = f"{NOTE}, calibrated to the paper's difficulty"
 NOT_MADE = "0" * 64  # in place of the media hash of a clip that was not made yet
@@ -66,7 +64,7 @@ class ClipSpec:
 
 def difficulty_of(name: str) -> Difficulty:
     """The difficulty of the scenes that a SynthSync name stands for."""
-    return HARD if "-hard" in name else STANDARD
+    return HARD if name in HARD_NAMES else STANDARD
 
 
 def note_of(name: str) -> str:
