@@ -305,9 +305,9 @@ def _data_ls(args: argparse.Namespace) -> int:
     from avbench.types import UsageError
 
     if not args.folders:
-        names = (*synthsync.NAMES, dynamic.NAME)
-        rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), "made when first used") for name in names]
-        print(tabulate(rows, headers=("data", "splits", synthsync.NOTE), tablefmt="plain"))
+        rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), synthsync.note_of(name)) for name in synthsync.NAMES]
+        rows.append((dynamic.NAME, ", ".join(synthsync.SPLIT_SEEDS), f"{synthsync.NOTE}, offsets that change"))
+        print(tabulate(rows, headers=("data", "splits", "made when first used"), tablefmt="plain"))
         return 0
     found = sorted({path.parent for folder in args.folders for path in Path(folder).rglob("manifest.json")})
     if not found:

@@ -20,17 +20,18 @@ def add(commands: Any) -> None:
         "paper",
         _paper,
         "regenerate the paper's tables and figures, with intervals and verdicts",
+        "By default on the procedural stand-in whose difficulty was calibrated to the paper's. "
         "All tables are replayed from one store; snapshots that it lacks are computed first, once for all tables. The "
         "paper's numbers are printed separately, and each ordering that the paper claims gets a verdict. NAME: table1 "
         "... table6, fig1, fig2, fig4, or all (default).",
         "avbench paper all --out paper",
-        "avbench paper table3 --data synthsync-full --out paper-full",
+        "avbench paper table3 --data synthsync-hard-full --out paper-full",
         "avbench paper table4 fig4 --data my_manifest --split test",
     )
     paper.add_argument("names", nargs="*", default=[], metavar="NAME", help="table1 ... table6, fig1, fig2, fig4, all")
     paper.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR", help="output folder (default: paper)")
     paper.add_argument(
-        "--data", default="synthsync", help="a name of `avbench data ls` (default: synthsync) or a folder"
+        "--data", default="synthsync-hard", help="a name of `avbench data ls` (default: synthsync-hard) or a folder"
     )
     paper.add_argument("--split", default="test", help="split to score (default: test)")
     paper.add_argument("--limit", type=int, metavar="N", help="only the first N segments")

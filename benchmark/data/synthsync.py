@@ -1,5 +1,8 @@
 """SynthSync, the built-in procedural data: encoded clips, generated on first use, the same on every machine.
 
+The names with "hard" are of a second family of scenes (``scenes.HARD``), whose difficulty was calibrated on validation
+scenes to the paper's (``training.calibrate``); the others are version 1.
+
 A controlled stand-in: it shows that the harness is correct and that streaming helps, but not which model is best on
 broadcast video. The *specification* is hashed, not the files, because encoders may differ between machines; the decoded
 picture and sound of every clip are checked against the scene instead.
@@ -16,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avbench.data.scenes import N_CHANNELS, SIZE, Scene, parameters
+from avbench.data.scenes import HARD, N_CHANNELS, SIZE, STANDARD, Difficulty, Scene, parameters
 from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
 from avbench.protocol.offsets import draw_offset
 from avbench.system import machine
@@ -33,8 +36,10 @@ SPLIT_CLIPS = {"train": 24, "valid": 12, "test": 24}
 FULL_CLIPS = {"train": 120, "valid": 60, "test": 120}
 ENCODING = {"crf": 26, "preset": "veryfast", "audio_bit_rate": 48_000}
 OFFSET_SEED = 2026
-NAMES = ("synthsync", "synthsync-full", "synthsync-normal", "synthsync-full-normal")
+HARD_NAMES = ("synthsync-hard", "synthsync-hard-full")
+NAMES = ("synthsync", "synthsync-full", "synthsync-normal", "synthsync-full-normal", *HARD_NAMES)
 NOTE = "procedural stand-in"
+HARD_NOTE = f"{NOTE}, calibrated to the paper's difficulty"
 NOT_MADE = "0" * 64  # in place of the media hash of a clip that was not made yet
 # Measured on encoded clips: about 3 grey levels and 25 dB; far-off values mean a broken codec or a shifted stream.
 MAX_PICTURE_ERROR = 8.0
@@ -50,33 +55,44 @@ class ClipSpec:
     category: str
     channel: int
     seed: int
+    difficulty: Difficulty = STANDARD
 
     def scene(self) -> Scene:
         """The scene that the clip shows."""
-        return Scene(self.category, self.channel, self.seed, CLIP_S)
+        return Scene(self.category, self.channel, self.seed, CLIP_S, self.difficulty)
 
 
-def clip_specs(split: str, count: int) -> list[ClipSpec]:
+def difficulty_of(name: str) -> Difficulty:
+    """The difficulty of the scenes that a SynthSync name stands for."""
+    return HARD if name in HARD_NAMES else STANDARD
+
+
+def note_of(name: str) -> str:
+    """What every table says beside a SynthSync name."""
+    return HARD_NOTE if difficulty_of(name) is HARD else NOTE
+
+
+def clip_specs(split: str, count: int, difficulty: Difficulty = STANDARD) -> list[ClipSpec]:
     """The first ``count`` clips of a split, cycling through categories and channels."""
     short = dict(zip(CATEGORIES, ("th", "vo", "ot"), strict=True))
+    family = "ss" if difficulty is STANDARD else f"ss-{difficulty.name}"
     specs = []
     for i in range(count):
         category = CATEGORIES[i % len(CATEGORIES)]
         channel = (i // len(CATEGORIES)) % N_CHANNELS
-        specs.append(
-            ClipSpec(f"ss-{split}-{short[category]}-{i:03d}", split, category, channel, SPLIT_SEEDS[split] + i)
-        )
+        name = f"{family}-{split}-{short[category]}-{i:03d}"
+        specs.append(ClipSpec(name, split, category, channel, SPLIT_SEEDS[split] + i, difficulty))
     return specs
 
 
-def specification() -> dict[str, object]:
+def specification(difficulty: Difficulty = STANDARD) -> dict[str, object]:
     """Everything that the pictures and sounds of SynthSync depend on, as JSON data."""
-    return {"scenes": parameters(), "clip_s": CLIP_S, "encoding": ENCODING, "seeds": SPLIT_SEEDS}
+    return {"scenes": parameters(difficulty), "clip_s": CLIP_S, "encoding": ENCODING, "seeds": SPLIT_SEEDS}
 
 
-def specification_sha256() -> str:
+def specification_sha256(difficulty: Difficulty = STANDARD) -> str:
     """Hash of :func:`specification`, 64 hex digits: the pin of SynthSync's media."""
-    return hashlib.sha256(json.dumps(specification(), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(specification(difficulty), sort_keys=True).encode()).hexdigest()
 
 
 def ensure(
@@ -89,15 +105,17 @@ def ensure(
     """The manifest of a SynthSync split; clips missing from the cache are made first.
 
     ``name``: "synthsync" (24 test clips), "synthsync-full" (120), each with "-normal" for truncated normal offsets
-    instead of uniform ones. ``progress(done, total, clip_id)`` is called per clip made. UsageError for an unknown name
-    or split; AvbenchError if the cache cannot be written or a clip does not decode to what was drawn.
+    instead of uniform ones; "synthsync-hard" and "synthsync-hard-full" have as many clips of the harder family.
+    ``progress(done, total, clip_id)`` is called per clip made. UsageError for an unknown name or split; AvbenchError if
+    the cache cannot be written or a clip does not decode to what was drawn.
     """
     manifest = planned(name, split)
-    root = (cache or cache_root()) / "synthsync" / specification_sha256()[:16]
+    difficulty = difficulty_of(name)
+    root = (cache or cache_root()) / "synthsync" / specification_sha256(difficulty)[:16]
     folder = root / f"{name}-{split}"
     try:
         if not (folder / "manifest.json").exists():
-            _make_clips(clip_specs(split, len(manifest.clips)), root / "media", progress, workers)
+            _make_clips(clip_specs(split, len(manifest.clips), difficulty), root / "media", progress, workers)
             write_manifest(_with_media(manifest, root / "media"), folder)
         return read_manifest(folder)
     except OSError as error:
@@ -114,9 +132,10 @@ def planned(name: str = "synthsync", split: str = "test") -> Manifest:
         raise UsageError(f"unknown SynthSync data {name!r}: there are {', '.join(NAMES)}")
     if split not in SPLIT_SEEDS:
         raise UsageError(f"unknown split {split!r} of {name}: there are {', '.join(SPLIT_SEEDS)}")
+    difficulty = difficulty_of(name)
     law = "truncnorm" if name.endswith("-normal") else "uniform"
     clips, segments = {}, []
-    for spec in clip_specs(split, (FULL_CLIPS if "-full" in name else SPLIT_CLIPS)[split]):
+    for spec in clip_specs(split, (FULL_CLIPS if "-full" in name else SPLIT_CLIPS)[split], difficulty):
         n_frames, n_samples = CLIP_S * FRAME_RATE_HZ, CLIP_S * TICKS_PER_S
         channel = f"studio {spec.channel + 1}"
         clips[spec.id] = ClipRecord(spec.id, spec.id, f"{spec.id}.mp4", NOT_MADE, n_frames, n_samples, channel, split)
@@ -124,12 +143,12 @@ def planned(name: str = "synthsync", split: str = "test") -> Manifest:
     return Manifest(
         name=name,
         kind="synthetic",
-        note=NOTE,
+        note=note_of(name),
         offset_law=law,
         clips=clips,
         segments=tuple(segments),
         media_root=Path(),
-        spec_sha256=specification_sha256(),
+        spec_sha256=specification_sha256(difficulty),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from avbench.baselines.trivial import TRIVIAL
 from avbench.data.inspect import event_credit
 from avbench.paper import reported
 from avbench.paper.replays import Need, Replays
@@ -164,7 +165,7 @@ def table3(replays: Replays, need: Need, boot: Bootstrap, latencies: Latencies |
     chosen: dict[str, dict[str, np.ndarray]] = {}
     for row, (model, selection) in TABLE3_ROWS.items():
         chosen[row] = selected_logits(replays.streams(need, model, 2.0), part.labels, selection)
-        table.settings[row] = _setting(model, selection, 2.0, 18)
+        table.settings[row] = replays.setting(model, selection, 2.0, 18)
         for metric in SCORES:
             estimate = _estimates(chosen[row][metric], part, boot, (metric,))[metric]
             table.cells.append(cell("table3", row, title_of(metric), estimate, len(part), part.n_total))
@@ -181,9 +182,22 @@ def table3(replays: Replays, need: Need, boot: Bootstrap, latencies: Latencies |
     table.notes += [
         "* single windows, each metric at its best iteration: chosen on these labels, so these rows are optimistic.",
         f"{ON_SYNCHFORMER}, constant, prior, uniform and oracle: {ADDED}; it only predicts the first.",
+        *_weights_notes(table, replays.tag),
         *_latency_notes(table),
     ]
     return table
+
+
+def _weights_notes(table: Exhibit, tag: str) -> list[str]:
+    """Which rows have weights that were trained for these data."""
+    if not tag:
+        return []
+    ours = [row for row, facts in table.settings.items() if f".{tag}" in facts["model"]]
+    others = [row for row in TABLE3_ROWS if row not in ours and TABLE3_ROWS[row][0] not in TRIVIAL]
+    return [
+        f"Trained on scenes of this difficulty: {', '.join(ours) or 'no row'}. Trained on easier scenes (SynthSync "
+        f"version 1): {', '.join(others) or 'no row'}."
+    ]
 
 
 def _latency_notes(table: Exhibit) -> list[str]:
@@ -223,7 +237,7 @@ def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     at: dict[tuple[str, int], np.ndarray] = {}
     for row, model in STREAMING_ROWS.items():
         streams = replays.streams(need, model, 2.0)
-        table.settings[row] = _setting(model, "final", 2.0, max(TABLE4_WINDOWS))
+        table.settings[row] = replays.setting(model, "final", 2.0, max(TABLE4_WINDOWS))
         for windows in TABLE4_WINDOWS:
             at[row, windows] = streams[:, windows - 1]
             estimate = _estimates(at[row, windows], part, boot, ("map",))["map"]
@@ -250,7 +264,7 @@ def fig4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     figure = Exhibit("fig4", "Figure 4: the hop, 18 windows")
     for row, model in STREAMING_ROWS.items():
         last = {hop_s: replays.streams(need, model, hop_s)[:, -1] for hop_s in FIG4_HOPS_S}
-        figure.settings[row] = _setting(model, "final", None, 18)
+        figure.settings[row] = replays.setting(model, "final", None, 18)
         for metric in FIG4_METRICS:
             for hop_s, logits in last.items():
                 estimate = _estimates(logits, part, boot, (metric,))[metric]
@@ -276,7 +290,7 @@ def table6(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     groups = {row: category == name for row, name in TABLE6_ROWS.items()} | {"overall": np.ones(len(part), bool)}
     for row, group in groups.items():
         total = part.n_total if row == "overall" else totals.count(TABLE6_ROWS[row])
-        table.settings[row] = _setting(TABLE6_MODEL, "final", 2.0, 18)
+        table.settings[row] = replays.setting(TABLE6_MODEL, "final", 2.0, 18)
         some = part.take(np.flatnonzero(group), total)
         found = _estimates(logits[group], some, boot, SCORES) if group.any() else {}
         for metric in SCORES:
@@ -322,7 +336,7 @@ def fig2(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     n_classes = OffsetGrid().n_classes
     errors = replays.streams(need, FIG2_MODEL, 2.0).argmax(axis=-1) - part.labels[:, None]
     windows = np.full(len(part), errors.shape[1])
-    figure.settings["all"] = _setting(FIG2_MODEL, "every iteration", 2.0, 18)
+    figure.settings["all"] = replays.setting(FIG2_MODEL, "every iteration", 2.0, 18)
 
     def add(row: str, columns: Sequence[str], parts: np.ndarray, wholes: np.ndarray) -> None:
         for column, estimate in zip(columns, shares(parts, wholes, part.clusters, boot), strict=True):
@@ -446,10 +460,6 @@ def claims(better: str, worse: str, found: Mapping[str, Difference]) -> list[Cla
         claim(f"{better} > {worse} in {title_of(metric)}", d["difference"], d["ci_low"], d["ci_high"])
         for metric, d in found.items()
     ]
-
-
-def _setting(model: str, selection: str, hop_s: float | None, windows: int) -> dict[str, Any]:
-    return {"model": model, "selection": selection, "hop_s": hop_s, "windows": windows}
 
 
 # -- all of them -------------------------------------------------------------------------------------------------------

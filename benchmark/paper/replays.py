@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from avbench.baselines.families import families
 from avbench.engine.session import Session
 from avbench.protocol.rules import Protocol
 from avbench.registry.loading import load_all
-from avbench.registry.names import resolve
+from avbench.registry.names import resolve, split_model_name
 from avbench.results.truth import Truth
 from avbench.ticks import ticks
 
@@ -40,16 +42,28 @@ class Need:
         return tuple(self.protocol(hop_s) for hop_s in dict.fromkeys(hop for hop, _ in self.settings))
 
 
+def with_weights(model: str, tag: str) -> str:
+    """The model's name with the embedded weights ``tag`` ("" for none), if its family has such and the name has no tag
+    of its own; the name as it is otherwise."""
+    backbone, head = split_model_name(model)
+    family = families().get(backbone)
+    if not family or tag not in family.weights:
+        return model
+    return "+".join(part for part in (f"{backbone}.{tag}", head) if part)
+
+
 class Replays:
     """``part(need)`` and ``streams(need, model, hop_s)`` of one session, computed for all ``needs`` at once.
 
+    ``tag``: of the embedded weights that stand in for the shipped ones, where a family has such (``with_weights``).
     A segment that failed for one model is left out for all of them and listed in the session's ``failures``.
     """
 
-    def __init__(self, session: Session, needs: Sequence[Need]) -> None:
-        self.session, self.manifest = session, session.manifest
-        names = dict.fromkeys(name for need in needs for name in need.models)
-        self.models = {model.name: model for model in load_all([resolve(name) for name in names])}
+    def __init__(self, session: Session, needs: Sequence[Need], tag: str = "") -> None:
+        self.session, self.manifest, self.tag = session, session.manifest, tag
+        names = list(dict.fromkeys(name for need in needs for name in need.models))
+        loaded = load_all([resolve(with_weights(name, tag)) for name in names])
+        self.models = dict(zip(names, loaded, strict=True))
         for need in needs:
             for name in need.models:
                 session.need(self.models[name], *need.protocols)
@@ -60,8 +74,15 @@ class Replays:
         return self.session.truth(need.protocols[0])
 
     def streams(self, need: Need, model: str, hop_s: float) -> np.ndarray:
-        """(N, W, 21) float32: what ``model`` says after each window, W being the largest count at this hop."""
+        """(N, W, 21) float32: what ``model`` says after each window, W being the largest count at this hop.
+
+        ``model``: its name in the need.
+        """
         return self.session.predictions(self.models[model], need.protocol(hop_s))
+
+    def setting(self, model: str, selection: str, hop_s: float | None, windows: int) -> dict[str, Any]:
+        """What was run for a row, as the exhibits' files record it; ``model`` with the weights that were used."""
+        return {"model": with_weights(model, self.tag), "selection": selection, "hop_s": hop_s, "windows": windows}
 
 
 def summary(counters: Mapping[str, int]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from avbench.paper.exhibits import MS, Cell, Claim, Exhibit
+from avbench.paper.exhibits import FAILS, HOLDS, MS, OPEN, Cell, Claim, Exhibit
 from avbench.paper.figures import draw
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError
@@ -89,15 +90,31 @@ def verdicts(claims: Sequence[Claim]) -> str:
     return _table(rows, ["claim", "here", "difference [95 %]"])
 
 
+def orderings(exhibits: Sequence[Exhibit]) -> str:
+    """All claims of the exhibits as one Markdown table; a line before it counts the verdicts and names the data."""
+    counts = Counter(c.verdict for exhibit in exhibits for c in exhibit.claims)
+    counted = ", ".join(f"{counts[word]} {word}" for word in (HOLDS, FAILS, OPEN))
+    data = dict.fromkeys(e.measured_on for e in exhibits if e.claims)
+    lines = [f"{counts.total()} orderings on {'; '.join(map(_plain, data))}: {counted}.", ""]
+    rows = [[_plain(name), _plain(text), difference, f"**{word}**"] for name, text, difference, word in _all(exhibits)]
+    lines.append(_table(rows, ["", "ordering in the paper", "here: difference [95 %]", "holds?"]))
+    return "\n".join(lines) + "\n"
+
+
 def verdicts_for_a_terminal(exhibits: Sequence[Exhibit]) -> str:
     """The claims of all exhibits as plain text, one line each; "" if there are none."""
-    rows = [
-        [exhibit.name, c.claim, c.verdict, _interval(c.difference, c.ci_low, c.ci_high, sign=True)]
+    headers = ["", "ordering in the paper", "here: difference [95 %]", "holds?"]
+    rows = _all(exhibits)
+    return tabulate(rows, headers, tablefmt="plain", disable_numparse=True) if rows else ""
+
+
+def _all(exhibits: Sequence[Exhibit]) -> list[tuple[str, str, str, str]]:
+    """(exhibit, claim, difference, verdict) of all claims."""
+    return [
+        (exhibit.name, c.claim, _interval(c.difference, c.ci_low, c.ci_high, sign=True), c.verdict)
         for exhibit in exhibits
         for c in exhibit.claims
     ]
-    headers = ["", "the paper's ordering", "here", "difference [95 %]"]
-    return tabulate(rows, headers, tablefmt="plain", disable_numparse=True) if rows else ""
 
 
 def _scored(exhibit: Exhibit) -> str:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from avbench.baselines.blocks import neighbour_smoothed
 from avbench.baselines.families import families
 from avbench.baselines.mini import LogMel, MiniBackbone, MiniSynchformer
+from avbench.data.scenes import DIFFICULTIES, STANDARD, Difficulty
 from avbench.training.common import Say, optimise, read_checkpoint, save_checkpoint, signature_of
 from avbench.training.pool import Batch, Material, Pool, PoolSize, draw_batch, render_material
 from avbench.types import CATEGORIES, OffsetGrid
@@ -34,6 +35,7 @@ class BackboneRecipe:
     """``kind``: the family whose mini model is trained, "sparsesync" or "synchformer". ``init``: the recipe whose
     weights it starts from, "" for random ones.
 
+    ``difficulty``: of the scenes, a name in ``scenes.DIFFICULTIES``.
     ``contrastive_steps`` (S1) come before ``steps``. ``offsets``: sound windows per picture window. ``warmup``: steps.
     ``ema``: decay of the averaged weights, which are the result.
     """
@@ -52,6 +54,7 @@ class BackboneRecipe:
     ema: float = 0.995
     checkpoint_every: int = 100
     validate_every: int = 200
+    difficulty: str = STANDARD.name
 
 
 def to_luma(picture: Tensor) -> Tensor:
@@ -96,12 +99,14 @@ def contrastive_loss(model: MiniSynchformer, batch: Batch) -> tuple[Tensor, floa
     return loss, float((scores.argmax(-1) == target).float().mean())
 
 
-def validation_batches(categories: tuple[str, ...] = CATEGORIES) -> list[Batch]:
+def validation_batches(difficulty: Difficulty = STANDARD) -> list[Batch]:
     """Eight windows of each validation scene, the same every time."""
     rng = np.random.default_rng(7)
     batches = []
     for number in range(VALID_SCENES):
-        scene = render_material(number, base_seed=VALID_SEED, categories=categories, duration_s=40.0)
+        scene = render_material(
+            number, base_seed=VALID_SEED, categories=CATEGORIES, duration_s=40.0, difficulty=difficulty
+        )
         batches.append(draw_batch([scene], rng, 4, 2))
     return batches
 
@@ -171,9 +176,10 @@ def train_backbone(
     step, total = training.step, recipe.contrastive_steps + recipe.steps
     if step:
         say(f"{recipe.name}: continuing at step {step}")
-    batches = validation_batches()
+    difficulty = DIFFICULTIES[recipe.difficulty]
+    batches = validation_batches(difficulty)
     seed = TRAIN_SEED + 1_000_000 * recipe.seed
-    pool = Pool(POOL, base_seed=seed, categories=recipe.categories, first_step=step)
+    pool = Pool(POOL, base_seed=seed, categories=recipe.categories, first_step=step, difficulty=difficulty)
     model.train()
     began = time.monotonic()
     hits: list[float] = []  # batch accuracies since the last line

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from avbench.data.scenes import N_CHANNELS, Scene
+from avbench.data.scenes import N_CHANNELS, STANDARD, Difficulty, Scene
 from avbench.ticks import SAMPLE_RATE_HZ, TICKS_PER_FRAME, ticks
 from avbench.types import CATEGORIES
 
@@ -69,10 +69,13 @@ def through_codec(frames: Iterator[np.ndarray], crf: int) -> np.ndarray:
     return np.stack(planes)
 
 
-def render_material(number: int, *, base_seed: int, categories: tuple[str, ...], duration_s: float) -> Material:
+def render_material(
+    number: int, *, base_seed: int, categories: tuple[str, ...], duration_s: float, difficulty: Difficulty = STANDARD
+) -> Material:
     """Scene ``number`` of a family of scenes, ``duration_s`` long; families with another ``base_seed`` are distinct."""
     rng = np.random.default_rng([base_seed, number])
-    scene = Scene(categories[number % len(categories)], int(rng.integers(N_CHANNELS)), base_seed + number, duration_s)
+    category, channel = categories[number % len(categories)], int(rng.integers(N_CHANNELS))
+    scene = Scene(category, channel, base_seed + number, duration_s, difficulty)
     picture = through_codec(scene.frames(), crf=int(rng.integers(22, 31)))
     return Material(picture, scene.audio())
 
@@ -94,11 +97,18 @@ class Pool:
     """
 
     def __init__(
-        self, size: PoolSize, *, base_seed: int, categories: tuple[str, ...] = CATEGORIES, first_step: int = 0
+        self,
+        size: PoolSize,
+        *,
+        base_seed: int,
+        categories: tuple[str, ...] = CATEGORIES,
+        first_step: int = 0,
+        difficulty: Difficulty = STANDARD,
     ) -> None:
         self.size = size
         self.scenes: deque[Material] = deque(maxlen=size.size)
-        render = partial(render_material, base_seed=base_seed, categories=categories, duration_s=size.duration_s)
+        family = {"base_seed": base_seed, "categories": categories, "difficulty": difficulty}
+        render = partial(render_material, duration_s=size.duration_s, **family)  # type: ignore[arg-type]
         self.next = max(self._end(first_step) - size.size, 0)
         self._processes = mp.get_context("spawn").Pool(1)
         self._stream = _ahead(self._processes, render, self.next)

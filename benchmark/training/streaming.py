@@ -27,6 +27,7 @@ from avbench.baselines.blocks import neighbour_smoothed
 from avbench.baselines.embedded import HEAD_CLASSES
 from avbench.baselines.mini import LogMel, MiniBackbone
 from avbench.baselines.streamsync import StreamingLSTM, TokenMaker
+from avbench.data.scenes import DIFFICULTIES, STANDARD, Difficulty
 from avbench.scoring.metrics import score
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
@@ -59,6 +60,7 @@ class StreamRecipe:
     ``layers``: of the head. ``embedded_backbone``: start from the backbone weights that ship with the package instead
     of training them. ``seeds``: of phase 1. ``phase1_of``: the recipe whose phase 1 this one continues, "" for its own.
     ``phase2_keep``: "best" keeps the state with the best validation mAP, phase 1's included; "last" the last one.
+    ``difficulty``: of the scenes, a name in ``scenes.DIFFICULTIES``.
     ``phase2_bfloat16``: mixed precision; ten times slower than float32 on a processor without bfloat16 arithmetic.
     """
 
@@ -89,6 +91,7 @@ class StreamRecipe:
     embedded_backbone: bool = False
     seeds: tuple[int, ...] = (0, 1, 2)
     phase1_of: str = ""
+    difficulty: str = STANDARD.name
 
 
 class Streams(NamedTuple):
@@ -122,8 +125,15 @@ def scene_streams(model: MiniBackbone, scene: Material, rng: np.random.Generator
     return {k: torch.stack(v) for k, v in parts.items()} | {"labels": classes_of(shifts / SAMPLE_RATE_HZ)}
 
 
-def cached_streams(
-    model: MiniBackbone, folder: Path, *, base_seed: int, scenes: int, say: Say, workers: int = 2
+def cached_streams(  # noqa: PLR0913  (what makes the scenes, and how)
+    model: MiniBackbone,
+    folder: Path,
+    *,
+    base_seed: int,
+    scenes: int,
+    say: Say,
+    workers: int = 2,
+    difficulty: Difficulty = STANDARD,
 ) -> Streams:
     """Streams of ``scenes`` scenes of 100 s, stored in ``folder``, one file per scene; only missing ones are computed.
 
@@ -140,13 +150,13 @@ def cached_streams(
     if todo:
         began = time.monotonic()
         with mp.get_context("spawn").Pool(workers, _worker_init, (type(model), model.state_dict(), folder)) as pool:
-            for count, _ in enumerate(pool.imap_unordered(partial(_cache_scene, base_seed), todo), 1):
+            for count, _ in enumerate(pool.imap_unordered(partial(_cache_scene, base_seed, difficulty), todo), 1):
                 if count % 40 == 0 or count == len(todo):
                     say(f"snapshots of {count}/{len(todo)} scenes, {time.monotonic() - began:.0f} s")
-    return _joined(load_file(path) for path in paths)
+    return joined(load_file(path) for path in paths)
 
 
-def _joined(scenes: Iterable[dict[str, Tensor]]) -> Streams:
+def joined(scenes: Iterable[dict[str, Tensor]]) -> Streams:
     """The streams of several scenes, one after the other."""
     parts = list(scenes)
     return Streams(*(torch.cat([x[key] for x in parts]) for key in Streams._fields))
@@ -163,8 +173,10 @@ def _worker_init(cls: type[MiniBackbone], state: dict[str, Tensor], folder: Path
     _worker.update(model=model.eval(), folder=folder)
 
 
-def _cache_scene(base_seed: int, number: int) -> None:
-    scene = render_material(number, base_seed=base_seed, categories=CATEGORIES, duration_s=STREAM_S)
+def _cache_scene(base_seed: int, difficulty: Difficulty, number: int) -> None:
+    scene = render_material(
+        number, base_seed=base_seed, categories=CATEGORIES, duration_s=STREAM_S, difficulty=difficulty
+    )
     tensors = scene_streams(_worker["model"], scene, np.random.default_rng([base_seed, number, 2]))
     path = _worker["folder"] / f"{base_seed}-{number:05d}.safetensors"
     atomic_write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}))
@@ -292,7 +304,8 @@ def train_phase2(
     if not state.log and not keep_last:
         check()
     size = replace(PHASE2_POOL, duration_s=recipe.phase2_scene_s, steps_per_scene=recipe.phase2_steps_per_scene)
-    pool = Pool(size, base_seed=PHASE2_SEED + 1_000_000 * recipe.seed, first_step=state.step)
+    seed, difficulty = PHASE2_SEED + 1_000_000 * recipe.seed, DIFFICULTIES[recipe.difficulty]
+    pool = Pool(size, base_seed=seed, first_step=state.step, difficulty=difficulty)
     try:
         while state.step < recipe.phase2_steps:
             step = state.step
@@ -318,7 +331,7 @@ def train_phase2(
 def _validation_streams(backbone: MiniBackbone, scenes: list[Material]) -> Streams:
     """Snapshots of the validation scenes; leaves ``backbone`` in evaluation mode."""
     backbone.eval()
-    return _joined(
+    return joined(
         scene_streams(backbone, scene, np.random.default_rng([STREAM_VALID_SEED, i, 2]))
         for i, scene in enumerate(scenes)
     )
@@ -371,9 +384,11 @@ def _phase2_loss(
     return 2 / 3 * loss + 1 / 3 * torch.stack(snapshot_losses).mean()
 
 
-def stream_validation_scenes(count: int) -> list[Material]:
+def stream_validation_scenes(count: int, difficulty: Difficulty = STANDARD) -> list[Material]:
     """The scenes of the validation streams, for computing their snapshots with another backbone."""
     return [
-        render_material(i, base_seed=STREAM_VALID_SEED, categories=CATEGORIES, duration_s=STREAM_S)
+        render_material(
+            i, base_seed=STREAM_VALID_SEED, categories=CATEGORIES, duration_s=STREAM_S, difficulty=difficulty
+        )
         for i in range(count)
     ]

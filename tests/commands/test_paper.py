@@ -80,6 +80,12 @@ def test_everything_from_one_store_and_nothing_twice(
     assert "0.632" in paper
     assert "| oracle" in measured
 
+    overview = (tmp_path / "a" / "paper.md").read_text(encoding="utf-8")
+    listed = overview.split("## Which of the paper's orderings hold here")[1].split("\n## ")[0]
+    claimed = [claim["claim"] for table in tables.values() for claim in table["claims"]]
+    assert f"{len(claimed)} orderings on clicks test" in listed
+    assert len([line for line in listed.splitlines() if line.startswith(("| table", "| fig"))]) == len(claimed)
+
     # one pass for the union of all tables: 48 windows at 2 s, and what 18 at 1, 3 and 4 s add to them
     first = read(tmp_path / "a", "paper")
     unique = len({i * 2 for i in range(48)} | {i * h for h in (1, 3, 4) for i in range(18)})

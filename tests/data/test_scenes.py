@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from avbench.data import scenes
-from avbench.data.scenes import Scene
+from avbench.data.scenes import OTHER, Scene
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from avbench.types import CATEGORIES
 
@@ -37,14 +40,63 @@ def test_another_identity_is_another_scene() -> None:
     assert any(not np.array_equal(x, y) for x, y in zip(a.frames(), b.frames(), strict=True))
 
 
-def test_a_speaking_mouth_follows_the_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_speaking_mouth_follows_the_sound() -> None:
     """With only speakers on screen, mouth opening and loudness correlate best at the clip's own latency."""
-    monkeypatch.setitem(scenes.SHOT_MIX, CATEGORIES[0], {"speaker": 1.0})
-    monkeypatch.setattr(scenes, "CLIP_LATENCY_SD_S", 0.0)
-    monkeypatch.setitem(scenes.CAPTION_PROBABILITY, CATEGORIES[0], 0.0)
-    scene = Scene(CATEGORIES[0], 0, 11, 30.0)
-    levels = np.concatenate([shot.layers[0].shown % scenes.MOUTH_LEVELS for shot in scene.shots]).astype(float)
-    loudness = np.abs(scene.audio()).reshape(-1, SAMPLE_RATE_HZ // FRAME_RATE_HZ).mean(1)
-    correlation = {k: np.corrcoef(np.roll(levels, k)[30:-30], loudness[30:-30])[0, 1] for k in range(-20, 21)}
+    correlation = mouth_and_sound(SPEAKER)
     assert abs(max(correlation, key=correlation.__getitem__)) <= 1  # within one frame
     assert correlation[0] > 0.5
+
+
+def test_in_an_unrelated_clip_no_mouth_follows_the_sound() -> None:
+    assert max(mouth_and_sound(replace(SPEAKER, unrelated={CATEGORIES[0]: 1.0})).values()) < 0.35
+
+
+def test_in_an_unrelated_clip_no_visible_event_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[float] = []
+    monkeypatch.setattr(Scene, "_hear", lambda self, sound, time_s, gain, jitter_s: heard.append(time_s))
+    game = replace(scenes.HARD, shot_mix={OTHER: {"game": 1.0}}, offscreen_hit_gap_s=1e9, whoosh={OTHER: 1.0})
+    monkeypatch.setattr(Scene, "_narration", lambda self, voice: [])
+    Scene(OTHER, 0, 1, 60.0, replace(game, unrelated={OTHER: 1.0}))
+    assert not heard
+    Scene(OTHER, 0, 1, 60.0, replace(game, unrelated={OTHER: 0.0}))
+    assert len(heard) > 5
+
+
+def test_every_category_of_the_hard_family_is_complete() -> None:
+    for name in ("shot_mix", "whoosh", "caption", "unrelated"):
+        assert set(getattr(scenes.HARD, name)) == set(CATEGORIES)
+    for shares in scenes.HARD.shot_mix.values():
+        assert sum(shares.values()) == pytest.approx(1)
+
+
+# sound and picture of 20 s of scene (category, 2, 123), as they were when version 1 was published
+VERSION_1 = {
+    "talking head": "ccaf31d9b0f8ccdcba97f7855f3e7c2c764b0dc0cd0a7d0b792fb5bdbc5868f5",
+    "voice-over": "91ce21689616f100bfa29df2b09aee1794fd0ac3f29f382555b62b06cde0a8c1",
+    "other": "c4a9890fd477f052574e24b9ea4ad90b262af26070ee416c7afa6dc1c7b66aba",
+}
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_version_1_keeps_its_bytes(category: str) -> None:
+    scene = Scene(category, 2, 123, 20.0)
+    digest = hashlib.sha256(scene.audio().tobytes())
+    for frame in scene.frames():
+        digest.update(frame.tobytes())
+    assert digest.hexdigest() == VERSION_1[category]
+
+
+SPEAKER = replace(
+    scenes.STANDARD,
+    shot_mix={CATEGORIES[0]: {"speaker": 1.0}},
+    latency_sd_s=0.0,
+    caption={CATEGORIES[0]: 0.0},
+)
+
+
+def mouth_and_sound(difficulty: scenes.Difficulty) -> dict[int, float]:
+    """Correlation of mouth opening and loudness in a scene, by the mouth's delay in frames."""
+    scene = Scene(CATEGORIES[0], 0, 11, 30.0, difficulty)
+    levels = np.concatenate([shot.layers[0].shown % scenes.MOUTH_LEVELS for shot in scene.shots]).astype(float)
+    loudness = np.abs(scene.audio()).reshape(-1, SAMPLE_RATE_HZ // FRAME_RATE_HZ).mean(1)
+    return {k: np.corrcoef(np.roll(levels, k)[30:-30], loudness[30:-30])[0, 1] for k in range(-20, 21)}

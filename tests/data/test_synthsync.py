@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +62,23 @@ def test_default_split_is_a_prefix_of_the_full_one() -> None:
     assert synthsync.clip_specs("test", 24) == synthsync.clip_specs("test", 120)[:24]
 
 
-def test_every_parameter_is_in_the_specification_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = synthsync.specification_sha256()
-    monkeypatch.setattr(scenes, "HIT_SOUND_PROBABILITY", 0.9)
-    assert synthsync.specification_sha256() != before
+@pytest.mark.parametrize("field", [f.name for f in fields(scenes.Difficulty) if f.name != "name"])
+def test_every_parameter_is_in_the_specification_hash(field: str) -> None:
+    before = synthsync.specification_sha256(scenes.HARD)
+    assert synthsync.specification_sha256(replace(scenes.HARD, **{field: 0.5})) != before
+
+
+def test_version_1_keeps_its_specification() -> None:
+    assert synthsync.specification_sha256().startswith("04956712585f4849")
+
+
+def test_the_hard_family_has_its_own_clips_offsets_and_note(small: Path) -> None:
+    one, hard = make(small), make(small, "synthsync-hard")
+    assert hard.note == "procedural stand-in, calibrated to the paper's difficulty"
+    assert hard.sha256 != one.sha256
+    assert not {clip.sha256 for clip in one.clips.values()} & {clip.sha256 for clip in hard.clips.values()}
+    assert [s.category for s in hard.segments] == [s.category for s in one.segments]
+    assert hard.sha256 == synthsync.planned("synthsync-hard").sha256
 
 
 def test_clip_lengths_hold_the_longest_setting() -> None:

@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from avbench.paper.exhibits import FAILS, HOLDS, OPEN, claim, isolated_errors, paired, verdict
+from avbench.paper.exhibits import FAILS, HOLDS, OPEN, Exhibit, claim, isolated_errors, paired, verdict
+from avbench.paper.replays import with_weights
+from avbench.paper.write import orderings
 from avbench.results.truth import Truth
 from avbench.scoring.stats import Bootstrap, paired_difference
 
@@ -50,6 +52,30 @@ def test_a_claim_is_the_paired_difference() -> None:
     ]
     assert found == theirs
     assert verdict(found["ci_low"], found["ci_high"]) == HOLDS
+
+
+def test_orderings_are_counted_and_listed_with_their_intervals() -> None:
+    claims = [claim("a* > b", 0.2, 0.1, 0.3), claim("b > c", 0.1, -0.1, 0.3), claim("c > d", -0.2, -0.3, -0.1)]
+    text = orderings([Exhibit("table3", "T", claims=claims, measured_on="toys test"), Exhibit("fig1", "F")])
+    assert text.startswith("3 orderings on toys test: 1 holds, 1 does not hold, 1 not separable.")
+    assert "a\\* > b" in text
+    assert "+0.200 [+0.100, +0.300]" in text
+    assert "-0.200 [-0.300, -0.100]" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "meant"),
+    [
+        ("sparsesync+apa", "synthsync-pt", "sparsesync.synthsync-pt+apa"),
+        ("sparsesync", "synthsync-pt", "sparsesync.synthsync-pt"),
+        ("sparsesync.synthsync-pt", "synthsync", "sparsesync.synthsync-pt"),  # it names its own
+        ("synchformer+trf", "synthsync-pt", "synchformer+trf"),  # it has no such weights
+        ("constant", "synthsync-pt", "constant"),
+        ("sparsesync+apa", "", "sparsesync+apa"),
+    ],
+)
+def test_a_row_gets_the_weights_of_a_tag_only_where_there_are_such(name: str, tag: str, meant: str) -> None:
+    assert with_weights(name, tag) == meant
 
 
 def test_an_error_is_uncorrelated_if_no_neighbour_repeats_it() -> None:
