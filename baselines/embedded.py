@@ -55,8 +55,8 @@ def load_head(name: str, path: Path | None = None) -> StreamingTransformer | Str
 
     ``UsageError`` for a file without a head.
     """
-    kind = next((kind for kind, file in _owner(name).heads.items() if file == name), None)
-    if kind is None:
+    kind = _owner(name).head_in(name)
+    if not kind:
         raise UsageError(f"the embedded weights {name} hold no head")
     tensors = _tensors(name, "head", path)
     layers = {key.split(".")[1] for key in tensors if key.startswith("blocks.")}

@@ -79,6 +79,7 @@ class Family:
     weights: Mapping[str, str] = field(default_factory=dict)  # tag -> embedded weight file
     head: str = "none"  # what the bare name means
     heads: Mapping[str, str] = field(default_factory=dict)  # learned head -> the embedded file that holds it
+    tagged_heads: Mapping[str, str] = field(default_factory=dict)  # file of another tag -> the learned head in it
     # embedded file with a token map and a head only -> the file with the backbone that they belong to
     on_top_of: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)  # the paper's name -> the head it means
@@ -94,6 +95,10 @@ class Family:
     def files(self) -> tuple[str, ...]:
         """Its embedded weight files, each once."""
         return tuple(dict.fromkeys((*self.weights.values(), *self.heads.values())))
+
+    def head_in(self, file: str) -> str:
+        """The learned head in one of its embedded files; "" if there is none."""
+        return next((head for head, held in self.heads.items() if held == file), self.tagged_heads.get(file, ""))
 
     def mini_class(self) -> Any:
         """The class of the small model (a ``SnapshotPredictor``)."""

@@ -13,6 +13,7 @@ VERBS = (train_head, train_fullsize)
 # written out: importing the recipes would load torch for `--help`
 RECIPES = (
     *("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm", "synchformer-trf"),
+    *("streamsync-trf.dynamic", "streamsync-lstm.dynamic", "tracking"),
     *("table5-k3-h12", "table5-k2-h12", "table5-k4-h12", "table5-k3-h6", "table5-k3-h18"),
 )
 TABLE5 = "table5"  # all of its rows and the record of them

@@ -251,7 +251,7 @@ def _own_head(family: Family, head: str, kind: str, source: Any) -> Callable[[],
     if isinstance(source, Path):
         has_one = any(key.startswith("head.") for key in safetensors_keys(source) or [])
         return partial(load_head_file, source, head, True) if has_one else None
-    return partial(load_embedded, "head", source) if source and family.heads.get(head) == source else None
+    return partial(load_embedded, "head", source) if source and family.head_in(source) == head else None
 
 
 def _head(
