@@ -32,10 +32,10 @@ class BayesFilter(_SteppingHead):
 
     Before each window the class stays with probability 1 - ``change`` and moves to each other class with an equal part
     of the rest. The evidence of a window is its softmax to the power ``trust``: windows overlap, and models are surer
-    than they should be.
+    than they should be. Defaults: see the head of this file.
     """
 
-    def __init__(self, change: float = 0.02, trust: float = 0.5) -> None:
+    def __init__(self, change: float = 0.02, trust: float = 0.6) -> None:
         if not 0 < change < 1 or not trust > 0:
             raise UsageError(f"BayesFilter: change is {change} and trust {trust}; they must be in (0, 1) and above 0")
         self.change, self.trust = change, trust
@@ -70,9 +70,10 @@ class RestartingApa(_SteppingHead):
 
     Each class has a score: the log likelihood ratio against the class of the average, summed up over the windows and
     never below 0. When one exceeds ``threshold``, the average starts anew with the windows since its score was 0.
+    Default: see the head of this file.
     """
 
-    def __init__(self, threshold: float = 6.0) -> None:
+    def __init__(self, threshold: float = 12.0) -> None:
         if not threshold > 0:
             raise UsageError(f"RestartingApa's threshold is {threshold}; it must be above 0")
         self.threshold = threshold

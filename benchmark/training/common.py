@@ -44,13 +44,13 @@ def optimise(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, r
 
 
 def best_validation(log: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The line with the highest mAP or, for offsets that change, the smallest ``ranked_recovery_s``; of equals the
-    first. Its scores are the line itself or under "validation"."""
+    """The line with the highest mAP or, for offsets that change, the highest ``tracked_acc_tol1``; the first of equals.
+    Its scores are the line itself or under "validation"."""
     return max(log, key=lambda line: _merit(line.get("validation", line)))
 
 
 def _merit(scores: dict[str, float]) -> float:
-    return -scores["ranked_recovery_s"] if "ranked_recovery_s" in scores else scores["map"]
+    return scores["tracked_acc_tol1"] if "tracked_acc_tol1" in scores else scores["map"]
 
 
 def signature_of(recipe: DataclassInstance) -> str:
