@@ -2,6 +2,11 @@
 
 Both keep a state of fixed size however long a stream runs. They compute in float64 and return float32, as ``apa`` does;
 ``step`` and ``replay`` agree bit for bit.
+
+Their defaults were chosen on 512 validation streams, on the mini ``sparsesync``, by ``avbench train tracking`` (grid:
+``results/tracking.json``): the highest ``tracked_acc_tol1``. There, ``bayes`` with change 0.02 and trust 0.6 has .909,
+recovers in 11.9 s (restricted mean; after changes of 0.8 s in 11.1 s, median) and declares 13.7 false changes an hour,
+4.9 after the first 40 s; ``cusum`` with threshold 12 has .899, 13.6 s (11.6 s), 13.6 and 3.3.
 """
 
 from __future__ import annotations

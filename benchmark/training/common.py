@@ -58,6 +58,12 @@ def signature_of(recipe: DataclassInstance) -> str:
     return json.dumps(asdict(recipe))
 
 
+def is_recorded(recorded: dict[str, Any], recipe: DataclassInstance) -> bool:
+    """Whether the recipe on a card is this one. Fields that are younger than the card have their defaults."""
+    today = json.loads(signature_of(recipe))
+    return recorded.keys() <= today.keys() and json.loads(signature_of(type(recipe)(**recorded))) == today
+
+
 def read_checkpoint(path: Path, signature: str) -> dict[str, Any] | None:
     """The state saved at ``path``; None if there is none. ``UsageError`` if another recipe wrote it."""
     if not path.exists():

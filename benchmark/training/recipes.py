@@ -20,7 +20,7 @@ from avbench.baselines.streamsync import HISTORY_WINDOWS
 from avbench.data.scenes import TALKING_HEAD
 from avbench.system.atomic import atomic_write_bytes
 from avbench.training.backbone import BackboneRecipe, train_backbone
-from avbench.training.common import Say, best_validation, signature_of, versions
+from avbench.training.common import Say, best_validation, is_recorded, signature_of, versions
 from avbench.training.dynamic import changing_streams
 from avbench.training.pool import keep_freed_memory
 from avbench.training.streaming import (
@@ -189,8 +189,10 @@ def _finished(out: Path, recipe: StreamRecipe) -> bool:
     if not weights.exists() or not card.exists():
         return False
     facts = json.loads(card.read_text(encoding="utf-8"))
-    same = facts["recipe"] | {"seed": recipe.seed} == json.loads(json.dumps(asdict(recipe)))
-    return same and facts["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    return (
+        is_recorded(facts["recipe"] | {"seed": recipe.seed}, recipe)
+        and facts["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    )
 
 
 def export_streamsync(
