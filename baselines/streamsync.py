@@ -15,6 +15,8 @@ from avbench.baselines.blocks import Block, init_fusion, put_last
 from avbench.baselines.sparsesync import Fusion, SparseSync
 from avbench.types import Snapshot, StreamingHead, UsageError
 
+HISTORY_WINDOWS = 48  # that the transformer remembers: the paper's longest streams, and those of the dynamic track
+
 
 def streaming_token(offset_tok: Tensor, down_proj: nn.Linear, logits: Tensor, off: Tensor, passed: Tensor) -> Tensor:
     """(1, C, D) class embeddings, a (3 D -> D_token) layer, (B, C) logits, (B, D) OFF and PASS -> (B, D_token)."""
@@ -66,9 +68,12 @@ class RecencyEmbedding(nn.Module):
 
 
 class StreamingTransformer(nn.Module, StreamingHead):
-    """StreamSync-Trf: a transformer over all streaming tokens so far (newest first) and an OFF token.
+    """StreamSync-Trf: a transformer over the streaming tokens so far (newest first) and an OFF token.
 
-    State: the token history (B, H, D), newest first.
+    State: the token history (B, H, D), newest first. From window 49 on, a step forgets the oldest token: H is at most
+    ``HISTORY_WINDOWS``, so a step of a stream without end costs no more than the 48th. (The published code keeps all,
+    and nobody has trained or measured beyond 48; positions count back from the newest window, so they stay as they
+    were.) ``forward`` takes any length.
     """
 
     needs_token = True
@@ -95,8 +100,9 @@ class StreamingTransformer(nn.Module, StreamingHead):
         return self.OFF_tok.new_zeros(batch, 0, self.dim)
 
     def step(self, state: Tensor, snapshot: Snapshot, time_s: float) -> tuple[Tensor, Tensor]:
-        """History (B, H, D) and a snapshot with a token (B, D) -> history (B, H + 1, D), logits (B, n_classes)."""
-        history = torch.cat([snapshot.token[:, None], state], dim=1)
+        """History (B, H, D) and a snapshot with a token (B, D) -> history (B, min(H + 1, 48), D), logits (B,
+        n_classes)."""
+        history = torch.cat([snapshot.token[:, None], state[:, : HISTORY_WINDOWS - 1]], dim=1)
         return history, self(history)
 
 

@@ -2,6 +2,11 @@
 
 Both keep a state of fixed size however long a stream runs. They compute in float64 and return float32, as ``apa`` does;
 ``step`` and ``replay`` agree bit for bit.
+
+Their defaults were chosen on 512 validation streams, on the mini ``sparsesync``, by ``avbench train tracking`` (grid:
+``results/tracking.json``): the highest ``tracked_acc_tol1``. There, ``bayes`` with change 0.02 and trust 0.6 has .909,
+recovers in 11.9 s (restricted mean; after changes of 0.8 s in 11.1 s, median) and declares 13.7 false changes an hour,
+4.9 after the first 40 s; ``cusum`` with threshold 12 has .899, 13.6 s (11.6 s), 13.6 and 3.3.
 """
 
 from __future__ import annotations
@@ -32,10 +37,10 @@ class BayesFilter(_SteppingHead):
 
     Before each window the class stays with probability 1 - ``change`` and moves to each other class with an equal part
     of the rest. The evidence of a window is its softmax to the power ``trust``: windows overlap, and models are surer
-    than they should be.
+    than they should be. Defaults: see the head of this file.
     """
 
-    def __init__(self, change: float = 0.02, trust: float = 0.5) -> None:
+    def __init__(self, change: float = 0.02, trust: float = 0.6) -> None:
         if not 0 < change < 1 or not trust > 0:
             raise UsageError(f"BayesFilter: change is {change} and trust {trust}; they must be in (0, 1) and above 0")
         self.change, self.trust = change, trust
@@ -70,9 +75,10 @@ class RestartingApa(_SteppingHead):
 
     Each class has a score: the log likelihood ratio against the class of the average, summed up over the windows and
     never below 0. When one exceeds ``threshold``, the average starts anew with the windows since its score was 0.
+    Default: see the head of this file.
     """
 
-    def __init__(self, threshold: float = 6.0) -> None:
+    def __init__(self, threshold: float = 12.0) -> None:
         if not threshold > 0:
             raise UsageError(f"RestartingApa's threshold is {threshold}; it must be above 0")
         self.threshold = threshold

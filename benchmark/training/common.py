@@ -44,8 +44,13 @@ def optimise(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, r
 
 
 def best_validation(log: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The line with the highest mAP, the first of equals. Its scores are the line itself or under "validation"."""
-    return max(log, key=lambda line: line.get("validation", line)["map"])
+    """The line with the highest mAP or, for offsets that change, the highest ``tracked_acc_tol1``; the first of equals.
+    Its scores are the line itself or under "validation"."""
+    return max(log, key=lambda line: _merit(line.get("validation", line)))
+
+
+def _merit(scores: dict[str, float]) -> float:
+    return scores["tracked_acc_tol1"] if "tracked_acc_tol1" in scores else scores["map"]
 
 
 def signature_of(recipe: DataclassInstance) -> str:
@@ -96,7 +101,7 @@ class PhaseState:
             self.best, self.log, self.step = saved["best"], saved["log"], saved["step"]
 
     def note(self, scores: dict[str, float], keep: bool = False) -> None:
-        """Log a validation of the present weights; they become the best if its mAP is, or with ``keep``."""
+        """Log a validation of the present weights; they become the best if it is, or with ``keep``."""
         self.log.append(scores)
         if keep or best_validation(self.log) is scores:
             self.best = {key: tensor.clone() for key, tensor in self.model.state_dict().items()}

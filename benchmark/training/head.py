@@ -30,7 +30,7 @@ from avbench.registry.heads import HEADS, is_learned
 from avbench.registry.options import StreamingModel
 from avbench.system.progress import Progress
 from avbench.ticks import TICKS_PER_S, seconds, ticks
-from avbench.training.streaming import StreamRecipe, Streams, StreamSync, train_phase1
+from avbench.training.streaming import Snapshots, StreamRecipe, Streams, StreamSync, train_phase1
 from avbench.types import SegmentRecord, UsageError
 from avbench.weights.heads import export_head
 
@@ -76,7 +76,7 @@ class OwnToken(StreamSync):
         super().__init__(head, dim, layers)
         self.token_maker = nn.Identity()  # type: ignore[assignment]
 
-    def tokens(self, streams: Streams) -> Tensor:
+    def tokens(self, streams: Snapshots) -> Tensor:
         """The backbone's tokens (N, W, D)."""
         return streams.off
 
@@ -92,7 +92,7 @@ class MadeToken(StreamSync):
             maker.bias.zero_()
         self.token_maker = maker  # type: ignore[assignment]
 
-    def tokens(self, streams: Streams) -> Tensor:
+    def tokens(self, streams: Snapshots) -> Tensor:
         """The adapter's tokens (N, W, D), made from the logits."""
         return self.token_maker(features(streams.logits))
 

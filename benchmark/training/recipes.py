@@ -16,14 +16,17 @@ from safetensors.torch import save
 from avbench.baselines.embedded import load_backbone
 from avbench.baselines.families import families
 from avbench.baselines.mini import MiniBackbone
+from avbench.baselines.streamsync import HISTORY_WINDOWS
 from avbench.data.scenes import DIFFICULTIES, HARD, STANDARD, TALKING_HEAD
 from avbench.system.atomic import atomic_write_bytes
 from avbench.training.backbone import BackboneRecipe, train_backbone
 from avbench.training.common import Say, best_validation, is_recorded, signature_of, versions
+from avbench.training.dynamic import changing_streams
 from avbench.training.pool import keep_freed_memory
 from avbench.training.streaming import (
     STREAM_TRAIN_SEED,
     STREAM_VALID_SEED,
+    Lessons,
     StreamRecipe,
     StreamSync,
     cached_streams,
@@ -31,6 +34,7 @@ from avbench.training.streaming import (
     train_phase1,
     train_phase2,
 )
+from avbench.training.tracking import TrackingRecipe, choose_constants
 from avbench.types import UsageError
 
 TRAINED_ON = {STANDARD.name: "SynthSync scenes (procedural)", HARD.name: "SynthSync-hard scenes (procedural)"}
@@ -54,6 +58,17 @@ _TABLE5 = StreamRecipe(
     phase2_keep="last",
     phase2_bfloat16=False,
 )
+# offsets that change, at the track's number of windows and hop; the file omits the embedded backbone
+_DYNAMIC: dict[str, Any] = {
+    "backbone": "sparsesync",
+    "embedded_backbone": True,
+    "laws_per_scene": 8,
+    "scenes": 200,
+    "valid_scenes": 64,
+    "windows": 48,
+    "hops_s": (2,),
+    "phase2_steps": 0,
+}
 
 # Without phase 2, which did not help the shipped heads (their weights are phase 1's); so these heads' files omit the
 # backbone, which is the embedded one of sparsesync.hard
@@ -66,7 +81,7 @@ _HARD_HEAD = StreamRecipe(
     difficulty=HARD.name,
 )
 
-RECIPES: dict[str, BackboneRecipe | StreamRecipe] = {
+RECIPES: dict[str, BackboneRecipe | StreamRecipe | TrackingRecipe] = {
     r.name: r
     for r in (
         BackboneRecipe("sparsesync-pt", "sparsesync", steps=300, categories=(TALKING_HEAD,)),
@@ -93,6 +108,9 @@ RECIPES: dict[str, BackboneRecipe | StreamRecipe] = {
         ),
         _HARD_HEAD,
         replace(_HARD_HEAD, name="streamsync-lstm.hard", head="lstm"),
+        StreamRecipe("streamsync-trf.dynamic", "trf", steps=800, **_DYNAMIC),
+        StreamRecipe("streamsync-lstm.dynamic", "lstm", steps=1600, **_DYNAMIC),
+        TrackingRecipe(),
         _TABLE5,
         replace(_TABLE5, name="table5-k2-h12", phase2_gradient_windows=2, phase1_of=_TABLE5.name),
         replace(_TABLE5, name="table5-k4-h12", phase2_gradient_windows=4, phase1_of=_TABLE5.name),
@@ -105,7 +123,8 @@ RECIPES: dict[str, BackboneRecipe | StreamRecipe] = {
 def run(name: str, out: Path, say: Say = print, threads: int = 1) -> Path:
     """Train a recipe and first what it builds on, continuing from checkpoints in ``out``; returns the weight file.
 
-    ``out`` receives NAME.safetensors and NAME.json (the card: recipe, log, wall time) beside the checkpoints.
+    ``out`` receives NAME.safetensors and NAME.json (the card: recipe, log, wall time) beside the checkpoints. A recipe
+    that only chooses constants leaves no weights: NAME.json, its record, is returned.
     ``threads``: of torch; the same number gives the same weights. ``UsageError`` for an unknown recipe, or a checkpoint
     of another version of a recipe.
     """
@@ -115,6 +134,8 @@ def run(name: str, out: Path, say: Say = print, threads: int = 1) -> Path:
     torch.set_num_threads(threads)
     keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
+    if isinstance(recipe, TrackingRecipe):
+        return choose_constants(recipe, out, say)
     if isinstance(recipe, BackboneRecipe):
         _backbone(recipe, out, say)
     else:
@@ -149,12 +170,8 @@ def _streamsync(recipe: StreamRecipe, out: Path, say: Say) -> None:
     else:
         backbone = _backbone(RECIPES[recipe.backbone], out, say)  # type: ignore[arg-type]
         folder = out / f"snapshots-{recipe.backbone}"
-    difficulty = DIFFICULTIES[recipe.difficulty]
-    if difficulty != STANDARD:
-        folder = folder.with_name(f"{folder.name}-{difficulty.name}")
-    cached = partial(cached_streams, backbone, folder, say=say, difficulty=difficulty)
-    train = cached(base_seed=STREAM_TRAIN_SEED, scenes=recipe.scenes)
-    valid = cached(base_seed=STREAM_VALID_SEED, scenes=recipe.valid_scenes)
+    train = _streams(recipe, backbone, folder, STREAM_TRAIN_SEED, recipe.scenes, say)
+    valid = _streams(recipe, backbone, folder, STREAM_VALID_SEED, recipe.valid_scenes, say)
     first = RECIPES[recipe.phase1_of] if recipe.phase1_of else recipe
     assert isinstance(first, StreamRecipe)
     log: list[dict[str, Any]] = []
@@ -167,11 +184,24 @@ def _streamsync(recipe: StreamRecipe, out: Path, say: Say) -> None:
     seed = best_validation(log)["seed"]
     chosen, streaming = replace(recipe, seed=seed), models[seed]
     if recipe.phase2_steps:
-        scenes = stream_validation_scenes(recipe.valid_scenes, difficulty)
+        scenes = stream_validation_scenes(recipe.valid_scenes, DIFFICULTIES[recipe.difficulty])
         backbone, streaming, lines = train_phase2(chosen, backbone, streaming, scenes, out, say)
         log += [{"phase": 2, "seed": seed} | line for line in lines]
     log.append({"wall_s": round(time.monotonic() - began), "cpu_s": round(time.process_time() - cpu_began)})
     export_streamsync(out, recipe.name, chosen, backbone, streaming, log)
+
+
+def _streams(
+    recipe: StreamRecipe, backbone: MiniBackbone, folder: Path, base_seed: int, scenes: int, say: Say
+) -> Lessons:
+    """Streams to train or validate on; their offsets are fixed, or follow laws."""
+    difficulty = DIFFICULTIES[recipe.difficulty]
+    if difficulty != STANDARD:
+        folder = folder.with_name(f"{folder.name}-{difficulty.name}")
+    if not recipe.laws_per_scene:
+        return cached_streams(backbone, folder, base_seed=base_seed, scenes=scenes, say=say, difficulty=difficulty)
+    folder = folder.with_name(f"{folder.name}-laws")
+    return changing_streams(backbone, folder, base_seed, scenes, recipe.laws_per_scene, say)
 
 
 def _finished(out: Path, recipe: StreamRecipe) -> bool:
@@ -191,18 +221,25 @@ def export_streamsync(
 ) -> None:
     """Write backbone and head; the token map becomes part of ``backbone``, whose snapshots then carry finished tokens.
 
-    The file omits an embedded backbone that was not trained further: it then contains only token map and head.
+    The file omits an embedded backbone that was not trained further: it then contains only token map and head. The card
+    says how many windows a transformer remembers.
     """
     backbone.token_maker.load_state_dict(streaming.token_maker.state_dict())
     as_embedded = recipe.embedded_backbone and not recipe.phase2_steps
     body = {"token_maker": backbone.token_maker} if as_embedded else {"backbone": backbone}
-    export(out, name, body | {"head": streaming.head}, asdict(recipe), log)
+    more = {} if recipe.head == "lstm" else {"history_windows": HISTORY_WINDOWS}
+    export(out, name, body | {"head": streaming.head}, asdict(recipe), log, **more)
 
 
 def export(
-    out: Path, name: str, parts: dict[str, torch.nn.Module], recipe: dict[str, Any], log: list[dict[str, Any]]
+    out: Path,
+    name: str,
+    parts: dict[str, torch.nn.Module],
+    recipe: dict[str, Any],
+    log: list[dict[str, Any]],
+    **more: Any,
 ) -> None:
-    """Write NAME.safetensors (float16) and its card NAME.json."""
+    """Write NAME.safetensors (float16) and its card NAME.json, to which ``more`` is added."""
     tensors = {
         f"{part}.{key}": (value.half() if value.is_floating_point() else value).contiguous()
         for part, module in parts.items()
@@ -219,6 +256,7 @@ def export(
         "command": f"avbench train {recipe['name']}",
         **versions(),
         "threads": torch.get_num_threads(),
+        **more,
         "log": log,
     }
     atomic_write_bytes(out / f"{name}.safetensors", data)

@@ -11,11 +11,11 @@ import hashlib
 import math
 import multiprocessing as mp
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class StreamRecipe:
     ``phase2_keep``: "best" keeps the state with the best validation mAP, phase 1's included; "last" the last one.
     ``difficulty``: of the scenes, a name in ``scenes.DIFFICULTIES``.
     ``phase2_bfloat16``: mixed precision; ten times slower than float32 on a processor without bfloat16 arithmetic.
+    ``laws_per_scene``: the offsets change, by so many laws a scene (``training.dynamic``); 0: they are fixed.
     """
 
     name: str
@@ -92,6 +93,35 @@ class StreamRecipe:
     seeds: tuple[int, ...] = (0, 1, 2)
     phase1_of: str = ""
     difficulty: str = STANDARD.name
+    laws_per_scene: int = 0
+
+
+class Lessons(Protocol):
+    """What phase 1 trains on, or validates on."""
+
+    def loss(self, recipe: StreamRecipe, model: StreamSync, rng: np.random.Generator) -> Tensor:
+        """The loss of one training step."""
+        ...
+
+    def scores(self, model: StreamSync) -> dict[str, float]:
+        """How good the model is, by name; leaves it in training mode. ``common.best_validation`` compares them."""
+        ...
+
+
+class Snapshots(Protocol):
+    """Cached snapshots of N streams of W windows."""
+
+    @property
+    def logits(self) -> Tensor:
+        """(N, W, 21)."""
+
+    @property
+    def off(self) -> Tensor:
+        """(N, W, D)."""
+
+    @property
+    def passed(self) -> Tensor:
+        """(N, W, D)."""
 
 
 class Streams(NamedTuple):
@@ -101,6 +131,14 @@ class Streams(NamedTuple):
     off: Tensor  # (N, W, D)
     passed: Tensor  # (N, W, D)
     labels: Tensor  # (N,)
+
+    def loss(self, recipe: StreamRecipe, model: StreamSync, rng: np.random.Generator) -> Tensor:
+        """Cross-entropy after several numbers of windows, on a batch of streams at one hop."""
+        return _phase1_loss(recipe, model, self, rng)
+
+    def scores(self, model: StreamSync) -> dict[str, float]:
+        """At 18 windows of hop 2 s: see :func:`evaluate_heads`."""
+        return evaluate_heads(model, self)
 
 
 def scene_streams(model: MiniBackbone, scene: Material, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -139,21 +177,37 @@ def cached_streams(  # noqa: PLR0913  (what makes the scenes, and how)
 
     ``UsageError`` if the folder contains snapshots of other backbone weights.
     """
+    jobs = {f"{base_seed}-{n:05d}": partial(_render_and_encode, base_seed, difficulty, n) for n in range(scenes)}
+    return joined(cached_snapshots(model, folder, jobs, say, workers))
+
+
+def cached_snapshots(
+    model: MiniBackbone,
+    folder: Path,
+    jobs: Mapping[str, Callable[[MiniBackbone], dict[str, Tensor]]],
+    say: Say,
+    workers: int = 2,
+) -> list[dict[str, Tensor]]:
+    """What each job returns for ``model``, stored in ``folder``, one file per job, by name; only missing ones are
+    computed, by ``workers`` processes.
+
+    ``UsageError`` if the folder contains snapshots of other backbone weights.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     owner, fingerprint = folder / "backbone.sha256", _state_sha256(model)
     if not owner.exists():
         atomic_write_bytes(owner, fingerprint.encode())
     if owner.read_text() != fingerprint:
         raise UsageError(f"{folder} contains snapshots of another backbone: delete it to compute them again")
-    paths = [folder / f"{base_seed}-{number:05d}.safetensors" for number in range(scenes)]
-    todo = [number for number, path in enumerate(paths) if not path.exists()]
+    paths = {name: folder / f"{name}.safetensors" for name in jobs}
+    todo = [(path, jobs[name]) for name, path in paths.items() if not path.exists()]
     if todo:
         began = time.monotonic()
-        with mp.get_context("spawn").Pool(workers, _worker_init, (type(model), model.state_dict(), folder)) as pool:
-            for count, _ in enumerate(pool.imap_unordered(partial(_cache_scene, base_seed, difficulty), todo), 1):
+        with mp.get_context("spawn").Pool(workers, _worker_init, (type(model), model.state_dict())) as pool:
+            for count, _ in enumerate(pool.imap_unordered(_store, todo), 1):
                 if count % 40 == 0 or count == len(todo):
                     say(f"snapshots of {count}/{len(todo)} scenes, {time.monotonic() - began:.0f} s")
-    return joined(load_file(path) for path in paths)
+    return [load_file(path) for path in paths.values()]
 
 
 def joined(scenes: Iterable[dict[str, Tensor]]) -> Streams:
@@ -165,21 +219,25 @@ def joined(scenes: Iterable[dict[str, Tensor]]) -> Streams:
 _worker: dict[str, Any] = {}
 
 
-def _worker_init(cls: type[MiniBackbone], state: dict[str, Tensor], folder: Path) -> None:
+def _worker_init(cls: type[MiniBackbone], state: dict[str, Tensor]) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     model = cls()
     model.load_state_dict(state)
-    _worker.update(model=model.eval(), folder=folder)
+    _worker.update(model=model.eval())
 
 
-def _cache_scene(base_seed: int, difficulty: Difficulty, number: int) -> None:
+def _store(todo: tuple[Path, Callable[[MiniBackbone], dict[str, Tensor]]]) -> None:
+    path, job = todo
+    tensors = job(_worker["model"])
+    atomic_write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}))
+
+
+def _render_and_encode(base_seed: int, difficulty: Difficulty, number: int, model: MiniBackbone) -> dict[str, Tensor]:
     scene = render_material(
         number, base_seed=base_seed, categories=CATEGORIES, duration_s=STREAM_S, difficulty=difficulty
     )
-    tensors = scene_streams(_worker["model"], scene, np.random.default_rng([base_seed, number, 2]))
-    path = _worker["folder"] / f"{base_seed}-{number:05d}.safetensors"
-    atomic_write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}))
+    return scene_streams(model, scene, np.random.default_rng([base_seed, number, 2]))
 
 
 def _state_sha256(model: nn.Module) -> str:
@@ -194,7 +252,7 @@ class StreamSync(nn.Module):
         self.token_maker = TokenMaker(dim)
         self.head = HEAD_CLASSES[head](dim, layers=layers)
 
-    def tokens(self, streams: Streams) -> Tensor:
+    def tokens(self, streams: Snapshots) -> Tensor:
         """The streaming tokens (N, W, D), oldest first."""
         return self.token_maker(streams.logits, streams.off, streams.passed)
 
@@ -228,10 +286,10 @@ def evaluate_heads(model: StreamSync, streams: Streams, hop_s: int = 2, iteratio
 
 
 def train_phase1(
-    recipe: StreamRecipe, make: Callable[[], StreamSync], train: Streams, valid: Streams, work: Path, say: Say
+    recipe: StreamRecipe, make: Callable[[], StreamSync], train: Lessons, valid: Lessons, work: Path, say: Say
 ) -> tuple[StreamSync, list[dict[str, float]]]:
-    """Train token map and head on cached snapshots; returns the weights with the best validation mAP at 18 windows, and
-    the log.
+    """Train token map and head on cached snapshots; returns the weights that validate best, as
+    ``common.best_validation`` says, and the log.
 
     ``make``: builds the untrained model, called after the recipe's seed is set. Continues from the checkpoint in
     ``work``; ``UsageError`` if it belongs to another recipe.
@@ -244,12 +302,12 @@ def train_phase1(
     while state.step < recipe.steps:
         step = state.step
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, the same after a restart
-        loss = _phase1_loss(recipe, model, train, np.random.default_rng([recipe.seed, step, 3]))
+        loss = train.loss(recipe, model, np.random.default_rng([recipe.seed, step, 3]))
         decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step / recipe.steps)))
         optimise(loss, model, optimizer, recipe.lr * min((step + 1) / 50, 1) * decay)
         state.step = step = step + 1
         if step % recipe.validate_every == 0 or step == recipe.steps:
-            scores = evaluate_heads(model, valid) | {"step": step, "loss": round(float(loss.detach()), 4)}
+            scores = valid.scores(model) | {"step": step, "loss": round(float(loss.detach()), 4)}
             state.note(scores)
             say(f"{recipe.name} seed {recipe.seed} {scores}")
             state.save()

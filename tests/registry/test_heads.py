@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from avbench.engine.replay import replay
+from avbench.baselines.adapter import AdaptedHead
+from avbench.baselines.apa import probabilities
+from avbench.baselines.streamsync import HISTORY_WINDOWS
+from avbench.engine.replay import replay, snapshot_for
 from avbench.registry import user_files
 from avbench.registry.facts import whole_fingerprint
 from avbench.registry.heads import HEADS, head_class, plain_heads
 from avbench.registry.names import load_model, resolve, split_model_name, without_folders
 from avbench.registry.options import ModelOptions
-from avbench.types import AvbenchError, StreamingHead, UsageError
+from avbench.types import AvbenchError, Snapshot, StreamingHead, UsageError
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 TEMPLATE = Path(__file__).parents[2] / "submissions" / "template"
@@ -385,3 +393,68 @@ def test_a_sweep_takes_users_heads(clicks: Path, avbench: Avbench, tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     assert [row["model"] for row in json.loads(done.stdout)] == [model for model in models for _ in range(2)]
+
+
+# ----------------------------------------------------------------------------------------------- streams without an end
+
+
+def kept_bytes(state: object) -> int:
+    """What a head's state holds in numbers."""
+    if isinstance(state, tuple | list):
+        return sum(map(kept_bytes, state))
+    if isinstance(state, torch.Tensor | np.ndarray):
+        return int(state.nbytes)
+    assert state is None or isinstance(state, int | float)
+    return 0
+
+
+def built(name: str) -> Any:
+    """A built-in head; a learned one small and with random weights."""
+    torch.manual_seed(0)
+    return head_class(name)(48, layers=2).eval() if HEADS[name].learned else head_class(name)()
+
+
+@pytest.mark.parametrize("name", [*HEADS, "adapter"])
+def test_an_hour_of_windows_leaves_the_state_and_the_work_of_a_step_as_they_were(name: str) -> None:
+    head = AdaptedHead(built("trf"), 48) if name == "adapter" else built(name)
+    state, sizes, work = head.init(1), [], []
+    rng = np.random.default_rng(0)
+    tokens = name in HEADS and HEADS[name].learned
+    with torch.inference_mode():
+        for i in range(1800):
+            logits = torch.from_numpy(10 * rng.standard_normal((1, 21)).astype(np.float32))
+            token = torch.from_numpy(rng.standard_normal((1, 48)).astype(np.float32)) if tokens else None
+            with FlopCounterMode(display=False) if i in (47, 100, 1799) else contextlib.nullcontext() as counter:
+                state, out = head.step(state, snapshot_for(head, Snapshot(logits, token)), 2.0 * i)
+            assert np.isfinite(np.asarray(out)).all()
+            sizes.append(kept_bytes(state))
+            if counter:
+                work.append(counter.get_total_flops())
+    assert set(sizes[HISTORY_WINDOWS - 1 :]) == {max(sizes)}
+    assert len(set(work)) == 1
+    assert (work[0] > 0) == (name in ("trf", "lstm", "adapter"))
+
+
+def test_the_transformer_sees_the_last_48_windows_and_up_to_there_all() -> None:
+    head, tokens = built("trf"), torch.randn(2, 60, 48)
+    state = head.init(2)
+    with torch.inference_mode():
+        for i in range(60):
+            state, out = head.step(state, Snapshot(tokens[:, i], tokens[:, i]), 2.0 * i)
+            seen = tokens[:, max(0, i + 1 - HISTORY_WINDOWS) : i + 1]
+            assert torch.equal(state, seen.flip(1))
+            assert torch.equal(out, head(seen.flip(1)))
+    assert HISTORY_WINDOWS == 48
+
+
+def test_the_sums_of_an_endless_average_stay_exact() -> None:
+    rng, head = np.random.default_rng(0), built("apa")
+    state, seen = head.init(1), []
+    for i in range(1800):
+        logits = 5 * rng.standard_normal((1, 21))
+        seen.append(probabilities(logits)[0])
+        state, out = head.step(state, Snapshot(logits), 2.0 * i)
+    mean = np.array([math.fsum(column) for column in zip(*seen, strict=True)]) / 1800
+    assert state[0] == 1800
+    assert np.allclose(state[1][0] / state[0], mean, rtol=1e-13, atol=0)
+    assert np.allclose(np.exp(out[0]), mean, rtol=1e-6, atol=0)
