@@ -79,10 +79,9 @@ def score(  # noqa: PLR0913  (what outside checks call)
     """
     found = checked_streams(logits, truth, hop_s, window_s, videos, alarm)
     scores: dict[str, Any] = main_scores(found, bootstrap)
-    recovery = recovery_times(found).take(found.ranked)
     for name, rows in (("changes", found.changes.at), ("counted", found.counted), ("ranked", found.ranked)):
         scores[f"n_{name}"] = len(rows)
-    scores["recovery"] = survival.table(recovery)
+    scores["recovery"] = recovery_table(found)
     scores["recovery_by_size"] = recovery_by_size(found, bootstrap)
     scores["false_changes"] = false_changes(found, bootstrap.level)
     scores["alarm"] = {table.name: alarm_at(found, table, bootstrap) for table in TOLERANCES.values()}
@@ -261,6 +260,11 @@ def recovery_times(found: Streams) -> Times:
     recovered = first + HELD <= changes.until_window
     end = np.where(recovered, found.ends[np.minimum(first, found.n_windows - 1)], changes.until)
     return Times((end - changes.at) / TICKS_PER_S, recovered)
+
+
+def recovery_table(found: Streams) -> list[dict[str, Any]]:
+    """The Kaplan-Meier table of the ranked changes."""
+    return survival.table(recovery_times(found).take(found.ranked))
 
 
 def _recovery(found: Streams, times: Times, rows: np.ndarray) -> dict[str, Measure]:
