@@ -88,6 +88,7 @@ class RecoveryRow(NamedTuple):
 
     label: str
     main: bool
+    sign: Markup
     shares: list[float | None]
 
 
@@ -141,10 +142,8 @@ def followed(
         return None
     hop_s, window_s = seconds(result.protocol.hop), seconds(result.protocol.window)
     found = checked_streams(logits, windows, hop_s, window_s, answers.clusters, alarm)
-    errors_s = found.errors_s[:, found.scored].mean(axis=1)
-    order = sorted(range(len(found)), key=lambda row: (-errors_s[row], windows.segment_ids[row]))
-    told = _Teller(result, found, errors_s)
-    why = chosen(order, [told.law(row) for row in range(len(found))])
+    told = Teller(result, found)
+    order, why = told.order(), told.chosen()
     shown = [told.stream(row, reason) for row, reason in why.items()]
     listed = [Listed(told.stream(row, ""), row in why) for row in order[:N_LISTED]]
     labels, said = found.labels[:, WARM_UP:].ravel(), found.predicted[:, WARM_UP:].ravel()
@@ -173,22 +172,34 @@ def chosen(order: Sequence[int], laws: Sequence[str]) -> dict[int, str]:
     return why
 
 
-class _Teller:
-    """Says what happened in single streams of a run."""
+class Teller:
+    """Says what happened in single streams (rows) of a run."""
 
-    def __init__(self, result: RunResult, found: Streams, errors_s: np.ndarray) -> None:
-        self.result, self.found, self.errors_s = result, found, errors_s
+    def __init__(self, result: RunResult, found: Streams) -> None:
+        self.result, self.found = result, found
+        self.errors_s = found.errors_s[:, found.scored].mean(axis=1)
         self.times = recovery_times(found)
         self.false = falsely_declared(found)
         self.declared = declared_changes(found.stable, MOVED) & found.scored
         self.near = np.abs(found.predicted - found.labels) <= 1
         self.pure = (found.truth.purity == 1) & found.scored
 
+    def order(self) -> list[int]:
+        """The streams from the largest mean error over the scored windows on, ties by name."""
+        names = self.found.truth.segment_ids
+        return sorted(range(len(names)), key=lambda row: (-self.errors_s[row], names[row]))
+
+    def chosen(self) -> dict[int, str]:
+        """The streams that the page shows, and why."""
+        return chosen(self.order(), [self.law(row) for row in range(len(self.found))])
+
     def law(self, row: int) -> str:
+        """The name of its law, empty if the run does not say."""
         known = self.result.laws.get(self.found.truth.segment_ids[row])
         return known.name if known else ""
 
     def stream(self, row: int, why: str) -> Stream:
+        """All that the page says of it."""
         found = self.found
         name, law = found.truth.segment_ids[row], self.law(row)
         tracked, pure = self.tracked(row), self.pure[row]
@@ -209,10 +220,12 @@ class _Teller:
         )
 
     def recovery(self, change: int) -> str:
+        """How long recovery from a change (a row of ``changes``) took."""
         time_s = self.times.time_s[change]
         return f"{time_s:.1f} s" if self.times.event[change] else f"not within {time_s:.1f} s"
 
     def tracked(self, row: int) -> Tracked:
+        """What its chart shows."""
         found, changes = self.found, self.found.changes
         ends_s = found.ends / TICKS_PER_S
         low_s, high_s = band_s(found.probabilities[row])
@@ -274,7 +287,7 @@ def recovery_rows(result: RunResult) -> tuple[Markup | None, list[RecoveryRow]]:
         if row.name in CURVES and row.recovery:
             label, colour, dashes = CURVES[row.name]
             curves.append(Survival(label, _steps(row.recovery), colour, dashes))
-    rows = [RecoveryRow(c.label, c.main, [share_at(c.steps, t) for t in AT_S]) for c in curves]
+    rows = [RecoveryRow(c.label, c.main, stream_charts.stroke(c), [share_at(c.steps, t) for t in AT_S]) for c in curves]
     chart = stream_charts.recovery([_short(c) for c in curves], "share of changes not yet recovered from over time")
     return chart, rows
 

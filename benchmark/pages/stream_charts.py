@@ -85,6 +85,12 @@ def key(kind: str) -> Markup:
     return svg(size, "", "sign", [drawn])
 
 
+def stroke(curve: Survival) -> Markup:
+    """The line of a curve of recovery, for the table beside it."""
+    kind = f"line c{curve.colour} d{curve.dashes}{' main' if curve.main else ''}"
+    return svg((34.0, 8.0), "", "sign stroke", [Markup('<path class="{}" d="M0 4L34 4"/>').format(kind)])
+
+
 def recovery(curves: Sequence[Survival], title: str, until_s: float = 40.0) -> Markup:
     """Step curves of the share of changes not yet recovered from, each with its name at its right end."""
     size = RECOVERY_SIZE
