@@ -20,6 +20,7 @@ from avbench.scoring.calibration import believed_offsets_s, centres_s, step_s
 from avbench.scoring.dynamic import MOVED, SIZES_S, falsely_declared, recovery_times
 from avbench.scoring.segmentation import HELD, declared_changes
 from avbench.scoring.streams import WARM_UP, Streams, checked_streams
+from avbench.scoring.tolerance import TOLERANCES
 from avbench.ticks import TICKS_PER_S, seconds
 
 N_WORST, N_LISTED = 4, 12
@@ -99,6 +100,8 @@ class Page(NamedTuple):
     recovery_chart: Markup | None
     recovery_rows: list[RecoveryRow]
     sizes: list[tuple[str, Any]]  # of a change, with what is known of recovery from such
+    tolerances: list[tuple[str, Any]]  # a table's name, with what is known of alarms
+    laws: list[tuple[str, Any]]  # a law's name, with the scores of its streams
     legend: list[tuple[str, str]]  # sign, words
     signs: dict[str, Markup]
     undefined: list[str]
@@ -121,11 +124,19 @@ def page_of(
     legend = list(LEGEND.items())
     if streams is not None:
         legend = [(kind, words) for kind, words in legend if streams.marks.get(kind, True)]
-    sizes = [(size, found["recovery_by_size"][size]) for size in SIZES_S]
+    # in an order of their own: a file's is another than that of a result just made
+    ordered = [
+        [(name, part[name]) for name in names]
+        for part, names in (
+            (found["recovery_by_size"], SIZES_S),
+            (found["alarm"], [name for name in TOLERANCES if name in found["alarm"]]),
+            (found["by_law"], sorted(found["by_law"])),
+        )
+    ]
     return Page(
         streams,
         *recovery_rows(result),
-        sizes,
+        *ordered,
         legend,
         {kind: stream_charts.key(kind) for kind, _ in legend},
         undefined(result),
