@@ -124,23 +124,20 @@ def page_of(
     legend = list(LEGEND.items())
     if streams is not None:
         legend = [(kind, words) for kind, words in legend if streams.marks.get(kind, True)]
-    # in an order of their own: a file's is another than that of a result just made
-    ordered = [
-        [(name, part[name]) for name in names]
-        for part, names in (
-            (found["recovery_by_size"], SIZES_S),
-            (found["alarm"], [name for name in TOLERANCES if name in found["alarm"]]),
-            (found["by_law"], sorted(found["by_law"])),
-        )
-    ]
+    chart, rows = recovery_rows(result)
+    by_size, alarms, by_law = found["recovery_by_size"], found["alarm"], found["by_law"]
     return Page(
-        streams,
-        *recovery_rows(result),
-        *ordered,
-        legend,
-        {kind: stream_charts.key(kind) for kind, _ in legend},
-        undefined(result),
-        min(N_WORST, len(streams.shown)) if streams else 0,
+        streams=streams,
+        recovery_chart=chart,
+        recovery_rows=rows,
+        # in an order of their own: a file's is another than that of a result just made
+        sizes=[(size, by_size[size]) for size in SIZES_S],
+        tolerances=[(name, alarms[name]) for name in TOLERANCES if name in alarms],
+        laws=[(law, by_law[law]) for law in sorted(by_law)],
+        legend=legend,
+        signs={kind: stream_charts.key(kind) for kind, _ in legend},
+        undefined=undefined(result),
+        n_worst=min(N_WORST, len(streams.shown)) if streams else 0,
     )
 
 
