@@ -16,14 +16,26 @@ def add(commands: Any) -> None:
         "report",
         _report,
         "rebuild a run's page from its files",
-        "`avbench run` already writes the page; use this if it was lost, or after updating avbench.",
+        "`avbench run` already writes the page; use this if it was lost, or after updating avbench.\n"
+        "With --plot it draws one stream of a run over changing offsets instead: what was believed, and what was so.",
         "avbench report runs/2026-11-25-streamsync-trf",
+        "avbench report RUN_DIR --plot tracked.svg --stream clip_7@10",
     )
     report.add_argument("run", type=Path, metavar="RUN_DIR", help="a folder that `avbench run` wrote")
+    report.add_argument("--plot", type=Path, metavar="FILE", help="draw a stream as SVG or PNG, and leave the page")
+    report.add_argument("--stream", metavar="ID", help="which one (default: a typical one with a jump)")
 
 
 def _report(args: argparse.Namespace) -> int:
     from avbench.pages.run_report import report_again
+    from avbench.types import UsageError
 
+    if args.plot:
+        from avbench.pages.stream_plot import plot_stream
+
+        print(f"{args.plot}  stream {plot_stream(args.run, args.plot, args.stream)}")
+        return 0
+    if args.stream:
+        raise UsageError("--stream names the stream to draw: add --plot FILE")
     print(report_again(args.run))
     return 0

@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS
 from avbench.types import OffsetGrid, offset_in_words
 
@@ -101,7 +102,7 @@ def _environment(package: str) -> Environment:
     environment.filters["sortable"] = sortable
     grid = OffsetGrid()
     offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
-    environment.globals.update(METRICS=METRICS, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)
+    environment.globals.update(METRICS=METRICS, SHOWN=SHOWN, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)
     return environment
 
 

@@ -49,7 +49,7 @@ class Reference(NamedTuple):
     y: float
 
 
-class _Axes:
+class Axes:
     """Maps data to picture coordinates and draws the grid with its labels."""
 
     def __init__(
@@ -64,6 +64,7 @@ class _Axes:
         self.x_range, self.y_range = x_range, y_range
 
     def x(self, value: float) -> float:
+        """Where a value lies from left to right."""
         low, high = self.x_range
         if self.log_x:
             low, high, value = math.log(low), math.log(high), math.log(value)
@@ -71,23 +72,25 @@ class _Axes:
         return LEFT + share * (self.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
+        """Where a value lies from top to bottom."""
         low, high = self.y_range
         share = (value - low) / (high - low) if high > low else 0.5
         return self.height - BOTTOM - share * (self.height - TOP - BOTTOM)
 
     def frame(self, x_ticks: Iterable[float], x_label: str, y_ticks: Iterable[float]) -> Markup:
+        """The grid, the axis and their labels."""
         out = []
         right, bottom = self.width - RIGHT, self.height - BOTTOM
         for value in y_ticks:
             y = self.y(value)
             out.append(_line("grid", LEFT, y, right, y))
-            out.append(_text("tick end", LEFT - 6, y + 3.5, _plain(value)))
+            out.append(text_at("tick end", LEFT - 6, y + 3.5, _plain(value)))
         for value in x_ticks:
             x = self.x(value)
             out.append(_line("grid", x, bottom, x, bottom + 4))
-            out.append(_text("tick mid", x, bottom + 15, _plain(value)))
+            out.append(text_at("tick mid", x, bottom + 15, _plain(value)))
         out.append(_line("axis", LEFT, bottom, right, bottom))
-        out.append(_text("label mid", (LEFT + right) / 2, self.height - 3, x_label))
+        out.append(text_at("label mid", (LEFT + right) / 2, self.height - 3, x_label))
         return Markup("").join(out)
 
 
@@ -105,29 +108,29 @@ def curve(
     if y_range is None:
         there = [v for line in lines for v in (*line.y, *line.high) if v is not None]
         y_range = (0.0, nice_top(max([*there, *(r.y for r in references)], default=1.0)))
-    axes = _Axes(size, (xs[0], xs[-1]) if len(xs) > 1 else (xs[0] - 1, xs[0] + 1), y_range)
+    axes = Axes(size, (xs[0], xs[-1]) if len(xs) > 1 else (xs[0] - 1, xs[0] + 1), y_range)
     out = [axes.frame(x_ticks or xs, x_label, nice_ticks(*y_range))]
     for reference in references:
         y = axes.y(reference.y)
         out.append(_line("reference", LEFT, y, size[0] - RIGHT, y))
-        out.append(_text("note end", size[0] - RIGHT, y - 4, reference.label))
+        out.append(text_at("note end", size[0] - RIGHT, y - 4, reference.label))
     for line in lines:
         if line.low and line.high:
             for run in _runs([v is not None and w is not None for v, w in zip(line.low, line.high, strict=True)]):
                 upper = [(axes.x(line.x[i]), axes.y(line.high[i])) for i in run]  # type: ignore[arg-type]
                 lower = [(axes.x(line.x[i]), axes.y(line.low[i])) for i in reversed(run)]  # type: ignore[arg-type]
-                out.append(Markup('<path class="band c{}" d="{}Z"/>').format(line.colour, _path(upper + lower)))
+                out.append(Markup('<path class="band c{}" d="{}Z"/>').format(line.colour, path_of(upper + lower)))
     for line in lines:
         for run in _runs([v is not None for v in line.y]):
             points = [(axes.x(line.x[i]), axes.y(line.y[i])) for i in run]  # type: ignore[arg-type]
             if len(points) > 1:
-                out.append(Markup('<path class="line c{}" d="{}"/>').format(line.colour, _path(points)))
+                out.append(Markup('<path class="line c{}" d="{}"/>').format(line.colour, path_of(points)))
         for i, value in enumerate(line.y):
             if value is not None:
                 bounds = interval(line.low[i], line.high[i]) if line.low and line.high else ""
                 told = f"{line.label}, {x_label} {_plain(line.x[i])}: {number(value)}" + (bounds and f" ({bounds})")
                 out.append(_dot(axes.x(line.x[i]), axes.y(value), 2.6, line.colour, told))
-    return _svg(size, title, "chart", out)
+    return svg(size, title, "chart", out)
 
 
 def scatter(
@@ -141,21 +144,21 @@ def scatter(
     """Points with y from 0 to 1 over a logarithmic x axis; those in ``front`` (indices) are connected and named."""
     y_range = (0.0, 1.0)
     low, high = min(p.x for p in points), max(p.x for p in points)
-    axes = _Axes(size, (low / 1.4, high * 1.6), y_range, log_x=True)
+    axes = Axes(size, (low / 1.4, high * 1.6), y_range, log_x=True)
     out = [axes.frame(_log_ticks(low / 1.4, high * 1.6), x_label, nice_ticks(*y_range))]
     steps: list[tuple[float, float]] = []
     for i in sorted(front, key=lambda i: points[i].x):
         x, y = axes.x(points[i].x), axes.y(points[i].y)
         steps += [(x, steps[-1][1]), (x, y)] if steps else [(x, y)]
     if len(steps) > 1:
-        out.append(Markup('<path class="front" d="{}"/>').format(_path(steps)))
+        out.append(Markup('<path class="front" d="{}"/>').format(path_of(steps)))
     for i, point in enumerate(points):
         told = f"{point.label}: {y_label} {number(point.y, 3)}, {x_label} {point.x:.3g}"
         dot = _dot(axes.x(point.x), axes.y(point.y), 4.5 if i in front else 3.2, point.colour, told)
         out.append(Markup('<a href="{}">{}</a>').format(point.href, dot) if point.href else dot)
     out += _named(axes, [points[i] for i in front][:12], size)
-    out.append(_text("label", LEFT, TOP - 3, y_label))
-    return _svg(size, title, "chart wide", out)
+    out.append(text_at("label", LEFT, TOP - 3, y_label))
+    return svg(size, title, "chart wide", out)
 
 
 def interval_bar(value: float | None, low: float | None, high: float | None, top: float = 1.0) -> Markup:
@@ -170,7 +173,7 @@ def interval_bar(value: float | None, low: float | None, high: float | None, top
         if low is not None and high is not None:
             out.append(_line("whisker", x(low), 7, x(high), 7))
         out.append(Markup('<circle class="dot c0" cx="{:.1f}" cy="7" r="3.5"/>').format(x(value)))
-    return _svg(size, "", "bar", out)
+    return svg(size, "", "bar", out)
 
 
 def belief(probabilities: np.ndarray, truth: int, title: str) -> Markup:
@@ -197,12 +200,12 @@ def belief(probabilities: np.ndarray, truth: int, title: str) -> Markup:
     y = 1 + (n_classes - 1 - truth) * cell_h
     out.append(Markup('<rect class="truth" x="{:.1f}" y="{:.1f}" width="234" height="{}"/>').format(left, y, cell_h))
     middle = 1 + (n_classes // 2) * cell_h + cell_h / 2 + 3.5
-    out += [_text("tick end", left - 5, 10, "2 s early"), _text("tick end", left - 5, middle, "in sync")]
-    out.append(_text("tick end", left - 5, n_classes * cell_h, "2 s late"))
+    out += [text_at("tick end", left - 5, 10, "2 s early"), text_at("tick end", left - 5, middle, "in sync")]
+    out.append(text_at("tick end", left - 5, n_classes * cell_h, "2 s late"))
     for n in count_ticks(n_windows):
-        out.append(_text("tick mid", left + (n - 0.5) * cell_w, height - 3, str(n)))
+        out.append(text_at("tick mid", left + (n - 0.5) * cell_w, height - 3, str(n)))
     told = f"{title}; the truth is {class_in_words(truth)}"
-    return _svg((width, height), told, "belief", out)
+    return svg((width, height), told, "belief", out)
 
 
 def lag_curves(lags: Sequence[int], curves: Sequence[tuple[Sequence[float], bool]]) -> Markup:
@@ -210,16 +213,16 @@ def lag_curves(lags: Sequence[int], curves: Sequence[tuple[Sequence[float], bool
     size = (320.0, 150.0)
     values = [value for curve, _ in curves for value in curve]
     low, high = math.floor(min(values)), math.ceil(max(values))
-    axes = _Axes(size, (min(lags), max(lags)), (low, max(high, low + 1)))
+    axes = Axes(size, (min(lags), max(lags)), (low, max(high, low + 1)))
     ticks = [lag for lag in range(-100, 101, 10) if min(lags) <= lag <= max(lags)]
     out = [axes.frame(ticks, "lag, frames", nice_ticks(*axes.y_range, most=4))]
     if 0 in ticks:
         out.append(_line("reference", axes.x(0), TOP, axes.x(0), size[1] - BOTTOM))
     for scores, fits in curves:
         points = [(axes.x(lag), axes.y(score)) for lag, score in zip(lags, scores, strict=True)]
-        out.append(Markup('<path class="line {}" d="{}"/>').format("c2" if fits else "c7 thin", _path(points)))
+        out.append(Markup('<path class="line {}" d="{}"/>').format("c2" if fits else "c7 thin", path_of(points)))
     best = [lags[int(np.argmax(scores))] for scores, _ in curves]
-    return _svg(size, "lag curves with peaks at " + ", ".join(map(_plain, best)), "lags", out)
+    return svg(size, "lag curves with peaks at " + ", ".join(map(_plain, best)), "lags", out)
 
 
 def heat_level(share: np.ndarray) -> np.ndarray:
@@ -268,7 +271,7 @@ def _runs(there: Sequence[bool]) -> list[list[int]]:
     return runs
 
 
-def _named(axes: _Axes, points: Sequence[Point], size: tuple[float, float]) -> list[Markup]:
+def _named(axes: Axes, points: Sequence[Point], size: tuple[float, float]) -> list[Markup]:
     """Names beside points, moved up where they would overlap; left of a point near the right edge."""
     out: list[Markup] = []
     taken: list[tuple[float, float, float]] = []
@@ -280,7 +283,7 @@ def _named(axes: _Axes, points: Sequence[Point], size: tuple[float, float]) -> l
         while any(abs(y - other) < 12 and start < end and begin < start + width for begin, end, other in taken):
             y -= 12
         taken.append((start, start + width, y))
-        out.append(_text("name end" if on_left else "name", x - 8 if on_left else x + 8, max(y, TOP), text))
+        out.append(text_at("name end" if on_left else "name", x - 8 if on_left else x + 8, max(y, TOP), text))
     return out
 
 
@@ -288,7 +291,8 @@ def _plain(value: float) -> str:
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
+def path_of(points: Sequence[tuple[float, float]]) -> str:
+    """The path through some points of a picture."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
@@ -296,7 +300,8 @@ def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
     return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(kind, x1, y1, x2, y2)
 
 
-def _text(kind: str, x: float, y: float, text: str) -> Markup:
+def text_at(kind: str, x: float, y: float, text: str) -> Markup:
+    """A label, whose ``kind`` the stylesheet knows."""
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(kind, x, y, text)
 
 
@@ -306,8 +311,8 @@ def _dot(x: float, y: float, radius: float, colour: int, told: str) -> Markup:
     )
 
 
-def _svg(size: tuple[float, float], title: str, kind: str, parts: Iterable[Markup]) -> Markup:
-    """``title`` empty: the picture repeats the text beside it, so screen readers skip it."""
+def svg(size: tuple[float, float], title: str, kind: str, parts: Iterable[Markup]) -> Markup:
+    """A picture of its parts. ``title`` empty: the picture repeats the text beside it, so screen readers skip it."""
     told = Markup('role="img" aria-label="{}"').format(escape(title)) if title else Markup('aria-hidden="true"')
     head = Markup('<svg class="{}" viewBox="0 0 {:g} {:g}" {}>').format(kind, *size, told)
     return head + Markup("").join(parts) + Markup("</svg>")

@@ -11,9 +11,11 @@ import numpy as np
 
 from avbench.pages import class_in_words, render
 from avbench.pages.below_grid import below_grid, pair_section
-from avbench.pages.sections import curve_charts, errors, slice_tables
-from avbench.results.predictions import N_CLASSES, read_predictions
-from avbench.results.run import REPORT_FILE, RunResult, Scores, read_run
+from avbench.pages.changing import page_of
+from avbench.pages.sections import BY_SLICE, BY_SLICE_CHANGING, curve_charts, errors, slice_tables
+from avbench.results.dynamic_truth import WindowTruth, read_truth
+from avbench.results.predictions import N_CLASSES, read_alarm, read_predictions
+from avbench.results.run import REPORT_FILE, RunResult, Scores, read_run, run_file
 from avbench.results.truth import Truth, read_segments
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import scored_iteration
@@ -34,10 +36,17 @@ class Row(NamedTuple):
     note: str
 
 
-def write_report(result: RunResult, folder: Path, answers: Truth | None, logits: np.ndarray) -> Path:
+def write_report(
+    result: RunResult,
+    folder: Path,
+    answers: Truth | None,
+    logits: np.ndarray,
+    windows: WindowTruth | None = None,
+    alarm: np.ndarray | None = None,
+) -> Path:
     """Writes ``folder/run.html``; the arguments are those of ``run_page``. ``AvbenchError`` if it cannot be written."""
     path = Path(folder) / REPORT_FILE
-    page = run_page(result, answers, logits)
+    page = run_page(result, answers, logits, windows, alarm)
     try:
         atomic_write_bytes(path, page.encode("utf-8"))
     except OSError as error:
@@ -48,38 +57,64 @@ def write_report(result: RunResult, folder: Path, answers: Truth | None, logits:
 def report_again(run: Path) -> Path:
     """Rebuilds ``run.html`` from a run's other files; ``UsageError`` if they are missing, changed, or do not belong
     together."""
-    from avbench.results.run import run_file
-
     run = Path(run)
     result = read_run(run)
-    folder = run if run.is_dir() else run.parent
-    iterations = result.protocol.iterations
-    answers, logits = None, np.empty((0, iterations, N_CLASSES), np.float32)
-    if result.n_scored and result.data.labels == "public":
-        ids, logits = read_predictions(run_file(folder, result, "predictions"))
-        answers = read_segments(run_file(folder, result, "segments"))
-        if ids != answers.segment_ids or logits.shape[1] != iterations:
-            raise UsageError(f"{folder}: run.json, predictions and segments are not from one run; run it again")
-    return write_report(result, folder, answers, logits)
+    return write_report(result, run if run.is_dir() else run.parent, *read_again(run, result))
 
 
-def run_page(result: RunResult, answers: Truth | None, logits: np.ndarray) -> str:
+class Read(NamedTuple):
+    """What a run's files say of its N scored segments: ``run_page`` describes the arguments."""
+
+    answers: Truth | None
+    logits: np.ndarray
+    windows: WindowTruth | None
+    alarm: np.ndarray | None
+
+
+def read_again(run: Path, result: RunResult) -> Read:
+    """The files of a run; ``UsageError`` if they are missing, changed, or do not belong together."""
+    folder, iterations = run if run.is_dir() else run.parent, result.protocol.iterations
+    if not result.n_scored or result.data.labels == "hidden":
+        return Read(None, np.empty((0, iterations, N_CLASSES), np.float32), None, None)
+    path = run_file(folder, result, "predictions")
+    ids, logits = read_predictions(path)
+    answers = read_segments(run_file(folder, result, "segments"))
+    windows = read_truth(run_file(folder, result, "truth")) if "truth" in result.files else None
+    same = ids == answers.segment_ids and logits.shape[1] == iterations
+    if windows is not None:
+        same = same and ids == windows.segment_ids and windows.regime.shape[1] == iterations
+    if not same:
+        raise UsageError(f"{folder}: run.json, predictions and segments are not from one run; run it again")
+    return Read(answers, logits, windows, None if windows is None else read_alarm(path))
+
+
+def run_page(
+    result: RunResult,
+    answers: Truth | None,
+    logits: np.ndarray,
+    windows: WindowTruth | None = None,
+    alarm: np.ndarray | None = None,
+) -> str:
     """The page as text; equal arguments give equal text.
 
     ``answers``: the truth about the scored segments, in the order of ``logits`` (N, W, 21); None if it is hidden. Both
-    may be empty (nothing could be scored).
+    may be empty (nothing could be scored). Where offsets change, ``windows`` is the truth of every window, and
+    ``alarm`` (N, W) the model's own alarm, if it has one.
     """
+    changing = page_of(result, answers, windows, logits, alarm)
     at = scored_iteration(result)
     hop_s, window_s = seconds(result.protocol.hop), seconds(result.protocol.window)
-    trivial = next((row.scores for row in result.rows if row.name == "constant"), None)
+    # accuracy of "always in sync" holds for every window only where offsets are fixed
+    trivial = next((row.scores for row in result.rows if row.name == "constant"), None) if changing is None else None
     return render(
         "run_report.html",
         result=result,
         rows=table_rows(result),
         metrics=list(METRICS.values()),
         curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial),
-        slices=slice_tables(result.slices),
-        errors=errors(answers, logits, at) if answers is not None else None,
+        slices=slice_tables(result.slices, BY_SLICE if changing is None else BY_SLICE_CHANGING),
+        errors=errors(answers, logits, at) if answers is not None and changing is None else None,
+        changing=changing,
         below=below_grid(result.scores, answers, logits[:, at]),
         pairs=pair_section(result.pairs),
         at=at + 1,
@@ -104,10 +139,8 @@ def table_rows(result: RunResult) -> list[Row]:
 def command(result: RunResult) -> str:
     """The command line that repeats the run. A result does not record the paths of a manifest folder or of a weight
     file: FOLDER and FILE stand for them."""
-    from avbench.data import dynamic, synthsync
-
     p, data, model = result.protocol, result.data, result.model
-    built_in = data.name in (*synthsync.NAMES, dynamic.NAME) and data.split in synthsync.SPLIT_SEEDS
+    built_in, whole = _built_in(result)
     words = ["avbench", "run", "--model", shlex.quote(model.name)]
     words += ["--data", data.name if built_in else "FOLDER", "--split", shlex.quote(data.split)]
     words += ["--protocol", p.name, "--hop", f"{seconds(p.hop):g}"]
@@ -119,7 +152,7 @@ def command(result: RunResult) -> str:
         "--n-resamples",
         str(result.n_resamples),
     ]
-    if not built_in or synthsync.planned(data.name, data.split).sha256 != data.manifest_sha256:
+    if not whole:
         words += ["--limit", str(result.n_total)]  # a part of the data, or data whose size is unknown here
     if model.random_weights is not None:
         words += ["--random-weights", str(model.random_weights)]
@@ -129,3 +162,18 @@ def command(result: RunResult) -> str:
     words += ["--compile"] if model.compiled else []
     device = str(result.environment.get("device", "cpu"))
     return " ".join([*words, *(["--device", shlex.quote(device)] if device != "cpu" else [])])
+
+
+def _built_in(result: RunResult) -> tuple[bool, bool]:
+    """Whether the data are built in, and whether all of a built-in split was run. The name of changing offsets alone
+    does not say so: the same is given to those that `avbench data dynamic` makes over SynthSync."""
+    from avbench.data import dynamic, synthsync
+
+    data = result.data
+    if data.split not in synthsync.SPLIT_SEEDS or data.name not in (*synthsync.NAMES, dynamic.NAME):
+        return False, False
+    if data.name != dynamic.NAME:
+        return True, synthsync.planned(data.name, data.split).sha256 == data.manifest_sha256
+    planned = dynamic.planned(data.split)
+    whole = planned.sha256 == data.manifest_sha256
+    return whole or planned.limit(max(result.n_total, 1)).sha256 == data.manifest_sha256, whole

@@ -237,7 +237,8 @@ def _pairs(result: RunResult) -> list[str]:
 def _next(result: RunResult) -> str:
     others = [m for m in ("streamsync-trf", "streamsync-lstm", "apa-synchformer") if m != result.model.name]
     if result.protocol.name == "dynamic":
-        return "avbench run --model sparsesync+cusum --data ... · avbench data dynamic my_manifest --out changing"
+        head = "bayes" if result.model.head == "cusum" else "cusum"
+        return f"avbench run --model sparsesync+{head} --data ... · avbench compare RUN_A RUN_B · avbench doctor"
     if result.data.note == "procedural stand-in":
         return f"avbench run --model {others[0]} · avbench data from-files my_videos --out my_manifest · avbench doctor"
     return f"avbench run --model {others[0]} --data ... · avbench data verify ... · avbench doctor"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from markupsafe import Markup
 from avbench.pages import charts
 from avbench.results.run import Score, Scores, Slice
 from avbench.results.truth import Truth
+from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS, checked_logits, softmax
 from avbench.types import CATEGORIES, OffsetGrid
 
@@ -18,6 +19,7 @@ GRID = OffsetGrid()
 N_WORST = 6
 CURVES = ("acc", "map", "mae_s")
 BY_SLICE = ("acc", "map", "mae_s")
+BY_SLICE_CHANGING = ("tracked_acc_tol1", "recovery_s", "tracking_error_s")
 
 
 class Belief(NamedTuple):
@@ -119,21 +121,24 @@ def curve_charts(curve: Mapping[int, Scores], beside: Scores | None = None) -> l
     return found
 
 
-def slice_tables(slices: Mapping[str, Mapping[str, Slice]]) -> list[dict[str, Any]]:
-    """Per kind of slice (category, channel): its rows, and the end of the MAE bars."""
+def slice_tables(slices: Mapping[str, Mapping[str, Slice]], names: Sequence[str] = BY_SLICE) -> list[dict[str, Any]]:
+    """Per kind of slice (category, channel): its rows, and where the bars of each metric (``names``) end."""
     tables = []
     for kind, found in slices.items():
         parts = {name: found[name] for name in in_order(found)} if kind == "category" else found
         if len(parts) < 2 and kind != "category":
             continue
-        mae_s = [part.scores["mae_s"] for part in parts.values()]
-        top_s = charts.nice_top(max(e.ci_high or e.value or 0.0 for e in mae_s))
-        tops = {name: top_s if METRICS[name].unit else 1.0 for name in BY_SLICE}
+        metrics = {name: (METRICS | SHOWN)[name] for name in names}
+        tops = {
+            name: charts.nice_top(max(_end(part.scores[name]) for part in parts.values())) if metric.unit else 1.0
+            for name, metric in metrics.items()
+        }
         rows = [
-            (name, part.n, [(part.scores[m], _bar(part.scores[m], tops[m])) for m in BY_SLICE])
+            (name, part.n, [(part.scores[m], _bar(part.scores[m], tops[m])) for m in names])
             for name, part in parts.items()
         ]
-        tables.append({"kind": kind, "rows": rows, "metrics": [METRICS[m] for m in BY_SLICE], "top_s": top_s})
+        bars = [(metric.title, tops[name]) for name, metric in metrics.items() if metric.unit]
+        tables.append({"kind": kind, "rows": rows, "metrics": list(metrics.values()), "bars": bars})
     return tables
 
 
@@ -141,6 +146,10 @@ def in_order(categories: Iterable[str]) -> list[str]:
     """Categories in the paper's order, then the others by name."""
     there = set(categories)
     return [*(c for c in CATEGORIES if c in there), *sorted(there - set(CATEGORIES))]
+
+
+def _end(score: Score) -> float:
+    return score.ci_high or score.value or 0.0
 
 
 def _bar(score: Score, top: float) -> Markup:

@@ -25,6 +25,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -139,6 +140,11 @@ class WindowTruth:
         return WindowTruth(
             tuple(self.segment_ids[row] for row in rows), *(getattr(self, column)[rows] for column in RANGES)
         )
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Row of each segment id."""
+        return {name: row for row, name in enumerate(self.segment_ids)}
 
     @property
     def offset_end(self) -> np.ndarray:

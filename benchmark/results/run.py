@@ -90,8 +90,34 @@ class Slice(StrictPart):
     scores: Scores
 
 
+class RecoveryStep(StrictPart):
+    """A row of the Kaplan-Meier table: at ``time_s`` after a change, how many were still not recovered from and
+    watched, how many were recovered from then, how many could no longer be watched, and the share not recovered."""
+
+    time_s: Annotated[float, Field(ge=0)]
+    at_risk: Annotated[int, Field(ge=0)]
+    events: Annotated[int, Field(ge=0)]
+    censored: Annotated[int, Field(ge=0)]
+    survival: Annotated[float, Field(ge=0, le=1)]
+
+
+class Mute(StrictPart):
+    """A stretch of muted sound, in seconds from the stream's beginning."""
+
+    start_s: Annotated[float, Field(ge=0)]
+    end_s: Annotated[float, Field(ge=0)]
+
+
+class StreamLaw(StrictPart):
+    """How the offset of one stream runs: the name of its law, and its mutes."""
+
+    name: str
+    mutes: Many[Mute] = []
+
+
 class ReferenceRow(StrictPart):
-    """A row shown beside the result: a trivial baseline, or the same backbone with another head or window count."""
+    """A row shown beside the result: a trivial baseline, or the same backbone with another head or window count.
+    ``recovery``: its Kaplan-Meier table, where offsets change."""
 
     name: str
     label: str
@@ -99,6 +125,7 @@ class ReferenceRow(StrictPart):
     n: Annotated[int, Field(ge=0)]
     scores: Scores
     note: str = ""
+    recovery: Many[RecoveryStep] = []
 
 
 class Failure(StrictPart):
@@ -114,17 +141,6 @@ class Latency(StrictPart):
 
     ms_per_step: Annotated[float, Field(ge=0)]
     note: Literal["indicative"] = "indicative"
-
-
-class RecoveryStep(StrictPart):
-    """A row of the Kaplan-Meier table: at ``time_s`` after a change, how many were still not recovered from and
-    watched, how many were recovered from then, how many could no longer be watched, and the share not recovered."""
-
-    time_s: Annotated[float, Field(ge=0)]
-    at_risk: Annotated[int, Field(ge=0)]
-    events: Annotated[int, Field(ge=0)]
-    censored: Annotated[int, Field(ge=0)]
-    survival: Annotated[float, Field(ge=0, le=1)]
 
 
 class PairScore(StrictPart):
@@ -167,7 +183,7 @@ class RunResult(StrictPart):
     ``avbench data pairs``, over all shifts first. Where offsets change, ``scores`` has those of
     ``avbench.scoring.dynamic.SHOWN`` too, ``recovery`` is the Kaplan-Meier table of the changes that rank, and
     ``dynamic`` what ``avbench.scoring.dynamic.score`` says besides (headline, alarms, drift, by size and by law) and
-    the ``price``.
+    the ``price``; ``laws`` says how the offset of each scored segment runs.
     """
 
     schema_version: Literal[1] = 1
@@ -184,6 +200,7 @@ class RunResult(StrictPart):
     recovery: Many[RecoveryStep] = []
     dynamic: Named[str, JsonValue] = {}
     pairs: Many[PairScore] = []
+    laws: Named[str, StreamLaw] = {}
     rows: Many[ReferenceRow] = []
     failures: Many[Failure] = []
     unsupported: Many[str] = []

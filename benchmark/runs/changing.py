@@ -12,6 +12,7 @@ from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import Protocol
 from avbench.registry.options import StreamingModel
 from avbench.results.dynamic_truth import WindowTruth
+from avbench.results.run import Mute, StreamLaw
 from avbench.results.truth import Truth
 from avbench.scoring.dynamic import SHOWN, price
 from avbench.scoring.scorer import ChangingScorer, Scorer, undefined_is_none
@@ -45,13 +46,21 @@ def scorer_of(truth: Truth, windows: WindowTruth | None, protocol: Protocol, boo
 def what_changed(
     score: Scorer, session: Session, model: StreamingModel, protocol: Protocol, logits: np.ndarray
 ) -> dict[str, Any]:
-    """The fields ``recovery`` and ``dynamic`` of a result; none where offsets are fixed or nothing is scored."""
+    """The fields ``recovery``, ``dynamic`` and ``laws`` of a result; none where offsets are fixed or nothing is
+    scored."""
     if not isinstance(score, ChangingScorer) or not len(score.truth):
         return {}
-    laws = [segment.law.name if segment.law else "hold" for segment in session.segments(protocol)]
-    found = score.details(logits, laws, session.alarms(model, protocol))
+    laws = {segment.id: _law(segment) for segment in session.segments(protocol)}
+    found = score.details(logits, [law.name for law in laws.values()], session.alarms(model, protocol))
     rest = {name: part for name, part in found.items() if name not in (*SHOWN, "recovery")}
-    return {"recovery": found["recovery"], "dynamic": rest | {"price": _price(session, model, protocol, score, logits)}}
+    rest["price"] = _price(session, model, protocol, score, logits)
+    return {"recovery": found["recovery"], "dynamic": rest, "laws": laws}
+
+
+def _law(segment: SegmentRecord) -> StreamLaw:
+    mutes = segment.law.mutes if segment.law else ()
+    muted = [Mute(start_s=seconds(mute.start), end_s=seconds(mute.end)) for mute in mutes]
+    return StreamLaw(name=segment.law.name if segment.law else "hold", mutes=muted)
 
 
 def _price(

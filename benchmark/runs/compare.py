@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from avbench.engine.session import Session
+from avbench.protocol.manifest import Manifest
+from avbench.protocol.rules import Protocol
 from avbench.protocol.signature import Signature
+from avbench.results.dynamic_truth import RANGES, WindowTruth
 from avbench.results.run import RunResult
 from avbench.results.truth import Truth
 from avbench.runs.loaded import Run, load_run
+from avbench.ticks import seconds
 from avbench.types import UsageError
 
 if TYPE_CHECKING:
@@ -74,12 +78,14 @@ class Comparison(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """Streaming predictions (N, W, 21) of two runs on the same segments, with labels (N,) and videos (N,)."""
+    """Streaming predictions (N, W, 21) of two runs on the same segments, with labels (N,) and videos (N,); where
+    offsets change, also the truth of every window."""
 
     a: np.ndarray
     b: np.ndarray
     labels: np.ndarray
     videos: np.ndarray
+    windows: WindowTruth | None
 
 
 def compare(
@@ -90,6 +96,7 @@ def compare(
     progress: Progress | None = None,
 ) -> Comparison:
     """Every metric of ``run_a`` minus that of ``run_b`` (folders or run.json files), over the same resampled videos.
+    Where offsets change, also every main score of ``scoring.dynamic``, first; the others are then of the last window.
 
     Labels and videos come from the runs' own ``segments.parquet``, or from ``data`` (as in ``evaluate``), which must
     then be exactly the data of the runs. Paired over the segments that both runs have scored. ``UsageError``:
@@ -102,8 +109,8 @@ def compare(
     a, b = _read(run_a), _read(run_b)
     _check_same_setting(a, b)
     n_scored = sum(len(run.predictions.segment_ids) for run in (a, b))  # damaged predictions are said before labels
-    truth = _truth_of_data(a, data, progress) if data is not None else _truth_of_runs(a, b)
-    pair = _paired(a, b, truth)
+    truth, windows = _truth_of_data(a, data, progress) if data is not None else _truth_of_runs(a, b)
+    pair = _paired(a, b, truth, windows)
     return Comparison(
         a.result,
         b.result,
@@ -111,7 +118,7 @@ def compare(
         n_videos=len(set(pair.videos)),
         left_out=n_scored - 2 * len(pair.labels),
         level=bootstrap.level,
-        metrics=_metrics(pair, a.result.protocol.selection, bootstrap),
+        metrics=_changing(pair, a.result.protocol, bootstrap) | _metrics(pair, a.result.protocol.selection, bootstrap),
     )
 
 
@@ -123,7 +130,7 @@ def _check_same_setting(a: Run, b: Run) -> None:
         raise UsageError(f"{a.folder} and {b.folder} cannot be compared, they differ in {named}")
 
 
-def _paired(a: Run, b: Run, truth: Truth) -> _Pair:
+def _paired(a: Run, b: Run, truth: Truth, windows: WindowTruth | None) -> _Pair:
     """The segments that both runs have scored, in the order of ``a``."""
     (ids_a, streams_a), (ids_b, streams_b) = a.predictions, b.predictions
     rows_a, rows_b = ({segment_id: row for row, segment_id in enumerate(ids)} for ids in (ids_a, ids_b))
@@ -131,9 +138,23 @@ def _paired(a: Run, b: Run, truth: Truth) -> _Pair:
     if not common:
         raise UsageError(f"{a.folder} and {b.folder} have no scored segment in common")
     known = truth.of_ids(common)
-    return _Pair(
-        streams_a[[rows_a[s] for s in common]], streams_b[[rows_b[s] for s in common]], known.labels, known.clusters
-    )
+    if windows is not None:
+        windows = windows.take([windows.place[s] for s in common])
+    a_streams, b_streams = streams_a[[rows_a[s] for s in common]], streams_b[[rows_b[s] for s in common]]
+    return _Pair(a_streams, b_streams, known.labels, known.clusters, windows)
+
+
+def _changing(pair: _Pair, protocol: Protocol, bootstrap: Bootstrap) -> dict[str, Compared]:
+    """The main scores of offsets that change; none where they are fixed."""
+    from avbench.scoring.dynamic import SHOWN, compared
+    from avbench.scoring.streams import checked_streams
+
+    if pair.windows is None:
+        return {}
+    given = pair.windows, seconds(protocol.hop), seconds(protocol.window), pair.videos
+    a, b = (checked_streams(of, *given) for of in (pair.a, pair.b))
+    found = compared(a, b, bootstrap, POWER, tuple(SHOWN))
+    return {name: Compared(one.a, one.b, **one.difference, detectable=one.detectable) for name, one in found.items()}
 
 
 def _metrics(pair: _Pair, selection: str, bootstrap: Bootstrap) -> dict[str, Compared]:
@@ -169,7 +190,7 @@ def _read(path: Path | str) -> Run:
     return run
 
 
-def _truth_of_runs(a: Run, b: Run) -> Truth:
+def _truth_of_runs(a: Run, b: Run) -> tuple[Truth, WindowTruth | None]:
     for run in (a, b):
         if run.result.data.labels == "hidden":
             raise UsageError(
@@ -183,25 +204,51 @@ def _truth_of_runs(a: Run, b: Run) -> Truth:
     for s, label, video in zip(second.segment_ids, second.labels, second.clusters, strict=True):
         if known.get(s, (label, video)) != (label, video):
             raise UsageError(f"segment {s} has different labels or videos in {a.folder} and {b.folder}")
+    return first, _windows_of_runs(a, b)
+
+
+def _windows_of_runs(a: Run, b: Run) -> WindowTruth | None:
+    """What is so in every window, which both runs must agree on."""
+    if a.result.protocol.name != "dynamic":
+        return None
+    first, second = _windows_of_run(a), _windows_of_run(b)
+    shared = [s for s in first.segment_ids if s in second.place]
+    ours, theirs = (of.take([of.place[s] for s in shared]) for of in (first, second))
+    if not all(np.array_equal(getattr(ours, column), getattr(theirs, column)) for column in RANGES):
+        raise UsageError(f"{a.folder} and {b.folder} have different truths (truth.parquet) of the same segments")
     return first
 
 
-def _truth_of_data(run: Run, data: str, progress: Progress | None) -> Truth:
+def _windows_of_run(run: Run) -> WindowTruth:
+    if run.windows is None or run.windows.segment_ids != run.predictions.segment_ids:
+        raise UsageError(f"{run.folder}: truth.parquet is missing or not of these predictions; run it again")
+    return run.windows
+
+
+def _truth_of_data(run: Run, data: str, progress: Progress | None) -> tuple[Truth, WindowTruth | None]:
     facts = run.result.data
     whole = Session.open(data, facts.split, progress=progress).manifest
     for manifest in (whole, whole.limit(run.result.n_total) if run.result.n_total else whole):
         if manifest.sha256 == facts.manifest_sha256:
-            return Session(manifest).truth()
+            return _known(manifest, run.result.protocol)
     raise UsageError(
         f"{data} is not the data of {run.folder}: data ({whole.sha256[:12]} and {facts.manifest_sha256[:12]}) differ"
     )
+
+
+def _known(manifest: Manifest, protocol: Protocol) -> tuple[Truth, WindowTruth | None]:
+    """The truth of all segments of a manifest that are long enough."""
+    session = Session(manifest)
+    if protocol.name != "dynamic":
+        return session.truth(), None
+    return session.truth(protocol), WindowTruth.of(session.supported(protocol), protocol)
 
 
 def render(found: Comparison) -> str:
     """The comparison as plain text, one row per metric."""
     from tabulate import tabulate
 
-    from avbench.scoring.metrics import METRICS
+    titles, changing = _titles(found), found.a.protocol.name == "dynamic"
 
     def number(value: float, signed: bool = False) -> str:
         return f"{value:{'+' if signed else ''}.3f}" if math.isfinite(value) else "–"
@@ -210,7 +257,7 @@ def render(found: Comparison) -> str:
     for name, m in found.metrics.items():
         interval = f"{number(m.difference, True)} [{number(m.ci_low, True)}, {number(m.ci_high, True)}]"
         p = f"{m.p:.3f}" if math.isfinite(m.p) else "–"
-        rows.append([METRICS[name].title, number(m.a), number(m.b), interval, p, number(m.detectable)])
+        rows.append([titles[name], number(m.a), number(m.b), interval, p, number(m.detectable)])
     headers = ["", found.a.model.name, found.b.model.name, "difference", "p", "detectable"]
     lines = [
         f"{found.a.model.name} minus {found.b.model.name} on {found.a.data.name} {found.a.data.split}: "
@@ -218,8 +265,22 @@ def render(found: Comparison) -> str:
         tabulate(rows, headers, tablefmt="plain", disable_numparse=True),
         f"detectable: a true difference of this size would be found with probability {POWER:g}",
     ]
+    if changing:
+        lines.append("recovery: from changes of at least 0.4 s; last: the last window alone, by what is so at its end")
     if found.n_videos < 2:
         lines.append("no intervals: they need segments from at least two videos")
     if found.left_out:
         lines.append(f"left out: {found.left_out} segments scored by only one of the runs")
     return "\n".join(lines)
+
+
+def _titles(found: Comparison) -> dict[str, str]:
+    """The name of each metric in the table."""
+    from avbench.scoring.dynamic import SHOWN
+    from avbench.scoring.metrics import METRICS
+
+    if found.a.protocol.name != "dynamic":
+        return {name: metric.title for name, metric in METRICS.items()}
+    return {name: shown.title for name, shown in SHOWN.items()} | {
+        name: f"last {metric.title}" for name, metric in METRICS.items()
+    }

@@ -33,6 +33,7 @@ from avbench.results.run import (
     DataInfo,
     FileRef,
     Latency,
+    RecoveryStep,
     ReferenceRow,
     RunResult,
     check_run_folder,
@@ -141,7 +142,8 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
         **_what_happened(session, protocol, loaded),
     )
     write_run(result, folder)
-    write_report(result, folder, None if hidden else truth, logits)
+    told = None if hidden else truth
+    write_report(result, folder, told, logits, None if hidden else windows, session.alarms(loaded, protocol))
     return result
 
 
@@ -161,7 +163,15 @@ def _reference_rows(model: StreamingModel, session: Session, score: Scorer, prot
     def add(name: str, label: str, logits: np.ndarray, selection: str = "final", note: str = "") -> None:
         scores = score(logits, selection)
         rows.append(
-            ReferenceRow(name=name, label=label, selection=selection, n=len(score.truth), scores=scores, note=note)
+            ReferenceRow(
+                name=name,
+                label=label,
+                selection=selection,
+                n=len(score.truth),
+                scores=scores,
+                note=note,
+                recovery=[RecoveryStep(**step) for step in score.recovery(logits)],
+            )
         )
 
     if model.backbone is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from avbench.results.dynamic_truth import WindowTruth, read_truth
 from avbench.results.predictions import read_predictions
 from avbench.results.run import RunResult, read_run, run_file
 from avbench.results.truth import Truth, read_segments
@@ -28,8 +29,9 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What ``avbench run`` wrote into ``folder``. ``predictions`` and ``truth`` are read when first used; a file that
-    is missing, or not the one that the run wrote (its hash is in run.json), is a ``UsageError``."""
+    """What ``avbench run`` wrote into ``folder``. ``predictions``, ``truth`` and ``windows`` are read when
+    first used; a file that is missing, or not the one that the run wrote (its hash is in run.json), is a
+    ``UsageError``."""
 
     folder: Path
     result: RunResult
@@ -52,6 +54,14 @@ class Run:
         if "segments" not in self.result.files:
             return None
         return read_segments(run_file(self.folder, self.result, "segments"))
+
+    @cached_property
+    def windows(self) -> WindowTruth | None:
+        """What is so in every window of the scored segments; None if the run wrote none: offsets are fixed, or labels
+        hidden."""
+        if "truth" not in self.result.files:
+            return None
+        return read_truth(run_file(self.folder, self.result, "truth"))
 
     def frame(self) -> pd.DataFrame:
         """One row a scored segment, in the order of ``predictions``: segment_id, video_id, category, offset_s (the

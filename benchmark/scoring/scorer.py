@@ -52,6 +52,10 @@ class Scorer:
             return []
         return [self._scores(logits[:, i], self._few) for i in range(logits.shape[1])]
 
+    def recovery(self, logits: np.ndarray) -> list[dict[str, Any]]:
+        """The Kaplan-Meier table of recovery from changes; empty where offsets are fixed."""
+        return []
+
     def slices(self, logits: np.ndarray, selection: str) -> dict[str, dict[str, Slice]]:
         """By category and by channel, where the truth names any."""
         return {
@@ -95,6 +99,10 @@ class ChangingScorer(Scorer):
             as_scores(bootstrap_scores(logits[:, i], labels[:, i], self.truth.clusters, self._few))
             for i in range(logits.shape[1])
         ]
+
+    def recovery(self, logits: np.ndarray) -> list[dict[str, Any]]:
+        """As ``dynamic.score`` gives it."""
+        return dynamic.recovery_table(self._streams(logits)) if len(self.truth) else []
 
     def details(self, logits: np.ndarray, laws: Sequence[str], alarm: np.ndarray | None = None) -> dict[str, Any]:
         """What ``dynamic.score`` returns; undefined numbers are None."""

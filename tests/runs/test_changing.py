@@ -18,6 +18,7 @@ from avbench.data.encode import encode_clip
 from avbench.data.from_files import manifest_from_files
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
+from avbench.pages.run_report import report_again
 from avbench.protocol.manifest import read_manifest, write_manifest
 from avbench.protocol.rules import dynamic, streaming
 from avbench.registry.loading import load_all
@@ -105,6 +106,19 @@ def test_the_result_holds_all_scores_and_they_are_those_of_the_files(run: tuple[
     assert set(result.dynamic["by_law"]) == {"hold", "jump"}  # type: ignore[arg-type]
     assert set(result.files) == {"predictions", "segments", "truth"}
     assert read_run(folder) == result
+
+
+def test_its_page_shows_the_streams_and_report_makes_it_again(run: tuple[RunResult, Path]) -> None:
+    result, folder = run
+    page = (folder / "run.html").read_text(encoding="utf-8")
+    assert page.count("<article") == 4  # two that hold, two that jump: all are among the worst
+    assert set(result.laws) == set(read_truth(folder / "truth.parquet").segment_ids)
+    muted = [name for name, law in result.laws.items() if law.mutes]
+    assert page.count('class="muted"') == sum(len(result.laws[name].mutes) for name in muted) + 1  # and in the legend
+    tables = {row.name: row.recovery for row in result.rows}
+    assert tables["oracle"][0].at_risk == result.recovery[0].at_risk == result.dynamic["n_ranked"]
+    assert tables["apa"][-1].survival == 1
+    assert report_again(folder).read_text(encoding="utf-8") == page
 
 
 def test_clicks_are_tracked_and_the_last_label_is_what_is_so_at_the_end(run: tuple[RunResult, Path]) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,20 @@ import numpy as np
 import pytest
 
 from avbench.engine.runner import Compute
-from avbench.protocol.rules import streaming
+from avbench.protocol.rules import dynamic, streaming
 from avbench.protocol.signature import Signature
+from avbench.results.dynamic_truth import WindowTruth, write_truth
 from avbench.results.predictions import write_predictions
 from avbench.results.run import read_run
 from avbench.results.truth import Truth, read_segments, write_segments
 from avbench.runs.compare import compare
 from avbench.runs.evaluate import evaluate
+from avbench.scoring.calibration import classes_of
+from avbench.scoring.dynamic import SHOWN, paired
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.stats import Bootstrap, minimum_detectable_difference, paired_difference
-from avbench.types import SegmentRecord, UsageError
+from avbench.ticks import ticks
+from avbench.types import Law, Piece, SegmentRecord, UsageError
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
 HOP2 = streaming(iterations=3)
@@ -289,3 +294,79 @@ def test_a_signature_has_named_fields() -> None:
     for bad in ("", "avb", signature[4:], signature.replace("|d:", "|"), signature.replace("|m:", "|")):
         with pytest.raises(UsageError, match="not the signature"):
             Signature.parse(bad)
+
+
+# -- offsets that change -----------------------------------------------------------------------------------------------
+
+
+def changing_run(folder: Path, base: Path, logits: np.ndarray, windows: WindowTruth, truth: Truth) -> Path:
+    """A run over changing offsets, written by hand as a run would have written it."""
+    shutil.copytree(base, folder)
+    protocol = dynamic(iterations=12)
+    hashes = {
+        "predictions": write_predictions(folder / "predictions.parquet", truth.segment_ids, logits),
+        "segments": write_segments(folder / "segments.parquet", truth),
+        "truth": write_truth(folder / "truth.parquet", windows),
+    }
+    document = json.loads((folder / "run.json").read_text())
+    signature = Signature.of(
+        protocol, document["model"]["fingerprint"], document["data"]["manifest_sha256"], document["avbench_version"]
+    )
+    document["files"] = {name: {"path": f"{name}.parquet", "sha256": sha256} for name, sha256 in hashes.items()}
+    document |= {
+        "protocol": asdict(protocol),
+        "signature": str(signature),
+        "n_scored": len(truth),
+        "n_total": len(truth),
+    }
+    (folder / "run.json").write_text(json.dumps(document))
+    return folder
+
+
+def changing_streams(n: int, at_s: float = 15.0) -> tuple[WindowTruth, Truth]:
+    """Streams of 12 windows with a jump by 0.8 s."""
+    law = Law("jump", (Piece(0, 0), Piece(ticks(at_s), ticks(0.8))))
+    segments = [SegmentRecord(f"s{k}", "c", f"v{k % 5}", 0, 0, 10, law=law) for k in range(n)]
+    protocol = dynamic(iterations=12)
+    return WindowTruth.of(segments, protocol), Truth.of(segments, protocol=protocol)
+
+
+def saying(windows: WindowTruth, late: int) -> np.ndarray:
+    """Streaming predictions that say what was so some windows ago."""
+    labels = classes_of(windows.offset_end_s)
+    said = np.concatenate([np.repeat(labels[:, :1], late, axis=1), labels[:, : 12 - late]], axis=1)
+    return (9 * np.eye(21)[said]).astype(np.float32)
+
+
+def test_runs_over_changing_offsets_differ_in_recovery(avbench: Avbench, runs: dict[str, Path], tmp_path: Path) -> None:
+    windows, truth = changing_streams(10)
+    a = changing_run(tmp_path / "a", runs["oracle"], saying(windows, 1), windows, truth)
+    b = changing_run(tmp_path / "b", runs["oracle"], saying(windows, 3), windows, truth)
+    found = compare(a, b, bootstrap=Bootstrap(50))
+    expected = paired(saying(windows, 1), saying(windows, 3), windows, videos=truth.clusters, bootstrap=Bootstrap(50))
+    assert list(found.metrics) == [*SHOWN, *METRICS]
+    for name, difference in expected.items():
+        for field, value in difference.items():
+            assert getattr(found.metrics[name], field) == pytest.approx(value, nan_ok=True), name
+    assert found.metrics["recovery_s"].difference == pytest.approx(-4)
+    assert found.metrics["acc"].difference == 0  # of the last window, against what is so at its end
+    assert found.metrics["acc"].a == 1
+    done = avbench("compare", a, b, "--n-resamples", 50)
+    assert done.returncode == 0, done.stderr
+    assert "recovery (s)" in done.stdout
+    assert "last Acc±1" in done.stdout
+    assert "last: the last window alone" in done.stdout
+    told = json.loads(avbench("compare", a, b, "--n-resamples", 50, "--json").stdout)
+    assert {"recovery_s", "false_changes_per_h", "tracked_acc_tol1", "tracking_error_s"} <= set(told)
+
+
+def test_runs_whose_truths_differ_or_are_not_there_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    windows, truth = changing_streams(4)
+    a = changing_run(tmp_path / "a", runs["oracle"], saying(windows, 1), windows, truth)
+    later, _ = changing_streams(4, at_s=16.0)
+    b = changing_run(tmp_path / "b", runs["oracle"], saying(windows, 1), later, truth)
+    with pytest.raises(UsageError, match="have different truths"):
+        compare(a, b, bootstrap=Bootstrap(10))
+    other = changing_run(tmp_path / "c", runs["oracle"], saying(windows, 1), windows.take([1, 0, 2, 3]), truth)
+    with pytest.raises(UsageError, match="missing or not of these predictions"):
+        compare(a, other, bootstrap=Bootstrap(10))
