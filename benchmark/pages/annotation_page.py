@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from avbench.data.annotate import MIN_SPEECH_SHARE, MIN_TALKING_SHARE, SPAN_S, Label, Spot, makes_the_sound
+from avbench.data.annotate import MIN_SPEECH_SHARE, MIN_TALKING_SHARE, SPAN_S, Label, Spot, lead, makes_the_sound
 from avbench.data.building.stages import Annotation
 from avbench.data.corrections import COLUMNS
 from avbench.pages import number, render
@@ -120,7 +120,7 @@ def _in_words(piece: Mapping[str, Any]) -> str:
     if piece["raw"] is None:
         return f"{where}: {piece['reason']}"
     verdict = {True: "makes the sound", False: "does not make the sound", None: "too short to say"}
-    measures = [f"excess {number(piece['excess'])}", f"raw {number(piece['raw'])}"]
+    measures = [f"excess {number(piece['excess'])}", f"raw {number(piece['raw'])}", f"lead {number(lead(piece))}"]
     measures += [f"{name} {100 * piece[name]:.0f} %" for name in ("agreement", "speech") if piece[name] is not None]
     return f"{where}: {verdict[makes_the_sound(piece)]} ({', '.join(measures)})"
 

@@ -16,6 +16,7 @@ from avbench.data.annotate import (
     agreement,
     annotate_clip,
     label,
+    lead,
     makes_the_sound,
     measure,
     small_pictures,
@@ -101,6 +102,7 @@ def test_what_is_measured_of_a_clip() -> None:
     assert [p["agreement"] for p in (*some["pieces"], *always["pieces"])] == [1, 1, 1]
     assert [box[0] for box in some["boxes"]] == [50, 75, 100, 125, 150, 175, 200]
     assert some["boxes"][0] == [50, 5, 5, 25, 25]
+    assert [p["opening"] for p in (*some["pieces"], *always["pieces"])] == [[0.0] * len(LAGS)] * 3  # a silent clip
     # the face on the left makes the sound for 6 of 10 seconds
     assert label(0, found) == Label("talking head", ("a", "b", "speech"), 0.5, 0.604)
 
@@ -151,6 +153,7 @@ def test_a_clip_is_measured_from_its_file_and_small_pictures_are_cut_out_of_it(t
 
 def piece(start_s: float, end_s: float, **changes: Any) -> dict[str, Any]:
     made = {"raw": 1.0, "excess": 1.5, "lags": LAGS.tolist(), "curve": peak(), "reason": ""}
+    made["opening"] = [0.0] * len(LAGS)
     made |= {"speech": 0.8, "agreement": 0.9}
     return {"start_s": start_s, "end_s": end_s, **made, **changes}
 
@@ -175,7 +178,25 @@ def test_a_mouth_makes_the_sound_if_it_fits_well_and_nowhere_better() -> None:
     assert makes_the_sound(piece(0, 6, agreement=0.6)) is False  # it moves in the pauses, rests while there is speech
     assert makes_the_sound(piece(0, 6, agreement=None)) is True  # a scorer that cannot tell
     assert makes_the_sound(piece(0, 1)) is None
-    assert makes_the_sound(piece(0, 6, raw=None, excess=None, lags=[], curve=[], reason="no sound")) is None
+    nothing = {"raw": None, "excess": None, "lags": [], "curve": [], "opening": []}
+    assert makes_the_sound(piece(0, 6, **nothing, reason="no sound")) is None
+
+
+def opens(at: int, how_much: float) -> list[float]:
+    """A mouth whose opening goes with the sound's level at one lag, and not at others."""
+    return np.where(at == LAGS, how_much, 0.0).tolist()
+
+
+def test_the_mouth_must_open_with_the_sound_at_the_lag_at_which_the_network_hears_it() -> None:
+    flat = (np.where(np.abs(LAGS) < 12, 1.0, -1.0)).tolist()  # as for a dub in the same rhythm
+    assert lead(piece(0, 6, curve=flat)) == 0
+    assert makes_the_sound(piece(0, 6, curve=flat)) is False
+    assert makes_the_sound(piece(0, 6, curve=flat, opening=opens(-2, 0.5))) is True
+    assert makes_the_sound(piece(0, 6, curve=flat, opening=opens(-10, 0.5))) is False
+    assert makes_the_sound(piece(0, 6, curve=peak(at=-2), opening=opens(-2, 0.3))) is True
+    # where both have a peak, one that the other does not share is worth less
+    assert lead(piece(0, 6, opening=opens(0, 0.3))) > lead(piece(0, 6, opening=opens(4, 0.3)))
+    assert lead(piece(0, 6, opening=opens(15, 0.9))) < lead(piece(0, 6))
 
 
 def test_a_long_clip_is_judged_segment_by_segment() -> None:

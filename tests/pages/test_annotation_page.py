@@ -26,8 +26,9 @@ JPEG = base64.b64encode(small_jpeg(np.full((90, 160, 3), 90, np.uint8))).decode(
 def measured(fits: bool = True, reason: str = "") -> dict[str, Any]:
     curve = [2.5 - abs(lag) / 10 if fits else -1.0 for lag in LAGS]
     scored: dict[str, Any] = {"raw": 1.25, "excess": 1.5 if fits else 0.0, "lags": LAGS, "curve": curve, "reason": ""}
+    scored["opening"] = [0.5 if lag == 0 and fits else 0.0 for lag in LAGS]
     if reason:
-        scored = {"raw": None, "excess": None, "lags": [], "curve": [], "reason": reason}
+        scored = {"raw": None, "excess": None, "lags": [], "curve": [], "opening": [], "reason": reason}
     track = {
         "start_s": 2.0,
         "end_s": 9.0,
@@ -62,7 +63,7 @@ def test_a_segment_shows_its_pictures_faces_and_curves(manifest: Manifest, tmp_p
     assert text == page_of(manifest, found)
     assert_stands_alone(text)
     assert text.count("data:image/jpeg") == 4 * (5 + 6)  # 5 pictures and 6 boxes within each segment's span
-    assert "2.0–9.0 s: makes the sound (excess 1.50, raw 1.25, agreement 90 %, speech 75 %)" in text
+    assert "2.0–9.0 s: makes the sound (excess 1.50, raw 1.25, lead 2.40, agreement 90 %, speech 75 %)" in text
     assert "2.0–9.0 s: does not make the sound" in text
     assert text.count('class="line c2"') == text.count('class="line c7 thin"') == 2
     assert "lag curves with peaks at 0" in text

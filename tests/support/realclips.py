@@ -20,11 +20,6 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in (REAL / kind).iterdir()))
 
 
-def half(kind: str, part: str) -> tuple[str, ...]:
-    """Part "A" or "B" of a kind: every second clip."""
-    return names(kind)["AB".index(part) :: 2]
-
-
 @cache
 def read(kind: str, name: str) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """((H, W, 3) uint8 RGB pictures at 25 fps, short side at most 256; (N,) float32 sound at 16 kHz).
