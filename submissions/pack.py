@@ -12,6 +12,7 @@ from avbench.protocol.tracks import BLIND, TRACKS
 from avbench.registry.names import without_folders
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.results.run import PREDICTIONS_FILE, RunResult, read_run
+from avbench.scoring.dynamic import HEADLINE
 from avbench.submissions.check import check_latency, claim_problems, entry_of, values
 from avbench.submissions.format import (
     LATENCY_FILE,
@@ -63,7 +64,7 @@ def pack(
             "track": track,
             "card": validated(Card, _card(result, org, name, card or {}), "card."),
             "run": _provenance(result),
-            "claimed": {} if BLIND in track else {key: score.value for key, score in result.scores.items()},
+            "claimed": {} if BLIND in track else _claimed(result),
             "files": Files(predictions=infos[PREDICTIONS_FILE], latency=infos.get(LATENCY_FILE)),
         },
     )
@@ -94,6 +95,10 @@ def _track(result: RunResult) -> str:
         base = find(result.data.name.partition(BLIND)[0])
         if result.protocol == base.protocol:
             return result.data.name
+        raise UsageError(
+            f"the run of {result.data.name} was made under {result.protocol.signature()}, not the track's "
+            f"{base.protocol.signature()}: run `{base.blind_command('FOLDER')}`"
+        )
     track = track_of_run(result)
     if track is None:
         commands = "; ".join(f"{t.name}: `{t.command}`" for t in list(TRACKS.values())[:1])
@@ -102,6 +107,15 @@ def _track(result: RunResult) -> str:
             f"whole data of one with its protocol, such as {commands} (`avbench submit tracks` lists all)"
         )
     return track.name
+
+
+def _claimed(result: RunResult) -> dict[str, float | None]:
+    """What the run says of itself; where offsets change, its headline too."""
+    claimed = {key: score.value for key, score in result.scores.items()}
+    said = result.dynamic.get("headline")
+    if isinstance(said, dict) and isinstance(said.get("recovery_s"), dict):
+        claimed[HEADLINE] = said["recovery_s"].get("value")
+    return claimed
 
 
 def _card(result: RunResult, org: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:

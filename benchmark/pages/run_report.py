@@ -102,6 +102,7 @@ def command(result: RunResult) -> str:
     """The command line that repeats the run. A result does not record the paths of a manifest folder or of a weight
     file: FOLDER and FILE stand for them."""
     from avbench.data import dynamic, synthsync
+    from avbench.data.opening import planned
 
     p, data, model = result.protocol, result.data, result.model
     built_in = data.name in (*synthsync.NAMES, dynamic.NAME) and data.split in synthsync.SPLIT_SEEDS
@@ -116,7 +117,7 @@ def command(result: RunResult) -> str:
         "--n-resamples",
         str(result.n_resamples),
     ]
-    if not built_in or synthsync.planned(data.name, data.split).sha256 != data.manifest_sha256:
+    if not built_in or planned(data.name, data.split).sha256 != data.manifest_sha256:
         words += ["--limit", str(result.n_total)]  # a part of the data, or data whose size is unknown here
     if model.random_weights is not None:
         words += ["--random-weights", str(model.random_weights)]

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from avbench.protocol.laws import offsets_at
+from avbench.protocol.laws import law_text, offsets_at
 from avbench.results.predictions import BYTES_PER_ROW, MAX_PREDICTION_ROWS, MAX_PREDICTIONS_BYTES, N_CLASSES
 from avbench.system.parquet import read_table
 from avbench.system.strict import one_line, read_bytes, write_whole
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from avbench.protocol.rules import Protocol
-    from avbench.types import SegmentRecord
+    from avbench.types import Law, SegmentRecord
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,7 @@ class Truth:
     channels: tuple[str, ...] = ()  # empty if unknown
     sources: tuple[str, ...] = ()  # of a blind track: the public segment that each one shows
     n_total: int = 0  # segments of the split that these were taken from
+    laws: tuple[Law | None, ...] = ()  # how their offsets run; empty where all are fixed
 
     @classmethod
     def of(
@@ -52,6 +55,7 @@ class Truth:
             categories=tuple(s.category for s in segments),
             channels=tuple(s.channel for s in segments),
             n_total=len(segments) if n_total is None else n_total,
+            laws=tuple(s.law for s in segments) if any(s.law for s in segments) else (),
         )
 
     def __len__(self) -> int:
@@ -61,7 +65,7 @@ class Truth:
         """Some of the segments, in the order of ``rows`` (indices)."""
         rows = np.asarray(rows, np.int64)
 
-        def some(values: tuple[str, ...]) -> tuple[str, ...]:
+        def some(values: tuple[V, ...]) -> tuple[V, ...]:
             return tuple(values[row] for row in rows) if values else ()
 
         return Truth(
@@ -72,6 +76,7 @@ class Truth:
             channels=some(self.channels),
             sources=some(self.sources),
             n_total=self.n_total if n_total is None else n_total,
+            laws=some(self.laws),
         )
 
     def of_ids(self, segment_ids: Sequence[str]) -> Truth:
@@ -99,6 +104,8 @@ class Truth:
         """Hash of everything that a score depends on besides the predictions: a cache key."""
         rows = [list(self.segment_ids), self.labels.tolist(), self.clusters.tolist()]
         rows += [list(self.categories), list(self.channels)]
+        if self.laws:
+            rows.append([law_text(law) if law else "" for law in self.laws])
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

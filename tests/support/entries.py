@@ -12,7 +12,8 @@ from avbench.latency.record import LatencyRecord, Warmup, summary
 from avbench.protocol.tracks import Track
 from avbench.results.predictions import write_predictions
 from avbench.results.run import ModelInfo
-from avbench.scoring.metrics import score
+from avbench.scoring.stats import Bootstrap
+from avbench.submissions.check import scores_on
 from avbench.submissions.format import Card, FileInfo, Files, Provenance, Submission, TrainingData, write_folder
 from avbench.submissions.tracks import Truth
 
@@ -84,7 +85,9 @@ def make_entry(
             iterations=windows,
             environment={"python": "3.11.7", "cores": 2},
         ),
-        claimed=score(said[:, -1], truth.labels) if claimed is None else claimed,
+        claimed={name: found.value for name, found in scores_on(track, truth, said, Bootstrap(0)).items()}
+        if claimed is None
+        else claimed,
         files=Files(predictions=infos["predictions.parquet"], latency=infos.get("latency.json")),
     )
     assert sha256 == submission.files.predictions.sha256
