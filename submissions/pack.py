@@ -109,10 +109,10 @@ def _track(result: RunResult) -> str:
     return track.name
 
 
-def _claimed(result: RunResult) -> dict[str, float | None]:
+def _claimed(result: RunResult) -> dict[str, Any]:
     """What the run says of itself; where offsets change, its headline too."""
-    claimed = {key: score.value for key, score in result.scores.items()}
-    said = result.dynamic.get("headline")
+    claimed: dict[str, Any] = {key: score.value for key, score in result.scores.items()}
+    said: Any = result.dynamic.get("headline")
     if isinstance(said, dict) and isinstance(said.get("recovery_s"), dict):
         claimed[HEADLINE] = said["recovery_s"].get("value")
     return claimed
