@@ -25,8 +25,8 @@ from avbench.results.dynamic_truth import WindowTruth
 from avbench.results.run import read_run
 from avbench.submissions.check import check
 from avbench.submissions.pack import pack
-from avbench.submissions.tracks import read_labels, segments_of, truth, window_truth
-from avbench.ticks import TICKS_PER_S, Tick, ticks
+from avbench.submissions.tracks import Labels, read_labels, segments_of, truth, window_truth
+from avbench.ticks import TICKS_PER_S, ticks
 from avbench.types import UsageError
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -129,11 +129,10 @@ def test_the_encoded_sound_is_where_the_law_says(small: Track, made: Redrawn) ->
             if np.ptp(offset) or muted or sound[public.start + t + offset].std() < 0.02:
                 continue
 
-            def match(shift: Tick, t: np.ndarray = t, heard: np.ndarray = heard, offset: np.ndarray = offset) -> float:
-                return float(np.corrcoef(heard[t], sound[public.start + t + offset + shift])[0, 1])
-
-            assert match(0) > 0.85
-            assert match(0) > max(match(640), match(-640))
+            scene = {shift: sound[public.start + t + offset + shift] for shift in (0, 640, -640)}
+            match = {shift: float(np.corrcoef(heard[t], part)[0, 1]) for shift, part in scene.items()}
+            assert match[0] > 0.85
+            assert match[0] > max(match[640], match[-640])
             checked += 1
     assert len(kinds) > 1
     assert checked > 20
@@ -166,7 +165,9 @@ def test_the_labels_give_the_truth_of_every_window(small: Track, made: Redrawn) 
     assert answers.labels.tolist() == last
 
 
-def test_from_redraw_to_score(avbench: Avbench, small: Track, tmp_path: Path) -> None:
+def test_from_redraw_to_score(avbench: Avbench, small: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in TRACKS.keys() - {NAME}:  # they pin clips of the usual length
+        monkeypatch.delitem(TRACKS, other)
     done = avbench("leaderboard", "redraw", "--track", NAME, "--seed", 7, "--out", "blind", "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert "avbench run --model MODEL --data blind/inputs --protocol dynamic\n" in done.stdout
@@ -188,7 +189,6 @@ def test_from_redraw_to_score(avbench: Avbench, small: Track, tmp_path: Path) ->
     report = json.loads(avbench("submit", "check", folder, "--labels", "blind/labels.json", "--json").stdout)
     assert report["ok"], report
     assert 0 <= report["recomputed"]["headline_recovery_s"]["value"] <= 40
-    assert report["recomputed"]["tracked_acc_tol1"]["value"] > 0.2, "chance is 1 in 7"
     build = ("leaderboard", "build", "--entries", "mine", "--out", "site", "--labels", "blind/labels.json")
     built = avbench(*build, "--workers", 1)
     assert built.returncode == 0, built.stderr
@@ -243,20 +243,33 @@ def test_a_changed_law_changes_the_scores(small: Track, made: Redrawn, tmp_path:
     assert after["tracked_acc"].value < 1
 
 
-def test_the_audit_pairs_the_streams(small: Track, made: Redrawn, avbench: Avbench, tmp_path: Path) -> None:
-    track, answers = read_labels(made.labels)
-    public = truth(small)
-    make_run(tmp_path / "official", small, public, logits_on(small, public, 8.0))
+def test_the_audit_pairs_the_streams(avbench: Avbench, tmp_path: Path) -> None:
+    """On the whole track: an honest model, and one that says what the public laws say whatever it sees."""
+    base = TRACKS[NAME]
+    labels = Labels(
+        track=f"{NAME}.blind-00000000",
+        base=NAME,
+        manifest_sha256="a" * 64,
+        signature=base.protocol.signature(),
+        seed=3,
+        segments=[blind._label(cut) for cut in same_cuts(base, 3)],
+    )
+    (tmp_path / "labels.json").write_text(labels.to_json())
+    track, answers = read_labels(tmp_path / "labels.json")
+    public = truth(base)
+    make_run(tmp_path / "official", base, public, logits_on(base, public, 8.0))
     make_run(tmp_path / "honest", track, answers, logits_on(track, answers, 8.0))
     known = public.take([public.place[source] for source in answers.sources])
-    make_run(tmp_path / "learnt", track, answers, logits_on(small, known, 8.0))
+    make_run(tmp_path / "learnt", track, answers, logits_on(base, known, 8.0))
     audit = ("leaderboard", "audit", "official")
-    fine = avbench(*audit, "honest", "--labels", made.labels)
-    assert (fine.returncode, "consistent" in fine.stdout) == (0, True), fine.stderr
-    caught = avbench(*audit, "learnt", "--labels", made.labels)
+    fine = avbench(*audit, "honest", "--labels", "labels.json", "--n-resamples", 400)
+    assert (fine.returncode, "consistent" in fine.stdout) == (0, True), fine.stdout + fine.stderr
+    assert "240 segments under both offsets" in fine.stdout
+    caught = avbench(*audit, "learnt", "--labels", "labels.json", "--n-resamples", 400, "--json")
     assert caught.returncode == 1, caught.stdout + caught.stderr
-    assert "MEMORISED" in caught.stdout
-    told = json.loads(avbench(*audit, "learnt", "--labels", made.labels, "--json").stdout)
-    assert told["deciding"] == ["tracked_acc", "recovery_s"]
+    told = json.loads(caught.stdout)
+    assert (told["memorised"], told["deciding"]) == (True, ["tracked_acc", "recovery_s"])
     assert set(told["metrics"]) == {"tracked_acc", "tracked_acc_tol1", "tracking_error_s", "recovery_s"}
-    assert told["metrics"]["tracked_acc"]["official"] == 1 > told["metrics"]["tracked_acc"]["redrawn"]
+    assert told["metrics"]["tracked_acc"]["official"] == 1
+    assert told["metrics"]["tracked_acc"]["redrawn"] < 0.3
+    assert told["metrics"]["recovery_s"]["ci_high"] < 0
