@@ -15,7 +15,6 @@ from avbench.baselines.trivial import TRIVIAL
 from avbench.leaderboard.entries import (
     BOOTSTRAP,
     FEW,
-    RANKED_BY,
     SCORES,
     SHOWN_ALONG,
     Entry,
@@ -28,15 +27,15 @@ from avbench.leaderboard.entries import (
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.tracks import TRACKS, Track
 from avbench.results.run import Scores
-from avbench.scoring.ranking import Ranked, rank_groups
+from avbench.scoring.ranking import Ranked, rank
 from avbench.scoring.scorer import as_scores
 from avbench.scoring.stats import bootstrap_scores
 from avbench.submissions.format import Line, Paragraph, validated
-from avbench.submissions.tracks import Truth, truth
+from avbench.submissions.tracks import Truth, measures, ranked_by, segments_of, truth
 from avbench.system.atomic import atomic_write_bytes
 from avbench.system.strict import StrictPart, parse_json, read_bytes
 from avbench.ticks import seconds
-from avbench.types import SegmentRecord, UsageError
+from avbench.types import UsageError
 
 MAIN_HOP_S = 2.0
 DECISIONS = "decisions.jsonl"
@@ -104,7 +103,7 @@ def assemble(entries: Sequence[Entry], store: Path, decisions: Sequence[Decision
     boards = []
     for name, (track, answers) in sorted(tracks.items(), key=lambda item: _order(item[1][0])):
         mine = [entry for entry in entries if entry.track.name == name]
-        boards.append(TrackBoard(track, answers, _ranked(mine, hops, store), _trivial(track, answers, store)))
+        boards.append(TrackBoard(track, answers, _ranked(mine, hops), _trivial(track, answers, store)))
     return Board(boards, list(decisions))
 
 
@@ -114,12 +113,12 @@ def _order(track: Track) -> tuple[int, str]:
     return listed.index(track.name) if track.name in TRACKS else len(listed), track.name
 
 
-def _ranked(entries: Sequence[Entry], hops: Mapping[str, Mapping[float, Scores]], store: Path) -> list[Row]:
+def _ranked(entries: Sequence[Entry], hops: Mapping[str, Mapping[float, Scores]]) -> list[Row]:
     if not entries:
         return []
-    answers, by_name = entries[0].truth, {entry.name: entry for entry in entries}
-    last = {name: entry.scored.last for name, entry in by_name.items()}
-    ranked = rank_groups(last, answers.labels, answers.clusters, RANKED_BY, BOOTSTRAP, store)
+    track, by_name = entries[0].track, {entry.name: entry for entry in entries}
+    drawn = {name: entry.scored.drawn for name, entry in by_name.items()}
+    ranked = rank(drawn, measures(track)[ranked_by(track)].higher_is_better, BOOTSTRAP.level)
     sizes: dict[int, int] = {}
     for place in ranked:
         sizes[place.rank] = sizes.get(place.rank, 0) + 1
@@ -134,13 +133,9 @@ def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, 
         kept = key(name_of_row, track.name, track.signature, track.labels, answers.sha256)
         scored = load(store, kept)
         if scored is None:
-            segments = [
-                SegmentRecord(id, video, video, 0, 0, int(label_))
-                for id, video, label_ in zip(answers.segment_ids, answers.clusters, answers.labels, strict=True)
-            ]
             manifest = manifest or _manifest(track)
-            logits = trivial.predict(segments, manifest, track.protocol, BOOTSTRAP.seed)
-            scored = score(name_of_row, track, answers, logits, store, report=False)
+            logits = trivial.predict(segments_of(answers), manifest, track.protocol, BOOTSTRAP.seed)
+            scored = score(track, answers, logits, report=False)
             save(store, kept, scored)
         found.append((name, trivial.label, scored))
     return found
@@ -148,10 +143,10 @@ def _trivial(track: Track, answers: Truth, store: Path) -> list[tuple[str, str, 
 
 def _manifest(track: Track) -> Manifest:
     """Gives the trivial rows the offset law; for a private track it is hidden."""
-    from avbench.data import synthsync
+    from avbench.data.opening import planned
 
     if track.labels == "public":
-        return synthsync.planned(track.data, track.split)
+        return planned(track.data, track.split)
     return Manifest(track.name, "files", "", "hidden", {}, (), Path())
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,33 @@ from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from avbench.latency.record import LatencyRecord
-from avbench.pages import fragment
+from avbench.pages import charts, fragment
 from avbench.pages.below_grid import below_grid
-from avbench.pages.charts import count_ticks
+from avbench.pages.charts import Line, count_ticks
 from avbench.pages.sections import curve_charts, errors, in_order, slice_tables
+from avbench.protocol.laws import SHARES
 from avbench.protocol.tracks import Track
-from avbench.results.run import Scores, Slice
+from avbench.results.run import Score, Scores, Slice
+from avbench.scoring import survival
 from avbench.scoring.below_grid import below_grid_scores
-from avbench.scoring.metrics import METRICS
-from avbench.scoring.ranking import rank_groups
-from avbench.scoring.scorer import as_scores
-from avbench.scoring.stats import Bootstrap, bootstrap_scores
-from avbench.submissions.check import claim_problems, entry_of, values
+from avbench.scoring.dynamic import (
+    AVERAGED_S,
+    HEADLINE,
+    MOVED,
+    RECOVERED_S,
+    believed_from,
+    by_law,
+    false_changes,
+    headline_recovery,
+    recovery_by_size,
+    recovery_times,
+)
+from avbench.scoring.metrics import METRICS, Resamples
+from avbench.scoring.ranking import Drawn, drawn_metric, drawn_score
+from avbench.scoring.scorer import as_scores, scorer_of
+from avbench.scoring.stats import Bootstrap, Distribution, Estimate, bootstrap_scores, estimate
+from avbench.scoring.streams import Streams
+from avbench.submissions.check import claim_problems, entry_of, streams_on, values
 from avbench.submissions.format import (
     LATENCY_FILE,
     Folder,
@@ -40,7 +56,7 @@ from avbench.submissions.format import (
     read_folder,
     shown,
 )
-from avbench.submissions.tracks import Truth, known
+from avbench.submissions.tracks import Truth, known, measures, ranked_by, window_truth
 from avbench.system import imports, machine
 from avbench.system.atomic import atomic_write_bytes
 from avbench.system.progress import ItemProgress
@@ -48,8 +64,11 @@ from avbench.system.workers import Lost, each
 from avbench.ticks import seconds
 from avbench.types import AvbenchError
 
-RANKED_BY = "map"
 SHOWN_ALONG = ("acc", "map", "mae_s")  # metrics shown per window and per category
+TILES_CHANGING = (HEADLINE, "recovery_s", "false_changes_per_h", "tracked_acc_tol1")
+BY_LAW = ("recovery_s", "false_changes_per_h", "tracked_acc_tol1", "tracked_acc", "tracking_error_s")
+BY_SIZE = ("recovery_s", "recovery_median_s", "recovered_within_10_s", "recovered_within_40_s")
+RECOVERY_AT_S = tuple(range(0, int(AVERAGED_S) + 1, 2))
 BOOTSTRAP = Bootstrap(n_resamples=1000, seed=0, level=0.95)
 FEW = replace(BOOTSTRAP, n_resamples=100)  # along the windows and by category: intervals that are only indicative
 FEW_ENTRIES = 8  # computed in this process; more are worth the start of others
@@ -63,13 +82,24 @@ class Refused(tuple[str, str]):
 @dataclass(frozen=True, eq=False)
 class Scored:
     """Results computed from predictions. ``curve``: window (from 1) -> scores; ``by_category``: n and scores of each;
-    ``last`` (N, 21): the logits at the last window; ``report``: the HTML part of the entry's page drawn from them."""
+    ``last`` (N, 21): the logits at the last window; ``drawn``: the score that ranks; ``report``: the HTML part of the
+    entry's page drawn from them; ``moved``: where offsets change, the classes by which the model's stable class must
+    move for it to be believed (see ``scoring.dynamic.headline``), and in ``recovery`` the share of changes not
+    recovered from, by the seconds since."""
 
     scores: Scores
     curve: dict[int, Scores]
     by_category: dict[str, Slice]
     last: np.ndarray
+    drawn: Drawn
     report: Markup
+    moved: int = MOVED
+    recovery: Mapping[int, Score] = field(default_factory=dict)
+
+    @property
+    def raised(self) -> bool:
+        """Whether the model declares more than one false change an hour, so that it is believed less."""
+        return self.moved > MOVED
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,21 +200,25 @@ def _check_and_score(path: Path, store: Path, labels: Path | None) -> str | None
     except AvbenchError as error:
         return str(error)
     key = entry_key(read, entry.track, entry.truth)
-    save(store, key, score(entry.name, entry.track, entry.truth, entry.logits, store))
+    save(store, key, score(entry.track, entry.truth, entry.logits))
     return None
 
 
-def score(name: str, track: Track, truth: Truth, logits: np.ndarray, store: Path, report: bool = True) -> Scored:
+def score(track: Track, truth: Truth, logits: np.ndarray, report: bool = True) -> Scored:
     """Computes all that is shown of the predictions ``logits`` (N, W, 21), rows in the truth's order.
 
-    ``report`` False: without the HTML part, for rows that have no page of their own.
+    ``report`` False: without the HTML part, for rows that have no page of their own. ``UsageError`` where the score
+    that ranks is undefined.
     """
-    last = np.ascontiguousarray(logits[:, -1])
-    # the ranking needs the resampled values of this metric: cached, so they are drawn once
-    (ranked,) = rank_groups({name: last}, truth.labels, truth.clusters, RANKED_BY, BOOTSTRAP, store)
-    others = [metric for metric in METRICS if metric != RANKED_BY]
-    estimates = bootstrap_scores(last, truth.labels, truth.clusters, BOOTSTRAP, others)
-    estimates[RANKED_BY] = ranked.estimate
+    of_its_kind = _score_changing if track.changing else _score_fixed
+    return of_its_kind(track, truth, logits, report)
+
+
+def _score_fixed(track: Track, truth: Truth, logits: np.ndarray, report: bool) -> Scored:
+    first, last = ranked_by(track), np.ascontiguousarray(logits[:, -1])
+    drawn = drawn_metric(first, last, truth.labels, truth.clusters, BOOTSTRAP)
+    others = [metric for metric in METRICS if metric != first]
+    estimates = bootstrap_scores(last, truth.labels, truth.clusters, BOOTSTRAP, others) | {first: drawn.estimate}
     scores = as_scores({metric: estimates[metric] for metric in METRICS})
     if truth.offsets_s is not None:
         scores |= as_scores(below_grid_scores(last, truth.offsets_s, truth.clusters, BOOTSTRAP))
@@ -195,13 +229,38 @@ def score(name: str, track: Track, truth: Truth, logits: np.ndarray, store: Path
 
     windows = logits.shape[1]
     curve = {w: few(slice(None), w - 1) if w < windows else scores for w in count_ticks(windows)}
+    by_category = {kind: Slice(n=len(rows), scores=few(rows, windows - 1)) for kind, rows in _categories(truth)}
+    drawn_page = _report(track, truth, logits, scores, curve, by_category) if report else Markup("")
+    return Scored(scores, curve, by_category, last, drawn, drawn_page)
+
+
+def _score_changing(track: Track, truth: Truth, logits: np.ndarray, report: bool) -> Scored:
+    """Of a track of offsets that change: the ``measures`` of all windows, and along the windows those of each, against
+    what is so at its end."""
+    found, windows = streams_on(track, truth, logits), window_truth(track, truth)
+    drawn = drawn_score(*headline_recovery(found), BOOTSTRAP, most=AVERAGED_S)
+    scores = scorer_of(truth, windows, track.protocol, BOOTSTRAP)(logits) | as_scores({HEADLINE: drawn.estimate})
+    last = np.ascontiguousarray(logits[:, -1])
+    curve = {
+        w: as_scores(bootstrap_scores(logits[:, w - 1], found.labels[:, w - 1], truth.clusters, FEW, SHOWN_ALONG))
+        for w in count_ticks(found.n_windows)
+    }
+    assert windows is not None
+    by_category = {
+        kind: Slice(
+            n=len(rows),
+            scores=scorer_of(truth.take(rows), windows.take(rows), track.protocol, FEW)(logits[rows]),
+        )
+        for kind, rows in _categories(truth)
+    }
+    scored = Scored(scores, curve, by_category, last, drawn, Markup(""), believed_from(found), _not_recovered(found))
+    return replace(scored, report=_changing_report(track, truth, found, scored)) if report else scored
+
+
+def _categories(truth: Truth) -> list[tuple[str, np.ndarray]]:
+    """The categories that are named, in order, with the rows of each."""
     category = np.array(truth.categories)
-    by_category = {}
-    for kind in in_order(set(truth.categories) - {""}):
-        rows = np.flatnonzero(category == kind)
-        by_category[kind] = Slice(n=len(rows), scores=few(rows, windows - 1))
-    drawn = _report(track, truth, logits, scores, curve, by_category) if report else Markup("")
-    return Scored(scores, curve, by_category, last, drawn)
+    return [(kind, np.flatnonzero(category == kind)) for kind in in_order(set(truth.categories) - {""})]
 
 
 def _report(
@@ -226,6 +285,70 @@ def _report(
         at=logits.shape[1],
         level=BOOTSTRAP.level,
     )
+
+
+def _changing_report(
+    track: Track,
+    truth: Truth,
+    found: Streams,
+    scored: Scored,
+) -> Markup:
+    shown, sizes = measures(track), recovery_by_size(found, FEW)
+    return fragment(
+        "entry_changing.html",
+        __package__,
+        scores=scored.scores,
+        tiles=[(name, shown[name]) for name in TILES_CHANGING],
+        survival=recovery_chart([recovery_line("not recovered", scored.recovery)]),
+        n_changes=len(found.ranked),
+        by_law=_by_law(truth, found),
+        by_size=[(size, part["n"], as_scores({m: part[m] for m in BY_SIZE})) for size, part in sizes.items()],
+        size_columns=[(name, shown[name]) for name in BY_SIZE],
+        columns=[(name, shown[name]) for name in BY_LAW],
+        curves=curve_charts(scored.curve),
+        hop_s=seconds(track.protocol.hop),
+        seen_s=seconds(track.protocol.window + (found.n_windows - 1) * track.protocol.hop),
+        at=found.n_windows,
+        declared=false_changes(found, BOOTSTRAP.level),
+        moved=scored.moved,
+        raised=scored.raised,
+        level=BOOTSTRAP.level,
+    )
+
+
+def recovery_line(label: str, recovery: Mapping[int, Score], colour: int = 0, band: bool = True) -> Line:
+    """The share of changes not yet recovered from, for ``recovery_chart``."""
+    points = list(recovery.values())
+    low, high = ([p.ci_low for p in points], [p.ci_high for p in points]) if band else ((), ())
+    return Line(label, list(recovery), [p.value for p in points], low, high, colour)
+
+
+def recovery_chart(lines: Sequence[Line]) -> Markup:
+    """Shares of changes not yet recovered from, over the seconds since the change."""
+    title = "share of changes not yet recovered from"
+    return charts.curve(lines, title, "seconds after the change", (0.0, 1.0), x_ticks=(0, *RECOVERED_S))
+
+
+def _by_law(truth: Truth, found: Streams) -> dict[str, dict[str, Any]]:
+    """Law -> number of streams and main scores; in the order of the laws' shares."""
+    scores = by_law(found, [law.name if law else "hold" for law in truth.laws], FEW)
+    return {
+        name: {"n": scores[name]["n"], "scores": as_scores({m: scores[name][m] for m in BY_LAW})}
+        for name in [*SHARES, *sorted(set(scores) - set(SHARES))]
+        if name in scores
+    }
+
+
+def _not_recovered(found: Streams) -> dict[int, Score]:
+    """Seconds after a change that ranks -> the share not recovered from by then (Kaplan-Meier)."""
+    times = recovery_times(found).take(found.ranked)
+    videos = found.videos[found.changes.stream[found.ranked]]
+
+    def left(limit_s: int, drawn: Resamples) -> np.ndarray:
+        return 1 - survival.share_within(times, drawn, limit_s)
+
+    estimates = {s: estimate(partial(left, s), videos, FEW, most=1.0) for s in RECOVERY_AT_S}
+    return {s: Score(**e._asdict()) for s, e in estimates.items()}
 
 
 # -- the cache ---------------------------------------------------------------------------------------------------------
@@ -264,21 +387,32 @@ def _add(digest: hashlib._Hash, name: str, content: bytes) -> None:
 SCORES: TypeAdapter[Scores] = TypeAdapter(Scores)
 _CURVE: TypeAdapter[dict[int, Scores]] = TypeAdapter(dict[int, Scores])
 _SLICES: TypeAdapter[dict[str, Slice]] = TypeAdapter(dict[str, Slice])
+_RECOVERY: TypeAdapter[dict[int, Score]] = TypeAdapter(dict[int, Score])
 
 
 def save(store: Path, name: str, scored: Scored) -> None:
     """Writes a result to the cache; ``AvbenchError`` if it cannot be written."""
-    array = io.BytesIO()
-    np.save(array, scored.last, allow_pickle=False)
+    estimate, found, n_videos = scored.drawn
+    arrays = io.BytesIO()
+    np.savez(
+        arrays,
+        allow_pickle=False,
+        last=scored.last,
+        drawn=np.concatenate([estimate, [found.value, n_videos]]),
+        sample=found.sample,
+        left_out=found.left_out,
+    )
     document = {
         "scores": SCORES.dump_python(scored.scores),
         "curve": _CURVE.dump_python(scored.curve),
         "by_category": _SLICES.dump_python(scored.by_category),
         "report": str(scored.report),
+        "moved": scored.moved,
+        "recovery": _RECOVERY.dump_python(dict(scored.recovery)),
     }
     try:
         store.mkdir(parents=True, exist_ok=True)
-        atomic_write_bytes(store / f"{name}.last.npy", array.getvalue())
+        atomic_write_bytes(store / f"{name}.npz", arrays.getvalue())
         atomic_write_bytes(store / f"{name}.json", json.dumps(document).encode())  # last: marks it complete
     except OSError as error:
         raise AvbenchError(f"cannot write the cache {store}: {error.strerror or error}; see --cache") from error
@@ -288,13 +422,19 @@ def load(store: Path, name: str) -> Scored | None:
     """A result from the cache; None if missing or unreadable, so that it is computed again."""
     try:
         document = json.loads((store / f"{name}.json").read_bytes())
-        last = np.load(store / f"{name}.last.npy", allow_pickle=False)
+        with np.load(store / f"{name}.npz", allow_pickle=False) as arrays:
+            *bounds, value, n_videos = arrays["drawn"].tolist()
+            found = Distribution(value, arrays["sample"], arrays["left_out"])
+            last = arrays["last"]
         return Scored(
             SCORES.validate_python(document["scores"]),
             _CURVE.validate_python({int(w): scores for w, scores in document["curve"].items()}),
             _SLICES.validate_python(document["by_category"]),
             last,
+            Drawn(Estimate(*bounds), found, int(n_videos)),
             Markup(document["report"]),  # noqa: S704 (drawn by this program from templates, cached by the user)
+            int(document["moved"]),
+            _RECOVERY.validate_python({int(s): share for s, share in document["recovery"].items()}),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
         return None

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from avbench.leaderboard.board import Board
-from avbench.leaderboard.entries import RANKED_BY
 from avbench.leaderboard.site import data_csv
 from avbench.pages import safe_url
-from avbench.scoring.metrics import METRICS
 from avbench.submissions.push import REPO
+from avbench.submissions.tracks import measures, ranked_by
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError, UsageError
 
@@ -38,7 +37,8 @@ def write_eval_results(board: Board, folder: Path, dataset: str, url: str | None
     written = []
     for row in board.rows:
         submission, track = row.entry.submission, row.entry.track.name
-        score = row.entry.scored.scores[RANKED_BY]
+        first = ranked_by(row.entry.track)
+        score, title = row.entry.scored.scores[first], measures(row.entry.track)[first].title
         place = f"rank {row.ranked.rank}{', shared' if row.tied else ''}"
         bounds = (
             f"95 % interval {score.ci_low:.4f} to {score.ci_high:.4f}" if score.ci_low is not None else "no interval"
@@ -47,7 +47,7 @@ def write_eval_results(board: Board, folder: Path, dataset: str, url: str | None
             "dataset": {"id": dataset, "task_id": track},
             "value": score.value,
             "date": submission.run.created,
-            "notes": "; ".join((f"{METRICS[RANKED_BY].title}, recomputed", bounds, place, submission.run.signature)),
+            "notes": "; ".join((f"{title}, recomputed", bounds, place, submission.run.signature)),
         }
         if url is not None:
             found["source"] = {"url": url, "name": "avbench leaderboard"}

@@ -1,9 +1,12 @@
-"""Blind sets: the same scenes under new, secret offsets.
+"""Blind sets: the same scenes under new, secret offsets, or under new, secret laws where offsets change.
 
 A submitter gets ``inputs/``: one clip per segment with the offset already applied. The sound is cut ``offset`` later
 than the picture from the drawn scene itself, *before* encoding. So nothing in the files reveals the offset: not the
 manifest (all offsets 0, offset law "hidden"), not the container (equal lengths, both streams from 0), not traces of an
 earlier encoding, not the clip's opaque name. ``labels.json`` stays with the maintainers.
+
+Where offsets change, the sound is gathered through the law in the same way, as it is when the public streams are read.
+A step in it can be heard as a cut, there as here: it tells that something changed, not to what.
 
 What this hides and what it does not: by default the scenes are the same, because the audit pairs the segments. The
 public clips show these scenes in sync, so anyone who has them can align picture and sound with them; segments of one
@@ -23,7 +26,9 @@ from typing import NamedTuple
 import numpy as np
 
 from avbench.data import synthsync
+from avbench.data.opening import planned
 from avbench.data.scenes import Scene
+from avbench.protocol.laws import SHARES, draw_law, gathered, inside, law_text, laws_in_turn
 from avbench.protocol.manifest import Manifest, write_manifest
 from avbench.protocol.offsets import draw_offset
 from avbench.protocol.tracks import BLIND, Track
@@ -33,25 +38,31 @@ from avbench.system.atomic import atomic_write_bytes
 from avbench.system.progress import ItemProgress
 from avbench.system.workers import Lost, each
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, frames, seconds, ticks
-from avbench.types import AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, UsageError
+from avbench.types import AvbenchError, ClipRecord, Law, OffsetGrid, SegmentRecord, UsageError, Window
 
 BEFORE = ticks(2)  # ticks of picture and sound before a segment's start, for front ends and the paper's protocol
 AFTER = ticks(1)
+# no picture before a stream whose offset changes: its front ends see one window, and there is little room in the clip
+BEFORE_CHANGING = ticks(0)
 GUESSABLE_SEED = 2**64
 
 
 class Redrawn(NamedTuple):
-    """A blind set: folder ``inputs`` for submitters, file ``labels`` for the maintainers only."""
+    """A blind set: folder ``inputs`` for submitters, file ``labels`` for the maintainers only. ``command``: what makes
+    a run on it."""
 
     track: str
     inputs: Path
     labels: Path
     n_segments: int
+    command: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One blind clip: where its picture starts in a scene, and how much later its sound starts (its offset)."""
+    """One blind clip: where its picture starts in a scene, and how much later its sound starts (its offset). ``law``:
+    how the offset runs from the segment's start on, ``before`` ticks later; its offset is then that of the beginning.
+    """
 
     id: str
     segment_id: str  # of the public segment, or the clip's own id for a fresh scene
@@ -63,6 +74,8 @@ class Cut:
     channel: int
     scene_seed: int
     scene_s: int
+    before: Tick = BEFORE
+    law: Law | None = None
 
     def scene(self) -> Scene:
         """The scene that the clip is cut from, not yet drawn."""
@@ -110,37 +123,54 @@ def redraw(
         labels.chmod(0o600)
     except OSError as error:
         raise AvbenchError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
-    return Redrawn(name, inputs, labels, len(cuts))
+    return Redrawn(name, inputs, labels, len(cuts), track.blind_command(str(inputs)))
 
 
 def same_cuts(track: Track, seed: int) -> list[Cut]:
-    """The track's own segments under new offsets, in an order that reveals nothing.
+    """The track's own segments under new offsets or laws, in an order that reveals nothing.
 
     ``UsageError`` if a segment has no room for every offset in its clip.
     """
-    manifest = synthsync.planned(track.data, track.split)
+    manifest = planned(track.data, track.split)
     specs = {spec.id: spec for spec in synthsync.clip_specs(track.split, len(manifest.clips))}
     by_id = {segment.id: segment for segment in manifest.segments}
+    before, laws = BEFORE_CHANGING if track.changing else BEFORE, _laws(track, seed)
     cuts = []
     for name in truth(track).segment_ids:
         segment, spec = by_id[name], specs[by_id[name].clip_id]
+        law = laws.get(name)
+        fixed = draw_offset(manifest.offset_law, f"{name} blind", seed, manifest.grid) if law is None else 0
         cut = Cut(
             id=_opaque(seed, name),
             segment_id=name,
             video_id=segment.video_id,
-            start=segment.start - BEFORE,
+            start=segment.start - before,
             length=_length(track),
-            offset=draw_offset(manifest.offset_law, f"{name} blind", seed, manifest.grid),
+            offset=law.pieces[0].offset if law else fixed,
             category=spec.category,
             channel=spec.channel,
             scene_seed=spec.seed,
             scene_s=synthsync.CLIP_S,
+            before=before,
+            law=law,
         )
         reach = ticks(manifest.grid.max_offset_s)
         if cut.start < reach or cut.start + cut.length + reach > ticks(synthsync.CLIP_S):
             raise UsageError(f"track {track.name} cannot be redrawn: segment {name} has no room for every offset")
         cuts.append(cut)
     return sorted(cuts, key=lambda cut: cut.id)
+
+
+def _laws(track: Track, seed: int) -> dict[str, Law]:
+    """New laws for the segments of a track of offsets that change; each kind of law gets its share. They are drawn for
+    all of the clip, so that no offset is out of reach after the stream either."""
+    if not track.changing:
+        return {}
+    blind = {f"{name} blind": name for name in truth(track).segment_ids}
+    kinds = laws_in_turn(tuple(SHARES), list(blind), seed)
+    return {
+        blind[name]: draw_law(kind, name, seed, _length(track), track.protocol.grid) for name, kind in kinds.items()
+    }
 
 
 def fresh_cuts(track: Track, seed: int) -> list[Cut]:
@@ -168,7 +198,7 @@ def blind_manifest(name: str, cuts: list[Cut], media: Path) -> Manifest:
         clips[cut.id] = ClipRecord(
             cut.id, cut.id, file.name, media_sha256(file), frames(cut.length), cut.length, "", "test"
         )
-        segments.append(SegmentRecord(cut.id, cut.id, cut.id, BEFORE, 0, 10))
+        segments.append(SegmentRecord(cut.id, cut.id, cut.id, cut.before, 0, 10))
     return Manifest(
         name=name,
         kind="synthetic",
@@ -183,9 +213,14 @@ def blind_manifest(name: str, cuts: list[Cut], media: Path) -> Manifest:
 
 def cut_streams(cut: Cut, pictures: np.ndarray, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A scene's pictures (T, H, W, 3) and sound (N,) -> those of the clip. The sound is cut ``offset`` later in the
-    scene, so a positive offset makes it early, as in ``Protocol.sound_windows``."""
-    first, begin = frames(cut.start), cut.start + cut.offset
-    return pictures[first : first + frames(cut.length)], sound[begin : begin + cut.length]
+    scene, so a positive offset makes it early, as in ``Protocol.sound_windows``. Under a law it is gathered as in a
+    window that lasts as long as the clip."""
+    first, offset, law = frames(cut.start), cut.offset, None
+    if cut.law:
+        offset, law = inside(cut.law, Window(-cut.before, cut.length))
+    begin = cut.start + offset
+    heard = gathered(sound, begin, cut.length, law) if law else sound[begin : begin + cut.length]
+    return pictures[first : first + frames(cut.length)], heard
 
 
 def _make(cuts: list[Cut], media: Path, workers: int | None, progress: ItemProgress | None) -> None:
@@ -221,6 +256,7 @@ def _label(cut: Cut) -> LabelRow:
         channel=f"studio {cut.channel + 1}",
         offset_ticks=cut.offset,
         offset_class=OffsetGrid().class_of(seconds(cut.offset)),
+        law=law_text(cut.law) if cut.law else None,
     )
 
 
@@ -231,6 +267,6 @@ def _opaque(seed: int, name: str) -> str:
 def _length(track: Track) -> Tick:
     """Length in ticks of every blind clip, in whole frames: the span of the windows and the margins."""
     span = track.protocol.window + (track.protocol.iterations - 1) * track.protocol.hop
-    length = BEFORE + span + AFTER
+    length = (BEFORE_CHANGING if track.changing else BEFORE) + span + AFTER
     assert length % TICKS_PER_FRAME == 0
     return length

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from avbench.pages import number
 from avbench.protocol.tracks import BLIND
-from avbench.scoring.metrics import METRICS
 from avbench.submissions.check import Report, check
 from avbench.submissions.format import MAX_BYTES, Problem, find_entries, shown
+from avbench.submissions.tracks import measures
 
 MAX_CHANGED = 50  # entries checked in one review
 
@@ -97,12 +97,12 @@ def to_markdown(found: Review) -> str:
 
 def _entry(name: str, report: Report) -> str:
     lines = [f"### {_code(name)}: {'valid' if report.ok else '**refused**'}"]
-    if report.recomputed:
+    if report.recomputed and report.entry:
         lines += ["", "| | claimed | recomputed | 95 % interval |", "|---|---:|---:|---:|"]
-        for metric in METRICS.values():
-            score = report.recomputed[metric.name]
+        for key, metric in measures(report.entry.track).items():
+            score = report.recomputed[key]
             bounds = f"{number(score.ci_low, 4)} … {number(score.ci_high, 4)}"
-            claimed = number(report.claimed.get(metric.name), 4)
+            claimed = number(report.claimed.get(key), 4)
             lines.append(f"| {metric.title} | {claimed} | {number(score.value, 4)} | {bounds} |")
     lines += ["", *(_problem(problem) for problem in report.errors)] if report.errors else []
     return "\n".join(lines)

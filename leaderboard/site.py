@@ -16,12 +16,15 @@ from markupsafe import Markup
 from avbench import __version__
 from avbench.latency.record import LEADERBOARD_SAMPLES
 from avbench.leaderboard.board import DECISIONS, Board, Row, TrackBoard
-from avbench.leaderboard.entries import BOOTSTRAP, RANKED_BY
+from avbench.leaderboard.entries import BOOTSTRAP, recovery_chart, recovery_line
 from avbench.pages import charts, render
 from avbench.pages.charts import Line, Point
 from avbench.paper.reported import of_table
-from avbench.results.run import Scores
-from avbench.scoring.metrics import METRICS
+from avbench.protocol.tracks import Track
+from avbench.results.run import Score, Scores
+from avbench.scoring.dynamic import HEADLINE
+from avbench.scoring.metrics import METRICS, Column
+from avbench.submissions.tracks import measures, ranked_by
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError, UsageError
 
@@ -29,6 +32,18 @@ INDEX, DATA, TABLE = "index.html", "data.json", "data.csv"
 ENTRIES = "entries"
 N_LINES = 7  # entries drawn in a chart of curves
 BY_CATEGORY = ("map", "acc")
+BY_CATEGORY_CHANGING = ("recovery_s", "tracked_acc_tol1")
+CHANGING = (  # columns where offsets change
+    HEADLINE,
+    "recovery_s",
+    "false_changes_per_h",
+    "tracked_acc_tol1",
+    "tracked_acc",
+    "tracking_error_s",
+    "recovered_within_10_s",
+    "recovered_within_20_s",
+    "recovered_within_40_s",
+)
 REPORTED_COLUMNS = {"acc": "Acc", "acc_tol1": "Acc±1", "map": "mAP", "roc_auc": "ROC-AUC", "latency_ms": "ms"}
 
 
@@ -95,7 +110,7 @@ def entry_record(row: Row) -> dict[str, Any]:
         "tied": row.tied,
         "best_rank": ranked.best_rank,
         "worst_rank": ranked.worst_rank,
-        "ranked_by": RANKED_BY,
+        "ranked_by": ranked_by(row.entry.track),
         "group_leader": ranked.leader,
         "minus_group_leader": _finite(ranked.to_leader),
         "minus_entry_above": _finite(ranked.to_previous) if ranked.to_previous else None,
@@ -111,6 +126,9 @@ def entry_record(row: Row) -> dict[str, Any]:
         "predictions_sha256": submission.files.predictions.sha256,
         "page": page_of(row),
     }
+    if row.entry.track.changing:
+        record |= {"moved": scored.moved, "raised": scored.raised}
+        record["not_recovered_after_s"] = {str(s): share.model_dump() for s, share in scored.recovery.items()}
     return record
 
 
@@ -118,7 +136,8 @@ def data_csv(board: Board) -> str:
     """The text of ``data.csv``, one line per entry: ranks, scores with intervals, card."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = [f"{name}{part}" for name in METRICS for part in ("", "_ci_low", "_ci_high")]
+    metrics = [*METRICS, *(CHANGING if any(row.entry.track.changing for row in board.rows) else ())]
+    names = [f"{name}{part}" for name in metrics for part in ("", "_ci_low", "_ci_high")]
     card = ("org", "name", "revision", "backbone", "head", "parameters", "licence")
     head = ["track", "rank", "tied", "best_rank", "worst_rank", *card, "training_data", "trained_on"]
     writer.writerow([*head, *names, "signature", "model_fingerprint", "predictions_sha256"])
@@ -128,7 +147,8 @@ def data_csv(board: Board) -> str:
         line: list[Any] = [row.entry.track.name, ranked.rank, row.tied, ranked.best_rank, ranked.worst_rank]
         line += [getattr(submission.card, name) for name in card]
         line += [training.status, "; ".join(training.datasets)]
-        line += [v for name in METRICS for v in (scores[name].value, scores[name].ci_low, scores[name].ci_high)]
+        told = [scores.get(name, Score(value=None)) for name in metrics]
+        line += [v for score in told for v in (score.value, score.ci_low, score.ci_high)]
         line += [submission.run.signature, submission.run.model_fingerprint, submission.files.predictions.sha256]
         writer.writerow([_cell(value) for value in line])
     return out.getvalue()
@@ -173,9 +193,6 @@ def _index(board: Board) -> str:
         boards=[_table(table) for table in board.tracks],
         backbones=sorted({row.entry.submission.card.backbone for row in board.rows}),
         stand_in=any("stand-in" in table.track.title for table in board.tracks),
-        metrics=_metrics(),
-        by_category=BY_CATEGORY,
-        ranked_by=RANKED_BY,
         reported=reported_rows(),
         reported_columns=list(REPORTED_COLUMNS.items()),
         decisions=board.decisions,
@@ -186,9 +203,11 @@ def _index(board: Board) -> str:
     )
 
 
-def _metrics() -> list[Any]:
-    """All metrics, the ranking one first."""
-    return [METRICS[RANKED_BY], *(metric for name, metric in METRICS.items() if name != RANKED_BY)]
+def columns(track: Track) -> list[tuple[str, Column]]:
+    """The measures that the tables of a track show, the one that ranks first."""
+    first, known = ranked_by(track), measures(track)
+    rest = CHANGING if track.changing else METRICS
+    return [(first, known[first]), *((name, known[name]) for name in rest if name != first)]
 
 
 def _table(table: TrackBoard) -> dict[str, Any]:
@@ -199,6 +218,7 @@ def _table(table: TrackBoard) -> dict[str, Any]:
         _row(row, previous) | {"several_revisions": models.count(row.entry.model[:2]) > 1}
         for previous, row in zip([None, *table.rows], table.rows, strict=False)
     ]
+    by_category = BY_CATEGORY_CHANGING if table.track.changing else BY_CATEGORY
     first = table.rows[:N_LINES]
     drawn = _curves(table, first)
     return {
@@ -207,6 +227,12 @@ def _table(table: TrackBoard) -> dict[str, Any]:
         "n": len(table.truth.segment_ids),
         "hop_s": table.hop_s,
         "signature": table.track.signature,
+        "changing": table.track.changing,
+        "columns": columns(table.track),
+        "ranked_by": measures(table.track)[ranked_by(table.track)],
+        "by_category": [(m, measures(table.track)[m]) for m in by_category],
+        "by_window": METRICS["acc" if table.track.changing else "map"],
+        "raised": any(row.entry.scored.raised for row in table.rows),
         "categories": list(any_scored.by_category),
         "windows": list(any_scored.curve),
         "timed": any(row["ratio"] is not None for row in rows),
@@ -252,7 +278,13 @@ def _curves(table: TrackBoard, rows: Sequence[Row]) -> list[tuple[str, Markup]]:
     labels, found = _labels(rows), []
     constant = next(scored for name, _, scored in table.trivial if name == "constant")
     windows = list(constant.curve)
-    for name in (RANKED_BY, "acc"):
+    if table.track.changing:
+        shares = [
+            recovery_line(label, row.entry.scored.recovery, colour, band=False)
+            for colour, (label, row) in enumerate(zip(labels, rows, strict=True))
+        ]
+        found.append(("Share of changes not yet recovered from", recovery_chart(shares)))
+    for name in ("acc", "mae_s") if table.track.changing else ("map", "acc"):
         lines = [
             Line(label, windows, [scores[name].value for scores in row.entry.scored.curve.values()], colour=colour)
             for colour, (label, row) in enumerate(zip(labels, rows, strict=True))
@@ -261,20 +293,21 @@ def _curves(table: TrackBoard, rows: Sequence[Row]) -> list[tuple[str, Markup]]:
         beside = constant.scores[name].value
         references = [charts.Reference("always in sync", beside)] if beside is not None else []
         if len(windows) > 1:
-            found.append((title, charts.curve(lines, title, "windows seen", (0.0, 1.0), references, windows)))
+            y_range = None if METRICS[name].unit else (0.0, 1.0)
+            found.append((title, charts.curve(lines, title, "windows seen", y_range, references, windows)))
     hops = [
         _hop_line(label, row.hops, colour)
         for colour, (label, row) in enumerate(zip(labels, rows, strict=True))
         if row.hops
     ]
     if hops:
-        title = f"{METRICS[RANKED_BY].title} over hops, on common segments"
+        title = f"{METRICS['map'].title} over hops, on common segments"
         found.append((title, charts.curve(hops, title, "hop (s)")))
     return found
 
 
 def _hop_line(label: str, hops: Mapping[float, Scores], colour: int) -> Line:
-    points = [scores[RANKED_BY] for scores in hops.values()]
+    points = [scores["map"] for scores in hops.values()]
     values = [p.value for p in points]
     return Line(label, list(hops), values, [p.ci_low for p in points], [p.ci_high for p in points], colour)
 
@@ -282,7 +315,8 @@ def _hop_line(label: str, hops: Mapping[float, Scores], colour: int) -> Line:
 def _pareto(rows: Sequence[Row]) -> dict[str, Markup] | None:
     """The plot in two widths, so that its text stays readable on a narrow screen."""
     timed = [(row, ratio) for row in rows if (ratio := ratio_to_snapshot(row)) is not None]
-    values = [(row.entry.scored.scores[RANKED_BY].value, ratio) for row, ratio in timed]
+    first = ranked_by(rows[0].entry.track) if rows else "map"
+    values = [(row.entry.scored.scores[first].value, ratio) for row, ratio in timed]
     points = [
         Point(label, ratio, value, href=page_of(row))
         for label, (row, ratio), (value, _) in zip(_labels([r for r, _ in timed]), timed, values, strict=True)
@@ -290,19 +324,22 @@ def _pareto(rows: Sequence[Row]) -> dict[str, Markup] | None:
     ]
     if not points:
         return None
-    title, y_label = f"{METRICS[RANKED_BY].title} against the time of a step", METRICS[RANKED_BY].title
+    shown = measures(rows[0].entry.track)[first]
+    title, y_label = f"{shown.title} against the time of a step", shown.title
+    best = front(points, shown.higher_is_better)
     return {
-        name: charts.scatter(points, front(points), title, "time of a step, × snapshot", y_label, size=size)
+        name: charts.scatter(points, best, title, "time of a step, × snapshot", y_label, size=size)
         for name, size in (("wide", (1040.0, 340.0)), ("narrow", (340.0, 260.0)))
     }
 
 
-def front(points: Sequence[Point]) -> list[int]:
+def front(points: Sequence[Point], higher_is_better: bool = True) -> list[int]:
     """Indices of the Pareto front, by time: the points that no other beats in both time (x) and score (y)."""
+    sign = 1 if higher_is_better else -1
     best, found = float("-inf"), []
-    for i in sorted(range(len(points)), key=lambda i: (points[i].x, -points[i].y, points[i].label)):
-        if points[i].y > best:
-            best = points[i].y
+    for i in sorted(range(len(points)), key=lambda i: (points[i].x, -sign * points[i].y, points[i].label)):
+        if sign * points[i].y > best:
+            best = sign * points[i].y
             found.append(i)
     return found
 
@@ -346,7 +383,7 @@ def _entry_page(row: Row, table: TrackBoard) -> str:
         report=row.entry.scored.report,
         scores=row.entry.scored.scores,
         trivial_rows=[(label, scored.scores) for _, label, scored in table.trivial],
-        metrics=_metrics(),
+        columns=columns(track),
         differences=differences,
         hop_chart=hops,
         links=[(name, url) for name, url in (("paper", card.paper_url), ("code", card.code_url)) if url],
@@ -364,7 +401,7 @@ def _entry_page(row: Row, table: TrackBoard) -> str:
             ("to check it", f"avbench submit check submissions/entries/{row.entry.name}", True),
         ],
         environment=sorted(run.environment.items()),
-        ranked_by=RANKED_BY,
+        ranked_by=measures(track)[ranked_by(track)],
         level=BOOTSTRAP.level,
         version=__version__,
     )

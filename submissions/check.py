@@ -17,9 +17,10 @@ import numpy as np
 from avbench.protocol.tracks import Track, signature_problem
 from avbench.results.predictions import parse_predictions
 from avbench.results.run import Scores
-from avbench.scoring.metrics import METRICS, score
-from avbench.scoring.scorer import Scorer
+from avbench.scoring.dynamic import HEADLINE, headline
+from avbench.scoring.scorer import as_scores, scorer_of
 from avbench.scoring.stats import Bootstrap
+from avbench.scoring.streams import Streams, checked_streams
 from avbench.submissions.format import (
     LATENCY_FILE,
     PREDICTIONS_FILE,
@@ -31,15 +32,17 @@ from avbench.submissions.format import (
     read_folder,
     refuse,
 )
-from avbench.submissions.tracks import Truth, known
+from avbench.submissions.tracks import Truth, known, measures, window_truth
 from avbench.system.strict import parse_json
+from avbench.ticks import seconds
 from avbench.types import AvbenchError, UsageError
 
 if TYPE_CHECKING:
     from avbench.latency.record import LatencyRecord
 
 CLAIM_TOLERANCE = 1e-6  # equal float32 predictions give float64 scores that agree far more closely than this
-V1_METRICS = ("acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s")  # every v1 submission claims these
+# every v1 submission claims these, and one to a track of offsets that change all its measures
+V1_METRICS = ("acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s")
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,29 +131,45 @@ def entry_of(read: Folder, labels: Path | str | None = None) -> Entry:
 
 
 def scores(entry: Entry, n_resamples: int = 1000, seed: int = 0) -> Scores:
-    """The entry's scores at the last iteration with their intervals, as ``avbench run`` computes them: those of
-    ``METRICS``, which are claimed, and those of ``BELOW_GRID``, which are not (they need the offsets in seconds)."""
-    return Scorer(entry.truth, Bootstrap(n_resamples, seed))(entry.logits)
+    """The entry's scores with their intervals, as ``avbench run`` computes them: all ``measures`` of its track,
+    which are claimed, and those of ``BELOW_GRID``, which are not (they need the offsets in seconds)."""
+    return scores_on(entry.track, entry.truth, entry.logits, Bootstrap(n_resamples, seed))
 
 
 def values(entry: Entry) -> dict[str, float | None]:
-    """The entry's scores at the last iteration without intervals; None where undefined."""
-    found = score(entry.logits[:, -1], entry.truth.labels)
-    return {name: None if math.isnan(value) else value for name, value in found.items()}
+    """The entry's scores without intervals; None where undefined."""
+    return {name: score.value for name, score in scores(entry, n_resamples=0).items()}
+
+
+def scores_on(track: Track, truth: Truth, logits: np.ndarray, bootstrap: Bootstrap) -> Scores:
+    """All ``measures`` of a track, of logits (N, W, 21) whose rows are in the truth's order."""
+    found = scorer_of(truth, window_truth(track, truth), track.protocol, bootstrap)(logits)
+    if not track.changing:
+        return found
+    first = headline(streams_on(track, truth, logits), bootstrap)["recovery_s"]
+    return found | as_scores({HEADLINE: first})
+
+
+def streams_on(track: Track, truth: Truth, logits: np.ndarray) -> Streams:
+    """The streams of a track of offsets that change, as ``scoring.dynamic`` takes them."""
+    protocol, windows = track.protocol, window_truth(track, truth)
+    assert windows is not None
+    return checked_streams(logits, windows, seconds(protocol.hop), seconds(protocol.window), truth.clusters)
 
 
 def claim_problems(submission: Submission, track: Track, true: Mapping[str, float | None]) -> list[Problem]:
     """One problem for each claimed score that differs from ``true``, is missing, or names no metric."""
-    claimed = submission.claimed
+    claimed, known_here = submission.claimed, measures(track)
     problems = [
-        Problem(f"claimed.{name}", f"there is no metric {name}; the metrics are {', '.join(METRICS)}")
+        Problem(f"claimed.{name}", f"there is no metric {name}; the metrics are {', '.join(known_here)}")
         for name in claimed
-        if name not in METRICS
+        if name not in known_here
     ]
     if track.labels == "private" and not claimed:
         return problems
-    problems += [Problem(f"claimed.{name}", "is missing") for name in V1_METRICS if name not in claimed]
-    for name in METRICS:
+    needed = known_here if track.changing else V1_METRICS
+    problems += [Problem(f"claimed.{name}", "is missing") for name in needed if name not in claimed]
+    for name in known_here:
         if name in claimed and not _same(claimed[name], true[name]):
             said, found = (_number(value) for value in (claimed[name], true[name]))
             problems.append(Problem(f"claimed.{name}", f"says {said}; the predictions score {found}"))

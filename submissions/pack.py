@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from avbench.protocol.tracks import BLIND, TRACKS
+from avbench.protocol.tracks import BLIND, TRACKS, Track
 from avbench.registry.names import without_folders
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.results.run import PREDICTIONS_FILE, RunResult, read_run
-from avbench.scoring.metrics import METRICS
+from avbench.scoring.dynamic import HEADLINE
 from avbench.submissions.check import check_latency, claim_problems, entry_of, values
 from avbench.submissions.format import (
     LATENCY_FILE,
@@ -28,7 +28,7 @@ from avbench.submissions.format import (
     validated,
     write_folder,
 )
-from avbench.submissions.tracks import find, track_of_run
+from avbench.submissions.tracks import find, measures, track_of_run
 from avbench.system.strict import parse_json, read_bytes
 from avbench.types import UsageError
 
@@ -64,7 +64,7 @@ def pack(
             "track": track,
             "card": validated(Card, _card(result, org, name, card or {}), "card."),
             "run": _provenance(result),
-            "claimed": {} if BLIND in track else _claimed(result),
+            "claimed": {} if BLIND in track else _claimed(result, find(track)),
             "files": Files(predictions=infos[PREDICTIONS_FILE], latency=infos.get(LATENCY_FILE)),
         },
     )
@@ -87,11 +87,6 @@ def read_card(path: Path | str) -> dict[str, Any]:
     return document
 
 
-def _claimed(result: RunResult) -> dict[str, float | None]:
-    """The scores that a submission claims; all others are recomputed from the predictions, too."""
-    return {name: score.value for name, score in result.scores.items() if name in METRICS}
-
-
 def _track(result: RunResult) -> str:
     """The name of the track that a run was made for."""
     if result.incomplete or result.failures:
@@ -100,6 +95,10 @@ def _track(result: RunResult) -> str:
         base = find(result.data.name.partition(BLIND)[0])
         if result.protocol == base.protocol:
             return result.data.name
+        raise UsageError(
+            f"the run of {result.data.name} was made under {result.protocol.signature()}, not the track's "
+            f"{base.protocol.signature()}: run `{base.blind_command('FOLDER')}`"
+        )
     track = track_of_run(result)
     if track is None:
         commands = "; ".join(f"{t.name}: `{t.command}`" for t in list(TRACKS.values())[:1])
@@ -108,6 +107,15 @@ def _track(result: RunResult) -> str:
             f"whole data of one with its protocol, such as {commands} (`avbench submit tracks` lists all)"
         )
     return track.name
+
+
+def _claimed(result: RunResult, track: Track) -> dict[str, Any]:
+    """The scores that a submission claims, the ``measures`` of its track; all others are recomputed, too."""
+    said: Any = result.dynamic.get("headline")
+    known = {name: score.value for name, score in result.scores.items()}
+    if isinstance(said, dict) and isinstance(said.get("recovery_s"), dict):
+        known[HEADLINE] = said["recovery_s"].get("value")
+    return {name: known[name] for name in measures(track) if name in known}
 
 
 def _card(result: RunResult, org: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,27 +8,31 @@ file that its maintainers keep, never from a submission.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from avbench.protocol.laws import extremes, law_of
 from avbench.protocol.tracks import BLIND, TRACKS, Track
+from avbench.results.dynamic_truth import WindowTruth
 from avbench.results.truth import Truth
+from avbench.scoring.dynamic import HEADLINE, HEADLINE_SHOWN, SHOWN
+from avbench.scoring.metrics import METRICS, Column
 from avbench.submissions.format import TrackName, ValidationError, refuse, validated
 from avbench.system.strict import Many, Sha256, StrictPart, parse_json, read_bytes
-from avbench.ticks import seconds
-from avbench.types import OffsetGrid, UsageError
+from avbench.ticks import seconds, ticks
+from avbench.types import Law, SegmentRecord, UsageError
 
 if TYPE_CHECKING:
     from avbench.results.run import RunResult
 
 
 MAX_LABELS_BYTES = 64 * 2**20
+MAX_LAW_NUMBER = 2**31  # ticks or ppm: a day and a half
 
 
 def find(name: str) -> Track:
@@ -44,16 +48,43 @@ def find(name: str) -> Track:
 def truth(track: Track) -> Truth:
     """The labels of a public track, from the specification of its data. ``UsageError`` if this version of avbench makes
     other data than the track pins."""
-    from avbench.data import synthsync
+    from avbench.data.opening import planned
 
-    manifest = synthsync.planned(track.data, track.split)
+    manifest = planned(track.data, track.split)
     if manifest.sha256 != track.manifest_sha256:
         raise UsageError(
             f"track {track.name} pins manifest {track.manifest_sha256[:12]}, but this avbench makes "
             f"{manifest.sha256[:12]}: use the version that the track was made with"
         )
     segments = [s for s in manifest.segments if track.protocol.supports(s, manifest.clips[s.clip_id])]
-    return replace(Truth.of(segments, len(manifest.segments)), sources=tuple(s.id for s in segments))
+    answers = Truth.of(segments, len(manifest.segments), track.protocol)
+    return replace(answers, sources=tuple(s.id for s in segments))
+
+
+@lru_cache(maxsize=4)
+def window_truth(track: Track, answers: Truth) -> WindowTruth | None:
+    """What is so in every window of a track of offsets that change, rows as in ``answers``; None of any other track."""
+    return WindowTruth.of(segments_of(answers), track.protocol) if track.changing else None
+
+
+def segments_of(answers: Truth) -> list[SegmentRecord]:
+    """Segments with these labels and laws, of which no place in a clip is known."""
+    laws = answers.laws or (None,) * len(answers)
+    return [
+        SegmentRecord(name, video, video, 0, law.pieces[0].offset if law else 0, int(label), law=law)
+        for name, video, label, law in zip(answers.segment_ids, answers.clusters, answers.labels, laws, strict=True)
+    ]
+
+
+def measures(track: Track) -> Mapping[str, Column]:
+    """How the scores of a track are named and shown: of every track those of the last window; where offsets change,
+    also those of all windows, and the headline, which ranks."""
+    return {**METRICS, **({**SHOWN, HEADLINE: HEADLINE_SHOWN} if track.changing else {})}
+
+
+def ranked_by(track: Track) -> str:
+    """The one of ``measures`` that ranks the entries of a track."""
+    return HEADLINE if track.changing else "map"
 
 
 def common_segments(tracks: Sequence[Track]) -> tuple[str, ...]:
@@ -73,8 +104,16 @@ def track_of_run(run: RunResult) -> Track | None:
 # -- private labels ----------------------------------------------------------------------------------------------------
 
 
+def _law(text: str) -> str:
+    law = law_of(text)
+    if any(abs(number) > MAX_LAW_NUMBER for row in (*law.pieces, *law.mutes) for number in row):
+        raise ValueError("has a number that no law has")
+    return text
+
+
 class LabelRow(StrictPart):
-    """One segment of a blind track: its opaque name and its labels. ``source``: the public segment that it shows."""
+    """One segment of a blind track: its opaque name and its labels. ``source``: the public segment that it shows.
+    ``law``: how its offset runs, as in a manifest, where it may change; the offset is then that of the beginning."""
 
     segment_id: Annotated[str, Field(min_length=1, max_length=200)]
     source: Annotated[str, Field(min_length=1, max_length=200)]
@@ -83,6 +122,7 @@ class LabelRow(StrictPart):
     channel: Annotated[str, Field(max_length=60)]
     offset_ticks: int
     offset_class: Annotated[int, Field(ge=0, le=20)]
+    law: Annotated[str, Field(max_length=50_000), AfterValidator(_law)] | None = None
 
 
 class Labels(StrictPart):
@@ -101,7 +141,7 @@ class Labels(StrictPart):
 
     def to_json(self) -> str:
         """The text of ``labels.json``: sorted keys, final newline; equal labels give equal text."""
-        return json.dumps(self.model_dump(), sort_keys=True, indent=1) + "\n"
+        return json.dumps(self.model_dump(exclude_none=True), sort_keys=True, indent=1) + "\n"
 
 
 def read_labels(path: Path | str) -> tuple[Track, Truth]:
@@ -124,10 +164,10 @@ def _parse_labels(data: bytes, path: Path) -> tuple[Track, Truth]:
         raise UsageError(
             f"{path} was made for protocol {labels.signature}, but {base.name} has {base.protocol.signature()}"
         )
-    grid = OffsetGrid()
     for row in labels.segments:
-        if grid.class_of(seconds(row.offset_ticks)) != row.offset_class:
-            raise UsageError(f"{path}: segment {row.segment_id}: offset_class does not match offset_ticks")
+        problem = _row_problem(row, base)
+        if problem:
+            raise UsageError(f"{path}: segment {row.segment_id}: {problem}")
     ids = tuple(row.segment_id for row in labels.segments)
     if len(set(ids)) != len(ids):
         raise UsageError(f"{path} has two labels for one segment")
@@ -139,15 +179,42 @@ def _parse_labels(data: bytes, path: Path) -> tuple[Track, Truth]:
         manifest_sha256=labels.manifest_sha256,
         labels="private",
     )
-    return track, Truth(
-        segment_ids=ids,
-        labels=np.array([row.offset_class for row in labels.segments], np.int64),
-        clusters=np.array([row.video_id for row in labels.segments]),
-        categories=tuple(row.category for row in labels.segments),
-        channels=tuple(row.channel for row in labels.segments),
-        sources=tuple(row.source for row in labels.segments),
-        offsets=np.array([row.offset_ticks for row in labels.segments], np.int64),
-    )
+    segments = [
+        SegmentRecord(
+            row.segment_id,
+            row.segment_id,
+            row.video_id,
+            0,
+            row.offset_ticks,
+            row.offset_class,
+            row.category,
+            channel=row.channel,
+            law=_law_of(row),
+        )
+        for row in labels.segments
+    ]
+    return track, replace(Truth.of(segments, 0, track.protocol), sources=tuple(row.source for row in labels.segments))
+
+
+def _row_problem(row: LabelRow, base: Track) -> str:
+    """What is wrong with one label; empty if nothing is."""
+    grid, law, protocol = base.protocol.grid, _law_of(row), base.protocol
+    if grid.class_of(seconds(row.offset_ticks)) != row.offset_class:
+        return "offset_class does not match offset_ticks"
+    if base.changing != (law is not None):
+        return f"track {base.name} {'needs a' if base.changing else 'has no'} law"
+    if law is None:
+        return ""
+    if law.pieces[0].offset != row.offset_ticks:
+        return "its law does not begin with offset_ticks"
+    length = protocol.window + (protocol.iterations - 1) * protocol.hop
+    if max(map(abs, extremes(law, length))) > ticks(grid.max_offset_s):
+        return f"its law leaves the offsets within {grid.max_offset_s:g} s"
+    return ""
+
+
+def _law_of(row: LabelRow) -> Law | None:
+    return None if row.law is None else law_of(row.law)
 
 
 def known(name: str, labels: Path | str | None) -> tuple[Track, Truth]:

@@ -91,11 +91,13 @@ def _add_redraw(verbs: Any) -> None:
         verbs,
         "redraw",
         _redraw,
-        "make a blind set of a track: the same scenes, new offsets",
+        "make a blind set of a track: the same scenes, new offsets (or laws, where offsets change)",
         "DIR/inputs is for submitters: the offsets are in the media and written nowhere. Keep DIR/labels.json secret.",
         "avbench leaderboard redraw --track synthsync-test --out blind",
         "avbench leaderboard redraw --track synthsync-test --seed 7 --out try   # reproducible, so not secret",
         "avbench run --model streamsync-trf --data blind/inputs --out blind-run",
+        "avbench leaderboard redraw --track synthsync-dynamic-test --out blind",
+        "avbench run --model sparsesync+bayes --data blind/inputs --protocol dynamic --out blind-run",
     )
     redraw.add_argument("--track", required=True, metavar="T", help="a name from `avbench submit tracks`")
     redraw.add_argument("--seed", type=int, metavar="N", help="to make the same set again (default: random and secret)")
@@ -209,7 +211,7 @@ def _redraw(args: argparse.Namespace) -> int:
     print(f"track   {made.track}: {made.n_segments} segments")
     print(f"inputs  {made.inputs}   for submitters; the offsets are in the media")
     print(f"labels  {made.labels}   keep it secret; `avbench submit check FOLDER --labels {made.labels}`")
-    print(f"next    avbench run --model MODEL --data {made.inputs}")
+    print(f"next    {made.command}")
     return 0
 
 
@@ -228,14 +230,16 @@ def _audit(args: argparse.Namespace) -> int:
 def _table(found: Audit) -> str:
     from tabulate import tabulate
 
-    from avbench.leaderboard.audit import DECIDING, LEVEL
+    from avbench.leaderboard.audit import LEVEL
+    from avbench.scoring.dynamic import SHOWN
     from avbench.scoring.metrics import METRICS
 
     rows = []
     for name, difference in found.differences.items():
         interval = f"{difference['ci_low']:+.3f} ... {difference['ci_high']:+.3f}"
         cells = (f"{found.official[name]:.3f}", f"{found.redrawn[name]:.3f}", f"{difference['difference']:+.3f}")
-        rows.append((METRICS[name].title, *cells, interval, "*" if name in DECIDING else ""))
+        title = (METRICS | SHOWN)[name].title
+        rows.append((title, *cells, interval, "*" if name in found.deciding else ""))
     headers = ("", "official", "redrawn", "difference", f"{100 * LEVEL:g} % interval", "")
     table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
     if found.memorised:

@@ -125,19 +125,18 @@ def _check(args: argparse.Namespace) -> int:
 def _table(report: Report) -> str:
     from tabulate import tabulate
 
-    from avbench.scoring.metrics import METRICS
+    from avbench.submissions.tracks import measures
 
     def cell(value: float | None) -> str:
         return "–" if value is None else f"{value:.4f}"
 
-    rows = []
-    for name, metric in METRICS.items():
+    entry, rows = report.entry, []
+    assert entry is not None
+    for name, metric in measures(entry.track).items():
         found = report.recomputed[name]
         interval = f"{cell(found.ci_low)} ... {cell(found.ci_high)}"
         claimed = cell(report.claimed[name]) if name in report.claimed else "–"
         rows.append((metric.title, claimed, cell(found.value), interval))
-    entry = report.entry
-    assert entry is not None
     table = tabulate(rows, ("", "claimed", "recomputed", "95 % interval"), tablefmt="plain", disable_numparse=True)
     n, iterations = entry.logits.shape[:2]
     return "\n".join(

@@ -49,6 +49,14 @@ def read_data(
     return manifest if limit is None else manifest.limit(limit)
 
 
+def planned(data: str, split: str = "test") -> Manifest:
+    """The manifest of a built-in split without its media, so that nothing is made: every clip, segment, label and law.
+    ``UsageError`` for an unknown name or split."""
+    from avbench.data import dynamic, synthsync
+
+    return dynamic.planned(split) if data == dynamic.NAME else synthsync.planned(data, split)
+
+
 def _manifest_folder(path: Path) -> Path:
     """The folder with the manifest; ``UsageError`` with advice if there is something else at ``path``."""
     inputs = path / "inputs"  # of a redrawn set: its labels lie beside them

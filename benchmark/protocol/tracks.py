@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from avbench.protocol.rules import Protocol, streaming
+from avbench.protocol.rules import Protocol, dynamic, streaming, usual
 from avbench.protocol.signature import Signature
 from avbench.ticks import seconds
 from avbench.types import UsageError
@@ -15,6 +15,7 @@ BLIND = ".blind-"  # in the name of a private track: <public track>.blind-<first
 
 _SYNTHSYNC = "8211d7f41ccbea92c1acda4fe0e5017a358c747ed7c88aca32cbf873a229a131"
 _SYNTHSYNC_FULL = "29ee63b74d646bc73f1747dbd155a3e39fa03d9df7db139341322df18cffb878"
+_SYNTHSYNC_DYNAMIC = "b0519951071595246901d36f780dfaf638d8ff1a10f06ba11010a5269e9fb651"
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,24 @@ class Track:
         return Signature.of(self.protocol, "", self.manifest_sha256, "").shared()
 
     @property
+    def changing(self) -> bool:
+        """Whether offsets change while a stream runs, so that every window has a truth of its own."""
+        return self.protocol.name == "dynamic"
+
+    @property
     def command(self) -> str:
         """The command that makes a run for this track."""
+        return f"avbench run --model MODEL --data {self.data} --split {self.split}{self._hop()}"
+
+    def blind_command(self, folder: str) -> str:
+        """The command that makes a run on a blind set of this track. The manifest of such a set does not say that
+        offsets change, so the command has to."""
+        protocol = f" --protocol {self.protocol.name}" if self.changing else ""
+        return f"avbench run --model MODEL --data {folder}{protocol}{self._hop()}"
+
+    def _hop(self) -> str:
         hop_s = seconds(self.protocol.hop)
-        hop = "" if hop_s == 2 else f" --hop {hop_s:g}"
-        return f"avbench run --model MODEL --data {self.data} --split {self.split}{hop}"
+        return "" if hop_s == 2 else f" --hop {hop_s:g}"
 
 
 def _hops(name: str, title: str, data: str, sha256: str) -> list[Track]:
@@ -62,10 +76,18 @@ TRACKS: dict[str, Track] = {
             "synthsync-full",
             _SYNTHSYNC_FULL,
         ),
+        Track(
+            "synthsync-dynamic-test",
+            "SynthSync test, offsets that change (procedural stand-in, 240 streams)",
+            "synthsync-dynamic",
+            "test",
+            _SYNTHSYNC_DYNAMIC,
+            dynamic(),
+        ),
     )
 }
 # for `avbench run --data TRACK`: (data, split) of the tracks with the usual protocol
-DATA_OF_TRACK = {t.name: (t.data, t.split) for t in TRACKS.values() if t.protocol == streaming()}
+DATA_OF_TRACK = {t.name: (t.data, t.split) for t in TRACKS.values() if t.protocol == usual(t.changing)}
 
 
 def signature_problem(text: str, track: Track, fingerprint: str, version: str) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from avbench.protocol.laws import offsets_at
+from avbench.protocol.laws import law_text, offsets_at
 from avbench.results.predictions import BYTES_PER_ROW, MAX_PREDICTION_ROWS, MAX_PREDICTIONS_BYTES, N_CLASSES
 from avbench.system.parquet import read_table
 from avbench.system.strict import one_line, read_bytes, write_whole
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from avbench.protocol.rules import Protocol
-    from avbench.types import SegmentRecord
+    from avbench.types import Law, SegmentRecord
+
+V = TypeVar("V")
 
 
 OFFSETS = "offset_ticks"  # the column of segments.parquet that runs before it was added do not have
@@ -42,6 +44,7 @@ class Truth:
     sources: tuple[str, ...] = ()  # of a blind track: the public segment that each one shows
     n_total: int = 0  # segments of the split that these were taken from
     offsets: np.ndarray | None = None  # (N,) int64, ticks; None: unknown, or they change while the streams run
+    laws: tuple[Law | None, ...] = ()  # how their offsets run; empty where all are fixed
 
     @classmethod
     def of(
@@ -57,6 +60,7 @@ class Truth:
             channels=tuple(s.channel for s in segments),
             n_total=len(segments) if n_total is None else n_total,
             offsets=None if any(s.law for s in segments) else np.array([s.offset for s in segments], np.int64),
+            laws=tuple(s.law for s in segments) if any(s.law for s in segments) else (),
         )
 
     def __len__(self) -> int:
@@ -66,7 +70,7 @@ class Truth:
         """Some of the segments, in the order of ``rows`` (indices)."""
         rows = np.asarray(rows, np.int64)
 
-        def some(values: tuple[str, ...]) -> tuple[str, ...]:
+        def some(values: tuple[V, ...]) -> tuple[V, ...]:
             return tuple(values[row] for row in rows) if values else ()
 
         return Truth(
@@ -78,6 +82,7 @@ class Truth:
             sources=some(self.sources),
             n_total=self.n_total if n_total is None else n_total,
             offsets=None if self.offsets is None else self.offsets[rows],
+            laws=some(self.laws),
         )
 
     @property
@@ -110,6 +115,8 @@ class Truth:
         """Hash of everything that a score depends on besides the predictions: a cache key."""
         rows = [list(self.segment_ids), self.labels.tolist(), self.clusters.tolist()]
         rows += [list(self.categories), list(self.channels), [] if self.offsets is None else self.offsets.tolist()]
+        if self.laws:
+            rows.append([law_text(law) if law else "" for law in self.laws])
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

@@ -11,12 +11,9 @@ from avbench.engine.session import Session
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import Protocol
 from avbench.registry.options import StreamingModel
-from avbench.results.dynamic_truth import WindowTruth
 from avbench.results.run import Mute, StreamLaw
-from avbench.results.truth import Truth
 from avbench.scoring.dynamic import SHOWN, price
 from avbench.scoring.scorer import ChangingScorer, Scorer, undefined_is_none
-from avbench.scoring.stats import Bootstrap
 from avbench.scoring.streams import WARM_UP
 from avbench.ticks import seconds
 from avbench.types import SegmentRecord, UsageError
@@ -34,13 +31,6 @@ def check_changing(manifest: Manifest, protocol: Protocol) -> None:
             f"{protocol.iterations} windows at hop {seconds(protocol.hop):g} s: the dynamic protocol scores windows "
             f"after the first {WARM_UP}, and needs a hop no longer than the window ({seconds(protocol.window):g} s)"
         )
-
-
-def scorer_of(truth: Truth, windows: WindowTruth | None, protocol: Protocol, bootstrap: Bootstrap) -> Scorer:
-    """The scorer of a run; ``windows``: the truth of every window, where offsets change."""
-    if windows is None:
-        return Scorer(truth, bootstrap)
-    return ChangingScorer(truth, windows if len(truth) else windows.take([]), protocol, bootstrap)
 
 
 def what_changed(

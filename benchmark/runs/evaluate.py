@@ -40,9 +40,9 @@ from avbench.results.run import (
     write_run,
 )
 from avbench.results.truth import Truth, write_segments
-from avbench.runs.changing import check_changing, scorer_of, what_changed
+from avbench.runs.changing import check_changing, what_changed
 from avbench.scoring.pairwise import pair_scores
-from avbench.scoring.scorer import Scorer
+from avbench.scoring.scorer import Scorer, scorer_of
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
 from avbench.system.facts import run_facts

@@ -125,6 +125,13 @@ class ChangingScorer(Scorer):
         return checked_streams(logits, self.windows, self.hop_s, self.window_s, self.truth.clusters)
 
 
+def scorer_of(truth: Truth, windows: WindowTruth | None, protocol: Protocol, bootstrap: Bootstrap = DEFAULT) -> Scorer:
+    """The scorer of predictions; ``windows``: the truth of every window, where offsets change."""
+    if windows is None:
+        return Scorer(truth, bootstrap)
+    return ChangingScorer(truth, windows if len(truth) else windows.take([]), protocol, bootstrap)
+
+
 def undefined_is_none(value: Any) -> Any:
     """``value`` with every nan in it as None, however deep: what strict JSON takes."""
     if isinstance(value, dict):

@@ -218,7 +218,7 @@ def shares(
         Distribution(value, column[:n_drawn], column[n_drawn:])
         for value, column in zip(values.tolist(), drawn_values.T, strict=True)
     ]
-    return [_bounded(one, drawn.n_clusters, bootstrap.level, 0.0, 1.0) for one in found]
+    return [bounded(one, drawn.n_clusters, bootstrap.level, 0.0, 1.0) for one in found]
 
 
 def estimate(
@@ -238,7 +238,7 @@ def estimate(
     if not len(clusters):
         return Estimate(float("nan"), float("nan"), float("nan"))
     drawn = resamples(clusters, bootstrap)
-    return _bounded(_drawn(function, drawn, smooth), drawn.n_clusters, bootstrap.level, least, most)
+    return bounded(distribution(function, drawn, smooth), drawn.n_clusters, bootstrap.level, least, most)
 
 
 def difference(
@@ -256,14 +256,14 @@ def difference(
     if not len(clusters):
         return Difference(difference=nan, ci_low=nan, ci_high=nan, p=nan), nan
     drawn = resamples(clusters, bootstrap)
-    found = _drawn(function_a, drawn, smooth).minus(_drawn(function_b, drawn, smooth))
+    found = distribution(function_a, drawn, smooth).minus(distribution(function_b, drawn, smooth))
     n, level = drawn.n_clusters, bootstrap.level
     return as_difference(found, n, level), _detectable(found, n, level, power)
 
 
-def _drawn(function: Callable[[Resamples], np.ndarray], drawn: Resamples, smooth: bool) -> Distribution:
-    """A score on all cases, in each resample and with each jackknife group left out; nothing is left out where it is
-    not ``smooth``."""
+def distribution(function: Callable[[Resamples], np.ndarray], drawn: Resamples, smooth: bool = True) -> Distribution:
+    """Any score (see ``estimate``) on all cases, in each resample and with each jackknife group left out; nothing is
+    left out where it is not ``smooth``."""
     once = Resamples(drawn.cluster, np.ones((1, drawn.n_clusters), np.int32))
     value, n_drawn = float(function(once)[0]), len(drawn.counts)
     values = function(Resamples(drawn.cluster, _with_left_out(drawn)))
@@ -452,10 +452,10 @@ def _detectable(found: Distribution, n_clusters: int, level: float, power: float
 def as_estimate(metric: str, found: Distribution, n_clusters: int, level: float) -> Estimate:
     """The metric with its interval, which stays within the metric's range."""
     least, most = sorted((METRICS[metric].worst, METRICS[metric].best))
-    return _bounded(found, n_clusters, level, least, most)
+    return bounded(found, n_clusters, level, least, most)
 
 
-def _bounded(found: Distribution, n_clusters: int, level: float, least: float, most: float) -> Estimate:
+def bounded(found: Distribution, n_clusters: int, level: float, least: float, most: float) -> Estimate:
     """The interval stays within ``least`` and ``most`` and always contains the measured value: where the bias
     correction would move it past the value, it is widened to reach it."""
     low, high = interval(*_centred(found, n_clusters), n_clusters, level)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t, ttest_1samp
 
-from avbench.scoring import metrics, ranking, stats
+from avbench.scoring import metrics, stats
 from avbench.scoring.metrics import METRICS, score
 from avbench.scoring.ranking import rank_groups
 from avbench.scoring.stats import (
@@ -372,29 +371,6 @@ def test_one_video_ties_everything() -> None:
     assert [(r.name, r.rank) for r in ranked] == [("good", 1), ("bad", 1)]
     assert math.isnan(ranked[1].to_leader["p"])
     assert rank_groups({}, labels, ["only"] * len(labels)) == []
-
-
-def test_the_cache_skips_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models, labels, clusters = clustered(25, 12, 8, (1.0, 2.0, 3.0))
-    entries = {f"m{i}": logits for i, logits in enumerate(models)}
-    plain = rank_groups(entries, labels, clusters, bootstrap=Bootstrap(60))
-    computed: list[str] = []
-    real = ranking.distribution_of
-    monkeypatch.setattr(ranking, "distribution_of", lambda *args: computed.append(args[0]) or real(*args))
-
-    def ranked(changed: dict[str, np.ndarray], **settings: object) -> tuple[list[ranking.Ranked], int]:
-        computed.clear()
-        found = rank_groups(changed, labels, clusters, cache=tmp_path, **({"bootstrap": Bootstrap(60)} | settings))  # type: ignore[arg-type]
-        return found, len(computed)
-
-    assert ranked(entries) == (plain, 3)
-    assert ranked(entries) == (plain, 0)
-    assert ranked(entries | {"m3": models[0] + np.eye(21)[3]})[1] == 1
-    assert ranked(entries, bootstrap=Bootstrap(60, 1))[1] == ranked(entries, bootstrap=Bootstrap(61))[1] == 3
-    assert ranked(entries, metric="acc")[1] == 3
-    for path in tmp_path.iterdir():  # a damaged cache costs time, never a wrong rank
-        path.write_bytes(path.read_bytes()[:-9])
-    assert ranked(entries) == (plain, 3)
 
 
 def test_an_entry_that_cannot_be_ranked_is_named() -> None:

@@ -12,9 +12,10 @@ from avbench.latency.record import LatencyRecord, Warmup, summary
 from avbench.protocol.tracks import Track
 from avbench.results.predictions import write_predictions
 from avbench.results.run import ModelInfo
-from avbench.scoring.metrics import score
+from avbench.scoring.stats import Bootstrap
+from avbench.submissions.check import scores_on
 from avbench.submissions.format import Card, FileInfo, Files, Provenance, Submission, TrainingData, write_folder
-from avbench.submissions.tracks import Truth
+from avbench.submissions.tracks import Truth, measures
 
 
 def make_logits(truth: Truth, windows: int, skill: float, seed: int = 0) -> np.ndarray:
@@ -30,6 +31,12 @@ def make_logits(truth: Truth, windows: int, skill: float, seed: int = 0) -> np.n
     )
     near = np.exp(-np.abs(np.arange(21) - truth.labels[:, None]) / 0.7)
     return (logits + gain[:, :, None] * near[:, None]).astype(np.float32)
+
+
+def _claimed(track: Track, truth: Truth, logits: np.ndarray) -> dict[str, float | None]:
+    """What an honest entry claims."""
+    found = scores_on(track, truth, logits, Bootstrap(0))
+    return {name: found[name].value for name in measures(track)}
 
 
 def make_entry(
@@ -84,7 +91,7 @@ def make_entry(
             iterations=windows,
             environment={"python": "3.11.7", "cores": 2},
         ),
-        claimed=score(said[:, -1], truth.labels) if claimed is None else claimed,
+        claimed=_claimed(track, truth, said) if claimed is None else claimed,
         files=Files(predictions=infos["predictions.parquet"], latency=infos.get("latency.json")),
     )
     assert sha256 == submission.files.predictions.sha256
