@@ -149,7 +149,7 @@ def test_the_board_without_javascript(site: Path) -> None:
     with opened(site / "index.html", PHONE, javascript=False) as seen:
         page = seen.page
         assert not page.locator("#controls").is_visible(), "controls that would do nothing are not shown"
-        assert page.locator("section.track").count() == 3
+        assert page.locator("section.track").count() == 4
         assert page.locator("#track-synthsync-test tr.entry").count() == 4
         page.click("label[for=view-category]")
         assert page.locator("#track-synthsync-test th.v-category").first.is_visible()
@@ -206,7 +206,7 @@ def test_reported_and_trivial_rows_are_apart_from_measured_ones(site: Path) -> N
     assert "0.632" in rest
     assert rest.count(">reported<") == 5
     for label in ("always in sync", "class prior", "random guess", "the labels"):
-        assert board.count(f'data-v="{label}"') == 3, "once a track"
+        assert board.count(f'data-v="{label}"') == 4, "once a track"
     assert "procedural stand-in" in board
 
 
