@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import MISSING, asdict, fields
 from importlib.resources import files
 
 import pytest
@@ -15,6 +13,7 @@ from avbench.baselines.embedded import card, embedded_files, load_backbone, load
 from avbench.baselines.families import families
 from avbench.baselines.streamsync import HISTORY_WINDOWS
 from avbench.registry.names import list_models, load_model
+from avbench.training.common import is_recorded
 from avbench.training.recipes import RECIPES
 from avbench.types import UsageError
 
@@ -38,11 +37,9 @@ def test_card_belongs_to_the_file_and_to_a_recipe(name: str) -> None:
     recipe = dict(facts["recipe"])
     if name in WITH_HEAD:
         recipe["seed"] = RECIPES[name].seed  # the card names the seed that validated best
-    today = json.loads(json.dumps(asdict(RECIPES[name])))
-    unwritten = set(today) - set(recipe)  # fields that are younger than the card have their defaults
-    defaults = asdict(type(RECIPES[name])(*(today[f.name] for f in fields(RECIPES[name]) if f.default is MISSING)))
-    assert recipe == {key: value for key, value in today.items() if key not in unwritten}
-    assert all(today[key] == json.loads(json.dumps(defaults[key])) for key in unwritten)
+    assert is_recorded(recipe, RECIPES[name])
+    assert not is_recorded(recipe | {"steps": 1}, RECIPES[name])
+    assert not is_recorded(recipe | {"unheard_of": 1}, RECIPES[name])
     assert facts["log"][-1]["wall_s"] > 0
     assert facts["command"] == f"avbench train {name}"
     assert "procedural" in facts["trained_on"]
@@ -75,7 +72,7 @@ def test_they_load_and_answer(name: str) -> None:
         assert logits.shape == (1, 21)
 
 
-@pytest.mark.parametrize("head", ["lstm"])
+@pytest.mark.parametrize("head", ["trf", "lstm"])
 def test_the_tag_dynamic_names_token_map_and_head_trained_on_changing_offsets(head: str) -> None:
     model, fixed = (load_model(f"streamsync-{head}{tag}") for tag in (".dynamic", ""))
     assert (model.backbone_name, model.head_name) == (f"streamsync-{head}.dynamic", head)
