@@ -8,6 +8,7 @@ not scored. Each score is one function below, of ``Streams``; ``score`` computes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,9 +18,18 @@ from avbench.results.dynamic_truth import Changes, WindowTruth
 from avbench.scoring import survival
 from avbench.scoring.alarms import alarm_at
 from avbench.scoring.calibration import believed_offsets_s, step_s
-from avbench.scoring.metrics import GRID
+from avbench.scoring.metrics import GRID, Resamples
 from avbench.scoring.segmentation import HELD, covering, declared_changes, f1, first_from
-from avbench.scoring.stats import DEFAULT, Bootstrap, Difference, Estimate, estimate, paired_difference, ratio
+from avbench.scoring.stats import (
+    DEFAULT,
+    Bootstrap,
+    Difference,
+    Estimate,
+    difference,
+    estimate,
+    paired_difference,
+    ratio,
+)
 from avbench.scoring.streams import WARM_UP, Streams, checked_streams
 from avbench.scoring.survival import Times
 from avbench.scoring.tolerance import TOLERANCES, roc_auc
@@ -38,6 +48,7 @@ AUEC_WINDOWS = 20
 MARGIN_WINDOWS = 10
 FALSE_PER_H = 1.0  # a model above has its declaring threshold raised for the headline
 DRIFTING_PPM = 500
+PAIRED = ("recovery_s", "false_changes_per_h", "tracked_acc_tol1", "tracking_error_s")  # what two models differ in
 
 
 def score(  # noqa: PLR0913  (what outside checks call)
@@ -81,10 +92,79 @@ def score(  # noqa: PLR0913  (what outside checks call)
     return _plain(scores)
 
 
-def main_scores(found: Streams, bootstrap: Bootstrap = DEFAULT) -> dict[str, Estimate]:
+class Measure(NamedTuple):
+    """A main score of some streams: in each resample of ``videos`` (those of the streams, or of the changes that it is
+    about), its largest value, and whether it is ``smooth`` (no median)."""
+
+    of: Callable[[Resamples], np.ndarray]
+    videos: np.ndarray
+    most: float
+    smooth: bool = True
+
+    def estimate(self, bootstrap: Bootstrap) -> Estimate:
+        """Its value and interval."""
+        return estimate(self.of, self.videos, bootstrap, most=self.most, smooth=self.smooth)
+
+
+def measures(found: Streams) -> dict[str, Measure]:
     """The scores that are one number each."""
-    estimates = {name: _mean(function(found), found, bootstrap, most) for name, (function, most) in MEANS.items()}
-    return estimates | _recovery(found, recovery_times(found), found.ranked, bootstrap)
+    means = {name: _mean(function(found), found, most) for name, (function, most) in MEANS.items()}
+    return means | _recovery(found, recovery_times(found), found.ranked)
+
+
+def main_scores(found: Streams, bootstrap: Bootstrap = DEFAULT) -> dict[str, Estimate]:
+    """The scores that are one number each, with their intervals."""
+    return {name: measure.estimate(bootstrap) for name, measure in measures(found).items()}
+
+
+def paired(  # noqa: PLR0913  (two models, and what score takes)
+    logits_a: Any,
+    logits_b: Any,
+    truth: WindowTruth | pd.DataFrame,
+    *,
+    hop_s: float = 2.0,
+    window_s: float = 5.0,
+    videos: Sequence[str] | np.ndarray | None = None,
+    bootstrap: Bootstrap = DEFAULT,
+    metrics: Sequence[str] = PAIRED,
+) -> dict[str, Difference]:
+    """Main scores of model A minus those of model B on the same streams, over the same resamples of videos: name ->
+    {difference, ci_low, ci_high, p}, for ``metrics`` (of ``SHOWN``; by default ``PAIRED``).
+
+    ``logits_a`` and ``logits_b``: (N, W, 21) each, of the N segments of ``truth`` in its order; the other arguments as
+    of ``score``. A difference is in the score's own unit: a negative one of ``recovery_s`` says that A recovers sooner.
+    It is the difference of the two scores, each over the same changes. ``p`` and the interval agree, as in
+    ``stats.paired_difference``; all are nan where the score is undefined (no change that ranks). ``UsageError`` for an
+    unknown metric; other errors as ``score``.
+    """
+    unknown = [name for name in metrics if name not in SHOWN]
+    if unknown:
+        raise UsageError(f"unknown score {unknown[0]!r} of changing offsets; there are {', '.join(SHOWN)}")
+    a, b = (checked_streams(of, truth, hop_s, window_s, videos) for of in (logits_a, logits_b))
+    return {name: pair.difference for name, pair in compared(a, b, bootstrap, metrics=metrics).items()}
+
+
+class Pair(NamedTuple):
+    """A main score of two models: ``difference`` is a minus b; ``detectable`` as
+    ``stats.minimum_detectable_difference``."""
+
+    a: float
+    b: float
+    difference: Difference
+    detectable: float
+
+
+def compared(
+    a: Streams, b: Streams, bootstrap: Bootstrap = DEFAULT, power: float = 0.8, metrics: Sequence[str] | None = None
+) -> dict[str, Pair]:
+    """Main scores (all by default) of two models on the same streams."""
+    of_a, of_b, plain = measures(a), measures(b), replace(bootstrap, n_resamples=0)
+    pairs = {}
+    for name in of_a if metrics is None else metrics:
+        first, second = of_a[name], of_b[name]
+        found = difference(first.of, second.of, first.videos, bootstrap, first.smooth, power)
+        pairs[name] = Pair(first.estimate(plain).value, second.estimate(plain).value, *found)
+    return pairs
 
 
 def by_law(found: Streams, laws: Sequence[str] | None, bootstrap: Bootstrap = DEFAULT) -> dict[str, dict[str, Any]]:
@@ -155,10 +235,8 @@ MEANS: dict[str, tuple[Callable[[Streams], tuple[np.ndarray, np.ndarray]], float
 }
 
 
-def _mean(
-    sums: tuple[np.ndarray, np.ndarray], found: Streams, bootstrap: Bootstrap, most: float = float("inf")
-) -> Estimate:
-    return estimate(lambda drawn: ratio(*sums, drawn), found.videos, bootstrap, most=most)
+def _mean(sums: tuple[np.ndarray, np.ndarray], found: Streams, most: float = float("inf")) -> Measure:
+    return Measure(lambda drawn: ratio(*sums, drawn), found.videos, most)
 
 
 def _over_cuts(found: Streams, function: Callable[..., float], setting: int) -> tuple[np.ndarray, np.ndarray]:
@@ -185,13 +263,12 @@ def recovery_times(found: Streams) -> Times:
     return Times((end - changes.at) / TICKS_PER_S, recovered)
 
 
-def _recovery(found: Streams, times: Times, rows: np.ndarray, bootstrap: Bootstrap) -> dict[str, Estimate]:
-    """The estimates of recovery over some of the changes."""
+def _recovery(found: Streams, times: Times, rows: np.ndarray) -> dict[str, Measure]:
+    """Recovery over some of the changes."""
     some, videos = times.take(rows), found.videos[found.changes.stream[rows]]
 
-    def of(function: Callable[..., np.ndarray], limit_s: float, most: float) -> Estimate:
-        smooth = function is not survival.median
-        return estimate(partial(function, some, limit_s=limit_s), videos, bootstrap, most=most, smooth=smooth)
+    def of(function: Callable[..., np.ndarray], limit_s: float, most: float) -> Measure:
+        return Measure(partial(function, some, limit_s=limit_s), videos, most, smooth=function is not survival.median)
 
     return {
         "recovery_s": of(survival.restricted_mean, AVERAGED_S, AVERAGED_S),
@@ -207,7 +284,8 @@ def recovery_by_size(found: Streams, bootstrap: Bootstrap = DEFAULT) -> dict[str
     for name, (low, high) in SIZES_S.items():
         rows = found.counted[(size >= ticks(low)) & (size < ticks(high))]
         table = survival.table(times.take(rows))
-        groups[name] = {"n": len(rows), **_recovery(found, times, rows, bootstrap), "table": table}
+        estimates = {key: measure.estimate(bootstrap) for key, measure in _recovery(found, times, rows).items()}
+        groups[name] = {"n": len(rows), **estimates, "table": table}
     return groups
 
 
@@ -264,9 +342,9 @@ def headline(found: Streams, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
     declared = np.abs(found.changes.delta) >= moved * ticks(step_s())
     times = Times(np.where(declared, times.time_s, 2 * AVERAGED_S), times.event & declared)
     return {
-        "recovery_s": _recovery(found, times, found.ranked, bootstrap)["recovery_s"],
-        "false_changes_per_h": _mean(rates, found, bootstrap),
-        "tracked_acc_tol1": _mean(tracked_acc_tol1(found), found, bootstrap, 1.0),
+        "recovery_s": _recovery(found, times, found.ranked)["recovery_s"].estimate(bootstrap),
+        "false_changes_per_h": _mean(rates, found).estimate(bootstrap),
+        "tracked_acc_tol1": _mean(tracked_acc_tol1(found), found, 1.0).estimate(bootstrap),
         "moved": moved,
         "raised": moved > MOVED,
     }

@@ -238,11 +238,36 @@ def estimate(
     if not len(clusters):
         return Estimate(float("nan"), float("nan"), float("nan"))
     drawn = resamples(clusters, bootstrap)
+    return _bounded(_drawn(function, drawn, smooth), drawn.n_clusters, bootstrap.level, least, most)
+
+
+def difference(
+    function_a: Callable[[Resamples], np.ndarray],
+    function_b: Callable[[Resamples], np.ndarray],
+    clusters: Any,
+    bootstrap: Bootstrap = DEFAULT,
+    smooth: bool = True,
+    power: float = 0.8,
+) -> tuple[Difference, float]:
+    """Any score of A minus the same of B on the same cases, over the same resamples of videos (arguments as of
+    ``estimate``), with what such a comparison detects with probability ``power`` (see
+    ``minimum_detectable_difference``). All nan without cases."""
+    nan = float("nan")
+    if not len(clusters):
+        return Difference(difference=nan, ci_low=nan, ci_high=nan, p=nan), nan
+    drawn = resamples(clusters, bootstrap)
+    found = _drawn(function_a, drawn, smooth).minus(_drawn(function_b, drawn, smooth))
+    n, level = drawn.n_clusters, bootstrap.level
+    return as_difference(found, n, level), _detectable(found, n, level, power)
+
+
+def _drawn(function: Callable[[Resamples], np.ndarray], drawn: Resamples, smooth: bool) -> Distribution:
+    """A score on all cases, in each resample and with each jackknife group left out; nothing is left out where it is
+    not ``smooth``."""
     once = Resamples(drawn.cluster, np.ones((1, drawn.n_clusters), np.int32))
     value, n_drawn = float(function(once)[0]), len(drawn.counts)
     values = function(Resamples(drawn.cluster, _with_left_out(drawn)))
-    found = Distribution(value, values[:n_drawn], values[n_drawn:] if smooth else np.array([value]))
-    return _bounded(found, drawn.n_clusters, bootstrap.level, least, most)
+    return Distribution(value, values[:n_drawn], values[n_drawn:] if smooth else np.array([value]))
 
 
 def ratio(parts: Any, wholes: Any, drawn: Resamples) -> np.ndarray:

@@ -18,7 +18,7 @@ from avbench.protocol.rules import streaming
 from avbench.results.dynamic_truth import Changes, WindowTruth
 from avbench.scoring import dynamic, streams
 from avbench.scoring.alarms import alarm_times
-from avbench.scoring.dynamic import falsely_declared, price, recovery_times, score
+from avbench.scoring.dynamic import PAIRED, SHOWN, falsely_declared, main_scores, paired, price, recovery_times, score
 from avbench.scoring.stats import Bootstrap, paired_difference
 from avbench.scoring.streams import checked_streams
 from avbench.ticks import TICKS_PER_S, ticks
@@ -601,3 +601,59 @@ def test_the_price_is_the_paired_difference_on_steady_streams() -> None:
         price(ours[~steady], theirs[~steady], truth.take(np.flatnonzero(~steady)), videos[~steady])
     with pytest.raises(UsageError, match="those on the fixed track"):
         price(ours, theirs[:2], truth, videos)
+
+
+# -- two models --------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_four_windows_later_recovers_eight_seconds_later() -> None:
+    truth = truth_of(*drawn(20, names=("jump",)))
+    soon = saying(labels_of(truth))
+    late = saying(later(labels_of(truth), 4))
+    videos = [f"v{k // 2}" for k in range(20)]
+    found = paired(soon, late, truth, videos=videos, bootstrap=Bootstrap(99))
+    assert set(found) == set(PAIRED)
+    recovery = found["recovery_s"]
+    assert (recovery["difference"], recovery["ci_low"], recovery["ci_high"]) == pytest.approx((-8, -8, -8))
+    assert recovery["p"] < 0.05
+    assert found["false_changes_per_h"]["difference"] == 0
+    assert found["tracked_acc_tol1"]["difference"] > 0 > found["tracking_error_s"]["difference"]
+    other_way = paired(late, soon, truth, videos=videos, bootstrap=Bootstrap(99))
+    for name, one in found.items():
+        assert other_way[name]["difference"] == -one["difference"]
+
+
+def test_paired_differences_are_those_of_the_scores_and_of_the_same_resamples() -> None:
+    truth = truth_of(*drawn(24, seed=3))
+    true, random = labels_of(truth), np.random.default_rng(5)
+    ours, theirs = (saying(np.clip(true + random.integers(-2, 3, true.shape), 0, 20)) for _ in range(2))
+    videos = np.array([f"v{k % 8}" for k in range(24)])
+    given = {"videos": videos, "bootstrap": Bootstrap(60)}
+    found = paired(ours, theirs, truth, metrics=tuple(SHOWN), **given)
+    of_ours, of_theirs = (score(of, truth, **given) for of in (ours, theirs))
+    assert set(found) == set(main_scores(checked_streams(ours, truth)))
+    for name, one in found.items():
+        assert one["difference"] == pytest.approx(value(of_ours, name) - value(of_theirs, name)), name
+        assert (one["p"] < 0.05) == (not one["ci_low"] <= 0 <= one["ci_high"]), name
+    same = paired(ours, ours, truth, **given)
+    assert all((one["difference"], one["ci_low"], one["ci_high"]) == (0, 0, 0) for one in same.values())
+
+    # on streams that hold, every scored window is pure: the share within one class is a plain metric's
+    held = truth_of(*drawn(12, names=("hold",)))
+    labels = labels_of(held)
+    a, b = (saying(np.clip(labels + random.integers(-2, 3, labels.shape), 0, 20)) for _ in range(2))
+    names = np.array([f"v{k % 6}" for k in range(12)])
+    flat = [of[:, 3:].reshape(-1, 21) for of in (a, b)]
+    plain = paired_difference(*flat, labels[:, 3:].ravel(), np.repeat(names, 45), Bootstrap(60), metrics=["acc_tol1"])
+    one = paired(a, b, held, videos=names, bootstrap=Bootstrap(60))["tracked_acc_tol1"]
+    assert one == pytest.approx(plain["acc_tol1"])
+
+
+def test_pairs_without_a_change_that_ranks_have_no_difference_in_recovery() -> None:
+    truth = truth_of(*drawn(4, names=("hold",)))
+    ours = saying(labels_of(truth))
+    assert all(math.isnan(part) for part in paired(ours, ours, truth)["recovery_s"].values())
+    with pytest.raises(UsageError, match="unknown score 'acc'"):
+        paired(ours, ours, truth, metrics=["acc"])
+    with pytest.raises(UsageError, match="logits have shape"):
+        paired(ours, ours[:2], truth)
