@@ -130,6 +130,7 @@ LOOKS = {
     "one window": (COLOURS[4], "-"),
     "oracle": (COLOURS[5], "-"),
 }
+BANDS = (APA, TRF, LSTM, *TRAINED_FOR_IT.values())  # whose intervals are drawn: those of the question
 LABEL_GAP = 0.045  # least distance of two labels, as a share of the axis
 
 
@@ -141,7 +142,8 @@ def _changing(exhibit: Exhibit, figure: Figure) -> None:
             colour, style = LOOKS[curve.row]
             stepped = "steps-post" if panel == NOT_RECOVERED else "default"
             axis.plot(curve.x, _gaps(curve.value), c=colour, ls=style, lw=1.4, drawstyle=stepped)
-            axis.fill_between(curve.x, _gaps(curve.ci_low), _gaps(curve.ci_high), color=colour, alpha=0.07, lw=0)
+            if curve.row in BANDS:
+                axis.fill_between(curve.x, _gaps(curve.ci_low), _gaps(curve.ci_high), color=colour, alpha=0.1, lw=0)
         ends = [next((y for y in reversed(curve.value) if y is not None), 0.0) for curve in curves]
         for curve, y, place in zip(curves, ends, apart(ends, LABEL_GAP), strict=True):
             colour, style = LOOKS[curve.row]
@@ -152,6 +154,7 @@ def _changing(exhibit: Exhibit, figure: Figure) -> None:
         axis.set_xlabel("seconds since the change")
         axis.set_ylabel(panel)
         axis.grid(alpha=0.25, lw=0.5)
+    axes[1].set_title("bands: 95 % intervals, of APA SparseSync and StreamSync", fontsize=8)
 
 
 def _gaps(values: Sequence[float | None]) -> list[float]:

@@ -148,6 +148,15 @@ def test_heads_trained_on_changing_offsets_get_their_verdicts_and_their_price() 
     assert {c.verdict for text, c in price.items() if text.startswith(TRAINED_FOR_IT[LSTM])} == {OPEN}
 
 
+def test_averaging_on_the_heads_own_backbone_is_a_row_only_where_that_backbone_differs(chapter: Exhibit) -> None:
+    assert any("They differ for StreamSync-Trf, StreamSync-LSTM." in note for note in chapter.notes)
+    followed = made(LATE)
+    logits = {row: said for row, said in followed.logits.items() if row not in ON_THE_SAME.values()}
+    exhibit = changing(replace(followed, logits=logits), Bootstrap(0))
+    assert not any("backbone" in c.claim for c in exhibit.claims)
+    assert any("only the heads differ" in note for note in exhibit.notes)
+
+
 def test_without_streams_that_hold_there_is_no_price() -> None:
     followed = made(LATE, ())
     none = replace(
