@@ -20,7 +20,7 @@ from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, Tick, seconds, ticks
 from avbench.types import ClipRecord, SegmentRecord, UsageError
 
-NAME = "synthsync-dynamic"
+NAME, SOURCE = "synthsync-dynamic", "synthsync-full"
 SEED = 2026  # of its laws
 
 
@@ -127,13 +127,19 @@ def _under_law(stream: SegmentRecord, law_name: str, manifest: Manifest, rules: 
 def ensure(split: str = "test", cache: Path | None = None, progress: ItemProgress | None = None) -> Manifest:
     """``synthsync-dynamic``: two streams of 99 s on each clip of ``synthsync-full``, which are made if they are not
     there. Errors as :func:`avbench.data.synthsync.ensure`."""
-    return _of(synthsync.ensure("synthsync-full", split, cache, progress))
+    return _of(synthsync.ensure(SOURCE, split, cache, progress))
 
 
 def planned(split: str = "test") -> Manifest:
     """The same without media, as :func:`avbench.data.synthsync.planned`."""
-    return _of(synthsync.planned("synthsync-full", split))
+    return _of(synthsync.planned(SOURCE, split))
+
+
+def with_laws(manifest: Manifest) -> Manifest:
+    """``manifest`` itself if its offsets change, else streams with laws on its clips, as ``synthsync-dynamic`` has them
+    on those of ``synthsync-full``. Errors as :func:`changing`."""
+    return manifest if manifest.changing else _of(manifest)
 
 
 def _of(manifest: Manifest) -> Manifest:
-    return changing(manifest, ChangingRules(seed=SEED), NAME).manifest
+    return changing(manifest, ChangingRules(seed=SEED), NAME if manifest.name == SOURCE else "").manifest

@@ -62,9 +62,22 @@ class Claim(NamedTuple):
     ci_high: float | None
 
 
+class Curve(NamedTuple):
+    """A line of a figure that its table does not hold: one of a ``panel``, points (n,) with intervals, None where
+    undefined."""
+
+    panel: str
+    row: str
+    x: list[float]
+    value: list[float | None]
+    ci_low: list[float | None]
+    ci_high: list[float | None]
+
+
 @dataclass
 class Exhibit:
-    """A table or figure. ``settings``: row -> what was run for it; ``measured_on``: the data, in words."""
+    """A table or figure. ``settings``: row -> what was run for it; ``measured_on``: the data, in words; ``claimed``:
+    whose the claims are; ``quotations``: the paper's own words."""
 
     name: str
     title: str
@@ -74,6 +87,9 @@ class Exhibit:
     notes: list[str] = field(default_factory=list)
     measured_on: str = ""
     unit: str = "score"  # or "count"
+    claimed: str = "Orderings that the paper claims"
+    quotations: Sequence[reported.Quotation] = ()
+    curves: list[Curve] = field(default_factory=list)
 
     def value(self, row: str, column: str) -> Cell | None:
         """The cell at a row and column, None if there is none."""
@@ -106,9 +122,11 @@ def verdict(low: float, high: float) -> str:
     return HOLDS if low > 0 else FAILS if high < 0 else OPEN
 
 
-def claim(text: str, difference: float, low: float, high: float) -> Claim:
-    """A claim with its verdict; numbers that are not finite become None."""
-    return Claim(text, verdict(low, high), number(difference), number(low), number(high))
+def claim(text: str, difference: float, low: float, high: float, less: bool = False) -> Claim:
+    """A claim with its verdict; numbers that are not finite become None. ``less``: it says that the difference is below
+    0 (a time is shorter), not above."""
+    said = verdict(-high, -low) if less else verdict(low, high)
+    return Claim(text, said, number(difference), number(low), number(high))
 
 
 def cell(table: str, row: str, column: str, estimate: Estimate | None, n_scored: int, n_total: int) -> Cell:
@@ -483,4 +501,5 @@ STATISTICS: dict[str, Callable[[Manifest, Mapping[str, Any]], Exhibit]] = {
     "table2": table2,
     "fig1": fig1,
 }
-NAMES = ("table1", "table2", "table3", "table4", "table5", "table6", "fig1", "fig2", "fig4")
+CHANGING = "changing"
+NAMES = ("table1", "table2", "table3", "table4", "table5", "table6", "fig1", "fig2", "fig4", CHANGING)

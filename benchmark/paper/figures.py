@@ -1,13 +1,26 @@
-"""Figures 1, 2 and 4, drawn from their cells."""
+"""Figures 1, 2 and 4, drawn from their cells, and the one on changing offsets, drawn from its curves."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from avbench.pages.drawing import COLOURS, drawing, write_figure
 from avbench.pages.offsets_plot import event_bars
-from avbench.paper.exhibits import EVENTS_ROW, FIG4_HOPS_S, FIG4_METRICS, ISOLATED_ROW, SD_ROW, Cell, Exhibit, title_of
+from avbench.paper.changing import APA, BAYES, DECAYING, LSTM, NOT_RECOVERED, SLIDING, TRACKED, TRAINED_FOR_IT, TRF
+from avbench.paper.exhibits import (
+    CHANGING,
+    EVENTS_ROW,
+    FIG4_HOPS_S,
+    FIG4_METRICS,
+    ISOLATED_ROW,
+    SD_ROW,
+    Cell,
+    Exhibit,
+    title_of,
+)
 from avbench.runs.sweep_plot import MARKERS
 
 if TYPE_CHECKING:
@@ -18,13 +31,12 @@ SUFFIXES = (".svg", ".png")
 
 def draw(exhibit: Exhibit, folder: Path) -> list[Path]:
     """Write NAME.svg and NAME.png into ``folder``; returns the paths, none for a table."""
-    painter = {"fig1": _fig1, "fig2": _fig2, "fig4": _fig4}.get(exhibit.name)
-    if painter is None:
+    if exhibit.name not in PAINTERS:
         return []
+    painter = PAINTERS[exhibit.name]
     paths = [folder / f"{exhibit.name}{suffix}" for suffix in SUFFIXES]
-    width, height = {"fig1": (11.5, 3.4), "fig2": (9.5, 3.6), "fig4": (8.6, 3.6)}[exhibit.name]
-    with drawing(width, height) as figure:
-        painter(exhibit, figure)
+    with drawing(painter.width_in, painter.height_in) as figure:
+        painter.paint(exhibit, figure)
         figure.suptitle(exhibit.measured_on, fontsize=9)
         for path in paths:
             write_figure(figure, path)
@@ -102,3 +114,91 @@ def _fig4(exhibit: Exhibit, figure: Figure) -> None:
         axis.grid(alpha=0.25, lw=0.5)
     if axes[0].get_legend_handles_labels()[0]:
         axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+
+
+# row -> colour and line style: the style tells how the head came about, the colour which one it is
+LOOKS = {
+    APA: (COLOURS[0], "-"),
+    SLIDING: (COLOURS[0], "--"),
+    DECAYING: (COLOURS[0], ":"),
+    TRF: (COLOURS[2], "-"),
+    TRAINED_FOR_IT[TRF]: (COLOURS[2], "--"),
+    LSTM: (COLOURS[3], "-"),
+    TRAINED_FOR_IT[LSTM]: (COLOURS[3], "--"),
+    BAYES: (COLOURS[6], "-"),
+    "cusum": (COLOURS[1], "-"),
+    "one window": (COLOURS[4], "-"),
+    "oracle": (COLOURS[5], "-"),
+}
+BANDS = (APA, TRF, LSTM, *TRAINED_FOR_IT.values())  # whose intervals are drawn: those of the question
+LABEL_GAP = 0.045  # least distance of two labels, as a share of the axis
+
+
+def _changing(exhibit: Exhibit, figure: Figure) -> None:
+    axes = figure.subplots(1, 2)
+    for axis, panel in zip(axes, (NOT_RECOVERED, TRACKED), strict=True):
+        curves = [curve for curve in exhibit.curves if curve.panel == panel]
+        for curve in curves:
+            colour, style = LOOKS[curve.row]
+            stepped = "steps-post" if panel == NOT_RECOVERED else "default"
+            axis.plot(curve.x, _gaps(curve.value), c=colour, ls=style, lw=1.4, drawstyle=stepped)
+            if curve.row in BANDS:
+                axis.fill_between(curve.x, _gaps(curve.ci_low), _gaps(curve.ci_high), color=colour, alpha=0.1, lw=0)
+        ends = [next((y for y in reversed(curve.value) if y is not None), 0.0) for curve in curves]
+        for curve, y, place in zip(curves, ends, apart(ends, LABEL_GAP), strict=True):
+            colour, style = LOOKS[curve.row]
+            axis.plot([40, 42], [y, place], c=colour, ls=style, lw=0.6, clip_on=False)
+            axis.text(42.4, place, curve.row, color=colour, fontsize=8, va="center")
+        axis.set_xlim(0, 40)
+        axis.set_ylim(0, 1.02)
+        axis.set_xlabel("seconds since the change")
+        axis.set_ylabel(panel)
+        axis.grid(alpha=0.25, lw=0.5)
+    axes[1].set_title("bands: 95 % intervals, of APA SparseSync and StreamSync", fontsize=8)
+
+
+def _gaps(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]
+
+
+def apart(places: Sequence[float], gap: float) -> list[float]:
+    """Places for labels, in the same order of height, at least ``gap`` apart and as near as that allows to ``places``,
+    which lie within 0 and 1: those that touch stand together about their mean."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    groups: list[list[int]] = []
+    for i in order:
+        groups.append([i])
+        while len(groups) > 1 and _low(groups[-1], places, gap) < _high(groups[-2], places, gap) + gap:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    found = [0.0] * len(places)
+    for group in groups:
+        for k, i in enumerate(group):
+            found[i] = _low(group, places, gap) + k * gap
+    return found
+
+
+def _low(group: Sequence[int], places: Sequence[float], gap: float) -> float:
+    """Where the lowest label of those that stand together lies."""
+    length = (len(group) - 1) * gap
+    middle = sum(places[i] for i in group) / len(group)
+    return max(min(middle - length / 2, 1 - length), 0.0)
+
+
+def _high(group: Sequence[int], places: Sequence[float], gap: float) -> float:
+    return _low(group, places, gap) + (len(group) - 1) * gap
+
+
+class Painter(NamedTuple):
+    """How a figure is drawn, and how large."""
+
+    paint: Callable[[Exhibit, Figure], None]
+    width_in: float
+    height_in: float
+
+
+PAINTERS = {
+    "fig1": Painter(_fig1, 11.5, 3.4),
+    "fig2": Painter(_fig2, 9.5, 3.6),
+    "fig4": Painter(_fig4, 8.6, 3.6),
+    CHANGING: Painter(_changing, 13.0, 4.4),
+}

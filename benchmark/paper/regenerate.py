@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,20 @@ from avbench.data.inspect import info
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
 from avbench.paper import records
-from avbench.paper.exhibits import NAMES, NEEDS, REPLAYED, STATISTICS, TABLE3_ROWS, Cell, Exhibit, Latencies, table3
+from avbench.paper.changing import Followed, changing, follow, nothing
+from avbench.paper.exhibits import (
+    CHANGING,
+    NAMES,
+    NEEDS,
+    REPLAYED,
+    STATISTICS,
+    TABLE3_ROWS,
+    Cell,
+    Exhibit,
+    Latencies,
+    table3,
+)
+from avbench.paper.figures import PAINTERS
 from avbench.paper.replays import Need, Replays, summary, with_weights
 from avbench.paper.reported import of_table
 from avbench.paper.write import markdown, orderings, write, write_text
@@ -58,7 +72,8 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     progress: Progress | None = None,
 ) -> Outcome:
     """Write the tables and figures ``names`` into ``out`` (each NAME.md, .csv, .json; figures also .svg and .png), and
-    paper.md and paper.json over all of them.
+    paper.md and paper.json over all of them. ``changing``: on ``data`` whose offsets change; else laws are imposed on
+    their clips. The other tables take offsets for fixed, so on data whose offsets change their cells stay empty.
 
     ``data``, ``split``, ``limit``, ``compute``, ``bootstrap``: as in ``evaluate``. On the harder SynthSync, a model has
     the weights that were trained for it, where the package has such. ``latency_samples``: steps timed per model for
@@ -75,23 +90,26 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     needs = _possible(session, wanted)
     tag = synthsync.difficulty_of(manifest.name).name if manifest.name in synthsync.HARD_NAMES else ""
     replays = Replays(session, list(needs.values()), tag) if needs else None
+    followed, sessions = _followed(session, wanted)
     source = _Source(
         manifest=manifest,
         needs=needs,
         replays=replays,
+        followed=followed,
         latencies=_latencies(latency_samples, tag, progress) if "table3" in needs else {},
         facts=info(manifest) if any(name in STATISTICS for name in wanted) else {},
         boot=bootstrap,
     )
     exhibits = [_exhibit(name, source) for name in wanted]
     for exhibit in exhibits:
-        exhibit.measured_on = exhibit.measured_on or _in_words(manifest, split)
+        on = followed.manifest if exhibit.name == CHANGING and isinstance(followed, Followed) else manifest
+        exhibit.measured_on = exhibit.measured_on or _in_words(on, split)
     outcome = Outcome(
         exhibits=exhibits,
         files=[path for exhibit in exhibits for path in write(exhibit, folder)],
-        counters=dict(sorted(session.counters.items())),
-        failures=session.failures,
-        warnings=session.warnings,
+        counters=dict(sorted(sum((one.counters for one in sessions), Counter()).items())),
+        failures=list(dict.fromkeys(failure for one in sessions for failure in one.failures)),
+        warnings=list(dict.fromkeys(warning for one in sessions for warning in one.warnings)),
         wall_s=round(time.monotonic() - began, 1),
     )
     outcome.facts = _facts(outcome, manifest, split, source.boot)
@@ -112,7 +130,7 @@ def overview(outcome: Outcome) -> str:
         parts.append(f"## Which of the paper's orderings hold here\n\n{orderings(outcome.exhibits)}")
     for exhibit in outcome.exhibits:
         parts.append(markdown(exhibit, level=2))
-        if exhibit.name.startswith("fig"):
+        if exhibit.name in PAINTERS:
             parts.append(f"![{exhibit.title}]({exhibit.name}.svg)\n")
     return "\n".join(parts)
 
@@ -137,6 +155,13 @@ def _possible(session: Session, wanted: Sequence[str]) -> dict[str, Need]:
     ``UsageError`` if nothing else is wanted and there are none.
     """
     replayed = [name for name in wanted if name in NEEDS]
+    if session.manifest.changing:
+        if replayed and len(replayed) == len(wanted):
+            raise UsageError(
+                f"the offsets of {session.manifest.name} change while the streams run, and {', '.join(replayed)} take "
+                f"them for fixed: name {CHANGING}, or other data"
+            )
+        return {}
     possible = {name: NEEDS[name] for name in replayed if any(map(session.supported, NEEDS[name].protocols))}
     if replayed and not possible and len(replayed) == len(wanted):
         most = max(windows for name in replayed for _, windows in NEEDS[name].settings)
@@ -147,13 +172,29 @@ def _possible(session: Session, wanted: Sequence[str]) -> dict[str, Need]:
     return possible
 
 
+def _followed(session: Session, wanted: Sequence[str]) -> tuple[Followed | str, list[Session]]:
+    """The streams whose offsets change, or why there are none; and all sessions that computed. ``UsageError`` if
+    nothing else is wanted and there are none."""
+    if CHANGING not in wanted:
+        return "not asked for", [session]
+    try:
+        followed, more = follow(session)
+    except UsageError as error:
+        if len(wanted) == 1:
+            raise
+        return str(error), [session]
+    return followed, [session, *more]
+
+
 @dataclass(frozen=True)
 class _Source:
-    """What the tables and figures are made from. ``needs``: of those that can be replayed."""
+    """What the tables and figures are made from. ``needs``: of those that can be replayed; ``followed``: the streams
+    whose offsets change, or why there are none."""
 
     manifest: Manifest
     needs: dict[str, Need]
     replays: Replays | None
+    followed: Followed | str
     latencies: Latencies
     facts: dict[str, Any]  # of `avbench data info`
     boot: Bootstrap
@@ -164,6 +205,10 @@ def _exhibit(name: str, source: _Source) -> Exhibit:
         return STATISTICS[name](source.manifest, source.facts)
     if name == "table5":
         return records.table5(source.boot, records.read())
+    if name == CHANGING:
+        if isinstance(source.followed, str):
+            return nothing(source.manifest, source.followed)
+        return changing(source.followed, source.boot)
     need, replays = source.needs.get(name), source.replays
     if need is None or replays is None or not len(replays.part(need)):
         return _empty(name, source.manifest)
@@ -196,14 +241,16 @@ def _facts(outcome: Outcome, manifest: Manifest, split: str, boot: Bootstrap) ->
 
 
 def _empty(name: str, manifest: Manifest) -> Exhibit:
-    """The table with empty cells: no segment is long enough for its windows."""
+    """The table with empty cells: no segment is long enough for its windows, or their offsets change."""
     most = max(windows for _, windows in NEEDS[name].settings)
     hops = ", ".join(f"{hop:g}" for hop in dict.fromkeys(hop for hop, _ in NEEDS[name].settings))
     exhibit = Exhibit(name, f"{name.replace('table', 'Table ').replace('fig', 'Figure ')}: nothing could be scored")
     n = len(manifest.segments)
     exhibit.cells = [Cell(c.row, c.column, None, None, None, 0, n, c.value) for c in of_table(name)]
     exhibit.notes = [
-        f"No segment of this split holds {most} windows at hop {hops} s: `avbench data info` shows how many fit."
+        "The offsets of these data change while the streams run, and this table takes them for fixed."
+        if manifest.changing
+        else f"No segment of this split holds {most} windows at hop {hops} s: `avbench data info` shows how many fit."
     ]
     return exhibit
 

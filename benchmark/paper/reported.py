@@ -1,11 +1,11 @@
-"""What the paper reports. ``reported.json`` is the only place where its numbers are written."""
+"""What the paper reports. ``reported.json`` is the only place where its numbers and words are written."""
 
 from __future__ import annotations
 
 import json
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Reported(NamedTuple):
@@ -30,11 +30,28 @@ class Reported(NamedTuple):
     where: str = ""
 
 
+class Quotation(NamedTuple):
+    """The paper's own ``words`` on what an exhibit measures. ``about``: what they are said of, in ours."""
+
+    exhibit: str
+    section: str
+    about: str
+    words: str
+
+
 @cache
 def cells() -> tuple[Reported, ...]:
     """All reported numbers, in the paper's order."""
-    text = files("avbench.paper").joinpath("reported.json").read_text(encoding="utf-8")
-    return tuple(Reported(**cell) for cell in json.loads(text)["cells"])
+    return tuple(Reported(**cell) for cell in _read()["cells"])
+
+
+def quotations(exhibit: str) -> tuple[Quotation, ...]:
+    """The paper's words on what an exhibit measures."""
+    return tuple(found for words in _read()["quotations"] if (found := Quotation(**words)).exhibit == exhibit)
+
+
+def _read() -> dict[str, Any]:
+    return json.loads(files("avbench.paper").joinpath("reported.json").read_text(encoding="utf-8"))
 
 
 def of_table(table: str) -> tuple[Reported, ...]:

@@ -44,7 +44,8 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def to_json(exhibit: Exhibit) -> str:
-    """The exhibit for programs: ``cells`` and ``claims``; strict JSON, undefined is null."""
+    """The exhibit for programs: ``cells`` and ``claims``, the lines of a figure that are no cells (``curves``), and the
+    paper's words (``quotations``); strict JSON, undefined is null."""
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "name": exhibit.name,
@@ -54,6 +55,8 @@ def to_json(exhibit: Exhibit) -> str:
         "claims": [c._asdict() for c in exhibit.claims],
         "settings": exhibit.settings,
         "notes": exhibit.notes,
+        "quotations": [q._asdict() for q in exhibit.quotations],
+        "curves": [c._asdict() for c in exhibit.curves],
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -69,14 +72,18 @@ def to_csv(exhibit: Exhibit) -> str:
 
 
 def markdown(exhibit: Exhibit, level: int = 1) -> str:
-    """Heading, measured table, reported table, verdicts, notes."""
+    """Heading, measured table, reported table, the paper's words, verdicts, notes."""
     lines = [f"{'#' * level} {exhibit.title}", "", f"**Measured** on {exhibit.measured_on}{_scored(exhibit)}", ""]
     wide = len(exhibit.columns) > 12  # a distribution: one line per cell is easier to read
     lines += [_long(exhibit) if wide else _grid(exhibit, measured=True), ""]
     if any(c.paper is not None for c in exhibit.cells):
         lines += [REPORTED, "", _grid(exhibit, measured=False), ""]
+    if exhibit.quotations:
+        lines += ["**The paper's own words**; it measured nothing of the kind", ""]
+        lines += [f'- {q.about}: "{_plain(q.words)}" (section {q.section})' for q in exhibit.quotations]
+        lines += [""]
     if exhibit.claims:
-        lines += ["**Orderings that the paper claims**, and what the paired difference shows here", ""]
+        lines += [f"**{exhibit.claimed}**, and what the paired difference shows here", ""]
         lines += [verdicts(exhibit.claims), ""]
     lines += [f"- {_plain(note)}" for note in exhibit.notes]
     return "\n".join(lines).rstrip() + "\n"

@@ -58,10 +58,10 @@ def _price(
 ) -> dict[str, Any]:
     """Metric -> difference to the fixed-offset track, on the ``n`` streams whose offset never changes: the same streams
     without what their law mutes. Empty where there are none, or where one of them cannot be read so."""
-    held = [segment for segment in session.segments(protocol) if _constant(segment)]
+    plain = without_laws(replace(session.manifest, segments=session.segments(protocol)))
+    held = plain.segments
     if model.backbone is None or not held:
         return {}
-    plain = replace(session.manifest, segments=tuple(replace(segment, law=None) for segment in held))
     fixed = Session(plain, session.how.using(session.store, session.workers), session.seed, session.progress)
     fixed.need(model, protocol)
     fixed.compute("the same without mutes")
@@ -76,6 +76,12 @@ def _price(
         score.bootstrap,
     )
     return {"n": len(rows), **undefined_is_none({name: dict(part) for name, part in found.items()})}
+
+
+def without_laws(manifest: Manifest) -> Manifest:
+    """The segments whose offset never changes, as ones of fixed offset: nothing is muted."""
+    held = (segment for segment in manifest.segments if _constant(segment))
+    return replace(manifest, segments=tuple(replace(segment, law=None) for segment in held))
 
 
 def _constant(segment: SegmentRecord) -> bool:

@@ -11,11 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from avbench.paper.exhibits import FIG4_HOPS_S, NAMES, TABLE3_ROWS, TABLE4_WINDOWS
+from avbench.data.dynamic import with_laws
+from avbench.paper.changing import ON_THE_SAME, PROTOCOL, ROWS, TRAINED_FOR_IT
+from avbench.paper.exhibits import CHANGING, FIG4_HOPS_S, NAMES, STREAMING_ROWS, TABLE3_ROWS, TABLE4_WINDOWS
+from avbench.paper.figures import PAINTERS
 from avbench.paper.records import TABLE5_ROWS
+from avbench.protocol.manifest import read_manifest
+from avbench.protocol.plan import keys_of
+from avbench.protocol.rules import streaming
+from avbench.registry.names import resolve
+from avbench.runs.changing import without_laws
+from avbench.types import UsageError
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
 VERDICTS = {"holds", "does not hold", "not separable"}
+TABLES = [streaming(hop_s, 48 if hop_s == 2 else 18) for hop_s in FIG4_HOPS_S]  # the settings of all tables
 CELL = {"row", "column", "value", "ci_low", "ci_high", "n_scored", "n_total", "paper"}
 CLAIM = {"claim", "verdict", "difference", "ci_low", "ci_high"}
 FAST = ("--workers", "1", "--n-resamples", "20", "--latency-samples", "0")
@@ -32,6 +42,32 @@ def by(table: dict) -> dict[tuple[str, str], dict]:
     return {(c["row"], c["column"]): c for c in table["cells"]}
 
 
+def known_rows() -> list[str]:
+    """The rows of the chapter on changing offsets whose weights this avbench has."""
+
+    def known(row: str) -> bool:
+        try:
+            return resolve(ROWS[row]).name == ROWS[row]
+        except UsageError:
+            return False
+
+    return [row for row in ROWS if known(row)]
+
+
+def added_windows(data: Path) -> int:
+    """How many snapshots the chapter on changing offsets adds to those of the tables, for all backbones of its rows."""
+    fixed = read_manifest(data)
+    whole = with_laws(fixed)
+    tables = [(s.clip_id, key) for s in fixed.segments for p in TABLES for key in keys_of(p, s)]
+    chapter = {
+        (s.clip_id, key) for m in (whole, without_laws(whole)) for s in m.segments for key in keys_of(PROTOCOL, s)
+    }
+    models = [resolve(ROWS[row]) for row in known_rows()]
+    backbones = {model.backbone_name for model in models if model.load_backbone is not None}
+    shared = {resolve(model).backbone_name for model in STREAMING_ROWS.values()}
+    return sum(len(chapter - set(tables if name in shared else ())) for name in backbones)
+
+
 def test_everything_from_one_store_and_nothing_twice(
     avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -40,7 +76,7 @@ def test_everything_from_one_store_and_nothing_twice(
     done = avbench(*args, "--out", tmp_path / "a")
     assert done.returncode == 0, done.stderr
     for name in NAMES:
-        for suffix in (".md", ".csv", ".json", *((".svg", ".png") if name.startswith("fig") else ())):
+        for suffix in (".md", ".csv", ".json", *((".svg", ".png") if name in PAINTERS else ())):
             assert (tmp_path / "a" / f"{name}{suffix}").stat().st_size > 0, name + suffix
     tables = {name: read(tmp_path / "a", name) for name in NAMES}
     for name, table in tables.items():
@@ -84,23 +120,90 @@ def test_everything_from_one_store_and_nothing_twice(
     listed = overview.split("## Which of the paper's orderings hold here")[1].split("\n## ")[0]
     claimed = [claim["claim"] for table in tables.values() for claim in table["claims"]]
     assert f"{len(claimed)} orderings on clicks test" in listed
-    assert len([line for line in listed.splitlines() if line.startswith(("| table", "| fig"))]) == len(claimed)
+    rows = [line for line in listed.splitlines() if line.startswith(("| table", "| fig", "| changing"))]
+    assert len(rows) == len(claimed)
 
     # one pass for the union of all tables: 48 windows at 2 s, and what 18 at 1, 3 and 4 s add to them
     first = read(tmp_path / "a", "paper")
     unique = len({i * 2 for i in range(48)} | {i * h for h in (1, 3, 4) for i in range(18)})
     # two segments: three backbones need them all, sparsesync-pt, synchformer and synchformer+trf 18 windows each
-    assert first["counters"]["snapshots_computed"] == 2 * (3 * unique + 3 * 18)
-    assert first["counters"]["snapshots_from_store"] == 0
+    assert first["counters"]["snapshots_computed"] == 2 * (3 * unique + 3 * 18) + added_windows(data)
+    assert tables[CHANGING]["measured_on"].startswith("clicks-dynamic test (click and flash, offsets that change")
 
     again = avbench(*args, "--out", tmp_path / "b", "--json")
     assert again.returncode == 0, again.stderr
     second = json.loads(again.stdout)
     assert second["counters"].get("snapshots_computed", 0) == 0
     assert second["counters"].get("clips_decoded", 0) == 0
-    assert second["counters"]["snapshots_from_store"] == first["counters"]["snapshots_computed"]
+    assert second["counters"]["snapshots_from_store"] >= first["counters"]["snapshots_computed"]
     for file in (f"{name}{suffix}" for name in NAMES for suffix in (".json", ".csv", ".md")):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_what_the_paper_expected_on_data_whose_offsets_change(
+    avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
+) -> None:
+    clips = make_clicks(clips=("one", "two"), duration_s=104, offsets_s=(0.0,))
+    data = tmp_path / "dynamic"
+    # two streams: one jumps, one holds
+    made = avbench("data", "dynamic", clips, "--out", data, "--laws", "jump,hold", "--seed", "3")
+    assert made.returncode == 0, made.stderr
+    args = ("paper", "changing", "--data", data, "--store", tmp_path / "store", *FAST)
+    done = avbench(*args, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {*(f"{CHANGING}{s}" for s in (".md", ".csv", ".json", ".svg", ".png")), "paper.md", "paper.json"}
+    assert "does a learned head react faster than averaging?" in done.stdout.lower()
+    assert '"could possibly adapt faster" (section 4)' in done.stdout
+
+    table = read(tmp_path / "out", CHANGING)
+    cells = by(table)
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    assert rows[: len(known_rows()) - len(ON_THE_SAME)] == [r for r in known_rows() if r not in ON_THE_SAME.values()]
+    assert any("only the heads differ" in note for note in table["notes"]) == (
+        not set(rows) & set(ON_THE_SAME.values())
+    )
+    assert {c["paper"] for c in table["cells"]} == {None}
+    assert cells["oracle", "tracked"]["value"] == 1
+    assert cells["oracle", "Acc, held"] == {
+        **{"row": "oracle", "column": "Acc, held", "value": 1.0, "ci_low": 1.0, "ci_high": 1.0},
+        **{"n_scored": 1, "n_total": 2, "paper": None},
+    } | {key: cells["oracle", "Acc, held"][key] for key in ("ci_low", "ci_high")}  # of one video there is none
+    assert cells["constant", "false/h"]["value"] == 0
+    assert {c["verdict"] for c in table["claims"]} <= VERDICTS
+    assert {q["section"] for q in table["quotations"]} == {"4", "6"}
+    lacking = [row for row in TRAINED_FOR_IT.values() if row not in known_rows()]
+    assert len([note for note in table["notes"] if note.startswith("Missing")]) == bool(lacking)
+    assert f"![{table['title']}](changing.svg)" in (tmp_path / "out" / "paper.md").read_text(encoding="utf-8")
+
+    again = avbench(*args, "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    assert "0 backbone forwards" in again.stdout
+    for name in files - {"paper.md", "paper.json", "changing.png"}:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+    # tables that take offsets for fixed: refused alone, empty beside others
+    refused = avbench("paper", "table4", "table6", "--data", data, "--out", tmp_path / "no", *FAST)
+    assert refused.returncode == 2
+    assert "table4, table6 take them for fixed: name changing" in refused.stderr
+    beside = avbench("paper", "table4", "fig1", "--data", data, "--out", tmp_path / "beside", *FAST)
+    assert beside.returncode == 0, beside.stderr
+    table4 = read(tmp_path / "beside", "table4")
+    assert {c["value"] for c in table4["cells"]} == {None}
+    assert "change while the streams run" in table4["notes"][0]
+
+
+def test_clips_too_short_for_changing_offsets_are_said_and_stop_nothing_else(
+    avbench: Avbench, clicks: Path, tmp_path: Path
+) -> None:
+    alone = avbench("paper", "changing", "--data", clicks, "--out", tmp_path / "a", *FAST)
+    assert alone.returncode == 2
+    assert "no clip of clicks is long enough" in alone.stderr
+    done = avbench("paper", "changing", "fig1", "--data", clicks, "--out", tmp_path / "b", *FAST)
+    assert done.returncode == 0, done.stderr
+    table = read(tmp_path / "b", CHANGING)
+    assert {c["value"] for c in table["cells"]} == {None}
+    assert "no clip of clicks is long enough" in table["notes"][0]
 
 
 def test_statistics_and_records_need_no_model(avbench_process: Avbench, clicks: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from avbench.data.dynamic import NAME, ChangingRules, changing, planned
+from avbench.data import synthsync
+from avbench.data.dynamic import NAME, SEED, ChangingRules, changing, planned, with_laws
 from avbench.data.opening import read_data
 from avbench.protocol.laws import SHARES, draw_law, extremes
 from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
@@ -101,6 +102,16 @@ def test_a_limit_takes_the_first_streams_and_gives_each_law_its_share_of_them() 
     made = changing(planned(), ChangingRules(laws=("hold", "jump"), limit=10)).manifest
     assert Counter(s.law.name for s in made.segments if s.law) == {"hold": 5, "jump": 5}
     assert len(made.clips) == 5
+
+
+def test_laws_are_imposed_where_there_are_none_as_the_built_in_data_have_them() -> None:
+    assert with_laws(synthsync.planned("synthsync-full", "test")) == planned()
+    assert with_laws(planned()) == planned()
+    mine = with_laws(manifest_of(LONG_S))
+    assert (mine.name, mine.changing) == ("m-dynamic", True)
+    assert mine == changing(manifest_of(LONG_S), ChangingRules(seed=SEED)).manifest
+    with pytest.raises(UsageError, match="no clip of m is long enough"):
+        with_laws(manifest_of(60))
 
 
 def test_it_is_written_and_read_again(tmp_path: Path) -> None:

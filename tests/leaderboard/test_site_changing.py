@@ -108,7 +108,7 @@ def test_trivial_rows_give_the_floor_and_the_ceiling(site: Path) -> None:
         assert names[2:4] == ["late", "noisy"]
         assert names[4:] == ["always in sync", "class prior", "random guess", "the labels"]
         heads = [text.split("\n")[0] for text in table.locator("th.v-scores").all_inner_texts()]
-        shown = ["recovery at ≤ 1 false/h", "recovery", "false/h", "tracked ±1", "tracked", "error"]
+        shown = ["recovery at ≤ 1 false/h (s)", "recovery (s)", "false/h", "tracked ±1", "tracked", "error (s)"]
         assert heads[:9] == [*shown, "in 10 s", "in 20 s", "in 40 s"]
         floor, ceiling = (table.locator("tr.trivial").nth(i).locator("td.v-scores").first for i in (3, 0))
         assert float(floor.get_attribute("data-v") or "nan") < 3 < float(ceiling.get_attribute("data-v") or "nan")

@@ -15,6 +15,7 @@ from avbench.paper.records import TABLE5_ROWS
 from avbench.scoring.metrics import METRICS
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "protocol.md"
+WORDS = REFERENCE.with_name("dynamic.md")
 SCORES = ("Acc", "Acc±1", "ROC-AUC", "mAP")
 CHANNELS = ("ABC", "CBS", "CNN", "NBC", "GolfsHome", "MLB", "NFL", "NHL", "WTA")
 
@@ -87,3 +88,18 @@ def test_what_is_not_reported_is_none() -> None:
     assert reported.value("fig4", "APA SparseSync", "mAP, 1 s") is None
     assert reported.value("table3", "oracle", "mAP") is None
     assert reported.value("table3", "StreamSync-LSTM", "mAP") == 0.632
+
+
+def test_the_papers_words_are_quoted_with_their_sections() -> None:
+    found = [(q.section, q.about, q.words) for q in reported.quotations("changing")]
+    assert ("4", "averaging", "would inherently introduce a delayed response") in found
+    assert {section for section, *_ in found} == {"4", "6"}
+    assert reported.quotations("table3") == ()
+
+
+@pytest.mark.skipif(not WORDS.is_file(), reason="the shared references are not beside this checkout")
+def test_the_papers_words_are_those_of_the_reference() -> None:
+    text = WORDS.read_text(encoding="utf-8")
+    for quotation in reported.quotations("changing"):
+        assert f'"{quotation.words}"' in text
+        assert f"section {quotation.section}" in text
