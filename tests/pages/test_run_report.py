@@ -118,7 +118,7 @@ def test_the_page_in_a_browser(page: str, tmp_path: Path) -> None:
             seen.page.set_viewport_size({"width": size[0], "height": size[1]})
             assert seen.overflow_px == 0, size
         assert seen.page.locator("table.confusion tbody tr").count() == 21
-        assert seen.page.locator("svg.chart").count() == 4  # three curves, and the reliability plot
+        assert seen.page.locator("svg.chart").count() == 4, "three curves and the reliability"
         assert seen.page.locator("svg.belief").count() == 6
         assert seen.page.get_by_text("procedural stand-in").first.is_visible()
         steps = seen.page.locator(".belief-card").first.locator("table.steps")
