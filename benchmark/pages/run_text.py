@@ -128,7 +128,7 @@ def _latency_note(result: RunResult) -> str:
 def columns_of(result: RunResult) -> dict[str, tuple[str, str]]:
     """Name -> title and unit of the columns of the table: where offsets change, the main dynamic scores."""
     if result.protocol.name == "dynamic":
-        return {name: (SHOWN[name].title, SHOWN[name].unit) for name in TABLE_CHANGING}
+        return {name: (SHOWN[name].title, SHOWN[name].unit.removeprefix("1/h")) for name in TABLE_CHANGING}
     return {name: (metric.title, "") for name, metric in METRICS.items()}  # their titles name their units
 
 

@@ -281,6 +281,6 @@ def _titles(found: Comparison) -> dict[str, str]:
 
     if found.a.protocol.name != "dynamic":
         return {name: metric.title for name, metric in METRICS.items()}
-    return {name: f"{s.title} ({s.unit})" if s.unit else s.title for name, s in SHOWN.items()} | {
+    return {name: f"{s.title} (s)" if s.unit == "s" else s.title for name, s in SHOWN.items()} | {
         name: f"last {metric.title}" for name, metric in METRICS.items()
     }
