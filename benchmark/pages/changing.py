@@ -65,10 +65,10 @@ class Stream(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A line of the table of worst streams; ``shown``: whether its picture is on the page."""
+    """A line of the table of worst streams; ``picture``: which one on the page is of it, from 1; 0 if none is."""
 
     stream: Stream
-    shown: bool
+    picture: int
 
 
 class Followed(NamedTuple):
@@ -153,7 +153,8 @@ def followed(
     told = Teller(result, found)
     order, why = told.order(), told.chosen()
     shown = [told.stream(row, reason) for row, reason in why.items()]
-    listed = [Listed(told.stream(row, ""), row in why) for row in order[:N_LISTED]]
+    pictures = {row: n for n, row in enumerate(why, 1)}
+    listed = [Listed(told.stream(row, ""), pictures.get(row, 0)) for row in order[:N_LISTED]]
     labels, said = found.labels[:, WARM_UP:].ravel(), found.predicted[:, WARM_UP:].ravel()
     laws = result.laws
     return Followed(

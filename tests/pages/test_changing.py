@@ -124,6 +124,9 @@ def test_the_page_in_a_browser(page: str, tmp_path: Path) -> None:
         assert cards.count() == seen.page.locator("svg.stream").count() >= 4
         assert seen.page.locator("svg.recovery").count() == 1
         assert seen.page.locator("svg.belief").count() == 0
+        link = seen.page.get_by_role("region", name="the worst streams").locator("a").first
+        shown = cards.nth(0).locator("code").inner_text()
+        assert (link.inner_text(), link.get_attribute("href")) == (shown, "#stream-1")
         steps = cards.first.locator("table.steps")
         assert not steps.is_visible()
         cards.first.locator("summary").click()
