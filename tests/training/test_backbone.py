@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from avbench.data.scenes import HARD, STANDARD, Difficulty
 from avbench.training import backbone
 from avbench.training.backbone import BackboneRecipe, to_luma, train_backbone
-from avbench.training.pool import WINDOW_SAMPLES, Material, Pool, PoolSize, draw_batch, render_material
+from avbench.training.pool import WINDOW_SAMPLES, Batch, Material, Pool, PoolSize, draw_batch, render_material
 from avbench.types import CATEGORIES, UsageError
 
 
@@ -51,6 +52,42 @@ def test_a_changed_recipe_does_not_continue_an_old_checkpoint(tiny: None, tmp_pa
     train_backbone(BackboneRecipe("toy", "sparsesync", steps=1, batch=2), tmp_path, None, lambda line: None)
     with pytest.raises(UsageError, match="another version"):
         train_backbone(BackboneRecipe("toy", "sparsesync", steps=2, batch=2), tmp_path, None, lambda line: None)
+
+
+def test_a_recipe_trains_and_validates_on_scenes_of_its_difficulty(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Difficulty] = []
+
+    class OnlyOne:
+        def __init__(self, *_: object, difficulty: Difficulty, **__: object) -> None:
+            seen.append(difficulty)
+            self.scenes = [render_material(0, base_seed=1, categories=CATEGORIES, duration_s=12.0)]
+
+        def at(self, step: int) -> list[Material]:
+            return self.scenes
+
+        def close(self) -> None: ...
+
+    def validation(difficulty: Difficulty) -> list[Batch]:
+        seen.append(difficulty)
+        return []
+
+    monkeypatch.setattr(backbone, "Pool", OnlyOne)
+    monkeypatch.setattr(backbone, "validation_batches", validation)
+    monkeypatch.setattr(backbone, "validate", lambda model, batches: {})
+    train_backbone(
+        BackboneRecipe("toy", "sparsesync", steps=1, batch=2, difficulty="hard"), tmp_path, None, lambda line: None
+    )
+    assert seen == [HARD, HARD]
+
+
+def test_scenes_of_another_difficulty_are_other_scenes() -> None:
+    one, hard = (
+        render_material(0, base_seed=9, categories=CATEGORIES, duration_s=4.0, difficulty=difficulty)
+        for difficulty in (STANDARD, HARD)
+    )
+    assert not np.array_equal(one.sound, hard.sound)
 
 
 def test_pool_at_a_step_does_not_depend_on_where_it_started() -> None:
