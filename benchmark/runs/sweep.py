@@ -143,6 +143,11 @@ def sweep(  # noqa: PLR0913  (the options of `avbench sweep`; what belongs toget
         raise UsageError("a sweep needs at least one model, one hop and one number of windows")
     resolved = [resolve(name, _options_of(name, options or ModelOptions(), compute)) for name in dict.fromkeys(models)]
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
+    if session.manifest.changing:
+        raise UsageError(
+            f"a sweep takes offsets for fixed, and those of {session.manifest.name} change while the streams run: use "
+            "`avbench run`, and `avbench compare` on its runs"
+        )
     planned = settings.protocols()
     _check_support(session, settings, planned)
     loaded = {model.name: model for model in load_all(resolved, check_device(compute.device))}

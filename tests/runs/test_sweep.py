@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 
 from avbench.engine.runner import Compute
+from avbench.protocol.manifest import read_manifest, write_manifest
 from avbench.protocol.rules import Protocol
 from avbench.runs.evaluate import evaluate
 from avbench.runs.sweep import Settings, render, sweep
 from avbench.runs.sweep_plot import plot_sweep
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.stats import Bootstrap
-from avbench.types import UsageError
+from avbench.types import Law, Piece, UsageError
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
 QUICK: dict[str, Any] = {"bootstrap": Bootstrap(n_resamples=20)}
@@ -129,6 +131,17 @@ def test_a_sweep_as_a_frame(clicks: Path, tmp_path: Path) -> None:
     expected = rows[2].against["acc"]
     assert np.array_equal(told, [expected[k] for k in ("difference", "ci_low", "ci_high", "p")], equal_nan=True)  # type: ignore[literal-required]
     assert told[0] == 1.0
+
+
+def test_offsets_that_change_are_refused(clicks: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(clicks)
+    law = Law("jump", (Piece(0, 0), Piece(32_000, 3200)))
+    changing = replace(
+        manifest, segments=tuple(replace(s, offset=0, offset_class=10, law=law) for s in manifest.segments)
+    )
+    write_manifest(changing, tmp_path / "changing")
+    with pytest.raises(UsageError, match="takes offsets for fixed"):
+        sweep(["constant"], data=str(tmp_path / "changing"))
 
 
 def test_settings_that_no_segment_holds_are_refused(clicks: Path, tmp_path: Path) -> None:
