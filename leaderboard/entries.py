@@ -32,9 +32,8 @@ from avbench.scoring.below_grid import below_grid_scores
 from avbench.scoring.dynamic import (
     AVERAGED_S,
     HEADLINE,
-    MOVED,
     RECOVERED_S,
-    believed_from,
+    believed_after,
     by_law,
     false_changes,
     headline_recovery,
@@ -44,6 +43,7 @@ from avbench.scoring.dynamic import (
 from avbench.scoring.metrics import METRICS, Resamples
 from avbench.scoring.ranking import Drawn, drawn_metric, drawn_score
 from avbench.scoring.scorer import as_scores, scorer_of
+from avbench.scoring.segmentation import HELD
 from avbench.scoring.stats import Bootstrap, Distribution, Estimate, bootstrap_scores, estimate
 from avbench.scoring.streams import Streams
 from avbench.submissions.check import claim_problems, entry_of, streams_on, values
@@ -83,8 +83,8 @@ class Refused(tuple[str, str]):
 class Scored:
     """Results computed from predictions. ``curve``: window (from 1) -> scores; ``by_category``: n and scores of each;
     ``last`` (N, 21): the logits at the last window; ``drawn``: the score that ranks; ``report``: the HTML part of the
-    entry's page drawn from them; ``moved``: where offsets change, the classes by which the model's stable class must
-    move for it to be believed (see ``scoring.dynamic.headline``), and in ``recovery`` the share of changes not
+    entry's page drawn from them; ``held``: where offsets change, for how many windows the model must hold a class
+    for it to be believed (see ``scoring.dynamic.headline``), and in ``recovery`` the share of changes not
     recovered from, by the seconds since."""
 
     scores: Scores
@@ -93,13 +93,13 @@ class Scored:
     last: np.ndarray
     drawn: Drawn
     report: Markup
-    moved: int = MOVED
+    held: int = HELD
     recovery: Mapping[int, Score] = field(default_factory=dict)
 
     @property
     def raised(self) -> bool:
         """Whether the model declares more than one false change an hour, so that it is believed less."""
-        return self.moved > MOVED
+        return self.held > HELD
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +253,7 @@ def _score_changing(track: Track, truth: Truth, logits: np.ndarray, report: bool
         )
         for kind, rows in _categories(truth)
     }
-    scored = Scored(scores, curve, by_category, last, drawn, Markup(""), believed_from(found), _not_recovered(found))
+    scored = Scored(scores, curve, by_category, last, drawn, Markup(""), believed_after(found), _not_recovered(found))
     return replace(scored, report=_changing_report(track, truth, found, scored)) if report else scored
 
 
@@ -310,7 +310,7 @@ def _changing_report(
         seen_s=seconds(track.protocol.window + (found.n_windows - 1) * track.protocol.hop),
         at=found.n_windows,
         declared=false_changes(found, BOOTSTRAP.level),
-        moved=scored.moved,
+        held=scored.held,
         raised=scored.raised,
         level=BOOTSTRAP.level,
     )
@@ -407,7 +407,7 @@ def save(store: Path, name: str, scored: Scored) -> None:
         "curve": _CURVE.dump_python(scored.curve),
         "by_category": _SLICES.dump_python(scored.by_category),
         "report": str(scored.report),
-        "moved": scored.moved,
+        "held": scored.held,
         "recovery": _RECOVERY.dump_python(dict(scored.recovery)),
     }
     try:
@@ -433,7 +433,7 @@ def load(store: Path, name: str) -> Scored | None:
             last,
             Drawn(Estimate(*bounds), found, int(n_videos)),
             Markup(document["report"]),  # noqa: S704 (drawn by this program from templates, cached by the user)
-            int(document["moved"]),
+            int(document["held"]),
             _RECOVERY.validate_python({int(s): share for s, share in document["recovery"].items()}),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):

@@ -127,7 +127,7 @@ def entry_record(row: Row) -> dict[str, Any]:
         "page": page_of(row),
     }
     if row.entry.track.changing:
-        record |= {"moved": scored.moved, "raised": scored.raised}
+        record |= {"held": scored.held, "raised": scored.raised}
         record["not_recovered_after_s"] = {str(s): share.model_dump() for s, share in scored.recovery.items()}
     return record
 

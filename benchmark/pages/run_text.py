@@ -178,7 +178,7 @@ def changing_lines(result: RunResult) -> list[str]:
     """What a run over offsets that change says below its table: the headline, recovery by size, laws, the price."""
     found: dict[str, Any] = dict(result.dynamic)
     head = found["headline"]
-    raised = f" (only moves of {head['moved']} classes taken for changes)" if head["raised"] else ""
+    raised = f" (a class is believed once it was held for {head['held']} windows)" if head["raised"] else ""
     lines = [
         f"headline: back within one class {_spoken(head['recovery_s'], 's')} after a change of at least 0.4 s, on "
         f"average up to 40 s, at {_spoken(head['false_changes_per_h'])} false changes an hour{raised}"

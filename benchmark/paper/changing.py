@@ -159,11 +159,11 @@ def changing(followed: Followed, boot: Bootstrap) -> Exhibit:
             "selection": "every window",
             "hop_s": seconds(PROTOCOL.hop),
             "windows": PROTOCOL.iterations,
-            "declared_at_classes": best["moved"],
+            "held_windows": best["held"],
         }
         exhibit.cells += _cells(row, followed, streams, best["recovery_s"], boot)
         if best["raised"]:
-            raised.append(f"{row} {best['moved']}")
+            raised.append(f"{row} {best['held']}")
         if row not in NOT_DRAWN:
             exhibit.curves += _curves(row, streams, boot)
     exhibit.claims += _claims(followed, boot)

@@ -17,9 +17,9 @@ import numpy as np
 from avbench.results.dynamic_truth import Changes, WindowTruth
 from avbench.scoring import survival
 from avbench.scoring.alarms import alarm_at
-from avbench.scoring.calibration import believed_offsets_s, step_s
+from avbench.scoring.calibration import believed_offsets_s
 from avbench.scoring.metrics import GRID, Column, Resamples
-from avbench.scoring.segmentation import HELD, covering, declared_changes, f1, first_from
+from avbench.scoring.segmentation import HELD, covering, declared_changes, f1, first_from, stable_classes
 from avbench.scoring.stats import (
     DEFAULT,
     Bootstrap,
@@ -30,7 +30,7 @@ from avbench.scoring.stats import (
     paired_difference,
     ratio,
 )
-from avbench.scoring.streams import HOUR_S, WARM_UP, Streams, checked_streams
+from avbench.scoring.streams import WARM_UP, Streams, checked_streams
 from avbench.scoring.survival import Times
 from avbench.scoring.tolerance import TOLERANCES, roc_auc
 from avbench.ticks import TICKS_PER_S, Tick, ticks
@@ -210,17 +210,9 @@ def auec(found: Streams) -> tuple[np.ndarray, np.ndarray]:
 
 
 def false_changes_per_h(found: Streams) -> tuple[np.ndarray, np.ndarray]:
-    """Declared changes that no change explains, per scored hour."""
+    """Declared changes that no change explains, per scored hour. What is first believed of a stream and then put right
+    is one."""
     return falsely_declared(found).sum(axis=1), found.hours
-
-
-def late_false_changes_per_h(found: Streams, moved: int = MOVED) -> tuple[np.ndarray, np.ndarray]:
-    """The same without the first 40 s of a stream, in which its first offset is found: as if its beginning were a
-    change. Streams that are no longer are taken whole."""
-    late = found.scored & (found.ends > EXPLAINED)
-    late = late if late.any() else found.scored
-    hours = late.sum() * found.hop / TICKS_PER_S / HOUR_S
-    return (falsely_declared(found, moved) & late).sum(axis=1), np.full(len(found), hours)
 
 
 def covering_of(found: Streams) -> tuple[np.ndarray, np.ndarray]:
@@ -259,16 +251,17 @@ def _over_cuts(found: Streams, function: Callable[..., float], setting: int) -> 
 # -- recovery ----------------------------------------------------------------------------------------------------------
 
 
-def recovery_times(found: Streams) -> Times:
-    """For each change the time until the end of the first of 3 windows in a row that are within one class, all before
-    the next change; censored there, or at the end of the stream."""
-    changes = found.changes
+def recovery_times(found: Streams, held: int = HELD) -> Times:
+    """For each change the time until the end of the first of ``held`` windows in a row that are within one class, all
+    before the next change; censored there, or at the end of the stream. More than 3 are believed as much later."""
+    changes, n_windows = found.changes, found.n_windows
     near = np.abs(found.predicted - found.labels) <= 1
-    held = np.zeros_like(near)
-    held[:, : 1 - HELD] = np.lib.stride_tricks.sliding_window_view(near, HELD, axis=1).all(axis=2)
-    first = first_from(held)[changes.stream, changes.window]
-    recovered = first + HELD <= changes.until_window
-    end = np.where(recovered, found.ends[np.minimum(first, found.n_windows - 1)], changes.until)
+    all_near = np.zeros_like(near)
+    if held <= n_windows:
+        all_near[:, : n_windows - held + 1] = np.lib.stride_tricks.sliding_window_view(near, held, axis=1).all(axis=2)
+    first = first_from(all_near)[changes.stream, changes.window]
+    recovered = first + held <= changes.until_window
+    end = np.where(recovered, found.ends[np.minimum(first + held - HELD, n_windows - 1)], changes.until)
     return Times((end - changes.at) / TICKS_PER_S, recovered)
 
 
@@ -306,14 +299,15 @@ def recovery_by_size(found: Streams, bootstrap: Bootstrap = DEFAULT) -> dict[str
 # -- false changes -----------------------------------------------------------------------------------------------------
 
 
-def falsely_declared(found: Streams, moved: int = MOVED) -> np.ndarray:
+def falsely_declared(found: Streams, held: int = HELD) -> np.ndarray:
     """(N, W) bool: a change is declared there, and none happened within the 40 s before. While the offset moves
-    towards a change, declaring one is right, too."""
+    towards a change, declaring one is right, too. ``held``: how many windows make a class stable."""
     changes = found.changes
     explained = np.zeros((len(found), found.n_windows), bool)
     after = (changes.begun[:, None] < found.ends) & (found.ends <= changes.at[:, None] + EXPLAINED)
     np.logical_or.at(explained, changes.stream, after)
-    return declared_changes(found.stable, moved) & ~explained & found.scored
+    stable = found.stable if held == HELD else stable_classes(found.predicted, held)
+    return declared_changes(stable, MOVED) & ~explained & found.scored
 
 
 def false_changes(found: Streams, level: float = 0.95) -> dict[str, Any]:
@@ -344,45 +338,35 @@ def false_changes(found: Streams, level: float = 0.95) -> dict[str, Any]:
 def headline(found: Streams, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
     """``recovery_s`` at no more than one false change an hour, with that rate, and ``tracked_acc_tol1``.
 
-    The rate leaves out the first 40 s of each stream: the search for the first offset would else decide it (on short
-    streams more than all that follows), and no threshold can tell it from a change. A model above one an hour is only
-    taken at its word where its stable class moves further: ``moved`` classes, the fewest that keep it to one an hour;
-    ``raised`` says whether that is more than 2. A change smaller than that is then one that the model does not declare,
-    so it counts as never recovered from.
+    A model above one an hour has its threshold raised: a class is only believed once it was ``held`` for more windows
+    than 3, the fewest that keep it to one an hour, and it recovers from a change as much later. ``raised`` says if that
+    was needed. (Raising the classes by which it must move instead would be no use: a false belief may lie
+    anywhere, so no size but the largest keeps to one an hour, and then standing still is best.)
     """
-    moved = believed_from(found)
-    times, rates = _declared_times(found, moved), late_false_changes_per_h(found, moved)
+    held = believed_after(found)
+    rates = falsely_declared(found, held).sum(axis=1), found.hours
     return {
-        "recovery_s": _recovery(found, times, found.ranked)["recovery_s"].estimate(bootstrap),
+        "recovery_s": _recovery(found, recovery_times(found, held), found.ranked)["recovery_s"].estimate(bootstrap),
         "false_changes_per_h": _mean(rates, found).estimate(bootstrap),
         "tracked_acc_tol1": _mean(tracked_acc_tol1(found), found, 1.0).estimate(bootstrap),
-        "moved": moved,
-        "raised": moved > MOVED,
+        "held": held,
+        "raised": held > HELD,
     }
 
 
-def believed_from(found: Streams) -> int:
-    """The fewest classes, from 2 on, by which the stable class must move for a change to be declared, so that at most
-    one false change an hour is (after the first 40 s of each stream)."""
-    moved = MOVED
-    while True:
-        false, hours = late_false_changes_per_h(found, moved)
-        if false.sum() <= FALSE_PER_H * hours.sum():
-            return moved
-        moved += 1
-
-
-def _declared_times(found: Streams, moved: int) -> Times:
-    """``recovery_times``; never for a change too small to be declared."""
-    times = recovery_times(found)
-    declared = np.abs(found.changes.delta) >= moved * ticks(step_s())
-    return Times(np.where(declared, times.time_s, 2 * AVERAGED_S), times.event & declared)
+def believed_after(found: Streams) -> int:
+    """The fewest windows, from 3 on, that a class must be held to be stable, so that at most one false change is
+    declared an hour."""
+    held, allowed = HELD, FALSE_PER_H * found.hours.sum()
+    while falsely_declared(found, held).sum() > allowed:
+        held += 1
+    return held
 
 
 def headline_recovery(found: Streams) -> tuple[Callable[[Resamples], np.ndarray], np.ndarray]:
     """The ``recovery_s`` of ``headline`` in each resample of videos, (R,) seconds, and the video of each change that
     ranks: what a ranking is drawn from. These videos are the same for all predictions on equal streams."""
-    times = _declared_times(found, believed_from(found)).take(found.ranked)
+    times = recovery_times(found, believed_after(found)).take(found.ranked)
     function = partial(survival.restricted_mean, times, limit_s=AVERAGED_S)
     return function, found.videos[found.changes.stream[found.ranked]]
 

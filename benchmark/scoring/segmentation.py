@@ -18,13 +18,14 @@ HELD = 3  # windows that make a class stable, or a stream recovered
 NO_CLASS = -1
 
 
-def stable_classes(predicted: np.ndarray) -> np.ndarray:
-    """(N, W) classes -> (N, W) stable classes, ``NO_CLASS`` where there is none."""
+def stable_classes(predicted: np.ndarray, held: int = HELD) -> np.ndarray:
+    """(N, W) classes -> (N, W) stable classes, ``NO_CLASS`` where there is none. ``held``: how many windows make one;
+    of an even number the median is the upper one of the two in the middle."""
     stable = np.full(predicted.shape, NO_CLASS, np.int64)
-    if predicted.shape[1] >= HELD:
-        latest = np.sort(np.lib.stride_tricks.sliding_window_view(predicted, HELD, axis=1), axis=2)
-        low, middle, high = np.moveaxis(latest, 2, 0)
-        stable[:, HELD - 1 :] = np.where((high - middle <= 1) & (middle - low <= 1), middle, NO_CLASS)
+    if predicted.shape[1] >= held:
+        latest = np.sort(np.lib.stride_tricks.sliding_window_view(predicted, held, axis=1), axis=2)
+        low, middle, high = latest[..., 0], latest[..., held // 2], latest[..., -1]
+        stable[:, held - 1 :] = np.where((high - middle <= 1) & (middle - low <= 1), middle, NO_CLASS)
     return stable
 
 

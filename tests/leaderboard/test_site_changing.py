@@ -71,12 +71,12 @@ def test_entries_rank_by_recovery_with_ties(site: Path) -> None:
 def test_a_model_above_one_false_change_an_hour_is_marked(site: Path) -> None:
     rows = rows_of(site)
     assert rows["noisy"]["scores"]["false_changes_per_h"]["value"] > 1
-    assert (rows["noisy"]["raised"], rows["noisy"]["moved"] > 2) == (True, True)
-    assert (rows["quick"]["raised"], rows["quick"]["moved"]) == (False, 2)
+    assert (rows["noisy"]["raised"], rows["noisy"]["held"] > 3) == (True, True)
+    assert (rows["quick"]["raised"], rows["quick"]["held"]) == (False, 3)
     text = (site / "index.html").read_text()
     assert "† declares more than one false change an hour" in text
     page = (site / rows["noisy"]["page"]).read_text()
-    assert f"moves by {rows['noisy']['moved']} classes or more" in " ".join(page.split())
+    assert f"held it for {rows['noisy']['held']} windows instead of 3" in " ".join(page.split())
     assert "That is more than one an hour" not in (site / rows["quick"]["page"]).read_text()
 
 

@@ -173,11 +173,11 @@ def test_a_restless_head_has_its_threshold_raised_and_that_is_said() -> None:
     for k in range(0, 48, 8):
         restless[:, k : k + 4] = 9.0 * np.eye(21)[(followed.truth.labels + 3) % 21][:, None]
     exhibit = changing(replace(followed, logits={**followed.logits, "one window": restless}), Bootstrap(0))
-    moved = exhibit.settings["one window"]["declared_at_classes"]
-    assert moved > 2
+    held = exhibit.settings["one window"]["held_windows"]
+    assert held > 3
     (line,) = [note for note in exhibit.notes if note.startswith("Above one false change")]
-    assert f"one window {moved}" in line
-    assert exhibit.settings[TRF]["declared_at_classes"] == 2
+    assert f"one window {held}" in line
+    assert exhibit.settings[TRF]["held_windows"] == 3
 
 
 def test_the_lines_begin_with_nothing_recovered_and_follow_the_delay(chapter: Exhibit) -> None:

@@ -53,6 +53,16 @@ def test_a_flicker_or_a_step_of_one_class_declares_nothing() -> None:
     assert declared_at(10, 10, 10, 13, 13, 13, moved=4) == []
 
 
+@given(STREAMS, st.sampled_from([3, 4, 5, 8]))
+def test_a_class_is_stable_once_it_was_held(classes: list[int], held: int) -> None:
+    expected = []
+    for i in range(len(classes)):
+        latest = sorted(classes[i - held + 1 : i + 1]) if i + 1 >= held else []
+        near = bool(latest) and all(abs(c - latest[held // 2]) <= 1 for c in latest)
+        expected.append(latest[held // 2] if near else NO_CLASS)
+    assert stable_classes(np.array([classes]), held)[0].tolist() == expected
+
+
 def test_nothing_is_declared_before_something_was_stable() -> None:
     assert declared_at(3, 10, 18, 5, 5, 5, 5) == []
     assert declared_at(5, 9) == []
