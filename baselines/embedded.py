@@ -38,13 +38,13 @@ def load_backbone(name: str, path: Path | None = None) -> MiniBackbone:
 
     ``UsageError`` for a name that is no embedded file; errors of reading and fitting as they come.
     """
-    family = _owner(name)
+    family, own = _owner(name), _tensors(name, "backbone", path)
     model = family.mini_class()()
-    if name in family.on_top_of:
-        model.load_state_dict(_tensors(family.on_top_of[name], "backbone"))
+    if own:
+        model.load_state_dict(own)
+    else:  # a file with token map and head only: its backbone is the package's
+        model.load_state_dict(_tensors(family.on_top_of.get(name, name), "backbone"))
         model.token_maker.load_state_dict(_tensors(name, "token_maker", path))
-    else:
-        model.load_state_dict(_tensors(name, "backbone", path))
     if path is None:
         model.trained_on = card(name)["trained_on"]
     return model.eval()

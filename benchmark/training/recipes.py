@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from avbench.baselines.embedded import load_backbone
+from avbench.baselines.embedded import embedded_files, load_backbone
 from avbench.baselines.families import families
 from avbench.baselines.mini import MiniBackbone
 from avbench.baselines.streamsync import HISTORY_WINDOWS
@@ -221,14 +221,29 @@ def export_streamsync(
 ) -> None:
     """Write backbone and head; the token map becomes part of ``backbone``, whose snapshots then carry finished tokens.
 
-    The file omits an embedded backbone that was not trained further: it then contains only token map and head. The card
-    says how many windows a transformer remembers.
+    The file omits a backbone that is the embedded one but for its token map: it then contains only token map and head.
+    The card says how many windows a transformer remembers.
     """
     backbone.token_maker.load_state_dict(streaming.token_maker.state_dict())
-    as_embedded = recipe.embedded_backbone and not recipe.phase2_steps
-    body = {"token_maker": backbone.token_maker} if as_embedded else {"backbone": backbone}
+    body = {"token_maker": backbone.token_maker} if _as_embedded(recipe, backbone) else {"backbone": backbone}
     more = {} if recipe.head == "lstm" else {"history_windows": HISTORY_WINDOWS}
     export(out, name, body | {"head": streaming.head}, asdict(recipe), log, **more)
+
+
+def _as_embedded(recipe: StreamRecipe, backbone: MiniBackbone) -> bool:
+    """Whether the backbone, stored in float16, is the embedded one but for its token map."""
+    if recipe.backbone not in embedded_files():
+        return False
+    shipped = load_backbone(recipe.backbone).state_dict()
+    return all(
+        torch.equal(_stored(value), _stored(shipped[key]))
+        for key, value in backbone.state_dict().items()
+        if not key.startswith("token_maker.")
+    )
+
+
+def _stored(value: torch.Tensor) -> torch.Tensor:
+    return value.half() if value.is_floating_point() else value
 
 
 def export(
@@ -241,7 +256,7 @@ def export(
 ) -> None:
     """Write NAME.safetensors (float16) and its card NAME.json, to which ``more`` is added."""
     tensors = {
-        f"{part}.{key}": (value.half() if value.is_floating_point() else value).contiguous()
+        f"{part}.{key}": _stored(value).contiguous()
         for part, module in parts.items()
         for key, value in module.state_dict().items()
     }

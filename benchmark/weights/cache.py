@@ -92,9 +92,9 @@ def file_kind(path: Path) -> str:
     keys = safetensors_keys(path)
     if keys is None:
         return "full"
-    if any(key.startswith("backbone.") for key in keys):
+    if any(key.startswith(("backbone.", "token_maker.")) for key in keys):
         return "mini"
-    return "head" if keys and all(key.startswith(("head.", "adapter.", "token_maker.")) for key in keys) else "full"
+    return "head" if keys and all(key.startswith(("head.", "adapter.")) for key in keys) else "full"
 
 
 def safetensors_keys(path: Path) -> list[str] | None:
