@@ -17,7 +17,7 @@ from avbench.protocol.laws import law_text, offsets_at
 from avbench.results.predictions import BYTES_PER_ROW, MAX_PREDICTION_ROWS, MAX_PREDICTIONS_BYTES, N_CLASSES
 from avbench.system.parquet import read_table
 from avbench.system.strict import one_line, read_bytes, write_whole
-from avbench.ticks import TICKS_PER_S, seconds, ticks
+from avbench.ticks import TICKS_PER_S, Tick, seconds, ticks
 from avbench.types import OffsetGrid, UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Truth:
     channels: tuple[str, ...] = ()  # empty if unknown
     sources: tuple[str, ...] = ()  # of a blind track: the public segment that each one shows
     n_total: int = 0  # segments of the split that these were taken from
-    offsets: np.ndarray | None = None  # (N,) int64, ticks; None: unknown, or they change while the streams run
+    offsets: np.ndarray | None = None  # (N,) int64, ticks; None: unknown
     laws: tuple[Law | None, ...] = ()  # how their offsets run; empty where all are fixed
 
     @classmethod
@@ -51,7 +51,8 @@ class Truth:
         cls, segments: Sequence[SegmentRecord], n_total: int | None = None, protocol: Protocol | None = None
     ) -> Truth:
         """The truth of ``segments`` of a manifest; ``n_total``: segments of the split (None: these are all). Where an
-        offset changes, the label is what is so at the end of the last window of ``protocol`` (None: at the start)."""
+        offset changes, label and offset are what is so at the end of the last window of ``protocol`` (None: at the
+        start)."""
         return cls(
             segment_ids=tuple(s.id for s in segments),
             labels=np.array([_last_class(s, protocol) for s in segments], np.int64),
@@ -59,7 +60,7 @@ class Truth:
             categories=tuple(s.category for s in segments),
             channels=tuple(s.channel for s in segments),
             n_total=len(segments) if n_total is None else n_total,
-            offsets=None if any(s.law for s in segments) else np.array([s.offset for s in segments], np.int64),
+            offsets=np.array([_last_offset(s, protocol) for s in segments], np.int64),
             laws=tuple(s.law for s in segments) if any(s.law for s in segments) else (),
         )
 
@@ -120,11 +121,17 @@ class Truth:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
+def _last_offset(segment: SegmentRecord, protocol: Protocol | None) -> Tick:
+    if segment.law is None or protocol is None:
+        return segment.offset
+    end = protocol.picture_windows(segment)[-1].end - segment.start
+    return int(offsets_at(segment.law, [end])[0])
+
+
 def _last_class(segment: SegmentRecord, protocol: Protocol | None) -> int:
     if segment.law is None or protocol is None:
         return segment.offset_class
-    end = protocol.picture_windows(segment)[-1].end - segment.start
-    return protocol.grid.class_of(seconds(int(offsets_at(segment.law, [end])[0])))
+    return protocol.grid.class_of(seconds(_last_offset(segment, protocol)))
 
 
 def write_segments(path: Path, truth: Truth) -> str:

@@ -110,14 +110,14 @@ def test_a_run_from_before_has_no_such_section() -> None:
     assert pair_section([]) is None
 
 
-def test_an_entry_has_the_section_and_a_blind_one_no_single_segments(tmp_path: Path) -> None:
+def test_an_entry_has_the_section_and_a_blind_one_no_single_segments() -> None:
     answers = truth(TRACK)
     logits = make_logits(answers, 18, 0.6)
-    scored = board.score("toy", TRACK, answers, logits, tmp_path)
+    scored = board.score(TRACK, answers, logits)
     assert set(scored.scores) == {*METRICS, *BELOW_GRID}
     assert "Below the grid" in scored.report
     assert "Reliability" in scored.report
-    blind = board.score("toy", replace(TRACK, labels="private"), answers, logits, tmp_path).report
+    blind = board.score(replace(TRACK, labels="private"), answers, logits).report
     assert "Below the grid" in blind
     for word in ("Reliability", "by the size of the offset", "segments within"):
         assert word not in blind

@@ -29,6 +29,7 @@ from avbench.results.run import RunResult, read_run
 from avbench.results.truth import read_segments
 from avbench.runs.changing import check_changing
 from avbench.runs.evaluate import evaluate
+from avbench.scoring.below_grid import BELOW_GRID
 from avbench.scoring.dynamic import SHOWN, score
 from avbench.scoring.metrics import METRICS
 from avbench.types import UsageError
@@ -91,7 +92,7 @@ def test_the_command_makes_data_runs_on_them_and_prints_the_scores(
 
 def test_the_result_holds_all_scores_and_they_are_those_of_the_files(run: tuple[RunResult, Path]) -> None:
     result, folder = run
-    assert set(result.scores) == {*METRICS, *SHOWN}
+    assert set(result.scores) == {*METRICS, *BELOW_GRID, *SHOWN}
     ids, logits = read_predictions(folder / "predictions.parquet")
     truth, segments = read_truth(folder / "truth.parquet"), read_segments(folder / "segments.parquet")
     assert ids == truth.segment_ids == segments.segment_ids

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from avbench.protocol.rules import dynamic
 from avbench.results.truth import Truth
 from avbench.scoring.below_grid import BELOW_GRID, COLUMNS, below_grid_scores, on_the_grid
 from avbench.scoring.calibration import classes_of, ece, reliability
@@ -70,12 +73,17 @@ def test_offsets_that_are_class_centres_are_the_truth_too() -> None:
     assert scores["within_40_ms"].value == 1
 
 
-def test_where_the_offset_is_not_one_number_there_are_no_such_scores() -> None:
-    offsets_s, logits = run()
+def test_where_offsets_change_the_last_one_counts() -> None:
     law = Law("jump", (Piece(0, 0), Piece(16_000, 3200)))
-    changing = Truth.of(segments_at(np.zeros(120), law))
-    assert changing.offsets is None
-    assert set(Scorer(changing, Bootstrap(0))(logits)) == set(METRICS)
+    changing = Truth.of(segments_at(np.zeros(3), law), protocol=dynamic(iterations=4))
+    assert changing.offsets_s is not None
+    assert changing.offsets_s.tolist() == [0.2] * 3
+
+
+def test_where_the_offset_is_unknown_there_are_no_such_scores() -> None:
+    offsets_s, logits = run()
+    unknown = replace(Truth.of(segments_at(offsets_s)), offsets=None)
+    assert set(Scorer(unknown, Bootstrap(0))(logits)) == set(METRICS)
     fixed = Scorer(Truth.of(segments_at(offsets_s)), Bootstrap(0))
     assert set(fixed(logits, "best_iter")) == set(METRICS), "each metric at another window: nothing to add"
     assert set(Scorer(Truth.of([]), Bootstrap(0))(logits[:0])) == set(COLUMNS), "all null, but by name"
