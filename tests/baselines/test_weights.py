@@ -13,19 +13,21 @@ import torch
 from avbench.baselines import weights
 from avbench.baselines.embedded import card, embedded_files, load_backbone, load_head
 from avbench.baselines.families import families
+from avbench.registry.names import load_model
 from avbench.training.recipes import RECIPES
 from avbench.types import UsageError
 
 FILES = embedded_files()
-WITH_HEAD = sorted(file for family in families().values() for file in family.heads.values())
+WITH_HEAD = sorted(file for family in families().values() for file in family.files if family.head_in(file))
+ON_TOP = {file: below for family in families().values() for file, below in family.on_top_of.items()}
 
 
 def data(name: str) -> bytes:
     return files(weights).joinpath(f"{name}.safetensors").read_bytes()
 
 
-def test_together_they_stay_under_10_mb() -> None:
-    assert sum(len(data(name)) for name in FILES) < 10_000_000
+def test_together_they_stay_under_12_mb() -> None:
+    assert sum(len(data(name)) for name in FILES) < 12_000_000
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -70,6 +72,19 @@ def test_they_load_and_answer(name: str) -> None:
         assert logits.shape == (1, 21)
 
 
+def test_the_tag_hard_names_what_was_trained_on_the_harder_family() -> None:
+    averaged = load_model("sparsesync.hard+apa")
+    assert (averaged.backbone_name, averaged.head_name) == ("sparsesync.hard", "apa")
+    for file in (file for file in FILES if file.endswith(".hard")):
+        assert card(file)["recipe"]["difficulty"] == "hard"
+        assert card(file)["trained_on"] == "SynthSync-hard scenes (procedural)"
+    for file in (file for file in WITH_HEAD if file.endswith(".hard")):
+        model = load_model(file)
+        assert model.backbone_name == file
+        trained = load_head(file).state_dict()
+        assert all(torch.equal(value, trained[key]) for key, value in model.head.state_dict().items())
+
+
 def test_what_is_not_embedded_is_said_in_one_line() -> None:
     with pytest.raises(UsageError, match="no embedded weights 'sparse': there are streamsync-trf"):
         load_backbone("sparse")
@@ -77,9 +92,10 @@ def test_what_is_not_embedded_is_said_in_one_line() -> None:
         load_head("sparsesync")
 
 
-def test_a_head_on_an_embedded_backbone_leaves_it_as_it_is() -> None:
+@pytest.mark.parametrize("name", ON_TOP)
+def test_a_head_on_an_embedded_backbone_leaves_it_as_it_is(name: str) -> None:
     """The file holds a token map and a head; everything else is the backbone's own, to the bit."""
-    below, on_top = load_backbone("synchformer").state_dict(), load_backbone("synchformer-trf").state_dict()
+    below, on_top = load_backbone(ON_TOP[name]).state_dict(), load_backbone(name).state_dict()
     other = [key for key, value in below.items() if not torch.equal(value, on_top[key])]
     assert other
     assert all(key.startswith("token_maker.") for key in other)
