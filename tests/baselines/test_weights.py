@@ -76,7 +76,7 @@ def test_the_tag_hard_names_what_was_trained_on_the_harder_family() -> None:
     averaged = load_model("sparsesync.hard+apa")
     assert (averaged.backbone_name, averaged.head_name) == ("sparsesync.hard", "apa")
     for file in (file for file in FILES if file.endswith(".hard")):
-        assert card(file)["recipe"]["difficulty"] == "hard"
+        assert card(file)["recipe"]["difficulty"] == "hard-training"
         assert card(file)["trained_on"] == "SynthSync-hard scenes (procedural)"
     for file in (file for file in WITH_HEAD if file.endswith(".hard")):
         model = load_model(file)
