@@ -77,10 +77,13 @@ HARD = replace(
         OTHER: {"game": 0.80, "broll": 0.14, "listener": 0.06},
     },
     game_hit_gap_s=(1.0, 4.5),
-    latency_sd_s=0.085,
+    latency_sd_s=0.06,
     unrelated={TALKING_HEAD: 0.0, VOICE_OVER: 0.18, OTHER: 0.40},
 )
-DIFFICULTIES = {difficulty.name: difficulty for difficulty in (STANDARD, HARD)}
+# HARD as it was before its one adjustment: the embedded weights with the tag "hard" were trained on it. All but the
+# latencies is the same; with these, averaging got .48 of the classes right on validation scenes (the paper: .58).
+HARD_TRAINING = replace(HARD, name="hard-training", latency_sd_s=0.085)
+DIFFICULTIES = {difficulty.name: difficulty for difficulty in (STANDARD, HARD, HARD_TRAINING)}
 
 VOWELS = ((730, 1090, 1.0), (530, 1840, 0.6), (270, 2290, 0.35), (570, 840, 0.8), (300, 870, 0.3), (490, 1350, 0.55))
 

@@ -213,7 +213,7 @@ def _weights_notes(table: Exhibit, tag: str) -> list[str]:
     ours = [row for row, facts in table.settings.items() if f".{tag}" in facts["model"]]
     others = [row for row in TABLE3_ROWS if row not in ours and TABLE3_ROWS[row][0] not in TRIVIAL]
     return [
-        f"Trained on scenes of this difficulty: {', '.join(ours) or 'no row'}. Trained on easier scenes (SynthSync "
+        f"Trained on the harder scenes: {', '.join(ours) or 'no row'}. Trained on easier scenes (SynthSync "
         f"version 1): {', '.join(others) or 'no row'}."
     ]
 

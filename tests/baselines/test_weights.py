@@ -86,6 +86,19 @@ def test_the_tag_dynamic_names_token_map_and_head_trained_on_changing_offsets(he
     assert (averaged.backbone_name, averaged.head_name) == (f"streamsync-{head}.dynamic", "apa")
 
 
+def test_the_tag_hard_names_what_was_trained_on_the_harder_family() -> None:
+    averaged = load_model("sparsesync.hard+apa")
+    assert (averaged.backbone_name, averaged.head_name) == ("sparsesync.hard", "apa")
+    for file in (file for file in FILES if file.endswith(".hard")):
+        assert card(file)["recipe"]["difficulty"] == "hard-training"
+        assert card(file)["trained_on"] == "SynthSync-hard scenes (procedural)"
+    for file in (file for file in WITH_HEAD if file.endswith(".hard")):
+        model = load_model(file)
+        assert model.backbone_name == file
+        trained = load_head(file).state_dict()
+        assert all(torch.equal(value, trained[key]) for key, value in model.head.state_dict().items())
+
+
 def test_what_is_not_embedded_is_said_in_one_line() -> None:
     with pytest.raises(UsageError, match="no embedded weights 'sparse': there are streamsync-trf"):
         load_backbone("sparse")
