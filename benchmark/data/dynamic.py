@@ -63,7 +63,9 @@ def changing(manifest: Manifest, rules: ChangingRules, name: str = "") -> Changi
     """
     if manifest.labels_hidden:
         raise UsageError(f"{manifest.name} has hidden offsets, so no others can be imposed on its clips")
-    streams = [stream for clip in manifest.clips.values() for stream in _streams(manifest, clip, rules)]
+    # in the order of the segments, which a written manifest keeps; that of the clips it does not
+    order = dict.fromkeys([*(s.clip_id for s in manifest.segments), *sorted(manifest.clips)])
+    streams = [stream for name in order for stream in _streams(manifest, manifest.clips[name], rules)]
     used = {stream.clip_id for stream in streams}
     too_short = [name for name in manifest.clips if name not in used]
     if not streams:

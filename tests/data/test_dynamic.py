@@ -14,6 +14,7 @@ from avbench.data.opening import read_data
 from avbench.protocol.laws import SHARES, draw_law, extremes
 from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
 from avbench.protocol.rules import dynamic, usual
+from avbench.protocol.tracks import TRACKS
 from avbench.ticks import TICKS_PER_FRAME, ticks
 from avbench.types import ClipRecord, Gap, Reading, SegmentRecord, UsageError
 
@@ -46,6 +47,17 @@ def test_synthsync_dynamic_has_two_streams_a_clip_and_every_law_in_its_share() -
     assert planned() == manifest
     assert planned("valid").sha256 != manifest.sha256
     assert manifest.note.startswith("procedural stand-in")
+
+
+def test_the_order_of_the_clips_makes_no_difference() -> None:
+    """A manifest that was written and read has them by name: the data of the track must be the same."""
+    source = synthsync.planned("synthsync-full")
+    by_name = replace(source, clips={name: source.clips[name] for name in sorted(source.clips)})
+    assert list(by_name.clips) != list(source.clips)
+    made = changing(by_name, ChangingRules(seed=SEED), NAME).manifest
+    assert made.sha256 == planned().sha256 == TRACKS["synthsync-dynamic-test"].manifest_sha256
+    first = changing(by_name, ChangingRules(limit=6)).manifest
+    assert {s.category for s in first.segments} == {"talking head", "voice-over", "other"}
 
 
 def test_a_law_is_the_one_drawn_for_its_stream_and_labels_its_beginning() -> None:
