@@ -51,9 +51,8 @@ def say_each(kind: str, lines: Sequence[str]) -> None:
 
 
 UNITS = {  # what a stage counts, if not clips
-    **dict.fromkeys(
-        ("decoding and snapshots", "train snapshots", "valid snapshots", "the same without mutes"), "snapshot"
-    ),
+    **dict.fromkeys(("decoding and snapshots", "train snapshots", "valid snapshots"), "snapshot"),
+    **dict.fromkeys(("the same without mutes", "offsets that change", "offsets that hold"), "snapshot"),
     "timing": "sample",
     "timing models": "model",
     "entries": "entry",

@@ -270,8 +270,8 @@ def _notes(followed: Followed, claims: list[Claim], raised: list[str]) -> list[s
     ]
     if raised:
         notes.append(
-            f"Above one false change an hour, so for the headline only moves of so many classes count: "
-            f"{', '.join(raised)}. A change smaller than that then counts as never recovered from."
+            "Above one false change an hour, so for the headline a class is believed once it was held for so many "
+            f"windows instead of 3: {', '.join(raised)}."
         )
     if followed.missing:
         names = ", ".join(f"{row} ({ROWS[row]})" for row in followed.missing)
