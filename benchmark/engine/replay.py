@@ -79,16 +79,20 @@ def replay(head: StreamingHead, logits: np.ndarray, tokens: np.ndarray | None, h
 
 def alarms(head: StreamingHead, logits: np.ndarray, tokens: np.ndarray | None, hop_s: float) -> np.ndarray | None:
     """The head's own probabilities of being out of tolerance, (N, W) float32, if it has ``alarm(state) -> (B,)``, which
-    is asked after each step; else None. Arguments as of :func:`replay`."""
+    is asked after each step; else None. Arguments as of :func:`replay`. ``UsageError`` if the head breaks off, or if an
+    alarm is not such a number."""
     if not hasattr(head, "alarm"):
         return None
     out = np.empty(logits.shape[:2], np.float32)
-    state = head.init(len(logits))
-    for i in range(logits.shape[1]):
-        seen = Snapshot(logits[:, i], None if tokens is None else tokens[:, i])
-        state, _ = head.step(state, snapshot_for(head, seen), i * hop_s)
-        said = head.alarm(state)
-        out[:, i] = said.detach().cpu().numpy() if hasattr(said, "detach") else said
+    try:
+        state = head.init(len(logits))
+        for i in range(logits.shape[1]):
+            seen = Snapshot(logits[:, i], None if tokens is None else tokens[:, i])
+            state, _ = head.step(state, snapshot_for(head, seen), i * hop_s)
+            said = head.alarm(state)
+            out[:, i] = said.detach().cpu().numpy() if hasattr(said, "detach") else said
+    except Exception as error:
+        raise UsageError(f"head {type(head).__name__} broke off with {in_one_line(error)}") from error
     if not ((out >= 0) & (out <= 1)).all():
         raise UsageError(f"head {type(head).__name__}: an alarm is not a number from 0 to 1")
     return out

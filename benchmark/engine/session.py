@@ -75,6 +75,7 @@ class Session:
         self._segments: dict[Protocol, tuple[SegmentRecord, ...]] = {}
         self._gathered: dict[tuple[str, Protocol], tuple[np.ndarray, np.ndarray | None]] = {}
         self._predictions: dict[tuple[str, Protocol], np.ndarray] = {}
+        self._alarms: dict[tuple[str, Protocol], np.ndarray | None] = {}
 
     @classmethod
     def open(
@@ -125,7 +126,7 @@ class Session:
             sharing[name] = self._backbones[name]
         for number, (protocols, backbones) in enumerate(passes.values(), 1):
             self._pass(protocols, backbones, stage + (f", pass {number} of {len(passes)}" if len(passes) > 1 else ""))
-        for cache in (self._segments, self._gathered, self._predictions):  # segments may have failed
+        for cache in (self._segments, self._gathered, self._predictions, self._alarms):  # segments may have failed
             cache.clear()
 
     def _pass(self, protocols: Sequence[Protocol], backbones: Mapping[str, Backbone], stage: str) -> None:
@@ -180,7 +181,11 @@ class Session:
         """The model's own probabilities of being out of tolerance, (N, W) float32; None if its head has none."""
         if model.backbone is None or model.head is None or not self.segments(protocol):
             return None
-        return alarms(model.head, *self.snapshots(model.backbone_name, protocol), seconds(protocol.hop))
+        key = model.name, protocol
+        if key not in self._alarms:
+            snapshots = self.snapshots(model.backbone_name, protocol)
+            self._alarms[key] = alarms(model.head, *snapshots, seconds(protocol.hop))
+        return self._alarms[key]
 
     def predictions(self, model: Model, protocol: Protocol) -> np.ndarray:
         """Streaming predictions (N, W, 21) float32 of a model: its logits after each window."""

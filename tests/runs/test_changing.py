@@ -191,14 +191,18 @@ def test_a_heads_own_alarm_is_asked_stored_and_scored(data: Path, tmp_path: Path
     ebu = result.dynamic["alarm"]["ebu"]  # type: ignore[index, call-overload]
     assert ebu["roc_auc"]["value"] in (0.5, None)
     (tmp_path / "wrong.py").write_text(HEAD.replace("ALARM", "2.0"))
-    with pytest.raises(UsageError, match="alarm is not a number from 0 to 1"):
-        evaluate(
-            f"xcorr+{tmp_path / 'wrong.py'}:Alarming",
-            str(data),
-            protocol=dynamic(iterations=12),
-            out=tmp_path / "other",
-            compute=Compute(tmp_path / "store", 1),
-        )
+    (tmp_path / "broken.py").write_text(
+        HEAD.replace("ALARM", "0.5").replace("return state\n", "return state / nothing\n")
+    )
+    for file, problem in (("wrong", "alarm is not a number from 0 to 1"), ("broken", "broke off with NameError")):
+        with pytest.raises(UsageError, match=problem):
+            evaluate(
+                f"xcorr+{tmp_path / file}.py:Alarming",
+                str(data),
+                protocol=dynamic(iterations=12),
+                out=tmp_path / "other",
+                compute=Compute(tmp_path / "store", 1),
+            )
 
 
 def test_a_model_without_an_alarm_writes_the_usual_columns(run: tuple[RunResult, Path]) -> None:
