@@ -25,7 +25,7 @@ from avbench.engine.workers import STALL_S
 from avbench.registry.loading import check_device
 from avbench.registry.names import resolve, without_folders
 from avbench.registry.options import ModelOptions
-from avbench.runs.segments import SegmentLogits, Segmenter
+from avbench.runs.segments import Segmenter, SegmentLogits
 from avbench.scoring import desync
 from avbench.scoring.figures import Figure, FileFigures, FileRow, LabelFree, pair
 from avbench.scoring.stats import DEFAULT, Bootstrap
@@ -266,7 +266,7 @@ class How:
         return self.device.startswith("cpu")
 
 
-def score_files(
+def score_files(  # noqa: PLR0913  (what is measured, how, and who is told: the options of `avbench score`)
     paths: Iterable[Path | str],
     metrics: Iterable[str] = ("desync.first-last", "desync.consecutive"),
     *,
@@ -448,7 +448,7 @@ def _facts(loaded: SnapshotPredictor) -> dict[str, Any]:
     return said | {"trained_on": loaded.trained_on, "lead_trim_samples": loaded.frontend.audio_lead_trim_samples}
 
 
-def row_of(  # noqa: PLR0913  (a file's path and two names, and how it is measured)
+def row_of(
     path: Path,
     shown: str,
     key: str,

@@ -130,7 +130,8 @@ class _Counted:
 
 
 def picture_segments(pictures: Iterable[np.ndarray], most: int | None = None) -> Iterator[np.ndarray]:
-    """Pictures (at most the first ``most``) -> (16, ...) arrays that begin every 8 pictures, as far as they are whole."""
+    """Pictures (at most the first ``most``) -> (16, ...) arrays that begin every 8 pictures, as far as they are
+    whole."""
     held: deque[np.ndarray] = deque(maxlen=SEGMENT_FRAMES)
     for count, picture in enumerate(pictures, 1):
         held.append(picture)

@@ -3,9 +3,9 @@
 Both variants cut the whole file into segments of 16 pictures and 10,240 samples that begin every 8 pictures (0.32 s),
 put 14 of them together, and take |offset| of the most probable of the 21 classes. They differ in which 14:
 
-``first_last`` (hkchengrex/av-benchmark): the first 14 and the last 14, which may overlap or be the same; a file of fewer
-than 14 segments has no value. ``consecutive`` (JavisVerse/JavisDiT): one group after the other; what is left at the end
-makes a last group of the file's last 14 segments, and a file of fewer than 14 repeats its segments in a circle.
+``first_last`` (hkchengrex/av-benchmark): the first 14 and the last 14, which may overlap or be the same; a file of
+fewer than 14 segments has no value. ``consecutive`` (JavisVerse/JavisDiT): one group after the other; what is left at
+the end makes a last group of the file's last 14 segments, and a file of fewer than 14 repeats its segments in a circle.
 
 A file's value is the mean over its groups, a folder's the mean over files.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from avbench.scoring.calibration import believed_offsets_s, centres_s
 from avbench.scoring.metrics import checked_logits, softmax
-from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
+from avbench.ticks import FRAME_RATE_HZ
 
 GROUP = 14  # segments that are judged together
 SEGMENT_FRAMES, STEP_FRAMES = 16, 8
@@ -49,7 +49,7 @@ def consecutive(n: int) -> tuple[int, ...]:
     """The first segments of the groups of a file of ``n`` segments; none without a segment."""
     if n <= GROUP:
         return (0,) if n else ()
-    return tuple(range(0, n - GROUP, GROUP)) + (n - GROUP,)
+    return (*range(0, n - GROUP, GROUP), n - GROUP)
 
 
 def every_two_seconds(n: int) -> tuple[int, ...]:
@@ -84,8 +84,3 @@ def offset_s(logits: LogitsAt, n: int) -> float:
     """
     rows = checked_logits(np.stack([logits[start] for start in every_two_seconds(n)]))
     return float(believed_offsets_s(softmax(rows).mean(axis=0)))
-
-
-def seconds_of(n_frames: int, n_samples: int) -> float:
-    """Seconds that both streams cover."""
-    return min(n_frames / FRAME_RATE_HZ, n_samples / SAMPLE_RATE_HZ)
