@@ -47,6 +47,7 @@ from avbench.types import (
 
 SYNCHFORMER, SYNCNET = "synchformer", "syncnet"
 DEFAULT_MODEL = "synchformer.audioset"  # the checkpoint of both published DeSync codes
+DEFAULT_SYNCNET = "syncnet"
 PUBLISHED_LENGTH_S = 8  # what both published codes read of a file unless told otherwise
 _UNEQUAL_S = 0.1  # a larger difference between the lengths of picture and sound is worth a warning
 _NETWORK_BYTES = 4 * GIB  # of a worker, beside what reading a file takes: the full-size model twice while it is loaded
@@ -243,7 +244,7 @@ class How:
 
     model: str | None = None
     options: ModelOptions = field(default=ModelOptions(), repr=False)
-    syncnet: str = SYNCNET
+    syncnet: str = DEFAULT_SYNCNET
     device: str = "cpu"
     workers: int = 1
     length_s: float | None = None
@@ -357,7 +358,7 @@ class _Network:
 def _network(need: str, how: How) -> _Network:
     if need == SYNCNET:
         _lse_function()
-        name, options = how.syncnet, ModelOptions()
+        name, options = how.syncnet, ModelOptions(random_seed=how.options.random_seed)
     else:
         options = how.options
         given = options.weights is not None or options.random_seed is not None

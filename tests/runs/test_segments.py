@@ -135,4 +135,4 @@ def test_a_model_that_cannot_encode_single_segments_is_refused() -> None:
     wrong = Fake()
     wrong.fuse_segments = lambda video, audio: Snapshot(torch.zeros(1, 2))  # type: ignore[method-assign]
     with pytest.raises(UsageError, match=r"model fake: logits are \(1, 2\), they must be \(1, 21\)"):
-        Segmenter(wrong, "fake")._judged([(np.zeros((16, 3, 2, 2), np.uint8), np.zeros(10_240, np.float32))], len)
+        Segmenter(wrong, "fake")._judged([(np.zeros((16, 3, 2, 2), np.uint8), np.zeros(10_240, np.float32))], print)

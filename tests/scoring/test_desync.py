@@ -84,7 +84,15 @@ def test_every_group_begins_where_one_may_begin_or_is_the_last(n: int) -> None:
 
 @pytest.mark.parametrize(
     ("frames", "samples", "n"),
-    [(15, 10**6, 0), (16, 10_240, 1), (16, 10_239, 0), (23, 10**6, 1), (24, 10**6, 2), (10**6, 76_800, 14), (125, 80_000, 14)],
+    [
+        (15, 10**6, 0),
+        (16, 10_240, 1),
+        (16, 10_239, 0),
+        (23, 10**6, 1),
+        (24, 10**6, 2),
+        (10**6, 76_800, 14),
+        (125, 80_000, 14),
+    ],
 )
 def test_segments_are_whole_in_both_streams(frames: int, samples: int, n: int) -> None:
     assert desync.n_segments(frames, samples) == n
