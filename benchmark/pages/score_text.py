@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from avbench.pages import interval, number
+from avbench.pages import number
 from avbench.scoring.figures import FileFigures, LabelFree, Mean, Summary
 from avbench.types import offset_in_words, printable
 
@@ -51,10 +51,11 @@ def model_line(facts: object) -> str:
 
 
 def spoken(mean: Mean | None, digits: int = 3) -> str:
-    """``0.412 [0.350–0.480]``; the interval is "-" where there is none."""
+    """``0.412 [0.350, 0.480]``; the interval is "-" where there is none."""
     if mean is None or mean.value != mean.value:
         return NONE
-    return f"{number(mean.value, digits)} [{interval(mean.ci_low, mean.ci_high, digits) or NONE}]"
+    bounds = [number(bound, digits) for bound in (mean.ci_low, mean.ci_high) if bound == bound]
+    return f"{number(mean.value, digits)} [{', '.join(bounds) or NONE}]"
 
 
 def _files(found: FileFigures) -> str:

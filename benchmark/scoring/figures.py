@@ -159,7 +159,8 @@ class FileFigures:
                     theirs = others[row.key].values.get(figure.name, NAN) if row.key in others else NAN
                     cells[f"{figure.name}.reference"] = theirs
                     cells[f"{figure.name}.difference"] = row.values.get(figure.name, NAN) - theirs
-            rows.append(cells | {"warnings": "; ".join(row.warnings), "error": row.error or "", "unpaired": row.unpaired})
+            cells |= {"warnings": "; ".join(row.warnings), "error": row.error or "", "unpaired": row.unpaired}
+            rows.append(cells)
         return pd.DataFrame(rows)
 
     def document(self) -> dict[str, Any]:

@@ -47,9 +47,9 @@ class Moody(Small):
         level = float(segments.abs().max())
         if 0.1 < level < 0.2:
             raise RuntimeError("no such\\nfeature")
-        if 0.3 < level < 0.5:
+        if 0.3 < level < 0.8:
             return super().encode_audio_segments(segments) * torch.nan
-        if 0.7 < level:
+        if 0.9 < level:
             os.kill(os.getpid(), signal.SIGSEGV)
         return super().encode_audio_segments(segments)
 '''
