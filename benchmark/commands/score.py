@@ -58,7 +58,12 @@ def add(commands: Any) -> None:  # one option after the other
     score.add_argument("--model", metavar="M", help="the Synchformer (default: synchformer.audioset)")
     score.add_argument("--syncnet", default="syncnet", metavar="M", help="the network of lse (default: syncnet)")
     score.add_argument("--boxes", type=Path, metavar="FILE", help="the faces' boxes, for lse")
-    score.add_argument("--seconds", type=float, metavar="S", help="read only the beginning of each file (default: all)")
+    score.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="read only the beginning of each file (default: all; lse always reads all)",
+    )
     score.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core; 1 on a GPU)")
     score.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, mps ... (default: cpu)")
     score.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")

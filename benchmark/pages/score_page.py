@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from avbench.pages import render
-from avbench.pages.score_text import model_line
+from avbench.pages.score_text import in_words, model_line
 from avbench.scoring.figures import FileFigures, FileRow
 
 MOST_FILES, MOST_LISTED = 1000, 200  # on one page
@@ -18,11 +18,12 @@ def score_page(found: FileFigures, title: str) -> str:
         "score_page.html",
         title=title,
         found=found,
-        summary=list(found.summary.values()),
+        summary=[(one, in_words(one)) for one in found.summary.values()],
         rows=found.worst_first()[:MOST_FILES],
         references={row.key: row for row in found.reference if not row.unpaired},
         failed=failed[:MOST_LISTED],
         n_failed=len(failed),
+        n_unpaired=sum(bool(row.unpaired) for row in failed),
         reasons=_reasons(failed),
         notes=[row for row in found.files if row.warnings][:MOST_LISTED],
         models={need: model_line(facts) for need, facts in found.models.items()},

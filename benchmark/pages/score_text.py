@@ -58,6 +58,11 @@ def spoken(mean: Mean | None, digits: int = 3) -> str:
     return f"{number(mean.value, digits)} [{', '.join(bounds) or NONE}]"
 
 
+def in_words(one: Summary) -> str:
+    """The mean of a signed offset in words; "" for other figures."""
+    return offset_in_words(round(one.mean.value, 2)) if one.figure.is_offset and one.mean.n else ""
+
+
 def _files(found: FileFigures) -> str:
     rows = []
     for row in found.worst_first()[:MOST_FILES]:
@@ -84,11 +89,15 @@ def _summary(found: FileFigures) -> str:
 
 
 def _summary_row(one: Summary, paired: bool) -> list[str]:
-    in_words = ""
-    if one.figure.is_offset and one.mean.n:
-        in_words = f" ({offset_in_words(round(one.mean.value, 2))})"
+    words = in_words(one)
     median = NONE if not one.mean.n else number(one.median, 3)
-    cells = [one.figure.title, spoken(one.mean) + in_words, median, str(one.mean.n), str(one.n_failed)]
+    cells = [
+        one.figure.title,
+        spoken(one.mean) + (f" ({words})" if words else ""),
+        median,
+        str(one.mean.n),
+        str(one.n_failed),
+    ]
     if paired and one.difference:
         p = NONE if one.p != one.p else f"{one.p:.3f}"
         cells += [spoken(one.reference), spoken(one.difference), p, str(one.difference.n)]

@@ -306,18 +306,21 @@ def score_files(  # noqa: PLR0913  (what is measured, how, and who is told: the 
         models={network.need: network.facts | facts.get(network.need, {}) for network in networks},
         passed_over=tuple(passed_over),
         n_passed_over=n_passed_over,
-        how=_in_words(how, {metric.needs for metric in chosen}),
+        how=_in_words(how, networks),
         bootstrap=bootstrap,
     )
 
 
-def _in_words(how: How, needs: set[str]) -> tuple[str, ...]:
+def _in_words(how: How, networks: Sequence[_Network]) -> tuple[str, ...]:
     said = []
-    if SYNCHFORMER in needs:
-        said.append(
-            "pictures: 25 per second, short side resized to the model's size (bicubic, antialiased), centre square; "
-            "sound: 16 kHz mono from the first picture on, without a lead trim"
-        )
+    for network in networks:
+        if network.need == SYNCHFORMER:
+            said.append(
+                "pictures: 25 per second, short side resized to the model's size (bicubic, antialiased), centre "
+                "square; sound: 16 kHz mono from the first picture on, without a lead trim"
+            )
+            if network.name != DEFAULT_MODEL:
+                said.append(f"published DeSync is by {DEFAULT_MODEL}: figures by another model are not comparable")
     read = "whole files" if how.length_s is None else f"the first {how.length_s:g} s of each file"
     said.append(f"{read} (the published codes of DeSync read the first {PUBLISHED_LENGTH_S} s unless told otherwise)")
     return tuple(said)
