@@ -17,6 +17,7 @@ from avbench.commands.common import (
     add_force,
     add_model_options,
     check_csv,
+    complain,
     model_options,
     say,
     say_each,
@@ -100,17 +101,21 @@ def _score(args: argparse.Namespace) -> int:
         length_s=args.seconds,
         boxes=args.boxes,
     )
-    # the output of a user's model must not mix with that of --json
-    with Progress("file") as progress, contextlib.redirect_stdout(sys.stderr):
-        found = score_files(
-            args.paths,
-            names,
-            reference=args.reference,
-            how=how,
-            besides=args.out,
-            bootstrap=Bootstrap(args.n_resamples, args.seed),
-            progress=progress.of("measuring"),
-        )
+    bootstrap = Bootstrap(args.n_resamples, args.seed)
+    try:
+        # the output of a user's model must not mix with that of --json
+        with Progress("file") as progress, contextlib.redirect_stdout(sys.stderr):
+            found = score_files(
+                args.paths,
+                names,
+                reference=args.reference,
+                how=how,
+                besides=args.out,
+                bootstrap=bootstrap,
+                progress=progress.of("measuring"),
+            )
+    except KeyboardInterrupt:
+        return complain("interrupted; nothing was written", 130)
     _say_problems(found)
     _write(args, found)
     if args.json:

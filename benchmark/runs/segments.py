@@ -54,7 +54,7 @@ class Segmenter:
         if lacking:
             raise UsageError(
                 f"model {name} cannot encode single segments (it lacks {', '.join(lacking)}): "
-                "needed is a full-size Synchformer in float32, such as synchformer.audioset"
+                "needed is a full-size Synchformer in float32 (`avbench weights fetch synchformer.audioset`)"
             )
         self.model, self.name, self.device = model, name, device
         self.batch = 1 if device.startswith("cpu") else BATCH

@@ -28,12 +28,6 @@ OFFSET_STEP = 6  # segments between the groups of ``offset_s``: 1.92 s
 LogitsAt = Mapping[int, np.ndarray]  # first segment of a group -> (21,) logits
 
 
-def n_segments(n_frames: int, n_samples: int) -> int:
-    """The whole segments that both streams hold."""
-    pictures = (n_frames - SEGMENT_FRAMES) // STEP_FRAMES + 1
-    return max(0, min(pictures, (n_samples - SEGMENT_SAMPLES) // STEP_SAMPLES + 1))
-
-
 def members(start: int, n: int) -> tuple[int, ...]:
     """The 14 segments of the group that begins at ``start`` in a file of ``n`` segments, in a circle if it has fewer
     than 14."""

@@ -127,3 +127,14 @@ def test_the_list_explains_every_metric(avbench: Avbench) -> None:
         assert f"{metric.name} (needs {metric.needs}): {metric.definition}" in done.stdout
         for figure in metric.figures:
             assert f"    {figure.name}" in done.stdout
+
+
+def test_ctrl_c_promises_nothing(avbench: Avbench, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("avbench.runs.figures.score_files", stop)
+    done = avbench("score", "made", *model(), "--out", "out")
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "interrupted; nothing was written" in done.stderr
+    assert not (here / "out").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,8 @@ def test_sound_is_cut_every_5120_samples(lengths: list[int], most: int | None) -
     expected = [there[k : k + 10_240] for k in range(0, len(there) - 10_239, 5_120)]
     assert len(cut) == len(expected)
     assert all(np.array_equal(a, b) for a, b in zip(cut, expected, strict=True))
-    n_frames = len(there) // 640
-    assert len(cut) == desync.n_segments(n_frames, len(there))
+    frames = [np.zeros(1)] * (len(there) // 640)
+    assert len(cut) == len(list(picture_segments(frames))), "as many as of the pictures of the same time"
 
 
 class Fake:
@@ -81,6 +83,31 @@ def test_the_groups_are_those_that_the_variants_need(n: int, batch: int) -> None
         assert row[:14].astype(int).tolist() == list(desync.members(start, n))
 
 
+def test_no_more_is_held_than_a_group() -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    most = 0
+
+    class Piece(np.ndarray):
+        """An array that can be counted."""
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        nonlocal most
+        for k in range(200):
+            pair = np.full((16, 3, 2, 2), k, np.uint8).view(Piece), np.full(10_240, k, np.float32).view(Piece)
+            alive.update(Counted(piece) for piece in pair)
+            most = max(most, len(alive))
+            yield pair
+
+    class Counted:
+        """Lives as long as its array."""
+
+        def __init__(self, piece: Any) -> None:
+            piece.counted = self
+
+    Segmenter(Fake(), "fake")._judged(pairs(), print)
+    assert 0 < most <= 8, "segments that were encoded are let go"
+
+
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     encode_clip(tmp_path / "clip.mp4", *click_and_flash(7, seed=1))
@@ -100,7 +127,7 @@ def test_a_file_is_judged_as_the_whole_of_it_cut_at_once(clip: Path) -> None:
     reader = ClipReader(clip)
     pictures = np.stack(list(square_pictures(reader, 32)))
     wave = reader.audio()
-    assert (found.n, found.n_frames) == (desync.n_segments(len(pictures), len(wave)), len(pictures)) == (20, 175)
+    assert (found.n, found.n_frames, len(pictures), len(wave)) == (20, 175, 175, 7 * 16_000)
     with torch.inference_mode():
         video = torch.stack([torch.from_numpy(pictures[8 * s : 8 * s + 16]) for s in range(20)])
         sound = torch.stack([torch.from_numpy(wave[5120 * s : 5120 * s + 10_240]) for s in range(20)])

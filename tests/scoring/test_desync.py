@@ -82,22 +82,6 @@ def test_every_group_begins_where_one_may_begin_or_is_the_last(n: int) -> None:
     assert windows == tuple(6 * k for k in range(len(windows)))
 
 
-@pytest.mark.parametrize(
-    ("frames", "samples", "n"),
-    [
-        (15, 10**6, 0),
-        (16, 10_240, 1),
-        (16, 10_239, 0),
-        (23, 10**6, 1),
-        (24, 10**6, 2),
-        (10**6, 76_800, 14),
-        (125, 80_000, 14),
-    ],
-)
-def test_segments_are_whole_in_both_streams(frames: int, samples: int, n: int) -> None:
-    assert desync.n_segments(frames, samples) == n
-
-
 def test_a_tie_goes_to_the_lower_class_and_nan_is_refused() -> None:
     logits = np.zeros(21)
     assert desync.desync_s({0: logits}, (0,)) == 2.0  # as numpy's and torch's argmax
