@@ -57,7 +57,7 @@ def add(commands: Any) -> None:  # one option after the other
     )
     score.add_argument("--reference", type=Path, metavar="DIR", help="compare with the files of the same names in it")
     score.add_argument("--model", metavar="M", help="the Synchformer (default: synchformer.audioset)")
-    score.add_argument("--syncnet", default="syncnet", metavar="M", help="the network of lse (default: syncnet)")
+    score.add_argument("--syncnet", metavar="M", help="the network of lse (default: syncnet.v2)")
     score.add_argument("--boxes", type=Path, metavar="FILE", help="the faces' boxes, for lse")
     score.add_argument(
         "--seconds",

@@ -47,7 +47,7 @@ from avbench.types import (
 
 SYNCHFORMER, SYNCNET = "synchformer", "syncnet"
 DEFAULT_MODEL = "synchformer.audioset"  # the checkpoint of both published DeSync codes
-DEFAULT_SYNCNET = "syncnet"
+DEFAULT_SYNCNET = "syncnet.v2"
 PUBLISHED_LENGTH_S = 8  # what both published codes read of a file unless told otherwise
 _UNEQUAL_S = 0.1  # a larger difference between the lengths of picture and sound is worth a warning
 _NETWORK_BYTES = 4 * GIB  # of a worker, beside what reading a file takes: the full-size model twice while it is loaded
@@ -56,14 +56,15 @@ _NETWORK_BYTES = 4 * GIB  # of a worker, beside what reading a file takes: the f
 class OpenFile:
     """A file while it is measured; what several metrics need of it is computed once.
 
-    ``networks``: "synchformer" -> :class:`Segmenter`, "syncnet" -> SyncNet. ``MediaError`` on opening: no sound that
-    can be read, or only silence.
+    ``networks``: "synchformer" -> :class:`Segmenter`, "syncnet" -> SyncNet; ``setup``: how it is measured.
+    ``MediaError`` on opening: no sound that can be read, or only silence.
     """
 
     def __init__(
-        self, path: Path, clip_id: str, how: How, networks: Mapping[str, Any], tell: Callable[[int], None]
+        self, path: Path, clip_id: str, setup: Setup, networks: Mapping[str, Any], tell: Callable[[int], None]
     ) -> None:
-        self.path, self.how, self.networks, self.tell = path, how, networks, tell
+        self.path, self.networks, self.tell = path, networks, tell
+        self.how, self.boxes = setup.how, setup.boxes
         self.reader = ClipReader(path, clip_id=clip_id)
         self.n_samples, loudest = 0, 0.0
         for block in self.reader.audio_blocks():
@@ -142,8 +143,8 @@ def believed_offset(file: OpenFile) -> dict[str, float]:
 
 def lse(file: OpenFile) -> dict[str, float]:
     """LSE-D, LSE-C and the offset in frames, of SyncNet on the tracked face."""
-    measure_lse = _lse_function()
-    found = measure_lse(file.path, file.networks[SYNCNET], boxes=file.how.boxes, device=file.how.device)
+    measure_lse = _syncnets("runs.lse").measure_lse
+    found = measure_lse(file.path, file.networks[SYNCNET], boxes=file.boxes, device=file.how.device)
     file.warnings.append(f"lse: faces by {found.detector}; {found.words}")
     return {
         "lse_d": float(found.lse_d),
@@ -197,7 +198,9 @@ METRICS: dict[str, LabelFree] = {
             (
                 Figure("lse_d", "LSE-D", "", True, "smallest mean distance of lips and sound over 31 lags"),
                 Figure("lse_c", "LSE-C", "", False, "median minus smallest mean distance: how sure"),
-                Figure("lse_offset_frames", "AV offset (frames)", "frames", None, "lag of the smallest distance"),
+                Figure(
+                    "lse_offset_frames", "AV offset (frames)", "frames", None, "of 40 ms; positive: the sound is early"
+                ),
             ),
             "joonson/syncnet_python: SyncNet on a tracked face, 25 pictures per second; the face detector may be "
             "another one",
@@ -244,7 +247,7 @@ class How:
 
     model: str | None = None
     options: ModelOptions = field(default=ModelOptions(), repr=False)
-    syncnet: str = DEFAULT_SYNCNET
+    syncnet: str | None = None
     device: str = "cpu"
     workers: int = 1
     length_s: float | None = None
@@ -286,6 +289,8 @@ def score_files(  # noqa: PLR0913  (what is measured, how, and who is told: the 
     chosen, how = checked_metrics(metrics), how or How()
     check_device(how.device)
     networks = [_network(need, how) for need in dict.fromkeys(metric.needs for metric in chosen)]
+    boxes = _syncnets("data.face_boxes").read_face_boxes(how.boxes) if how.boxes else None
+    setup = Setup(tuple(metric.name for metric in chosen), tuple(networks), how, boxes)
     given = [Path(path) for path in paths]
     found = find_media(given, besides, how.workers)
     tasks = [_Task(False, *named) for named in _named(found.files, given)]
@@ -295,7 +300,7 @@ def score_files(  # noqa: PLR0913  (what is measured, how, and who is told: the 
         tasks += [_Task(True, *named) for named in _named(others.files, [Path(reference)])]
         passed_over += [f"reference: {line}" for line in others.left_out()]
         n_passed_over += len(others.passed_over)
-    rows, facts = _measured(_Setup(tuple(metric.name for metric in chosen), tuple(networks), how), tasks, progress)
+    rows, facts = _measured(setup, tasks, progress)
     files, references = ([rows[task] for task in tasks if task.reference is which] for which in (False, True))
     paired = pair(files, references) if reference is not None else (tuple(files), ())
     return FileFigures(
@@ -360,8 +365,9 @@ class _Network:
 
 def _network(need: str, how: How) -> _Network:
     if need == SYNCNET:
-        _lse_function()
-        name, options = how.syncnet, ModelOptions(random_seed=how.options.random_seed)
+        _syncnets("runs.lse")  # refused before the work
+        options = ModelOptions(random_seed=how.options.random_seed)
+        name = how.syncnet or (DEFAULT_SYNCNET if options.random_seed is None else SYNCNET)
     else:
         options = how.options
         given = options.weights is not None or options.random_seed is not None
@@ -373,20 +379,22 @@ def _network(need: str, how: How) -> _Network:
     return _Network(need, without_folders(name), model.load_backbone, facts)
 
 
-def _lse_function() -> Callable[..., Any]:
-    """``measure_lse(path, network, *, boxes, device)``; ``UsageError`` where this version has none."""
+def _syncnets(module: str) -> Any:
+    """A module that belongs to SyncNet; ``UsageError`` where this version has none."""
     try:
-        function: Callable[..., Any] = import_module("avbench.runs.lse").measure_lse
+        return import_module(f"avbench.{module}")
     except ModuleNotFoundError:
         raise UsageError("lse needs SyncNet, which this version of avbench does not have") from None
-    return function
 
 
 @dataclass(frozen=True)
-class _Setup:
+class Setup:
+    """What a worker needs to measure files. ``boxes``: known faces, as ``lse`` takes them."""
+
     metrics: tuple[str, ...]
     networks: tuple[_Network, ...]
     how: How
+    boxes: Any = None
 
 
 class _End(NamedTuple):
@@ -397,7 +405,7 @@ class _End(NamedTuple):
 
 
 def _measured(
-    setup: _Setup, tasks: Sequence[_Task], progress: ItemProgress | None
+    setup: Setup, tasks: Sequence[_Task], progress: ItemProgress | None
 ) -> tuple[dict[_Task, FileRow], dict[str, dict[str, Any]]]:
     """Every task's row, and facts about the loaded networks by what they are needed for."""
     how = setup.how
@@ -429,7 +437,7 @@ def _measured(
 
 
 @contextlib.contextmanager
-def _ready(setup: _Setup) -> Iterator[Callable[[_Task, Callable[[int], None]], _End]]:
+def _ready(setup: Setup) -> Iterator[Callable[[_Task, Callable[[int], None]], _End]]:
     """In a worker: loads the networks once and gives ``measure(task, tell)``."""
     import torch
 
@@ -456,14 +464,14 @@ def row_of(
     path: Path,
     shown: str,
     key: str,
-    setup: _Setup,
+    setup: Setup,
     networks: Mapping[str, Any],
     tell: Callable[[int], None] = lambda n: None,
 ) -> FileRow:
     """A file's figures, in this process; what it lacks is in ``reasons``."""
 
     def read(file: MediaFile) -> FileRow:
-        opened = OpenFile(file.path, file.clip_id, setup.how, networks, tell)
+        opened = OpenFile(file.path, file.clip_id, setup, networks, tell)
         values: dict[str, float] = {}
         reasons: dict[str, str] = {}
         for name in setup.metrics:

@@ -14,7 +14,7 @@ from smallsync import model_file, write_clip
 from avbench.data.media import ClipReader
 from avbench.registry.names import load_model
 from avbench.runs import figures
-from avbench.runs.figures import How, checked_metrics, row_of, score_files
+from avbench.runs.figures import How, Setup, checked_metrics, row_of, score_files
 from avbench.runs.segments import Segmenter
 from avbench.scoring import desync
 from avbench.scoring.figures import FileFigures, FileRow
@@ -94,7 +94,7 @@ def test_values_are_those_of_the_segments(found: FileFigures, folder: Path, mode
 def test_only_the_beginning_is_read_if_asked_and_the_lead_is_added(folder: Path, model: str) -> None:
     late = model.replace(":Small", ":Late")
     backbone = load_model(late).backbone
-    setup = figures._Setup(ALL, (), How(late, length_s=5.0))
+    setup = Setup(ALL, (), How(late, length_s=5.0))
     row = row_of(folder / ODD, "x", "x", setup, {"synchformer": Segmenter(backbone, "late")})
     judged = Segmenter(backbone, "late").logits(ClipReader(folder / ODD), 125)
     assert (judged.n, judged.n_frames) == (14, 125)
@@ -164,11 +164,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, **figures_of: Any) -> list[Any]:
     return asked
 
 
-def test_lse_is_asked_of_syncnet(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_lse_is_asked_of_syncnet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "sound 2 frames early"
     told = {"lse_d": 7.5, "lse_c": 3.25, "offset_frames": -2, "n_frames": 140, "detector": "yunet", "words": words}
     asked = stand_in(monkeypatch, **told)
-    setup = figures._Setup(("lse",), (), How(boxes=tmp_path))
+    setup = Setup(("lse",), (), How(), "boxes")
     row = row_of(folder / "good.mp4", "good", "good", setup, {"syncnet": "net"})
     assert row.values == {"lse_d": 7.5, "lse_c": 3.25, "lse_offset_frames": -2.0}
     assert row.warnings == ("lse: faces by yunet; sound 2 frames early",)
@@ -179,7 +179,7 @@ def test_lse_is_asked_of_syncnet(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     assert row_of(folder / "silent.mp4", "s", "s", setup, {"syncnet": "net"}).error == (
         "silent: every sample of the sound is 0"
     )
-    assert asked == [("good.mp4", "net", tmp_path, "cpu"), ("short.mp4", "net", tmp_path, "cpu")]
+    assert asked == [("good.mp4", "net", "boxes", "cpu"), ("short.mp4", "net", "boxes", "cpu")]
 
 
 # ------------------------------------------------------------------------------------------------ wrong requests
