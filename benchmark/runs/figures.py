@@ -317,18 +317,19 @@ def score_files(  # noqa: PLR0913  (what is measured, how, and who is told: the 
 
 
 def _in_words(how: How, networks: Sequence[_Network]) -> tuple[str, ...]:
+    read = "whole files" if how.length_s is None else f"the first {how.length_s:g} s of each file"
     said = []
     for network in networks:
-        if network.need == SYNCHFORMER:
-            said.append(
-                "pictures: 25 per second, short side resized to the model's size (bicubic, antialiased), centre "
-                "square; sound: 16 kHz mono from the first picture on, without a lead trim"
-            )
-            if network.name != DEFAULT_MODEL:
-                said.append(f"published DeSync is by {DEFAULT_MODEL}: figures by another model are not comparable")
-    read = "whole files" if how.length_s is None else f"the first {how.length_s:g} s of each file"
-    said.append(f"{read} (the published codes of DeSync read the first {PUBLISHED_LENGTH_S} s unless told otherwise)")
-    return tuple(said)
+        if network.need != SYNCHFORMER:
+            continue
+        said.append(
+            "pictures: 25 per second, short side resized to the model's size (bicubic, antialiased), centre square; "
+            "sound: 16 kHz mono from the first picture on, without a lead trim"
+        )
+        if network.name != DEFAULT_MODEL:
+            said.append(f"published DeSync is by {DEFAULT_MODEL}: figures by another model are not comparable")
+        read += f" (the published codes of DeSync read the first {PUBLISHED_LENGTH_S} s unless told otherwise)"
+    return (*said, read)
 
 
 class _Task(NamedTuple):

@@ -105,7 +105,6 @@ def test_wrong_requests_are_one_line(avbench: Avbench, here: Path) -> None:
         (("empty", *model()), "no video files found"),
         (("gone", *model()), "gone does not exist"),
         (("made",), "`avbench weights fetch synchformer.audioset`"),
-        (("made", "--model", "synchformer"), "model synchformer cannot encode single segments"),
         (("made", *model(), "--page", "."), "--page . is a folder"),
         (("made", *model(), "--boxes", "gone.json"), "--boxes gone.json is no file"),
         (("made", *model(), "--workers", "0"), "workers is 0"),
