@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from avbench.baselines import frontends
 from avbench.baselines.s3d import S3D, FastS3D
 from avbench.baselines.sparsesync import SparseSync, fast
 from avbench.baselines.streamsync import StreamSync
@@ -90,6 +91,25 @@ def test_two_towers_equal_both_plain_paths(name: str) -> None:
     crossed = model.fuse(towers[0][0], towers[1][1]).logits[0]  # the towers share nothing
     assert torch.allclose(crossed, model.predict(video[:1], audio[1:]).logits[0], atol=1e-4)
     assert (whole.token is not None) == (model.token_dim is not None) == name.startswith("streamsync")
+
+
+def test_segments_encoded_alone_and_fused_equal_the_window() -> None:
+    model = reduced("synchformer")
+    video, mel = prepared("synchformer")
+    pictures = torch.stack([torch.cat([model.encode_video_segments(s[None]) for s in one]) for one in video])
+    sounds = torch.stack([torch.cat([model.encode_audio_segments(s[None]) for s in one]) for one in mel])
+    assert (pictures.shape, sounds.shape) == ((2, 14, 8, 64), (2, 14, 6, 64))
+    stored = json.loads(DATA.read_text())["synchformer"]
+    np.testing.assert_allclose(model.fuse_segments(pictures, sounds).logits, stored, rtol=0, atol=1e-6)
+    # the same from decoded media: the 14 segments that a window of 5 s is cut into
+    model = reduced("synchformer", torch.float32)
+    frames, samples = decoded("synchformer")
+    pictures = model.encode_video_segments(frontends.segment_video(frames[:1])[0])
+    sounds = model.encode_audio_segments(frontends.segment_audio(samples[:1])[0])
+    fused = model.fuse_segments(pictures[None], sounds[None]).logits
+    assert torch.allclose(fused, model.predict(frames[:1], samples[:1]).logits, atol=1e-5)
+    swapped = model.fuse_segments(pictures[None].flip(1), sounds[None]).logits
+    assert not torch.allclose(fused, swapped, atol=1e-2), "the order of the segments counts"
 
 
 @pytest.mark.parametrize("name", ["streamsync-trf", "streamsync-lstm"])
