@@ -129,14 +129,16 @@ def test_forward_equals_the_head_step_by_step(name: str) -> None:
     assert history.shape == (2, 3, 64)
 
 
-def test_stretch_statistics_change_the_window_and_cut_a_column() -> None:
-    model = reduced("sparsesync", torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_window_cut_out_of_a_stretch_is_taken_in_place_of_samples(dtype: torch.dtype) -> None:
+    model = reduced("sparsesync", dtype)
     video, audio = decoded("sparsesync")
-    statistics = model.audio_statistics(audio.flatten())
-    assert statistics.shape == (257, 2)
-    assert not torch.allclose(model.predict(video, audio).logits, model.predict(video, audio, statistics).logits)
-    with pytest.raises(UsageError, match="statistics need samples"):
-        model.encode_audio(torch.zeros(1, 1, 257, 161), statistics)
+    heard = model.stretch_sound(audio.flatten())
+    assert (heard.shape, heard.dtype) == ((1, 257, 1 + audio.numel() // model.column_samples), dtype)
+    cut = heard[None, ..., : audio.shape[1] // model.column_samples]
+    whole, fused = model.predict(video[:1], cut), model.fuse(model.encode_video(video[:1]), model.encode_audio(cut))
+    assert torch.equal(whole.logits, fused.logits)
+    assert not torch.allclose(whole.logits, model.predict(video[:1], audio[:1]).logits, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["sparsesync", "streamsync-trf"])
