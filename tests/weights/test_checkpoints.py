@@ -206,7 +206,7 @@ def test_the_lead_trim_survives_the_loss_of_the_sidecar(tmp_path: Path, small: A
 
 def test_table_is_complete_and_unambiguous() -> None:
     entries = published()
-    assert len({e.name for e in entries}) == len({e.id for e in entries}) == len(entries) == 15
+    assert len({e.name for e in entries}) == len({e.id for e in entries}) == len(entries) == 16
     assert {e.family for e in entries} <= set(layouts())
     assert all(e.url.startswith("https://") and e.id in e.url for e in entries)
     assert find_published("22-09-21T21-00-52").name == "sparsesync.vggsound"
