@@ -104,7 +104,9 @@ def sound_windows(columns: np.ndarray) -> Tensor:
     n = max(0, (columns.shape[1] - WINDOW_ROWS) // ROWS_PER_FRAME + 1)
     if not n:
         return torch.zeros(0, 1, len(columns), WINDOW_ROWS, dtype=torch.float64)
-    return torch.from_numpy(np.ascontiguousarray(columns)).unfold(1, WINDOW_ROWS, ROWS_PER_FRAME).transpose(0, 1)[:, None]
+    return (
+        torch.from_numpy(np.ascontiguousarray(columns)).unfold(1, WINDOW_ROWS, ROWS_PER_FRAME).transpose(0, 1)[:, None]
+    )
 
 
 def lag_distances(lips: Tensor, sound: Tensor) -> Tensor:
@@ -255,7 +257,9 @@ class SyncNet(nn.Module, SnapshotPredictor):
         """What ``encode_video`` and ``encode_audio`` return -> a snapshot with logits (B, 21), without a token."""
         evidence, answers = self._evidence(video_features, audio_features)
         classes = torch.tensor([self.grid.class_of(float(lag_s)) for lag_s in self.lags_s], device=evidence.device)
-        of_class = torch.where(classes[:, None] == torch.arange(self.grid.n_classes, device=evidence.device), 0.0, -torch.inf)
+        of_class = torch.where(
+            classes[:, None] == torch.arange(self.grid.n_classes, device=evidence.device), 0.0, -torch.inf
+        )
         logits = (evidence[:, :, None] + of_class).logsumexp(1)
         return Snapshot(torch.where(answers[:, None], logits, 0.0).float())
 

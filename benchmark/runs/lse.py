@@ -68,7 +68,9 @@ def measure_lse(path: Path, network: SyncNet, *, boxes: FaceBoxes | None = None,
     known = boxes.of(reader.path) if boxes else ()
     track = _longest(_within(known, reader) if known else _followed(reader, network))
     if track is None:
-        raise MediaError(reader.clip_id, "no face is seen in it" if not known else "its boxes lie after its last picture")
+        raise MediaError(
+            reader.clip_id, "no face is seen in it" if not known else "its boxes lie after its last picture"
+        )
     samples = _sound(reader, track)
     n_frames = min(len(track.boxes), len(samples) // TICKS_PER_FRAME)
     if n_frames < SHORTEST_FACE:

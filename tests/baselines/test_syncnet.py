@@ -108,7 +108,9 @@ def test_the_towers_refuse_other_shapes() -> None:
 
 def test_crops_reach_the_network_as_bgr_frames_of_0_to_255(monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
-    monkeypatch.setattr(SyncNet, "encode_lips", lambda self, lips: given.append(lips.clone()) or lips.float().mean((2, 3, 4)))
+    monkeypatch.setattr(
+        SyncNet, "encode_lips", lambda self, lips: given.append(lips.clone()) or lips.float().mean((2, 3, 4))
+    )
     crops = np.zeros((25, 224, 224, 3), np.uint8)
     crops[..., 0], crops[..., 2] = 200, np.arange(25)[:, None, None]  # red; blue says the frame
     features = Reads.face_features(SyncNet(), crops)
@@ -178,7 +180,9 @@ class SomeTime:
         return list(OneFace().faces(picture)) if picture[0, 0, 0] else []
 
 
-@pytest.mark.parametrize(("first", "last", "answers"), [(0, 125, True), (50, 80, True), (60, 125, False), (0, 60, False)])
+@pytest.mark.parametrize(
+    ("first", "last", "answers"), [(0, 125, True), (50, 80, True), (60, 125, False), (0, 60, False)]
+)
 def test_a_face_must_be_seen_in_the_middle_of_the_window(first: int, last: int, answers: bool) -> None:
     """Else some lags have fewer than 20 pairs."""
     assert LEAST_PAIRS == 20

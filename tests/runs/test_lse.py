@@ -38,9 +38,7 @@ def clip(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.mark.parametrize(("early_frames", "words"), [(3, "audio 0.12 s early"), (-7, "audio 0.28 s late")])
-def test_the_offset_of_a_file_is_found_and_said_in_both_conventions(
-    clip: Any, early_frames: int, words: str
-) -> None:
+def test_the_offset_of_a_file_is_found_and_said_in_both_conventions(clip: Any, early_frames: int, words: str) -> None:
     found = measure_lse(clip(120, early_frames), Reads())
     assert found.offset_frames == early_frames
     assert found.words == f"SyncNet {early_frames:+d} frames: {words}"
