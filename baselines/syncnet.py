@@ -45,10 +45,10 @@ class WholeConv(nn.Conv3d):
         return functional.conv2d(x, self.weight.flatten(1, 2), self.bias, self.stride[1:], self.padding[1:])  # type: ignore[arg-type]
 
 
-Conv = Callable[[int, int, tuple[int, ...], int, int], nn.Module]
+Conv = Callable[..., nn.Module]
 
 
-def _picture_conv(n_in: int, n_out: int, kernel: tuple[int, ...], stride: int, padding: int) -> nn.Module:
+def _picture_conv(n_in: int, n_out: int, kernel: tuple[int, int, int], stride: int, padding: int) -> nn.Module:
     return WholeConv(n_in, n_out, kernel, (1, stride, stride), (0, padding, padding))
 
 
@@ -161,14 +161,14 @@ class SyncNet(nn.Module, SnapshotPredictor):
     """SyncNet. Its state dict has exactly the published keys: 13,631,616 parameters.
 
     ``encode_lips`` and ``encode_sound`` are the published towers; ``face_features`` and ``sound_features`` run them
-    over a stretch. As a snapshot model, ``predict`` is given whole pictures: it follows the faces in a window, takes the
-    one that covers most of it (:func:`avbench.data.faces.main_face`), and compares its lips with the sound at all lags
-    of -50 ... 50 frames: ``curve``. Its logits are those of a softmax of the negative mean distances, summed into
+    over a stretch. As a snapshot model, ``predict`` is given whole pictures: it follows the faces in a window, takes
+    the one that covers most of it (:func:`avbench.data.faces.main_face`), and compares its lips with the sound at all
+    lags of -50 ... 50 frames: ``curve``. Its logits are those of a softmax of the negative mean distances, summed into
     classes. **It gives no answer (all classes alike, a flat curve) where no face is seen, where one is seen too briefly
     for 20 pairs of lips and sound at every lag (so at least from 2 s to 3 s of a window of 5 s), and in silence.**
 
-    ``detector``: finds the faces; None for YuNet with the weights in the cache, loaded when first needed. ``UsageError``
-    (one line) then if OpenCV or the weights are missing.
+    ``detector``: finds the faces; None for YuNet with the weights in the cache, loaded when first needed. Then a
+    ``UsageError`` (one line) if OpenCV or the weights are missing.
     """
 
     frontend = FrontEnd(size=360, fit="short")  # whole pictures; a face a third as high is then cropped from 336 pixels

@@ -43,7 +43,7 @@ class FaceBoxes:
 
 
 def read_face_boxes(path: Path) -> FaceBoxes:
-    """The boxes in a ``.csv`` or ``.json`` file, as this module's head says. ``UsageError`` (one line, with the row) for
+    """The boxes in a ``.csv`` or ``.json`` file, as this module's head says. ``UsageError`` (one line, with the row):
     a missing column, what is no number, a box without an area, a frame with two boxes, and a file that is neither."""
     path = Path(path)
     shown = printable(str(path))

@@ -1,9 +1,9 @@
 """LSE-D, LSE-C and SyncNet's offset of one media file, as the published pipeline measures them over a face.
 
-The file's longest face track is cut out and compared with its sound, 5 frames at a time. Faces are followed as published
-(found in every picture, joined by an overlap of more than 0.5, at least 100 frames, at most 25 missing); the detector is
-another one, which is why its name stands beside the figures. Crops are compared as they are decoded: the published
-pipeline writes them through two lossy codecs first.
+The file's longest face track is cut out and compared with its sound, 5 frames at a time. Faces are followed as
+published (found in every picture, joined by an overlap of more than 0.5, at most 25 frames missing, at least 100 in
+all); the detector is another one, so its name stands beside the figures. Crops are compared as they are decoded: the
+published pipeline writes them through two lossy codecs first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from avbench.baselines.syncnet import (
     REACH_FRAMES,
-    ROWS_PER_FRAME,
     WINDOW_FRAMES,
     SyncNet,
     as_int16,
@@ -42,9 +41,9 @@ PIECE_FRAMES = 100  # cropped and encoded at a time: 15 MB of crops, 0.25 GB in 
 
 @dataclass(frozen=True, slots=True)
 class LseFigures:
-    """The figures of one file. ``offset_frames``: published sign, which is avbench's: positive, the sound is early, by
-    frames of 40 ms. ``n_frames``: of the face that was measured. ``detector``: who found the face. ``words``: the offset
-    in both conventions, and what is unusual."""
+    """The figures of one file. ``offset_frames``: the published sign, which is avbench's: positive, the sound is early,
+    by frames of 40 ms. ``n_frames``: of the face that was measured. ``detector``: what found the face. ``words``: the
+    offset in both conventions, and what is unusual."""
 
     lse_d: float
     lse_c: float
@@ -68,9 +67,7 @@ def measure_lse(path: Path, network: SyncNet, *, boxes: FaceBoxes | None = None,
     known = boxes.of(reader.path) if boxes else ()
     track = _longest(_within(known, reader) if known else _followed(reader, network))
     if track is None:
-        raise MediaError(
-            reader.clip_id, "no face is seen in it" if not known else "its boxes lie after its last picture"
-        )
+        raise MediaError(reader.clip_id, "its boxes lie after its last picture" if known else "no face is seen in it")
     samples = _sound(reader, track)
     n_frames = min(len(track.boxes), len(samples) // TICKS_PER_FRAME)
     if n_frames < SHORTEST_FACE:

@@ -190,7 +190,8 @@ def fetch(name: str, url: str | None = None, md5: str = "", progress: ItemProgre
 
 def web_address(url: str | None, published: str, root: str) -> str:
     """The address to fetch from: ``url`` or, if that is None, the published one ("" if there is none). A ``url`` that
-    ends in "/" replaces ``root`` in the published one (or all but the file's name). ``UsageError`` if the result is no web address."""
+    ends in "/" replaces ``root`` in the published one (all but the file's name where that begins otherwise).
+    ``UsageError`` if the result is no web address."""
     address = url or published
     if published and address.endswith("/"):
         inside = published.startswith(root)  # else of another server: by the file's name

@@ -393,7 +393,7 @@ def first_pickle(data: bytes) -> bytes:
     within ``MAX_BYTES``, ``Refused`` if it has too many opcodes."""
     begun = data[:MAX_BYTES]
     for n_opcodes, (opcode, _, at) in enumerate(pickletools.genops(begun)):
-        if opcode.name == "STOP":
+        if opcode.name == "STOP" and at is not None:
             return begun[: at + 1]
         if n_opcodes > MAX_OPCODES:
             raise Refused(f"its pickle has more than {MAX_OPCODES} opcodes")

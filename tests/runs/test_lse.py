@@ -77,7 +77,7 @@ def test_no_face_no_sound_and_silence_are_reasons(clip: Any, tmp_path: Path) -> 
         measure_lse(clip(), Reads(NoFace()))
     with pytest.raises(MediaError, match="silent while the face is seen"):
         measure_lse(clip(110, 0, np.zeros(110 * 640, np.float32)), Reads())
-    with pytest.raises(MediaError, match="nothing.mp4"):
+    with pytest.raises(MediaError, match=r"nothing\.mp4"):
         measure_lse(tmp_path / "nothing.mp4", Reads())
     import av
 
