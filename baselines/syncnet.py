@@ -255,13 +255,7 @@ class SyncNet(nn.Module, SnapshotPredictor):
 
     def fuse(self, video_features: tuple[Tensor, Tensor], audio_features: tuple[Tensor, Tensor]) -> Snapshot:
         """What ``encode_video`` and ``encode_audio`` return -> a snapshot with logits (B, 21), without a token."""
-        evidence, answers = self._evidence(video_features, audio_features)
-        classes = torch.tensor([self.grid.class_of(float(lag_s)) for lag_s in self.lags_s], device=evidence.device)
-        of_class = torch.where(
-            classes[:, None] == torch.arange(self.grid.n_classes, device=evidence.device), 0.0, -torch.inf
-        )
-        logits = (evidence[:, :, None] + of_class).logsumexp(1)
-        return Snapshot(torch.where(answers[:, None], logits, 0.0).float())
+        return self._snapshot(*self._evidence(video_features, audio_features))
 
     def predict(self, video: Tensor, audio: Tensor) -> Snapshot:
         """(B, T, 3, H, W) uint8 and (B, N) float32 samples -> a snapshot with logits (B, 21)."""
@@ -270,7 +264,21 @@ class SyncNet(nn.Module, SnapshotPredictor):
     def curve(self, video: Tensor, audio: Tensor) -> Tensor:
         """What ``predict`` is given -> (B, 101) float32, the evidence for the offsets ``lags_s``: by how much the mean
         distance is smaller there than the median over lags. All 0 where there is no answer."""
-        return self._evidence(self.encode_video(video), self.encode_audio(audio))[0].float()
+        return self.predict_finely(video, audio)[1]
+
+    def predict_finely(self, video: Tensor, audio: Tensor) -> tuple[Snapshot, Tensor]:
+        """What ``predict`` and ``curve`` say, for the price of one."""
+        evidence, answers = self._evidence(self.encode_video(video), self.encode_audio(audio))
+        return self._snapshot(evidence, answers), evidence.float()
+
+    def _snapshot(self, evidence: Tensor, answers: Tensor) -> Snapshot:
+        """The curve (B, 101) summed into classes; all alike for those that say nothing."""
+        classes = torch.tensor([self.grid.class_of(float(lag_s)) for lag_s in self.lags_s], device=evidence.device)
+        of_class = torch.where(
+            classes[:, None] == torch.arange(self.grid.n_classes, device=evidence.device), 0.0, -torch.inf
+        )
+        logits = (evidence[:, :, None] + of_class).logsumexp(1)
+        return Snapshot(torch.where(answers[:, None], logits, 0.0).float())
 
     def _evidence(self, video: tuple[Tensor, Tensor], audio: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The curve (B, 101), and whether it says anything (B,).
