@@ -1,7 +1,7 @@
 """The command line. Only the standard library is imported until a command runs, so that ``--help`` answers at once.
 
 Results go to stdout, progress and everything else to stderr. Exit codes: 0 success, 1 the run is incomplete or
-something failed, 2 the request was wrong, 130 interrupted.
+something failed, 2 the request was wrong, 3 a file is outside the tolerance (``predict --tolerance``), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,11 +14,24 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from avbench import __version__
-from avbench.commands import compare, data, doctor, latency, leaderboard, paper, report, run, submit, train, weights
+from avbench.commands import (
+    compare,
+    data,
+    doctor,
+    latency,
+    leaderboard,
+    paper,
+    predict,
+    report,
+    run,
+    submit,
+    train,
+    weights,
+)
 from avbench.commands.common import DEBUG_HELP, SIGN, complain
 
 # in the order of the help
-COMMANDS = (run, report, compare, paper, latency, data, weights, train, submit, leaderboard, doctor)
+COMMANDS = (predict, run, report, compare, paper, latency, data, weights, train, submit, leaderboard, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -101,8 +101,15 @@ def load_predictor(maker: SnapshotPredictor | Factory, device: str) -> SnapshotP
 
 
 def open_media(manifest: Manifest, clip: ClipRecord) -> Reader:
-    """A reader of the clip's media file. ``MediaError`` if it is missing or its sha256 is not the manifest's."""
-    from avbench.data.media import ClipReader, media_sha256
+    """A reader of the clip's media file; errors as :func:`pinned_path`."""
+    from avbench.data.media import ClipReader
+
+    return ClipReader(pinned_path(manifest, clip), clip)
+
+
+def pinned_path(manifest: Manifest, clip: ClipRecord) -> Path:
+    """The clip's media file. ``MediaError`` if it is missing or its sha256 is not the manifest's."""
+    from avbench.data.media import media_sha256
 
     path = manifest.clip_path(clip)
     problem = why_no_file(path)
@@ -111,7 +118,7 @@ def open_media(manifest: Manifest, clip: ClipRecord) -> Reader:
     # snapshots are stored under this hash, so those of another file must never get there
     if media_sha256(path) != clip.sha256:
         raise MediaError(clip.id, f"{path} is not the file that the manifest pins (other sha256)")
-    return ClipReader(path, clip)
+    return path
 
 
 # ------------------------------------------------------------------------------------------------------------ one clip

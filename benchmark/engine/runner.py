@@ -127,7 +127,8 @@ def compute(
     such a function, and a picklable one. One worker computes in this process if the media are synthetic or a predictor
     cannot be made elsewhere. Batches are halved when an accelerator's memory runs out; on the CPU windows are computed
     one by one and by one thread per process, so that scores depend neither on the batch nor on the number of workers or
-    cores. ``open_clip`` replaces reading the manifest's media (in tests); picklable if there are several workers.
+    cores. ``open_clip`` replaces reading the manifest's media; picklable if there are several workers. One with a true
+    attribute ``decodes`` reads media too, and is called in a worker process where that is possible.
 
     A clip or model that fails is reported and the run goes on. ``StoreError`` (disk full, damaged shard) and
     ``UsageError`` (a model whose output has the wrong shape) end it; snapshots stored before are kept, and within a
@@ -155,7 +156,7 @@ def compute(
     report = RunReport(planned, fingerprints, {name: [] for name in predictors})
     report.counters["snapshots_from_store"] = n_stored
     workers = min(workers, len(tasks))
-    foreign = open_clip is None and manifest.kind != "synthetic"
+    foreign = getattr(open_clip, "decodes", open_clip is None) and manifest.kind != "synthetic"
     if workers > 1:
         run = partial(run_workers, setup, tasks, workers=workers)
     else:
