@@ -34,7 +34,8 @@ def repair_command(path: str, offset_s: float, streams: tuple[int, int]) -> str:
     suffix = pure.suffix if pure.suffix.lower() in KEPT else ".mkv"
     target = f"{name.removesuffix(pure.suffix)}.in-sync{suffix}"
     picture, sound = streams
-    words = ["ffmpeg", "-n", "-i", name, "-itsoffset", f"{offset_s:.3f}", "-i", name]
+    # without -copyts each input would begin at 0 with the stream that is taken from it, and lose what lies between both
+    words = ["ffmpeg", "-n", "-copyts", "-i", name, "-itsoffset", f"{offset_s:.3f}", "-i", name]
     words += ["-map", f"0:{picture}", "-map", f"1:{sound}", "-c", "copy", target]
     return " ".join(map(quoted, words))
 

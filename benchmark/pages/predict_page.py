@@ -140,8 +140,8 @@ def _bar(axes: Axes, regime: Regime) -> Markup:
     y = axes.y(_inside(regime.offset_s, axes))
     line = path_of([(axes.x(regime.start_s), y), (axes.x(regime.end_s), y)])
     title = f"{clock(regime.start_s)} - {clock(regime.end_s)}: {regime.in_words}, {measured(regime)}, {regime.words}"
-    drawn = _rect("band c2", axes, regime.start_s, regime.end_s, high, low)
-    return Markup('<g>{}<path class="line c2 main" d="{}"/><title>{}</title></g>').format(drawn, line, title)
+    drawn = _rect("band c1", axes, regime.start_s, regime.end_s, high, low)
+    return Markup('<g>{}<path class="line c1 main" d="{}"/><title>{}</title></g>').format(drawn, line, title)
 
 
 def _believed(prediction: Prediction, axes: Axes) -> Iterable[Markup]:

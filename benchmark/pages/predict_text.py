@@ -14,9 +14,9 @@ MOST_WARNINGS = 10
 
 
 def clock(time_s: float) -> str:
-    """``3:12``, ``1:02:03``; with a decimal below a minute where it is not whole."""
+    """``3:12``, ``1:02:03``; with a decimal below ten seconds where it is not whole."""
     whole = round(time_s)
-    if whole < 60 and abs(time_s - whole) >= 0.05:
+    if time_s < 9.95 and abs(time_s - whole) >= 0.05:
         return f"0:{time_s:04.1f}"
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
