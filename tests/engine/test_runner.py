@@ -559,6 +559,13 @@ def test_with_one_worker_too_a_decoder_that_dies_loses_only_its_clip(
     assert shards[0] == shards[1]
 
 
+def test_an_opener_that_decodes_is_called_apart(foreign: Manifest, tmp_path: Path) -> None:
+    opener, how = deadly.Opener(foreign), Compute(tmp_path / "store", 1)
+    report = compute(foreign, [ONE_WINDOW], {"m": partial(ToyModel, 0, 16)}, how, open_clip=opener)
+    assert [f.clip_id for f in report.failures] == ["deadly"]
+    assert report.counters["snapshots_computed"] == 2
+
+
 @pytest.mark.parametrize("how", ["object", "lambda", "unseeded"])
 def test_a_model_that_cannot_be_built_elsewhere_stays_here(how: str, foreign: Manifest, tmp_path: Path) -> None:
     makers: dict[str, Any] = {"object": ToyModel(0, 16), "lambda": lambda: ToyModel(0, 16), "unseeded": unseeded}
