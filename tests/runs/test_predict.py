@@ -15,9 +15,7 @@ from offsetclips import click_clip
 
 import avbench
 from avbench.data import from_files
-from avbench.engine.job import Reader
 from avbench.engine.runner import Compute
-from avbench.protocol.manifest import Manifest
 from avbench.runs import predict as module
 from avbench.runs.predict import Predictor, default_model, files_of, resolved
 from avbench.types import MediaError, UsageError
@@ -163,12 +161,7 @@ def test_a_decoder_that_dies_costs_its_file_only(tmp_path: Path, monkeypatch: py
         patched.setattr(from_files, "_measure", deadly.measure)
         reading = avbench.predict(folder, "xcorr")
     assert [p.error for p in reading] == ["", "the decoder died (SIGSEGV) while reading it", ""]
-
-    class Opener(deadly.Opener):
-        def __new__(cls, manifest: Manifest, folder: Path) -> Reader:  # what a worker process can import
-            return deadly.Opener(manifest)  # type: ignore[return-value]
-
-    monkeypatch.setattr(module, "_Opener", Opener)
+    monkeypatch.setattr(module, "_Opener", lambda manifest, folder: deadly.Opener(manifest))
     computing = avbench.predict(folder, "xcorr", compute=Compute(tmp_path / "other"))
     assert [p.error for p in computing] == ["", "the worker process died (killed by SIGSEGV)", ""]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.parse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +73,8 @@ def test_a_page_shows_the_picture_of_its_file(tmp_path: Path) -> None:
     encode_clip(tmp_path / "a.mp4", frames, sound)
     regime = Regime(0.0, 8.0, 0.4, 0.02, 0.9, "likely", 2)
     windows = (Evidence(0.0, np.zeros(21), np.zeros(21)),)
-    told = Prediction(
-        "a.mp4",
-        tmp_path / "a.mp4",
-        "m",
-        2.0,
-        duration_s=8.0,
-        fps=25.0,
-        video_track=1,
-        windows=windows,
-        regimes=(regime,),
-    )
+    plain = Prediction("a.mp4", tmp_path / "a.mp4", "m", 2.0, duration_s=8.0, fps=25.0, video_track=1)
+    told = replace(plain, windows=windows, regimes=(regime,))
     write_pages([told], {told.file: tmp_path / "a.html"})
     text = (tmp_path / "a.html").read_text()
     assert text.count("data:image/jpeg;base64,/9j/") == 1
