@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
 import tempfile
 from collections.abc import Generator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from avbench.types import ClipRecord, FrontEnd, Gap
 
 WINDOW = 5 * TICKS_PER_S
 LEAST = TICKS_PER_S  # a shorter file is not answered
+FORGET_FRAMES = 25 * 60  # so often the memory of the sound is given back
 UNHEARD = TICKS_PER_S  # if more would be left at the end, there is one more window
 
 
@@ -43,6 +45,7 @@ class WholeFile:
     def __init__(self, path: Path, clip: ClipRecord, folder: Path | None = None) -> None:
         self.clip, self.folder = clip, folder
         self.reader = ClipReader(path, clip_id=clip.id, reading=clip.reading)
+        self._mapped: mmap.mmap | None = None  # the sound
 
     def audio(self) -> np.ndarray:
         """(n_samples,) float32, read from the disk when it is looked at. The file has no name: it goes with its last
@@ -54,13 +57,16 @@ class WholeFile:
                     file.write(block[:left].tobytes())
                     left -= min(len(block), left)
             file.truncate(4 * self.clip.n_samples)
-            return np.memmap(file, np.float32, "r", shape=(self.clip.n_samples,))
+            self._mapped = mmap.mmap(file.fileno(), 4 * self.clip.n_samples, access=mmap.ACCESS_READ)
+        return np.frombuffer(self._mapped, np.float32)
 
     def frames(self, *frontends: FrontEnd) -> Generator[tuple[np.ndarray, ...]]:
         """``clip.n_frames`` grid frames, as ``ClipReader.frames`` gives them."""
         count, held = 0, None
         with contextlib.closing(self.reader.frames(*frontends)) as grid:
             for held in itertools.islice(grid, self.clip.n_frames):
+                if count % FORGET_FRAMES == 0 and self._mapped:
+                    self._mapped.madvise(mmap.MADV_DONTNEED)  # what was heard need not stay in memory
                 yield held
                 count += 1
         while held is not None and count < self.clip.n_frames:
