@@ -112,8 +112,8 @@ def files_of(
     own."""
     found: dict[Path, Asked] = {}
     left_out: list[str] = []
-    for name in map(os.fspath, paths):
-        given = Path(name)
+    for path in paths:
+        name, given = os.fspath(path), Path(path)
         try:
             searched = find_media([given], besides, workers)
         except UsageError as error:
@@ -182,8 +182,10 @@ class Predictor:
         self.how, self.reading, self.tolerance = how or Compute(), reading, tolerance
         self.model = load(resolved(name, options), check_device(self.how.device))
         asked = self._answering()
-        self.frontend_warnings = tuple(filter(None, [asked.why]))
-        self.backbone = Backbone.loaded(asked.backbone, partial(observed, self.model.load_backbone))
+        self.weakness = tuple(filter(None, [asked.why]))
+        load_backbone = self.model.load_backbone
+        assert load_backbone
+        self.backbone = Backbone.loaded(asked.backbone, partial(observed, load_backbone))
         self.counters: Counter[str] = Counter()
 
     @cached_property
@@ -265,7 +267,7 @@ class Predictor:
             return self._failed(one.asked, failed[supported[0].id].removesuffix(", iteration 1 (window at 0 s)"))
         asked = self._answering()
         length_s = min(one.info.duration_s, seconds(one.clip.duration))
-        warnings = [*one.info.warnings, *self.frontend_warnings]
+        warnings = [*one.info.warnings, *self.weakness]
         if length_s < seconds(WINDOW):
             asked.most = max(asked.most, "unsure", key=WORDS.index)
             told = "padded to 5 s with the last picture and silence: the answer is unsure at most"
@@ -305,7 +307,7 @@ class Predictor:
             clips = {one.clip.id: one.clip}
             logits, tokens = gather(self.how.opened(), clips, good, self.protocol, self.backbone.fingerprint)
             assert tokens is not None
-            stored = {s.id: rows for s, *rows in zip(good, logits[:, 0], tokens[:, 0], strict=True)}
+            stored = {s.id: (said, token) for s, said, token in zip(good, logits[:, 0], tokens[:, 0], strict=True)}
         for segment in one.segments:
             start_s = seconds(segment.start)
             if segment.id in stored:
@@ -317,8 +319,9 @@ class Predictor:
 def _repair(one: _Clip, regimes: Sequence[Regime]) -> str:
     """The command that would mend the file; "" where nothing is to be mended, or there is no file."""
     offset_s = constant_offset_s(regimes)
-    mendable = offset_s is not None and one.asked.path != STDIN
-    return repair_command(one.asked.path, offset_s, one.info.streams) if mendable else ""
+    if offset_s is None or one.asked.path == STDIN:
+        return ""
+    return repair_command(one.asked.path, offset_s, one.info.streams)
 
 
 def _segment(clip: ClipRecord, start: Tick) -> SegmentRecord:
