@@ -164,18 +164,16 @@ def hop_s(args: argparse.Namespace) -> float:
     return args.hop
 
 
-def chosen_tracks(args: argparse.Namespace) -> Reading:
-    """How files are read that are not measured yet, with the tracks of --video-track and --audio-track; ``UsageError``
-    below 0."""
+def chosen_tracks(args: argparse.Namespace, reading: Reading) -> Reading:
+    """``reading`` with the tracks of --video-track and --audio-track; ``UsageError`` below 0."""
     from dataclasses import replace
 
-    from avbench.data.media import MEASURED
     from avbench.types import UsageError
 
     for option, value in (("--video-track", args.video_track), ("--audio-track", args.audio_track)):
         if value < 0:
             raise UsageError(f"{option} is {value}; tracks are counted from 1")
-    return replace(MEASURED, video_track=args.video_track, audio_track=args.audio_track)
+    return replace(reading, video_track=args.video_track, audio_track=args.audio_track)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -266,10 +266,11 @@ def _notes(manifest: Manifest) -> list[str]:
 def _reading(args: argparse.Namespace) -> Reading:
     from dataclasses import replace
 
+    from avbench.data.media import MEASURED
     from avbench.ticks import ticks
     from avbench.types import UsageError
 
-    reading = chosen_tracks(args)
+    reading = chosen_tracks(args, MEASURED)
     for option, gap_s in (("--sound-gap", args.sound_gap), ("--picture-gap", args.picture_gap)):
         if not 0 < gap_s <= 3600:
             raise UsageError(f"{option} is {gap_s:g} s; it must be above 0, at most an hour")

@@ -114,12 +114,12 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _predictor(args: argparse.Namespace) -> Predictor:
     from avbench.engine.runner import Compute
-    from avbench.runs.predict import BEST, Predictor, fetch_best
+    from avbench.runs.predict import BEST, READING, Predictor, fetch_best
     from avbench.scoring.tolerance import tolerance_asked
     from avbench.system.cache import default_store, writable
 
     tolerance = None if args.tolerance is None else tolerance_asked(args.tolerance)
-    reading = chosen_tracks(args)
+    reading = chosen_tracks(args, READING)
     if args.fetch:
         with Progress(unit="B") as progress:
             fetch_best(progress.of(f"fetching {BEST}"))

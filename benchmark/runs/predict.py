@@ -35,13 +35,15 @@ from avbench.scoring.prediction import Prediction
 from avbench.scoring.regimes import WORDS, Evidence, Regime
 from avbench.scoring.tolerance import Tolerance, tolerance_asked
 from avbench.system.progress import ItemProgress, Progress, of_stage
-from avbench.ticks import Tick, seconds
+from avbench.ticks import TICKS_PER_S, Tick, seconds
 from avbench.types import ClipRecord, MediaError, Reading, SegmentRecord, UsageError, Window
 from avbench.weights.cache import converted, converted_tags, downloaded, fetch
 
 BEST = "synchformer.audioset"  # the published weights that fit most media
 STDIN = "-"
 AT_ONCE = 8  # files are answered in groups of so many and more: answers appear as the work goes on
+# shorter holes in the sound cost a label its worth, not an answer: they are heard as silence
+READING = replace(MEASURED, sound_gap=TICKS_PER_S // 4)
 MEASURING, COMPUTING = "reading", "decoding and snapshots"
 
 
@@ -170,7 +172,7 @@ class Predictor:
         *,
         hop_s: float = 2.0,
         how: Compute | None = None,
-        reading: Reading = MEASURED,
+        reading: Reading = READING,
         tolerance: Tolerance | None = None,
     ) -> None:
         if not math.isfinite(hop_s):
@@ -346,7 +348,7 @@ def predict(  # noqa: PLR0913  (the options of `avbench predict`)
     hop_s: float = 2.0,
     compute: Compute | None = None,
     options: ModelOptions | None = None,
-    reading: Reading = MEASURED,
+    reading: Reading = READING,
     tolerance: str | None = None,
 ) -> Prediction | list[Prediction]:
     """What ``model`` says of a media file: its regimes of offset, with tolerance verdicts and warnings. A list of

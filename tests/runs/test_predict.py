@@ -140,7 +140,7 @@ def test_windows_that_touch_a_gap_are_no_evidence(tmp_path: Path) -> None:
             frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (32, 32, 3), np.uint8), "rgb24")
             frame.pts = k
             file.mux(video.encode(frame))
-            if not 6 * 25 <= k < 7 * 25:  # a second of sound is missing
+            if not 6 * 25 <= k < 7 * 25 and not 300 <= k < 303:  # a second of sound is missing, and 0.12 s
                 sound = av.AudioFrame.from_ndarray(rng.integers(-9999, 9999, (1, 640), np.int16), "s16", "mono")
                 sound.sample_rate, sound.pts = 16_000, k * 640
                 file.mux(audio.encode(sound))
@@ -150,6 +150,7 @@ def test_windows_that_touch_a_gap_are_no_evidence(tmp_path: Path) -> None:
     missing = [window.start_s for window in told.windows if window.why]
     assert missing == [2.0, 4.0, 6.0]
     assert {window.why for window in told.windows if window.why} == {"the sound is missing from 6 to 7 s"}
+    assert any("120.0 ms of short holes in the sound are silence" in warning for warning in told.warnings)
 
 
 def test_a_decoder_that_dies_costs_its_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
