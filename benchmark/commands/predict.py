@@ -102,12 +102,12 @@ def _predict(args: argparse.Namespace) -> int:
             files.append(stack.enter_context(_spooled()))
         pages = _pages(args, files)
         with Progress() as progress:
-            answers = []
-            for answer in predictor.each(files, progress):
-                answers.append(answer)
-                if args.jsonl:
-                    progress.close()
-                    print(json.dumps(answer.as_json(), allow_nan=False), flush=True)
+
+            def ready(answer: Prediction) -> None:
+                progress.close()
+                print(json.dumps(answer.as_json(), allow_nan=False), flush=True)
+
+            answers = predictor.answer(files, progress, ready if args.jsonl else None)
         _write_pages(args, answers, pages)
     return _told(args, answers, pages, predictor)
 

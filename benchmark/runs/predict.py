@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from avbench.weights.cache import converted, converted_tags, downloaded, fetch
 
 BEST = "synchformer.audioset"  # the published weights that fit most media
 STDIN = "-"
-AT_ONCE = 8  # files are answered in groups of so many and more: answers appear as the work goes on
+AT_ONCE = 16  # files are measured and then computed in groups of so many: answers appear as the work goes on
 # shorter holes in the sound cost a label its worth, not an answer: they are heard as silence
 READING = replace(MEASURED, sound_gap=TICKS_PER_S // 4)
 MEASURING, COMPUTING = "reading", "decoding and snapshots"
@@ -195,34 +195,49 @@ class Predictor:
         """How many processes read and compute."""
         return self.how.workers or default_workers([self.backbone], self.how.device)
 
-    def each(self, files: Sequence[Asked], progress: Progress | None = None) -> Iterator[Prediction]:
-        """The answer for every file, in order, as groups of them are done. Errors that end it as in
+    def answer(
+        self,
+        files: Sequence[Asked],
+        progress: Progress | None = None,
+        ready: Callable[[Prediction], None] | None = None,
+    ) -> list[Prediction]:
+        """The answers for all files, in order; ``ready`` is told each as soon as it is there. Errors that end it as in
         :func:`avbench.engine.runner.compute`."""
         size = max(AT_ONCE, 4 * self.workers)
+        answers: dict[Path, Prediction] = {}
+
+        def told(prediction: Prediction) -> None:
+            answers[prediction.file] = prediction
+            if ready:
+                ready(prediction)
+
         for first in range(0, len(files), size):
-            yield from self._group(files[first : first + size], progress)
+            self._group(files[first : first + size], progress, told)
+        return [answers[asked.file] for asked in files]
 
     def _answering(self) -> Answering:
         return Answering(self.model, seconds(self.protocol.hop), self.how.device)
 
-    def _group(self, files: Sequence[Asked], progress: Progress | None) -> list[Prediction]:
+    def _group(self, files: Sequence[Asked], progress: Progress | None, told: Callable[[Prediction], None]) -> None:
+        for asked in files:
+            if asked.error:
+                told(self._failed(asked, asked.error))
         there = {asked.file: asked for asked in files if not asked.error}
         if not there:
-            return [self._failed(asked, asked.error) for asked in files]
+            return
         root = common_folder(list(there))
         named = name_clips(list(there), root)
         measuring = of_stage(progress, MEASURING)
         measured = measure_all(named, self.reading, self.workers, measuring, longest_s=math.inf)
-        answers: dict[Path, Prediction] = {}
-        clips: list[_Clip] = []
+        clips: dict[str, _Clip] = {}
         for clip_id, file in named.items():
             try:
-                clips.append(self._windowed(there[file], *clip_of(measured[clip_id], file, clip_id, root)))
+                clip, info = clip_of(measured[clip_id], file, clip_id, root)
+                clips[clip_id] = self._windowed(there[file], clip, info)
             except MediaError as error:
-                answers[file] = self._failed(there[file], error.reason)
+                told(self._failed(there[file], error.reason))
         if clips:
-            answers |= {prediction.file: prediction for prediction in self._computed(clips, root, progress)}
-        return [answers[a.file] if not a.error else self._failed(a, a.error) for a in files]
+            self._compute(clips, root, progress, told)
 
     def _failed(self, asked: Asked, error: str) -> Prediction:
         hop_s = seconds(self.protocol.hop)
@@ -237,14 +252,17 @@ class Predictor:
         starts = window_starts(clip.duration, self.protocol.hop)
         return _Clip(asked, padded(clip), info, tuple(_segment(clip, start) for start in starts))
 
-    def _computed(self, clips: Sequence[_Clip], root: Path, progress: Progress | None) -> Iterator[Prediction]:
+    def _compute(
+        self, clips: dict[str, _Clip], root: Path, progress: Progress | None, told: Callable[[Prediction], None]
+    ) -> None:
+        """Computes what the store lacks and tells the answer for each clip; takes the clips out of ``clips``."""
         manifest = Manifest(
             name="predict",
             kind="files",
             note="without labels",
             offset_law="fixed:0",
-            clips={one.clip.id: one.clip for one in clips},
-            segments=tuple(segment for one in clips for segment in one.segments),
+            clips={clip_id: one.clip for clip_id, one in clips.items()},
+            segments=tuple(segment for one in clips.values() for segment in one.segments),
             media_root=root,
         )
         store = self.how.opened()
@@ -255,10 +273,11 @@ class Predictor:
             self.how.using(store, self.workers),
             open_clip=_Opener(replace(manifest, segments=()), store.root),
             progress=of_stage(progress, COMPUTING),
+            finished=lambda clip, alone: told(self._heard(clips.pop(clip.id), alone)),
         )
         self.counters.update(report.counters)
-        for one in clips:
-            yield self._heard(one, report)
+        for one in clips.values():  # everything of these was stored before
+            told(self._heard(one, report))
 
     def _heard(self, one: _Clip, report: RunReport) -> Prediction:
         """The answer for a clip whose snapshots are stored."""
@@ -363,7 +382,7 @@ def predict(  # noqa: PLR0913  (the options of `avbench predict`)
     asked = None if tolerance is None else tolerance_asked(tolerance)
     answers = Predictor(model, options, hop_s=hop_s, how=compute, reading=reading, tolerance=asked)
     files, _ = files_of(given, workers=answers.workers)
-    found = list(answers.each(files))
+    found = answers.answer(files)
     if not single:
         return found
     if found[0].error:

