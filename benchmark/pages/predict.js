@@ -43,7 +43,10 @@
   }
   video.addEventListener("timeupdate", show);
   video.addEventListener("seeked", show);
-  const refused = () => { document.getElementById("unplayable").hidden = false; };
-  video.addEventListener("error", refused);
-  if (video.error) refused();
+  const refused = (id) => { document.getElementById(id).hidden = false; };
+  const looked = () => { if (!video.videoWidth) refused("unseen"); };
+  video.addEventListener("error", () => refused("unplayable"));
+  video.addEventListener("loadedmetadata", looked);
+  if (video.error) refused("unplayable");
+  if (video.readyState) looked();
 })();

@@ -130,9 +130,16 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for frame in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         file.mux(stream.encode())
+    with av.open(str(folder / "sound.webm"), "w") as file:
+        sound = file.add_stream("libopus", rate=48_000, layout="mono")
+        quiet = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.int16), "s16", "mono")
+        quiet.sample_rate = 48_000
+        file.mux(sound.encode(quiet))
+        file.mux(sound.encode())
     (folder / "broken.webm").write_bytes(b"no media")
     (folder / "page.html").write_text(predict_page(answer(), "", "a%20b.webm"))
     (folder / "broken.html").write_text(predict_page(answer(), "", "broken.webm"))
+    (folder / "sound.html").write_text(predict_page(answer(), "", "sound.webm"))
     return folder
 
 
@@ -152,12 +159,17 @@ def test_a_click_on_the_timeline_seeks_the_video(watched: Path, size: tuple[int,
         page.locator("button[data-at]").nth(1).click()
         page.wait_for_function("Math.abs(document.querySelector('video').currentTime - 6) < 0.1")
         assert page.locator("#unplayable").is_hidden()
+        assert page.locator("#unseen").is_hidden()
         assert seen.overflow_px == 0
         assert seen.errors == []
         assert seen.requests == []
 
 
-def test_a_file_that_the_browser_cannot_play_is_said(watched: Path) -> None:
-    with opened(watched / "broken.html") as seen:
-        seen.page.wait_for_function("!document.getElementById('unplayable').hidden", timeout=20_000)
-        assert "This browser cannot play this file" in seen.page.locator("figcaption").first.inner_text()
+@pytest.mark.parametrize(
+    ("name", "note", "said"),
+    [("broken", "unplayable", "cannot play this file"), ("sound", "unseen", "plays only the sound of this file")],
+)
+def test_what_the_browser_cannot_play_is_said(watched: Path, name: str, note: str, said: str) -> None:
+    with opened(watched / f"{name}.html") as seen:
+        seen.page.wait_for_function(f"!document.getElementById('{note}').hidden", timeout=20_000)
+        assert f"This browser {said}" in seen.page.locator("figcaption").first.inner_text()
