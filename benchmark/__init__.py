@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     # what a user runs
+    "predict": "runs.predict",
+    "Prediction": "scoring.prediction",
     "evaluate": "runs.evaluate",
     "sweep": "runs.sweep",
     "Settings": "runs.sweep",

@@ -1,7 +1,7 @@
 """The command line. Only the standard library is imported until a command runs, so that ``--help`` answers at once.
 
 Results go to stdout, progress and everything else to stderr. Exit codes: 0 success, 1 the run is incomplete or
-something failed, 2 the request was wrong, 130 interrupted.
+something failed, 2 the request was wrong, 3 a file is outside the tolerance (``predict --tolerance``), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from avbench.commands import (
     latency,
     leaderboard,
     paper,
+    predict,
     report,
     run,
     score,
@@ -31,7 +32,7 @@ from avbench.commands import (
 from avbench.commands.common import DEBUG_HELP, SIGN, complain
 
 # in the order of the help
-COMMANDS = (run, score, report, compare, paper, latency, data, weights, train, submit, leaderboard, doctor)
+COMMANDS = (run, predict, score, report, compare, paper, latency, data, weights, train, submit, leaderboard, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

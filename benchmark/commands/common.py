@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from avbench.protocol.manifest import Manifest
     from avbench.protocol.rules import Protocol
     from avbench.registry.options import ModelOptions
+    from avbench.types import Reading
 
 DEBUG_HELP = "show the traceback behind a one-line error (also: AVBENCH_DEBUG=1)"
 SIGN = "A positive offset means that the sound comes early (it leads the picture), a negative one that it is late."
@@ -161,6 +162,18 @@ def hop_s(args: argparse.Namespace) -> float:
     if not math.isfinite(args.hop):
         raise UsageError(f"hop is {args.hop} s; it must be a positive multiple of 0.04 s (one frame)")
     return args.hop
+
+
+def chosen_tracks(args: argparse.Namespace, reading: Reading) -> Reading:
+    """``reading`` with the tracks of --video-track and --audio-track; ``UsageError`` below 0."""
+    from dataclasses import replace
+
+    from avbench.types import UsageError
+
+    for option, value in (("--video-track", args.video_track), ("--audio-track", args.audio_track)):
+        if value < 0:
+            raise UsageError(f"{option} is {value}; tracks are counted from 1")
+    return replace(reading, video_track=args.video_track, audio_track=args.audio_track)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_force,
+    chosen_tracks,
     count,
     hop_s,
     manifest_of,
@@ -269,19 +270,11 @@ def _reading(args: argparse.Namespace) -> Reading:
     from avbench.ticks import ticks
     from avbench.types import UsageError
 
-    for option, value in (("--video-track", args.video_track), ("--audio-track", args.audio_track)):
-        if value < 0:
-            raise UsageError(f"{option} is {value}; tracks are counted from 1")
+    reading = chosen_tracks(args, MEASURED)
     for option, gap_s in (("--sound-gap", args.sound_gap), ("--picture-gap", args.picture_gap)):
         if not 0 < gap_s <= 3600:
             raise UsageError(f"{option} is {gap_s:g} s; it must be above 0, at most an hour")
-    return replace(
-        MEASURED,
-        video_track=args.video_track,
-        audio_track=args.audio_track,
-        sound_gap=ticks(args.sound_gap),
-        picture_gap=ticks(args.picture_gap),
-    )
+    return replace(reading, sound_gap=ticks(args.sound_gap), picture_gap=ticks(args.picture_gap))
 
 
 def _say_refused(refused: list[MediaError], length: Tick) -> None:

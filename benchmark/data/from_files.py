@@ -8,12 +8,13 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from avbench.data.apart import MediaFile, read_apart
 from avbench.data.folders import Found, find_media
 from avbench.data.media import MEASURED, media_sha256
-from avbench.data.probing import MediaInfo, probe
+from avbench.data.probing import MAX_CLIP_S, MediaInfo, probe
 from avbench.protocol.manifest import Manifest, write_manifest
 from avbench.protocol.offsets import draw_offset, nominal_starts, parse_offset_law
 from avbench.system.atomic import whole
@@ -97,17 +98,17 @@ def manifest_from_files(  # noqa: PLR0913  (the options of `avbench data from-fi
     """
     rules, out = rules or SegmentRules(), Path(out)
     files = (paths if isinstance(paths, Found) else find_media(paths, out, workers)).files
-    root = _common_folder(files)
+    root = common_folder(files)
     media_root = out / "media" if copy else root
     named = name_clips(files, root)
-    measured = _measure_all(named, reading, workers, progress)
+    measured = measure_all(named, reading, workers, progress)
     clips: dict[str, ClipRecord] = {}
     segments: list[SegmentRecord] = []
     sources: dict[str, dict[str, object]] = {}
     refused: list[MediaError] = []
     for clip_id, file in named.items():
         try:
-            clip, info = _clip(measured[clip_id], file, clip_id, root)
+            clip, info = clip_of(measured[clip_id], file, clip_id, root)
             found = segments_of(clip, rules, OffsetGrid())
             if copy:
                 clip = replace(clip, path=clip_id + _safe(file.suffix.lower()))
@@ -135,7 +136,8 @@ def manifest_from_files(  # noqa: PLR0913  (the options of `avbench data from-fi
     return manifest, refused
 
 
-def _common_folder(files: list[Path]) -> Path:
+def common_folder(files: list[Path]) -> Path:
+    """The folder in which all the files lie, at some depth. ``UsageError``: they are on different drives."""
     try:
         return Path(os.path.commonpath([f.parent for f in files]))
     except ValueError as error:  # two drives
@@ -171,27 +173,32 @@ def _safe(text: str) -> str:
 _Measured = tuple[MediaInfo, str]  # and the file's sha256
 
 
-def _measure_all(
-    named: Mapping[str, Path], reading: Reading, workers: int, progress: ItemProgress | None
+def measure_all(
+    named: Mapping[str, Path],
+    reading: Reading,
+    workers: int,
+    progress: ItemProgress | None = None,
+    longest_s: float = MAX_CLIP_S,
 ) -> dict[str, _Measured | MediaError]:
-    """Clip id -> what decoding its file to the end has shown, or why it cannot be used."""
+    """Clip id -> what decoding its file to the end has shown and its sha256, or why it cannot be used. ``longest_s``:
+    longer files are refused."""
     files = [MediaFile(clip_id, file, reading) for clip_id, file in named.items()]
     measured: dict[str, _Measured | MediaError] = {}
     if progress:
         progress(0, len(files), "")
-    for done, (file, found) in enumerate(read_apart(_measure, files, workers), 1):
+    for done, (file, found) in enumerate(read_apart(partial(_measure, longest_s), files, workers), 1):
         measured[file.clip_id] = found
         if progress:
             progress(done, len(files), file.clip_id)
     return measured
 
 
-def _measure(file: MediaFile) -> _Measured:
-    return probe(file.path, file.clip_id, file.known), media_sha256(file.path)
+def _measure(longest_s: float, file: MediaFile) -> _Measured:
+    return probe(file.path, file.clip_id, file.known, longest_s), media_sha256(file.path)
 
 
-def _clip(measured: _Measured | MediaError, file: Path, clip_id: str, root: Path) -> tuple[ClipRecord, MediaInfo]:
-    """The clip of a file below ``root``; its folder is its channel."""
+def clip_of(measured: _Measured | MediaError, file: Path, clip_id: str, root: Path) -> tuple[ClipRecord, MediaInfo]:
+    """The clip of a measured file below ``root``; its folder is its channel. Raises ``measured`` if it is an error."""
     if isinstance(measured, MediaError):
         raise measured
     info, sha256 = measured

@@ -49,10 +49,10 @@ _ENOUGH_PACKETS = 50  # to see whether any of a container's packets says when it
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedSound:
-    """All of a file's sound, and where it starts."""
+class SoundFacts:
+    """What a file's sound is, measured to its end."""
 
-    samples: np.ndarray  # (n_samples,) float32, 16 kHz
+    n_samples: int  # at 16 kHz
     start_s: Fraction  # of the first decoded sample on the clip's clock (negative: before the picture)
     patched: int  # native samples of short holes that were left silent
     warnings: tuple[str, ...] = ()  # what is unusual in the sound, in words
@@ -81,7 +81,7 @@ class ClipReader:
         self._tracks: dict[str, Track] = {}
         self.picture_facts = PictureFacts()
         self._sound_gaps: list[tuple[Fraction, Fraction]] = []
-        self._sound: PlacedSound | None = None
+        self._sound: np.ndarray | None = None
         self.origin_s: Fraction | None = None  # time of the first picture, once one of the streams has been read
 
     def __enter__(self) -> ClipReader:
@@ -98,7 +98,9 @@ class ClipReader:
         silence; so is what is missing (see ``gaps``). ``MediaError``: unreadable, no sound, or shorter than the
         manifest says.
         """
-        samples = self.placed_sound().samples
+        if self._sound is None:  # decoded only once
+            self._sound = np.concatenate(list(self.audio_blocks()))
+        samples = self._sound
         if self.clip is None:
             return samples
         if len(samples) < self.clip.n_samples:
@@ -230,14 +232,12 @@ class ClipReader:
             first = list(itertools.islice((p for p in packets(plain, its_stream) if p.size), _ENOUGH_PACKETS))
             return any(p.dts is not None for p in first) and all(p.pts is None for p in first)
 
-    def placed_sound(self) -> PlacedSound:
-        """What :meth:`audio` returns without ``clip``, and where it starts; the same errors. Decoded only once."""
-        if self._sound is None:
-            self._find_origin()
-            with self._sound_stream() as placed:
-                samples = np.concatenate(list(placed))
-            self._sound = PlacedSound(samples, placed.start_s, placed.patched, tuple(placed.warnings()))
-        return self._sound
+    def sound_facts(self) -> SoundFacts:
+        """What :meth:`audio` returns without ``clip``, measured in bounded memory; the same errors."""
+        self._find_origin()
+        with self._sound_stream() as placed:
+            n_samples = sum(map(len, placed))
+        return SoundFacts(n_samples, placed.start_s, placed.patched, tuple(placed.warnings()))
 
     def gaps(self) -> tuple[Gap, ...]:
         """What is missing inside the picture and the sound, as far as they have been read, in time order."""

@@ -15,7 +15,7 @@ import numpy as np
 from avbench.data.boxes import edit_lists
 from avbench.data.edits import left_out_s, there_s
 from avbench.data.grid import Grid
-from avbench.data.media import MEASURED, ClipReader, PlacedSound
+from avbench.data.media import MEASURED, ClipReader, SoundFacts
 from avbench.data.orientation import Orientation, Orientations
 from avbench.data.packets import packets
 from avbench.data.pictures import PictureFacts
@@ -24,7 +24,7 @@ from avbench.data.streams import WORDS, extent_s, opened
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from avbench.types import MediaError, Reading
 
-MAX_CLIP_S = 3600  # probing refuses longer files: the whole sound of a clip is kept in memory
+MAX_CLIP_S = 3600  # longer files are refused as clips: the whole sound of a clip is kept in memory
 _JITTER_S = Fraction(1, 200)  # of the pictures of a 25 fps source: more is said
 _STILL_LEVELS = 20  # of 255: a smaller change of a part of the picture is a trace of coding
 _TOLD = 3  # so many stretches of a kind are named in a warning
@@ -58,6 +58,7 @@ class MediaInfo:
     edit_lists: dict[str, Any] = field(default_factory=dict)  # of an mp4, see boxes.py
     clock_doubt_ms: tuple[float, float] = (0.0, 0.0)  # how early and how late the sound may be with no trace in it
     mirrored: bool = False  # left to right, after the rotation
+    streams: tuple[int, int] = (0, 1)  # picture and sound that were read, counted from 0 among all of the file's
 
     @property
     def duration_s(self) -> float:
@@ -196,12 +197,15 @@ def _doubt_ms(video: _Video, audio: _Audio, origin_s: float, edits: dict[str, An
     return clock_doubt_ms(audio.codec, audio.sample_rate, audio.first_packet_s, origin_s, edits, audio.sbr_delay)
 
 
-def probe(path: Path, clip_id: str | None = None, reading: Reading = MEASURED) -> MediaInfo:
+def probe(
+    path: Path, clip_id: str | None = None, reading: Reading = MEASURED, longest_s: float = MAX_CLIP_S
+) -> MediaInfo:
     """Decode both streams of a file to the end and return what was found.
 
     ``reading``: the tracks that are wanted (0: see ``streams.choose``), the grid, and the length of a hole that is a
-    gap. ``MediaError`` (one line, with the clip's name): missing, a folder, not media, truncated, damaged throughout,
-    no picture, no sound. Problems that do not prevent its use are in ``warnings``.
+    gap. ``MediaError`` (one line, with the clip's name): missing, a folder, not media, longer than ``longest_s``,
+    truncated, damaged throughout, no picture, no sound. Problems that do not prevent its use are in ``warnings``.
+    Memory does not grow with the file's length.
     """
     path = Path(path)
     reader = ClipReader(path, clip_id=clip_id, reading=reading)
@@ -209,12 +213,12 @@ def probe(path: Path, clip_id: str | None = None, reading: Reading = MEASURED) -
     reading = replace(reading, video_track=reader.track("video").number, audio_track=reader.track("audio").number)
     with opened(path, name) as container:
         length_s = extent_s(container)
-    if length_s > MAX_CLIP_S:
+    if length_s > longest_s:
         raise MediaError(
-            name, f"lasts {length_s / 60:.0f} min, clips of {MAX_CLIP_S // 60} min at most are read; cut it"
+            name, f"lasts {length_s / 60:.0f} min, clips of {longest_s / 60:.0f} min at most are read; cut it"
         )
     shown = _Pictures.decode(reader)
-    sound = reader.placed_sound()
+    sound = reader.sound_facts()
     video, audio = _Video.read(reader), _Audio.read(reader)
     origin = reader.origin_s or Fraction(0)
     _refuse_short(name, shown, sound, (video, audio), origin)
@@ -231,7 +235,7 @@ def probe(path: Path, clip_id: str | None = None, reading: Reading = MEASURED) -
     width, height = upright_size(*min(shown.sizes), Fraction(1), orientation)
     return MediaInfo(
         n_frames=shown.n_frames,
-        n_samples=len(sound.samples),
+        n_samples=sound.n_samples,
         fps=fps,
         is_cfr_25=shown.is_cfr_25,
         width=width,
@@ -250,15 +254,16 @@ def probe(path: Path, clip_id: str | None = None, reading: Reading = MEASURED) -
         edit_lists=edits,
         clock_doubt_ms=doubt,
         mirrored=orientation.mirrored,
+        streams=(reader.track("video").index, reader.track("audio").index),
     )
 
 
 def _refuse_short(
-    clip_id: str, shown: _Pictures, sound: PlacedSound, declared: tuple[_Video, _Audio], origin: Fraction
+    clip_id: str, shown: _Pictures, sound: SoundFacts, declared: tuple[_Video, _Audio], origin: Fraction
 ) -> None:
     """``MediaError`` if a stream, or the file, ends before it should. ``origin``: the first picture's stamp."""
     video, audio = declared
-    sound_s = Fraction(len(sound.samples), SAMPLE_RATE_HZ)
+    sound_s = Fraction(sound.n_samples, SAMPLE_RATE_HZ)
     # (mpegts declares nothing: its length is only estimated)
     whole_s = None if video.container == "mpegts" else video.duration_s
     if whole_s is not None:
@@ -518,8 +523,8 @@ def _gap_warnings(facts: PictureFacts) -> Iterator[str]:
         )
 
 
-def _sound_warnings(sound: PlacedSound, picture_end_s: Fraction, sample_rate: int) -> Iterator[str]:
-    sound_s = Fraction(len(sound.samples), SAMPLE_RATE_HZ)
+def _sound_warnings(sound: SoundFacts, picture_end_s: Fraction, sample_rate: int) -> Iterator[str]:
+    sound_s = Fraction(sound.n_samples, SAMPLE_RATE_HZ)
     if sound.start_s * 1000 > 1:
         yield f"sound begins {float(sound.start_s):.3f} s after the picture; that stretch is silence"
     if picture_end_s - sound_s > Fraction(1, 10):

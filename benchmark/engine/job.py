@@ -24,6 +24,7 @@ from avbench.types import AvbenchError, ClipRecord, FrontEnd, Gap, MediaError, S
 Factory = Callable[[], SnapshotPredictor]
 SAVE_EVERY_S = 30.0  # within a clip: a full-size model needs an hour for five minutes of stream
 TELL_EVERY_S = 0.2
+LOOKED_AT = 2**20  # samples at once, for silence
 
 
 class Reader(Interface):
@@ -101,8 +102,15 @@ def load_predictor(maker: SnapshotPredictor | Factory, device: str) -> SnapshotP
 
 
 def open_media(manifest: Manifest, clip: ClipRecord) -> Reader:
-    """A reader of the clip's media file. ``MediaError`` if it is missing or its sha256 is not the manifest's."""
-    from avbench.data.media import ClipReader, media_sha256
+    """A reader of the clip's media file; errors as :func:`pinned_path`."""
+    from avbench.data.media import ClipReader
+
+    return ClipReader(pinned_path(manifest, clip), clip)
+
+
+def pinned_path(manifest: Manifest, clip: ClipRecord) -> Path:
+    """The clip's media file. ``MediaError`` if it is missing or its sha256 is not the manifest's."""
+    from avbench.data.media import media_sha256
 
     path = manifest.clip_path(clip)
     problem = why_no_file(path)
@@ -111,7 +119,7 @@ def open_media(manifest: Manifest, clip: ClipRecord) -> Reader:
     # snapshots are stored under this hash, so those of another file must never get there
     if media_sha256(path) != clip.sha256:
         raise MediaError(clip.id, f"{path} is not the file that the manifest pins (other sha256)")
-    return ClipReader(path, clip)
+    return path
 
 
 # ------------------------------------------------------------------------------------------------------------ one clip
@@ -193,7 +201,7 @@ def _windows_computed(
     """One pass over the clip: fills ``passes`` (by fingerprint) and yields after each picture window."""
     reader = setup.open_clip(task.clip)
     sound = reader.audio()
-    if not sound.any():
+    if not any(sound[at : at + LOOKED_AT].any() for at in range(0, len(sound), LOOKED_AT)):  # it may lie on the disk
         outcome.warnings.append(f"clip {task.clip.id}: the sound, the mean of its channels, is silent throughout")
     passes |= {fingerprint: ClipPass(models[fingerprint], keys, sound) for fingerprint, keys in task.keys.items()}
     frontends = list(dict.fromkeys(models[fingerprint].predictor.frontend for fingerprint in task.keys))

@@ -112,7 +112,7 @@ class RunReport:
         return 1000 * self.model_s[model] / count if count else None
 
 
-def compute(
+def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     manifest: Manifest,
     protocols: Sequence[Protocol],
     predictors: Mapping[str, Backbone | SnapshotPredictor | Factory],
@@ -120,6 +120,7 @@ def compute(
     *,
     open_clip: Callable[[ClipRecord], Reader] | None = None,
     progress: ItemProgress | None = None,
+    finished: Callable[[ClipRecord, RunReport], None] | None = None,
 ) -> RunReport:
     """Make sure the store contains every snapshot of ``predictors`` that ``protocols`` need on ``manifest``.
 
@@ -127,11 +128,13 @@ def compute(
     such a function, and a picklable one. One worker computes in this process if the media are synthetic or a predictor
     cannot be made elsewhere. Batches are halved when an accelerator's memory runs out; on the CPU windows are computed
     one by one and by one thread per process, so that scores depend neither on the batch nor on the number of workers or
-    cores. ``open_clip`` replaces reading the manifest's media (in tests); picklable if there are several workers.
+    cores. ``open_clip`` replaces reading the manifest's media; picklable if there are several workers. One with a true
+    attribute ``decodes`` reads media too, and is called in a worker process where that is possible.
 
     A clip or model that fails is reported and the run goes on. ``StoreError`` (disk full, damaged shard) and
     ``UsageError`` (a model whose output has the wrong shape) end it; snapshots stored before are kept, and within a
-    clip they are stored every ``SAVE_EVERY_S``. ``progress`` is also called before the first window.
+    clip they are stored every ``SAVE_EVERY_S``. ``progress`` is also called before the first window. ``finished`` is
+    told of every clip that was computed as soon as it is, with a report of that clip alone.
     """
     store = how.opened()
     planned = plan(manifest.segments, manifest.clips, protocols)
@@ -155,23 +158,33 @@ def compute(
     report = RunReport(planned, fingerprints, {name: [] for name in predictors})
     report.counters["snapshots_from_store"] = n_stored
     workers = min(workers, len(tasks))
-    foreign = open_clip is None and manifest.kind != "synthetic"
+    foreign = getattr(open_clip, "decodes", open_clip is None) and manifest.kind != "synthetic"
     if workers > 1:
         run = partial(run_workers, setup, tasks, workers=workers)
     else:
         everywhere = len(setup.makers) == len(setup.names) and can_be_sent(setup)
         loaded = {backbone.fingerprint: backbone.predictor for backbone in backbones.values()}
         run = partial(run_apart if foreign and everywhere else run_here, setup, tasks, loaded=loaded)
-    outcomes = _outcomes(run, tasks, progress)
+
+    def ended(task: Task, outcome: Outcome) -> None:
+        if finished:
+            alone = RunReport(planned, fingerprints, {name: [] for name in predictors})
+            _fill(alone, [(task, outcome)])
+            finished(task.clip, alone)
+
+    outcomes = _outcomes(run, tasks, progress, ended)
     # in the plan's order, not as they finish: the report does not depend on the number of workers
     _fill(report, [(task, outcomes[task.clip.id]) for task in tasks])
     return report
 
 
 def _outcomes(
-    run: Callable[..., Generator[tuple[Task, Outcome]]], tasks: Sequence[Task], progress: ItemProgress | None
+    run: Callable[..., Generator[tuple[Task, Outcome]]],
+    tasks: Sequence[Task],
+    progress: ItemProgress | None,
+    ended: Callable[[Task, Outcome], None],
 ) -> dict[str, Outcome]:
-    """Run all tasks; returns the outcome of each clip by its id."""
+    """Run all tasks, telling ``ended`` of each; returns the outcome of each clip by its id."""
     outcomes: dict[str, Outcome] = {}
     counted: Counter[str] = Counter()
     total = sum(task.n_snapshots for task in tasks)
@@ -187,6 +200,7 @@ def _outcomes(
         for task, outcome in stream:
             outcomes[outcome.clip_id] = outcome
             tell(task, task.n_snapshots)
+            ended(task, outcome)
     return outcomes
 
 

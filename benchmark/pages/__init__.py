@@ -27,8 +27,9 @@ SCHEMES = ("https://", "http://")
 MAX_URL = 500
 
 
-def render(template: str, script: str = "", package: str = __name__, **context: Any) -> str:
-    """Renders a template from ``templates/`` of ``package`` or of this package; ``script``: its JavaScript.
+def render(template: str, script: str = "", package: str = __name__, media: str = "", **context: Any) -> str:
+    """Renders a template from ``templates/`` of ``package`` or of this package; ``script``: its JavaScript; ``media``:
+    where its video may come from, in the words of the policy.
 
     Equal arguments give equal text. A name that the template uses but ``context`` lacks is an error.
     """
@@ -39,6 +40,7 @@ def render(template: str, script: str = "", package: str = __name__, **context: 
             f"style-src '{_csp_hash(style)}'",
             f"script-src '{_csp_hash(script)}'" if script else "script-src 'none'",
             "img-src data:",
+            *([f"media-src {media}"] if media else []),
             "base-uri 'none'",
             "form-action 'none'",
         )

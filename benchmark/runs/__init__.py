@@ -1,4 +1,4 @@
-"""What a user runs: evaluate, sweep, compare."""
+"""What a user runs: evaluate, sweep, compare, predict."""
 
 from avbench.system.lazy import modules_of
 

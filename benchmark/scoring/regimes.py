@@ -156,7 +156,8 @@ class RegimeTracker:
     """Follows one stream: ``add`` its windows in order, ask for ``regimes`` at any time.
 
     ``lags_s``: (L,) offsets of the windows' curves. ``most``: the surest word that the model may use. ``keep``: how
-    many past regimes are remembered (None: all), for streams without end.
+    many past regimes are remembered (None: all), for streams without end. ``least_curve``: logits that the windows'
+    mean curve must reach at a regime's offset for more than "unsure".
     """
 
     def __init__(
@@ -168,8 +169,9 @@ class RegimeTracker:
         most: str = "sure",
         keep: int | None = None,
         rules: Rules = Rules(),
+        least_curve: float = -math.inf,
     ) -> None:
-        self.rules = rules
+        self.rules, self.least_curve = rules, least_curve
         self.window_s, self.hop_s, self.lags_s, self.most = window_s, hop_s, lags_s, most
         self.past: deque[Regime] = deque(maxlen=keep)
         self._last_class: int | None = None  # of the latest regime that is over
@@ -314,6 +316,9 @@ class RegimeTracker:
         offset_s, width_s, step_s = self._measured(sums, self._class)
         spread_s = math.hypot(width_s / math.sqrt(n_apart), step_s / math.sqrt(12))
         words = max(words, self.most, key=WORDS.index)
+        if sums.curve is not None and self.lags_s is not None:
+            height = sums.curve[np.abs(self.lags_s - offset_s).argmin()] / sums.n
+            words = words if height >= self.least_curve else max(words, WORDS[2], key=WORDS.index)
         return Regime(self._start_s, end_s, offset_s, spread_s, confidence, words, sums.n)
 
     def _measured(self, sums: _Sums, top: int) -> tuple[float, float, float]:

@@ -66,6 +66,20 @@ def tolerance_of(text: str) -> Tolerance:
     return Tolerance(text, most, -least, "the user")
 
 
+def tolerance_asked(text: str) -> Tolerance:
+    """As :func:`tolerance_of`; two numbers without a sign are ``EARLY/LATE``: how many seconds the sound may come early
+    and late, such as ``0.045/0.125``."""
+    early, slash, late = text.partition("/")
+    if text in TOLERANCES or not slash or any(part.strip().startswith(("-", "+")) for part in (early, late)):
+        return tolerance_of(text)
+    try:
+        return tolerance_of(f"-{late}/{early}")._replace(name=text)
+    except UsageError:
+        raise UsageError(
+            f"tolerance {text!r} is not one of {', '.join(TOLERANCES)}, nor EARLY/LATE in seconds such as 0.045/0.125"
+        ) from None
+
+
 def alarm_scores(probabilities: np.ndarray, table: Tolerance, grid: OffsetGrid = GRID) -> np.ndarray:
     """(..., n_classes) class probabilities -> (...) 1 - P(offset within the table)."""
     step, first = step_s(grid), float(centres_s(grid)[0])

@@ -407,12 +407,12 @@ def test_a_pause_that_opus_announces_is_no_gap(tmp_path: Path) -> None:
 def test_a_recorder_that_stamps_every_ten_milliseconds() -> None:
     """A real clip whose stamps jump by 0, 10 or 20 ms to and fro while its samples add up: refused before."""
     reader = ClipReader(SHARED / "media/real/event/SpecVQGAN__video_03051.mp4")
-    sound = reader.placed_sound()
+    sound = reader.sound_facts()
     assert reader.gaps() == ()
     assert sound.warnings == ()
     assert abs(sound.start_s) < Fraction(1, 100)
     assert sound.patched < 441
-    assert abs(len(sound.samples) - 10 * RATE) < 400
+    assert abs(sound.n_samples - 10 * RATE) < 400
 
 
 def test_a_clip_says_what_is_missing_and_is_the_same_in_blocks(tmp_path: Path) -> None:
@@ -420,12 +420,13 @@ def test_a_clip_says_what_is_missing_and_is_the_same_in_blocks(tmp_path: Path) -
         tmp_path / "c.mkv", container="matroska", sound=SAID, skip_sound=(10_240, 20_480), audio_codec="pcm_s16le"
     )
     reader = ClipReader(path)
-    sound = reader.placed_sound()
+    sound = reader.audio()
     assert reader.gaps() == (Gap("sound", 10_240, 20_480),)
-    assert not sound.samples[10_240:20_480].any()
-    assert sound.samples[:10_240].any()
-    assert sound.samples[20_480:20_500].any()
-    np.testing.assert_array_equal(np.concatenate(list(reader.audio_blocks())), sound.samples)
+    assert not sound[10_240:20_480].any()
+    assert sound[:10_240].any()
+    assert sound[20_480:20_500].any()
+    np.testing.assert_array_equal(np.concatenate(list(reader.audio_blocks())), sound)
+    assert reader.sound_facts().n_samples == len(sound)
     assert "the sound is missing for 0.640 s at 0.64 s: read as silence" in probe(path).warnings
 
 

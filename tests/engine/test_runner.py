@@ -31,7 +31,7 @@ from avbench.protocol.plan import keys_of
 from avbench.protocol.rules import Protocol, paper, streaming
 from avbench.results.run import Failure
 from avbench.ticks import frames, ticks
-from avbench.types import FrontEnd, Gap, MediaError, Snapshot, SnapshotPredictor, StoreError, UsageError
+from avbench.types import ClipRecord, FrontEnd, Gap, MediaError, Snapshot, SnapshotPredictor, StoreError, UsageError
 
 
 def by_hand(manifest: Manifest, protocol: Protocol, model: ToyModel) -> np.ndarray:
@@ -612,6 +612,20 @@ def test_with_one_worker_too_a_decoder_that_dies_loses_only_its_clip(
     ]
     assert len(shards[0]) == 2
     assert shards[0] == shards[1]
+
+
+def test_an_opener_that_decodes_is_called_apart(foreign: Manifest, tmp_path: Path) -> None:
+    opener, how = deadly.Opener(foreign), Compute(tmp_path / "store", 1)
+    told: list[tuple[str, list[str], int]] = []
+
+    def finished(clip: ClipRecord, alone: runner.RunReport) -> None:
+        told.append((clip.id, [f.clip_id for f in alone.failures], alone.counters["snapshots_computed"]))
+
+    model = partial(ToyModel, 0, 16)
+    report = compute(foreign, [ONE_WINDOW], {"m": model}, how, open_clip=opener, finished=finished)
+    assert [f.clip_id for f in report.failures] == ["deadly"]
+    assert sorted(told) == [("a", [], 1), ("deadly", ["deadly"], 0), ("z", [], 1)]
+    assert report.counters["snapshots_computed"] == 2
 
 
 @pytest.mark.parametrize("how", ["object", "lambda", "unseeded"])

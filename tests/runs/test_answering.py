@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from offsetclips import JUMPS, shifted
 
 from avbench.data.clicks import click_and_flash
 from avbench.registry.names import load_model
 from avbench.runs.answering import Answering
-from avbench.ticks import ticks
 from avbench.types import UsageError
-
-
-def shifted(sound: np.ndarray, law: list[tuple[float, float]]) -> np.ndarray:
-    """The sound under ``law``, pairs of (from_s, offset_s); positive: early."""
-    out = np.zeros_like(sound)
-    for (from_s, offset_s), until_s in zip(law, [*(at for at, _ in law[1:]), len(sound) / 16_000], strict=True):
-        at = np.arange(ticks(from_s), ticks(until_s))
-        source = at + ticks(offset_s)
-        there = (source >= 0) & (source < len(sound))
-        out[at[there]] = sound[source[there]]
-    return out
 
 
 def windows(frames: np.ndarray, sound: np.ndarray) -> list[tuple[float, np.ndarray, np.ndarray]]:
@@ -34,15 +29,14 @@ def windows(frames: np.ndarray, sound: np.ndarray) -> list[tuple[float, np.ndarr
 @pytest.mark.parametrize("head", ["bayes", "apa-sliding", "cusum"])
 def test_clicks_whose_sound_jumps_twice(head: str) -> None:
     frames, sound = click_and_flash(110, seed=3)
-    law = [(0.0, 0.17), (40.0, -0.62), (80.0, 0.335)]
     asked = Answering(load_model(f"xcorr+{head}"), 2.0)
     tracker = asked.tracker()
-    for at_s, video, audio in windows(frames, shifted(sound, law)):
+    for at_s, video, audio in windows(frames, shifted(sound, JUMPS)):
         tracker.add(asked.observe(at_s, video, audio))
     found = tracker.regimes(110)
     assert len(found) == 3
-    assert [r.start_s for r in found] == pytest.approx([at for at, _ in law], abs=4)
-    assert [r.offset_s for r in found] == pytest.approx([offset for _, offset in law], abs=0.02)
+    assert [r.start_s for r in found] == pytest.approx([at for at, _ in JUMPS], abs=4)
+    assert [r.offset_s for r in found] == pytest.approx([offset for _, offset in JUMPS], abs=0.02)
     assert {r.words for r in found} == {"likely"}  # weak evidence, however clear
 
 

@@ -57,6 +57,14 @@ def test_one_offset_is_one_regime() -> None:
     assert only.spread_s == pytest.approx(0.2 / 12**0.5, abs=0.02)  # no finer than the classes
 
 
+def test_a_curve_that_is_low_at_the_offset_is_not_trusted() -> None:
+    for least, words in ((19.0, "sure"), (21.0, "unsure")):  # the curves of ``window`` are 20 high
+        tracker, _ = follow([0.4] * 20, lags_s=LAGS_S, curve=True, least_curve=least)
+        assert tracker.current(end_s(20)).words == words
+    tracker, _ = follow([0.4] * 10 + [None] * 10, lags_s=LAGS_S, curve=True, least_curve=21.0)
+    assert [r.words for r in tracker.regimes(end_s(20))] == ["unsure", "no evidence"]
+
+
 @pytest.mark.parametrize("after_s", [-1.4, 0.0, 0.8, 2.0])
 def test_a_change_is_dated_at_the_middle_of_the_windows_that_turn(after_s: float) -> None:
     tracker, (change,) = follow([0.4] * 10 + [after_s] * 10)

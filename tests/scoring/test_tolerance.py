@@ -17,6 +17,7 @@ from avbench.scoring.tolerance import (
     alarm_scores,
     out_of_tolerance,
     roc_auc,
+    tolerance_asked,
     tolerance_of,
     tolerance_scores,
 )
@@ -112,6 +113,16 @@ def test_a_table_of_ones_own() -> None:
     for text in ("nab", "0.1", "0.3/0.1", "a/b", "-3/1", "nan/1", "-0.1/inf", "/", ""):
         with pytest.raises(UsageError, match="is not one of itu-detect, itu-accept, atsc, ebu, nor MIN/MAX"):
             tolerance_of(text)
+
+
+def test_two_numbers_without_a_sign_say_how_early_and_how_late() -> None:
+    assert tolerance_asked("ebu") == TOLERANCES["ebu"]
+    assert tolerance_asked("0.045/0.125") == Tolerance("0.045/0.125", 0.045, 0.125, "the user")
+    assert tolerance_asked("0/0.1").outside([0.05, 0.0, -0.05, -0.15]).tolist() == [True, False, False, True]
+    assert tolerance_asked("-0.125/0.045") == tolerance_of("-0.125/0.045")
+    for text in ("x/1", "0/0", "3/0.1", "", "ebu/atsc", "nan/1", "0.1/"):
+        with pytest.raises(UsageError, match="is not one of itu-detect, itu-accept, atsc, ebu, nor"):
+            tolerance_asked(text)
 
 
 def test_scores_of_a_table() -> None:

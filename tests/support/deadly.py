@@ -36,10 +36,10 @@ def at_its_name(file: MediaFile) -> str:
     return f"{what} {os.getpid()}"
 
 
-def measure(file: MediaFile) -> tuple[MediaInfo, str]:
+def measure(longest_s: float, file: MediaFile) -> tuple[MediaInfo, str]:
     """As from-files does it, but the decoder dies on files whose name contains "deadly"."""
     die_at_deadly(file.clip_id)
-    return probe(file.path, file.clip_id), media_sha256(file.path)
+    return probe(file.path, file.clip_id, longest_s=longest_s), media_sha256(file.path)
 
 
 def problems(file: MediaFile) -> list[str]:
@@ -52,6 +52,18 @@ def open_clip(manifest: Manifest, clip: ClipRecord) -> Reader:
     """As a run, with the same decoder."""
     die_at_deadly(clip.id)
     return open_media(manifest, clip)
+
+
+class Opener:
+    """The same as an ``open_clip`` that says of itself that it decodes."""
+
+    decodes = True
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    def __call__(self, clip: ClipRecord) -> Reader:
+        return open_clip(self.manifest, clip)
 
 
 def die_at_deadly(clip_id: str) -> None:

@@ -17,7 +17,11 @@ from avbench.engine.sources import local_sources
 
 RECORD = Path(__file__).parents[1] / "engine" / "data" / "reader_sources.json"
 PACKAGE = Path(avbench.__file__).parent
-READER = ("data/media.py", "engine/clip_pass.py")  # decoding and placing; cutting windows
+READER = (
+    "data/media.py",
+    "data/unlabelled.py",
+    "engine/clip_pass.py",
+)  # placing, padding, cutting
 # of these files only some definitions decide what a model is given
 PARTS = {
     "types.py": ("ClipRecord", "FrontEnd", "Gap", "Reading", "Window"),
