@@ -160,7 +160,7 @@ class RegimeTracker:
     mean curve must reach at a regime's offset for more than "unsure".
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what is known of the stream and of its model)
         self,
         window_s: float,
         hop_s: float,
