@@ -14,6 +14,10 @@ STFT_HOP_SAMPLES = 160  # 10 ms: four columns to a frame
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
 FLOOR = 1e-3  # amplitudes below this count as silence, so that noise at -100 dB has no onsets
 SPREAD_FRAMES = 2  # on either side: sound and picture rarely match to one frame, and classes are 5 frames apart
+CELL_SAMPLES = 160  # 10 ms: of the finer curve
+CELL_S = CELL_SAMPLES / SAMPLE_RATE_HZ
+REACH_CELLS = 210  # the finer curve goes 2.1 s to each side, so that a peak at 2 s has neighbours
+BLUR_CELLS = 3  # on either side: pictures come every four cells
 
 
 class Xcorr(SnapshotPredictor):
@@ -28,6 +32,7 @@ class Xcorr(SnapshotPredictor):
     trained_on = "nothing (no learning)"
     two_tower = True
     uses_torch = False  # the runner then passes arrays and does not load torch
+    lags_s = np.arange(-REACH_CELLS, REACH_CELLS + 1) * CELL_S  # of the finer curve
 
     def __init__(self, scale: float = 20.0) -> None:
         self.scale = scale
@@ -49,6 +54,11 @@ class Xcorr(SnapshotPredictor):
         logits = [self.scale * class_correlation(m, o) for m, o in zip(motion, onsets, strict=True)]
         return Snapshot(np.stack(logits).astype(np.float32))
 
+    def curve(self, video: Any, audio: Any) -> np.ndarray:
+        """The same every 10 ms: (B, T, 3, H, W) uint8, (B, N) float32 -> (B, L) float32 logits at ``lags_s``."""
+        pairs = zip(_numpy(video), _numpy(audio), strict=True)
+        return np.stack([self.scale * fine_correlation(brightening(v), a) for v, a in pairs]).astype(np.float32)
+
 
 def _numpy(values: Any) -> np.ndarray:
     return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
@@ -63,6 +73,14 @@ def motion_energy(video: np.ndarray) -> np.ndarray:
     luma = LUMA @ video.reshape(len(video), 3, -1).astype(np.float32)
     change = np.abs(luma[1:] - luma[:-1]).mean(axis=1, dtype=np.float64)
     return np.sqrt(np.append(change, 0.0))
+
+
+def brightening(video: np.ndarray) -> np.ndarray:
+    """(T, 3, H, W) uint8 -> (T,) float64: as ``motion_energy``, of the pixels that grow brighter. What moves makes as
+    many brighter as darker; of a flash only the beginning counts, which is what sounds."""
+    luma = LUMA @ video.reshape(len(video), 3, -1).astype(np.float32)
+    rise = np.maximum(luma[1:] - luma[:-1], 0).mean(axis=1, dtype=np.float64)
+    return np.sqrt(np.append(rise, 0.0))
 
 
 def onset_strength(audio: np.ndarray) -> np.ndarray:
@@ -104,3 +122,26 @@ def _correlation(motion: np.ndarray, onsets: np.ndarray, lag: int) -> float:
     m, a = m - m.mean(), a - a.mean()
     norm = float(np.sqrt((m @ m) * (a @ a)))
     return float(m @ a) / norm if norm > 1e-9 else 0.0
+
+
+def fine_correlation(motion: np.ndarray, audio: np.ndarray) -> np.ndarray:
+    """(T,) change of the picture from frame t to the next one, (N,) float32 -> (L,) correlation in [-1, 1] at the lags
+    of ``Xcorr.lags_s``; 0 where either is constant.
+
+    The picture changes when the later of two frames is shown, the sound where its level in cells of 10 ms rises.
+    """
+    cells = audio[: len(audio) // CELL_SAMPLES * CELL_SAMPLES].reshape(-1, CELL_SAMPLES).astype(np.float64)
+    level = np.log(np.sqrt((cells**2).mean(axis=1)) + FLOOR)
+    rises = np.sqrt(np.maximum(np.diff(level, prepend=level[:1]), 0))
+    shown = np.zeros(len(rises))
+    per_frame = TICKS_PER_FRAME // CELL_SAMPLES
+    at = (np.arange(len(motion)) + 1) * per_frame  # motion[t] is the change from frame t to frame t + 1
+    shown[at[at < len(shown)]] = motion[at < len(shown)]
+    bell = np.bartlett(2 * BLUR_CELLS + 3)[1:-1]
+    rises, shown = (np.convolve(values - values.mean(), bell, mode="same") for values in (rises, shown))
+    size = float(np.sqrt((rises @ rises) * (shown @ shown)))
+    if size < 1e-9:
+        return np.zeros(2 * REACH_CELLS + 1)
+    whole = np.correlate(shown, rises, mode="full") / size  # at lag k: shown[t + k] with rises[t]
+    middle = len(rises) - 1
+    return whole[middle - REACH_CELLS : middle + REACH_CELLS + 1]
