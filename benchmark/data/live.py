@@ -11,6 +11,7 @@ is faster waits for the computing.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections import deque
@@ -87,6 +88,13 @@ class Account:
         return self.computed + self.skipped + self.uncoverable
 
 
+class _Lost(NamedTuple):
+    """When a connection was lost, and where the stream was."""
+
+    at: float  # of the wall clock, seconds
+    row: int
+
+
 class LiveSource:
     """Iterate over it once: ``LiveEvent`` and ``LiveWindow`` in the order in which they happen, until the stream ends,
     ``for_s`` is over, or :meth:`stop`. As a context manager it reads from its beginning to its end.
@@ -105,6 +113,8 @@ class LiveSource:
         check_frontend(frontend)
         self.address, self.frontend, self.options, self._wall = address, frontend, options or LiveOptions(), wall
         self._hop = _hop_rows(self.options.hop_s)
+        limit_s = self.options.for_s
+        self._limit: int = sys.maxsize if limit_s is None else ticks(limit_s) // TICKS_PER_FRAME  # row
         self._trim = frontend.audio_lead_trim_samples
         self._length = frames(ticks(self.options.window_s))
         self._needed = self._length - (-self._trim // TICKS_PER_FRAME)
@@ -119,6 +129,7 @@ class LiveSource:
         self._stopping = self._over = False
         self._failure: BaseException | None = None
         self._told_stall = False
+        self.expected = 0  # windows that the stream was long enough for; known when the iteration is over
         self._thread = threading.Thread(target=self._run, name="avbench-live", daemon=True)
 
     def __enter__(self) -> LiveSource:
@@ -136,30 +147,42 @@ class LiveSource:
     @property
     def t_s(self) -> float:
         """The stream's clock: the time up to which something is known."""
-        return min(self.ring.latest / FRAME_RATE_HZ, self.options.for_s or np.inf)
+        return min(self.ring.latest, self._limit) / FRAME_RATE_HZ
 
     # ------------------------------------------------------------------------------------------- giving out windows
 
     def __iter__(self) -> Iterator[LiveEvent | LiveWindow]:
         while True:
             over = self._over  # asked first: what was written before is then seen
-            while self._events:
+            while self._is_due():
                 yield self._events.popleft()
-            if self._stopping or self._is_past_end():
-                return
-            newest = (self.ring.end - self._needed) // self._hop
+            newest = self._known() - 1
+            if self._stopping:
+                self.account.skipped += max(newest + 1 - self._next, 0)
+                break
             if self._next <= newest:
                 yield from self._answer(newest)
-            elif over:
-                if self._failure:
-                    raise self._failure
-                return
+            elif over or self._next_end > self._limit:
+                break
             else:
                 self._wait()
+        self.expected = newest + 1
+        yield from self._events
+        if self._failure:
+            raise self._failure
 
-    def _is_past_end(self) -> bool:
-        limit_s = self.options.for_s
-        return limit_s is not None and self._next * self._hop + self._needed > limit_s * FRAME_RATE_HZ
+    def _known(self) -> int:
+        """The number of windows that have ended: what has come, and what will not come any more, is known of them."""
+        return max((min(self.ring.end, self._limit) - self._needed) // self._hop + 1, 0)
+
+    @property
+    def _next_end(self) -> int:
+        """The row at which the next window ends."""
+        return self._next * self._hop + self._needed
+
+    def _is_due(self) -> bool:
+        """Whether there is an event, and no window before it is to come: times do not go back."""
+        return bool(self._events) and self._events[0].t_s * FRAME_RATE_HZ <= self._next_end
 
     def _answer(self, newest: int) -> Iterator[LiveEvent | LiveWindow]:
         """Settle the next window, and those that are skipped with it."""
@@ -188,26 +211,20 @@ class LiveSource:
     def _skip(self, n: int, lag_s: float) -> LiveEvent:
         self.account.skipped += n
         self._move_on(n)
-        return LiveEvent(
-            "lag", self.t_s, {"lag_s": round(lag_s, 2), "skipped": n, "skipped_in_all": self.account.skipped}
-        )
+        facts = {"lag_s": round(lag_s, 2), "skipped": n, "skipped_in_all": self.account.skipped}
+        return LiveEvent("lag", self._next_end / FRAME_RATE_HZ, facts)
 
     def _wait(self) -> None:
         """Until something happens. Whoever waits is not behind."""
         end = self.ring.end
         with self.ring.changed:
-            if self.ring.end == end and not self._events and not self._over:
+            if self.ring.end == end and not self._is_due() and not self._over:
                 self.ring.changed.wait(_POLL_S)
         self._anchor = (self._wall(), end)
         stalled = self.address.ends and self._wall() - self.intake.arrived > self.options.timeout_s
         if stalled and not self._told_stall and self.account.connections:
-            self._tell(
-                "gap",
-                self.t_s,
-                reason=f"nothing has come for {self.options.timeout_s:g} s",
-                start_s=self.t_s,
-                end_s=None,
-            )
+            at_s, reason = end / FRAME_RATE_HZ, f"nothing has come for {self.options.timeout_s:g} s"
+            self._tell("gap", at_s, reason=reason, start_s=at_s, end_s=None)
         self._told_stall = stalled
 
     def _lead_s(self, row: int) -> float:
@@ -240,8 +257,7 @@ class LiveSource:
 
     def _read_on(self) -> None:
         """Connect, read, and connect again, until the stream is over."""
-        attempts = 0
-        lost = self._wall()
+        attempts, lost = 0, _Lost(self._wall(), 0)
         while not self._stopping:
             before = self.intake.pictures
             try:
@@ -250,10 +266,7 @@ class LiveSource:
             except (AvbenchError, OSError, ValueError) as error:  # FFmpeg's errors are of the last two kinds, too
                 if not self.account.connections:
                     raise self._first_failure(error) from error
-                ended, reason = (
-                    False,
-                    str(error) if isinstance(error, AvbenchError) else why_not(error, self.options.timeout_s),
-                )
+                ended, reason = False, self._why(error)
             if ended or self._stopping:
                 self.intake.end()
                 return
@@ -261,30 +274,31 @@ class LiveSource:
                 self.intake.close(reason)
                 return
             if self.intake.pictures > before:
-                attempts, lost = 0, self._wall()
                 self.intake.close(f"the connection is lost: {reason}")
+                attempts, lost = 0, _Lost(self._wall(), self.ring.latest)
             pause_s = BACK_OFF_S[min(attempts, len(BACK_OFF_S) - 1)]
             attempts += 1
             self._tell("reconnect", self.t_s, connected=False, attempt=attempts, reason=reason, next_s=pause_s)
-            self._pass_time(pause_s)
+            self._pause(pause_s, lost)
 
     def _first_failure(self, error: Exception) -> AvbenchError:
         if isinstance(error, UsageError) or (isinstance(error, AvbenchError) and self.address.shown in str(error)):
             return error  # type: ignore[return-value]
-        why = str(error) if isinstance(error, AvbenchError) else why_not(error, self.options.timeout_s)
-        return AvbenchError(f"{self.address.shown}: {why}")
+        return AvbenchError(f"{self.address.shown}: {self._why(error)}")
 
-    def _pass_time(self, pause_s: float) -> None:
-        """A pause between two attempts: the stream's clock goes on."""
+    def _why(self, error: Exception) -> str:
+        return str(error) if isinstance(error, AvbenchError) else why_not(error, self.options.timeout_s)
+
+    def _pause(self, pause_s: float, lost: _Lost) -> None:
+        """Between two attempts: the stream's clock goes on."""
         end = self._wall() + pause_s
-        row, began = self.ring.latest, self._wall()
         while not self._stopping and self._wall() < end:
             with self.ring.changed:
                 self.ring.changed.wait(min(_POLL_S, max(end - self._wall(), 0)))
-            self.ring.pass_to(row + int((self._wall() - began) * FRAME_RATE_HZ))
-        self.intake.arrived = self._wall()
+            self.intake.arrived = self._wall()
+            self.ring.pass_to(lost.row + int((self.intake.arrived - lost.at) * FRAME_RATE_HZ))
 
-    def _read_once(self, attempts: int, lost: float) -> bool:
+    def _read_once(self, attempts: int, lost: _Lost) -> bool:
         """One connection, to its end. Whether that is the end of the stream, too."""
         options = self.options
         with opened_live(self.address, options.timeout_s, lambda: self._stopping) as container:
@@ -308,9 +322,9 @@ class LiveSource:
                     connected = True
                     self.account.connections += 1
                     if self.account.connections > 1:
-                        outage_s = round(self._wall() - lost, 2)
+                        outage_s = round(self._wall() - lost.at, 2)
                         self._tell("reconnect", self.t_s, connected=True, attempt=attempts, outage_s=outage_s)
-                if self._stopping or self.t_s == options.for_s:
+                if self._stopping or self.ring.end >= self._limit:
                     return True
                 if not self.address.ends and self.intake.lacking_s() > _LACKING_S:
                     raise AvbenchError(f"picture or sound has been missing for {_LACKING_S} s")

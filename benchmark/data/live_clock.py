@@ -1,6 +1,7 @@
 """The clocks of a live stream: stamps that begin anew after 2^32 or 2^33 ticks, and where pieces of sound are heard.
 
-A live stream cannot be read ahead as a file can (``sound_clock``): a piece of sound is placed when a few more have come.
+A live stream cannot be read ahead as a file can (``sound_clock``): a piece of sound is placed when a few more have
+come.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from avbench.data.live_ring import MISSING_PICTURE, MISSING_SOUND, Ring
 from avbench.data.pictures import PICTURE_GAP_S
 from avbench.data.sound import Resampler
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
+from avbench.types import AvbenchError
 
 JUMP_S = 10  # a longer step ahead is another clock; so far may sound and picture be apart in the stream
 BACK_S = 0.1  # a longer step back is another clock; a shorter one is a picture that comes too late
@@ -156,17 +157,22 @@ class Intake:
             self._show(now, now.row_of(now.last + now.usual))
             self._tell("gap", self.t_s, reason=MISSING_PICTURE, start_s=_s(now.shown), end_s=_s(row))
         if kind != now.kind:
-            self.ring.cut(row, f"the picture changes from {now.kind} to {kind}")
-            self._tell(
-                "gap", self.t_s, reason=f"the picture changes from {now.kind} to {kind}", start_s=_s(row), end_s=_s(row)
-            )
+            why = f"the picture changes from {now.kind} to {kind}"
+            self.ring.cut(row, why)
+            self._tell("gap", self.t_s, reason=why, start_s=_s(row), end_s=_s(row))
         now.kind, now.last, now.held, now.shown = kind, stamp, make, max(now.shown, row)
 
     def _show(self, now: _Stretch, until: int) -> None:
         """The latest picture stands up to row ``until``."""
         if until > now.shown:
             self._room(until)
-            self.ring.show(now.shown, until, now.held())
+            try:
+                picture = now.held()
+            except AvbenchError as error:  # it cannot be what the model wants, nor can what follows
+                self._stretch = None
+                self.ring.cut(self.ring.latest, str(error))
+                raise
+            self.ring.show(now.shown, until, picture)
             self.pictures += 1
             now.shown = until
 
@@ -215,6 +221,7 @@ class Intake:
         self.end()
         self._stretch = None
         self.ring.cut(self.ring.latest, why)
+        self.ring.pass_to(self.ring.latest)
         self._tell("gap", self.t_s, reason=why, start_s=self.t_s, end_s=None)
 
     def end(self) -> None:
