@@ -14,11 +14,24 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from avbench import __version__
-from avbench.commands import compare, data, doctor, latency, leaderboard, paper, report, run, submit, train, weights
+from avbench.commands import (
+    compare,
+    data,
+    doctor,
+    latency,
+    leaderboard,
+    paper,
+    report,
+    run,
+    submit,
+    train,
+    watch,
+    weights,
+)
 from avbench.commands.common import DEBUG_HELP, SIGN, complain
 
 # in the order of the help
-COMMANDS = (run, report, compare, paper, latency, data, weights, train, submit, leaderboard, doctor)
+COMMANDS = (run, report, compare, watch, paper, latency, data, weights, train, submit, leaderboard, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
