@@ -162,7 +162,7 @@ class LiveSource:
                 break
             if self._next <= newest:
                 yield from self._answer(newest)
-            elif over or self._next_end > self._limit:
+            elif over or self.ring.end >= self._limit:
                 break
             else:
                 self._wait()

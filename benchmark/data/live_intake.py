@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from math import gcd
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -297,7 +298,11 @@ class _SoundSide:
     def _put(self, pieces: Iterable[Piece]) -> None:
         rate = self._kind[0]
         patch = round(SOUND_GAP_S * rate)
-        for at, samples in pieces:
+        for piece in pieces:
+            before = max(-piece.at, 0)  # what comes before the stretch's first picture is left out
+            at, samples = piece.at + before, piece.sound[before:]
+            if not len(samples):
+                continue
             step = at - self._end
             place, sound = at, samples
             if self._resampler is None:
@@ -326,18 +331,20 @@ class _SoundSide:
         self._tell("gap", _s(self._ring.latest), reason=why, start_s=low, end_s=high)
 
     def _restart(self, at: int, rate: int) -> None:
+        """The resampler begins anew, at a sample that is a whole one at 16 kHz, too: silence leads up to it."""
         self._resampler = Resampler(rate, SAMPLE_RATE_HZ)
-        self._next = self._row * TICKS_PER_FRAME + round(Fraction(at, rate) * SAMPLE_RATE_HZ)
+        whole = rate // gcd(rate, SAMPLE_RATE_HZ)
+        begin = at // whole * whole
+        self._next = self._row * TICKS_PER_FRAME + begin * SAMPLE_RATE_HZ // rate
+        if begin < at:
+            self._hear(self._resampler.feed(np.zeros(at - begin, np.float32)))
 
     def _hear(self, blocks: Iterable[np.ndarray]) -> None:
-        """Put resampled sound into the ring; what comes before the stretch's first picture is left out."""
-        least = self._row * TICKS_PER_FRAME
+        """Put resampled sound into the ring."""
         for block in blocks:
             at, self._next = self._next, self._next + len(block)
-            late = max(least - at, 0)
-            if late < len(block):
-                self._room(self._next // TICKS_PER_FRAME)
-                self._ring.hear(at + late, block[late:])
+            self._room(self._next // TICKS_PER_FRAME)
+            self._ring.hear(at, block)
 
 
 def _s(row: int) -> float:

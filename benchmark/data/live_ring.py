@@ -15,6 +15,7 @@ import numpy as np
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_FRAME
 
 MISSING_PICTURE, MISSING_SOUND = "the picture is missing", "the sound is missing"
+NOTHING = "picture and sound are missing"
 
 
 class Taken(NamedTuple):
@@ -45,7 +46,8 @@ class Ring:
         self._heard = np.full(rows, -1, np.int64)  # the row whose sound lies there,
         self._filled = np.zeros(rows, np.int64)  # and how many of its samples, from the first one on
         self._cuts: deque[tuple[int, str]] = deque()  # where something else begins, and why
-        self._picture_end = self._sound_end = self._passed = 0  # rows
+        self._holes: deque[tuple[int, int]] = deque()  # rows that nothing comes for, in order
+        self._picture_end = self._sound_end = 0  # rows
 
     def show(self, begin: int, end: int, picture: np.ndarray) -> None:
         """``picture`` (3, size, size) stands from row ``begin`` to before ``end``."""
@@ -84,19 +86,24 @@ class Ring:
     def pass_to(self, row: int) -> None:
         """Nothing more comes before ``row``."""
         with self.changed:
-            self._passed = max(self._passed, row)
+            begin = min(self._picture_end, self._sound_end)
+            if begin < row:
+                if self._holes and self._holes[-1][1] >= begin:
+                    begin = self._holes.pop()[0]
+                self._holes.append((begin, row))
+            self._picture_end, self._sound_end = max(self._picture_end, row), max(self._sound_end, row)
             self.changed.notify_all()
 
     @property
     def end(self) -> int:
         """The row up to which all is known: what has come, and what will not come any more."""
         both = sorted((self._picture_end, self._sound_end))
-        return max(both[0], both[1] - self.patience, self._passed)
+        return max(both[0], both[1] - self.patience)
 
     @property
     def latest(self) -> int:
         """The row up to which there is a picture or sound."""
-        return max(self._picture_end, self._sound_end, self._passed)
+        return max(self._picture_end, self._sound_end)
 
     def lacking(self) -> str:
         """What has been missing for longer than the patience, in words; "" if nothing is."""
@@ -111,8 +118,12 @@ class Ring:
         n_sound = n_rows + -(-skip_samples // TICKS_PER_FRAME)
         with self.changed:
             cut = next((why for at, why in self._cuts if row < at < row + n_sound), "")
+            while self._holes and self._holes[0][1] <= row:
+                self._holes.popleft()
             if cut:
                 return Taken(None, None, cut)
+            if self._holes and self._holes[0][0] < row + n_sound:
+                return Taken(None, None, NOTHING)
             seen, heard = np.arange(row, row + n_rows), np.arange(row, row + n_sound)
             shown, sounding = self._shown[seen % self.rows], self._heard[heard % self.rows]
             if (shown > seen).any() or (sounding > heard).any():
