@@ -117,9 +117,9 @@ def spectrogram_statistics(log_spectrum: Tensor) -> Tensor:
     return torch.stack([log_spectrum.mean(-1), log_spectrum.std(-1)], dim=-1)
 
 
-def standardise(log_spectrum: Tensor, statistics: Tensor | None = None) -> Tensor:
-    """Per-frequency standardisation over time; ``statistics`` default to those of the input itself."""
-    statistics = spectrogram_statistics(log_spectrum) if statistics is None else statistics.to(log_spectrum)
+def standardise(log_spectrum: Tensor) -> Tensor:
+    """(..., 257, T) -> the same, standardised over time, per frequency."""
+    statistics = spectrogram_statistics(log_spectrum)
     return (log_spectrum - statistics[..., :1]) / (statistics[..., 1:] + 1e-6)
 
 
@@ -128,16 +128,9 @@ def sparsesync_audio(wave: Array) -> Tensor:
     return standardise(log_spectrogram(wave))[None]
 
 
-def window_spectrogram(audio: Tensor, statistics: Tensor | None = None) -> Tensor:
-    """(B, N) samples of windows -> (B, 1, 257, 626).
-
-    With the ``statistics`` (257, 2) of a whole stretch: 625 columns, as in the published streaming code (whose inner
-    windows have their neighbours' sound in the first and last two columns, not a reflection).
-    """
-    spectrum = log_spectrogram(audio)
-    if statistics is not None:
-        spectrum = spectrum[..., : audio.shape[-1] // 128]
-    return standardise(spectrum, statistics)[:, None]
+def window_spectrogram(audio: Tensor) -> Tensor:
+    """(B, N) samples of windows, each on its own -> (B, 1, 257, 626)."""
+    return standardise(log_spectrogram(audio))[:, None]
 
 
 def streamsync_windows(

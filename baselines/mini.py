@@ -198,6 +198,7 @@ class MiniBackbone(nn.Module, SnapshotPredictor):
 
     frontend = FrontEnd(size=64)
     two_tower = True
+    column_samples = MEL_HOP
 
     def __init__(self, feature_dim: int = 96, dim: int = 96) -> None:
         super().__init__()
@@ -208,32 +209,31 @@ class MiniBackbone(nn.Module, SnapshotPredictor):
         self.token_maker = TokenMaker(dim)
         self.token_dim = dim
 
-    def audio_statistics(self, audio: Tensor) -> Tensor:
-        """(N,) samples of a whole stretch -> (n_mels, 2), for the ``paper`` protocol."""
-        return LogMel.statistics(self.logmel(audio[None]))[0]
+    def stretch_sound(self, audio: Tensor) -> Tensor:
+        """(N,) samples of a whole stretch -> (n_mels, N // 160) standardised log-mel; a window has 500 columns."""
+        return self._standardised(audio[None])[0]
+
+    def _standardised(self, audio: Tensor) -> Tensor:
+        mel = self.logmel(audio)
+        return LogMel.standardise(mel, LogMel.statistics(mel))
 
     def encode_video(self, video: Tensor) -> Tensor:
         """(B, 125, 3, 64, 64) uint8 -> (B, T, D)."""
         return self.video_features(luma(video))
 
-    def encode_audio(self, audio: Tensor, statistics: Tensor | None = None) -> Tensor:
-        """(B, 80000) -> (B, T, D); ``statistics`` (n_mels, 2) replaces the window's own."""
-        mel = self.logmel(audio)
-        return self.audio_features(
-            LogMel.standardise(mel, LogMel.statistics(mel) if statistics is None else statistics)
-        )
+    def encode_audio(self, audio: Tensor) -> Tensor:
+        """(B, 80000) samples, or (B, n_mels, 500) columns of ``stretch_sound`` -> (B, T, D)."""
+        return self.audio_features(self._standardised(audio) if audio.ndim == 2 else audio)
 
     def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
         """Features (B, T, D) of both towers -> logits (B, 21) and token (B, D)."""
         logits, off, passed, _ = self.fusion(video_features, audio_features)
         return Snapshot(logits, self.token_maker(logits, off, passed))
 
-    def predict(self, video: Tensor, audio: Tensor, statistics: Tensor | None = None) -> Snapshot:
-        """(B, 125, 3, 64, 64) uint8 and (B, 80000) float32 samples -> logits (B, 21) and token (B, D).
-
-        ``statistics`` as in ``encode_audio``.
-        """
-        return self.fuse(self.encode_video(video), self.encode_audio(audio, statistics))
+    def predict(self, video: Tensor, audio: Tensor) -> Snapshot:
+        """(B, 125, 3, 64, 64) uint8 and (B, 80000) float32 samples, or columns as in ``encode_audio`` -> logits (B, 21)
+        and token (B, D)."""
+        return self.fuse(self.encode_video(video), self.encode_audio(audio))
 
     def video_features(self, picture: Tensor) -> Tensor:
         """(B, 125, 64, 64) luma -> (B, T, D)."""

@@ -172,6 +172,7 @@ class SparseSync(nn.Module, SnapshotPredictor):
 
     frontend = FrontEnd(size=224, fit="crop", short_side=256)
     two_tower = True
+    column_samples = 128
     description = "SparseSync, published size (S3D, ResNet-18, selectors, global transformer)"
     fusion: type[Fusion] = Fusion
 
@@ -202,32 +203,24 @@ class SparseSync(nn.Module, SnapshotPredictor):
             video = frontends.normalise_video(video).to(self.transformer.off_head.weight)
         return self.v_bridge(self.vfeat_extractor(video))
 
-    def encode_audio(self, audio: Tensor, statistics: Tensor | None = None) -> Tensor:
-        """(B, N) samples or (B, 1, 257, Ta) spectrogram -> (B, D, 9, 20).
-
-        ``statistics`` (257, 2) of a whole stretch replace the window's own; the window then has 625 columns, as in the
-        published streaming code. ``UsageError`` if they are given with a spectrogram.
-        """
+    def encode_audio(self, audio: Tensor) -> Tensor:
+        """(B, N) samples or (B, 1, 257, Ta) spectrogram -> (B, D, 9, 20)."""
         if audio.ndim == 2:
-            audio = frontends.window_spectrogram(audio, statistics).to(self.transformer.off_head.weight)
-        elif statistics is not None:
-            raise UsageError("statistics need samples (B, N); a spectrogram is already standardised")
+            audio = frontends.window_spectrogram(audio).to(self.transformer.off_head.weight)
         return self.afeat_extractor(audio)
 
-    def audio_statistics(self, audio: Tensor) -> Tensor:
-        """(N,) samples of a whole stretch -> (257, 2), for the ``paper`` protocol."""
-        return frontends.spectrogram_statistics(frontends.log_spectrogram(audio))
+    def stretch_sound(self, audio: Tensor) -> Tensor:
+        """(N,) samples of a whole stretch -> (1, 257, 1 + N // 128) spectrogram; a window has 625 columns of it."""
+        return frontends.sparsesync_audio(audio).to(self.transformer.off_head.weight)
 
     def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
         """What ``encode_video`` and ``encode_audio`` return -> a snapshot with logits (B, 21), without a token."""
         return Snapshot(self.transformer(video_features, audio_features))
 
-    def predict(self, video: Tensor, audio: Tensor, statistics: Tensor | None = None) -> Snapshot:
-        """(B, 125, 3, 224, 224) uint8 and (B, 80000) float32 samples -> a snapshot with logits (B, 21).
-
-        ``statistics`` as in ``encode_audio``.
-        """
-        return self.fuse(self.encode_video(video), self.encode_audio(audio, statistics))
+    def predict(self, video: Tensor, audio: Tensor) -> Snapshot:
+        """(B, 125, 3, 224, 224) uint8 and (B, 80000) float32 samples, or a spectrogram as in ``encode_audio`` -> a
+        snapshot with logits (B, 21)."""
+        return self.fuse(self.encode_video(video), self.encode_audio(audio))
 
 
 Model = TypeVar("Model", bound=SparseSync)

@@ -301,20 +301,39 @@ class Synchformer(nn.Module, SnapshotPredictor):
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Decoded (B, 125, 3, 224, 224) uint8, or normalised (B, 14, 16, 3, 224, 224) -> (B, 112, D)."""
-        raw = video.dtype == torch.uint8
-        segments = frontends.segment_video(video) if raw else video
-        at_once = self.segments_at_once or (1 if video.device.type == "cpu" else segments.shape[0] * segments.shape[1])
-        features = []
-        for part in segments.flatten(0, 1).split(at_once):
-            part = frontends.half_normalise(part) if raw else part
-            features.append(self.vfeat_extractor(part.to(self.vproj.weight)))
-        return self.vproj(torch.cat(features).unflatten(0, segments.shape[:2]).flatten(1, 2))
+        segments = frontends.segment_video(video) if video.dtype == torch.uint8 else video
+        features = self._picture_features(segments.flatten(0, 1))
+        return self.vproj(features.unflatten(0, segments.shape[:2]).flatten(1, 2))
 
     def encode_audio(self, audio: Tensor) -> Tensor:
         """(B, 80000) samples, or (B, 14, 1, 128, 66) mel -> (B, 84, D)."""
         mel = frontends.synchformer_audio(audio) if audio.ndim == 2 else audio
         features = self.afeat_extractor(mel.flatten(0, 1).to(self.aproj.weight))
         return self.aproj(features.unflatten(0, mel.shape[:2]).flatten(1, 2))
+
+    def encode_video_segments(self, segments: Tensor) -> Tensor:
+        """Single segments (N, 16, 3, size, size), decoded uint8 or normalised float -> (N, 8, D)."""
+        return self.vproj(self._picture_features(segments))
+
+    def encode_audio_segments(self, segments: Tensor) -> Tensor:
+        """Single segments, (N, 10240) samples or (N, 1, 128, 66) mel -> (N, 6, D)."""
+        mel = frontends.segment_mel(segments) if segments.ndim == 2 else segments
+        return self.aproj(self.afeat_extractor(mel.to(self.aproj.weight)))
+
+    def fuse_segments(self, video: Tensor, audio: Tensor) -> Snapshot:
+        """Any 14 encoded segments in the order of time, (B, 14, 8, D) and (B, 14, 6, D) -> a snapshot. Of the segments
+        of one window it equals ``predict``."""
+        return self.fuse(video.flatten(1, 2), audio.flatten(1, 2))
+
+    def _picture_features(self, segments: Tensor) -> Tensor:
+        """(N, 16, 3, size, size) -> (N, 8, D), before the projection."""
+        raw = segments.dtype == torch.uint8
+        at_once = self.segments_at_once or (1 if segments.device.type == "cpu" else len(segments))
+        features = []
+        for part in segments.split(at_once):
+            part = frontends.half_normalise(part) if raw else part
+            features.append(self.vfeat_extractor(part.to(self.vproj.weight)))
+        return torch.cat(features)
 
     def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
         """Features (B, 112, D) and (B, 84, D) -> a snapshot with logits (B, n_classes), without a token."""

@@ -28,8 +28,8 @@ class Tuned(nn.Module, SnapshotPredictor):
         self.inner, self.dtype, self.compiled = inner, DTYPES[dtype], compiled
         self.frontend, self.token_dim, self.two_tower = inner.frontend, inner.token_dim, inner.two_tower
         self.description, self.trained_on = inner.description, inner.trained_on
-        if hasattr(inner, "audio_statistics"):
-            self.audio_statistics = inner.audio_statistics
+        if hasattr(inner, "stretch_sound"):
+            self.stretch_sound, self.column_samples = inner.stretch_sound, inner.column_samples
         names = ["predict", *(("encode_video", "encode_audio", "fuse") if inner.two_tower else ())]
         calls = {name: getattr(inner, name) for name in names}
         self._calls = {name: torch.compile(call) if compiled else call for name, call in calls.items()}
@@ -39,30 +39,30 @@ class Tuned(nn.Module, SnapshotPredictor):
         """What decides the output: the inner model, the precision, and whether it is compiled."""
         return {"inner": self.inner, "dtype": str(self.dtype), "compiled": self.compiled}
 
-    def _call(self, name: str, *inputs: Tensor, **more: Any) -> Any:
+    def _call(self, name: str, *inputs: Tensor) -> Any:
         weight = next(self.parameters(), None)
         device = "cpu" if weight is None else weight.device.type
         if self.compiled and device not in self._tried:
             _try_to_compile(device)
             self._tried.add(device)
         with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
-            return self._calls[name](*inputs, **more)
+            return self._calls[name](*inputs)
 
-    def _snapshot(self, name: str, *inputs: Tensor, **more: Any) -> Snapshot:
-        logits, token = self._call(name, *inputs, **more)
+    def _snapshot(self, name: str, *inputs: Tensor) -> Snapshot:
+        logits, token = self._call(name, *inputs)
         return Snapshot(logits.float(), None if token is None else token.float())
 
-    def predict(self, video: Tensor, audio: Tensor, **more: Any) -> Snapshot:
+    def predict(self, video: Tensor, audio: Tensor) -> Snapshot:
         """As the inner model's ``predict``; logits (B, 21) and token (B, D) are float32."""
-        return self._snapshot("predict", video, audio, **more)
+        return self._snapshot("predict", video, audio)
 
     def encode_video(self, video: Tensor) -> Any:
         """As the inner model's ``encode_video``; features may be in the lower precision."""
         return self._call("encode_video", video)
 
-    def encode_audio(self, audio: Tensor, **more: Any) -> Any:
+    def encode_audio(self, audio: Tensor) -> Any:
         """As the inner model's ``encode_audio``; features may be in the lower precision."""
-        return self._call("encode_audio", audio, **more)
+        return self._call("encode_audio", audio)
 
     def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
         """As the inner model's ``fuse``; logits (B, 21) and token (B, D) are float32."""

@@ -23,6 +23,7 @@ _HOME = {
     "load_run": "runs.loaded",
     "Run": "runs.loaded",
     "RunResult": "results.run",
+    "score_files": "runs.figures",
     "score": "scoring.metrics",
     # how it is run
     "Protocol": "protocol.rules",

@@ -23,6 +23,7 @@ from avbench.commands import (
     paper,
     report,
     run,
+    score,
     submit,
     train,
     watch,
@@ -31,7 +32,7 @@ from avbench.commands import (
 from avbench.commands.common import DEBUG_HELP, SIGN, complain
 
 # in the order of the help
-COMMANDS = (run, report, compare, watch, paper, latency, data, weights, train, submit, leaderboard, doctor)
+COMMANDS = (run, score, watch, report, compare, paper, latency, data, weights, train, submit, leaderboard, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

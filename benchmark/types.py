@@ -287,10 +287,11 @@ class SnapshotPredictor:
     ``predict`` is all that is required. Set ``token_dim`` and return a token to offer the streaming-token hook.
     A two-tower backbone may set ``two_tower = True`` and offer ``encode_video(video)``, ``encode_audio(audio)`` and
     ``fuse(video_features, audio_features) -> Snapshot``, which must equal ``predict``: the runner then encodes each
-    picture window once per clip. A backbone whose sound front end standardises may offer
-    ``audio_statistics(audio (N,)) -> tensor``; the ``paper`` protocol then passes the whole stretch's statistics as the
-    keyword ``statistics`` to ``predict`` / ``encode_audio``. ``uses_torch = False``: windows are numpy arrays, not
-    tensors.
+    picture window once per clip. A backbone whose sound front end looks beyond a window may offer
+    ``stretch_sound(audio (N,)) -> (..., T)``, what it hears of a whole stretch, one column every ``column_samples``:
+    under the ``paper`` protocol ``predict`` / ``encode_audio`` then get each window's columns of it, (B, ..., T'), in
+    place of samples, and a window's edges hear their real neighbours. ``uses_torch = False``: windows are numpy arrays,
+    not tensors.
     """
 
     frontend: FrontEnd = FrontEnd()

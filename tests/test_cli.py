@@ -218,7 +218,7 @@ def test_the_legend_says_what_is_missing(avbench: Avbench, make_clicks: MakeClic
 def test_the_paper_protocol(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
     args = ("run", "--model", "xcorr", "--data", clicks, "--out", tmp_path / "o", "--protocol", "paper", *ONE)
     assert avbench(*args).returncode == 0
-    assert read_run(tmp_path / "o").signature.startswith("avb|paper:1|")
+    assert read_run(tmp_path / "o").signature.startswith("avb|paper:2|")
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------

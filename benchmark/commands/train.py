@@ -14,7 +14,7 @@ VERBS = (train_head, train_fullsize)
 RECIPES = (
     *("sparsesync-pt", "sparsesync", "synchformer", "streamsync-trf", "streamsync-lstm", "synchformer-trf"),
     *("sparsesync-pt.hard", "sparsesync.hard", "streamsync-trf.hard", "streamsync-lstm.hard"),
-    *("streamsync-trf.dynamic", "streamsync-lstm.dynamic", "tracking"),
+    *("streamsync-trf.dynamic", "streamsync-lstm.dynamic", "tracking", "words"),
     *("table5-k3-h12", "table5-k2-h12", "table5-k4-h12", "table5-k3-h6", "table5-k3-h18"),
 )
 TABLE5 = "table5"  # all of its rows and the record of them

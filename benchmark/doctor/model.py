@@ -13,6 +13,7 @@ import numpy as np
 from avbench.data.clicks import click_and_flash
 from avbench.doctor.head import check_head, same_fingerprint
 from avbench.doctor.new_process import fingerprint_finding
+from avbench.engine.clip_pass import CalledModel
 from avbench.registry.heads import is_outside
 from avbench.registry.loading import load
 from avbench.registry.names import resolve, split_model_name
@@ -66,6 +67,7 @@ def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
         except Exception as error:
             debug.show(error)
             yield Finding(False, f"two towers: {in_one_line(error)}")
+    yield from _stretch(name, model.backbone, video, audio)
     yield from _sign(model.backbone)
     head = split_model_name(name)[1]
     yield from check_head(model.head, model.head_name, model.backbone.token_dim)  # type: ignore[arg-type, union-attr]
@@ -86,6 +88,28 @@ def _windows(frontend: FrontEnd, count: int = 3) -> tuple[np.ndarray, np.ndarray
         start = 50 * i * TICKS_PER_FRAME
         audio[i] = sound[start : start + audio.shape[1]] + 0.01 * rng.standard_normal(audio.shape[1])
     return video, audio
+
+
+def _stretch(name: str, backbone: Any, video: np.ndarray, audio: np.ndarray) -> Iterator[Finding]:
+    """Does the model take windows cut out of a stretch of sound, as the paper protocol gives them, if it offers to?"""
+    called = CalledModel(backbone, name, len(video), "cpu", OffsetGrid().n_classes)
+    try:
+        if not called.hears_stretches():
+            return
+        with _inference(backbone) as give:
+            heard, width = called.stretch_sound(audio.reshape(-1)), audio.shape[1] // backbone.column_samples
+            columns = np.stack([np.asarray(heard)[..., i * width : (i + 1) * width] for i in range(len(video))])
+            whole = _arrays(backbone.predict(give(video), give(columns)))
+            problem = _shape_problem(whole, len(video), backbone.token_dim)
+            yield Finding(not problem, f"stretch: {problem or 'windows cut out of stretch_sound are taken'}")
+            if backbone.two_tower and not problem:
+                fused = backbone.fuse(backbone.encode_video(give(video)), backbone.encode_audio(give(columns)))
+                yield _equal("stretch: fuse(encode_video, encode_audio) and predict", whole, _arrays(fused), 1e-3)
+    except UsageError as error:
+        yield Finding(False, f"stretch: {error}")
+    except Exception as error:
+        debug.show(error)
+        yield Finding(False, f"stretch: {in_one_line(error)}")
 
 
 def _sign(backbone: Any) -> Iterator[Finding]:

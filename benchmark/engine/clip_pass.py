@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,12 +64,19 @@ class _SoundId(NamedTuple):
 
     start: int
     length: int
-    stretch: Window
+    scope: Window
     law: str
 
 
 def _sound_id(key: SnapshotKey) -> _SoundId:
-    return _SoundId(key.sound, key.window, Window(key.stretch_start, key.stretch_length), key.law)
+    return _SoundId(key.sound, key.window, key.scope, key.law)
+
+
+class _Stretch(NamedTuple):
+    """The sound of a whole stretch, out of which windows are cut."""
+
+    scope: Window
+    law: str
 
 
 class CalledModel:
@@ -108,6 +115,31 @@ class CalledModel:
             self.batch_size = len(some) // 2
         return out
 
+    def hears_stretches(self) -> bool:
+        """Whether the predictor's front end looks beyond a window; ``UsageError`` for the hook of old."""
+        if hasattr(self.predictor, "stretch_sound"):
+            return True
+        if hasattr(self.predictor, "audio_statistics"):
+            raise UsageError(
+                f"model {self.name} defines audio_statistics, which the paper protocol no longer asks for: define "
+                "stretch_sound(audio (N,)) -> (..., T) and column_samples instead, as SnapshotPredictor describes"
+            )
+        return False
+
+    def stretch_sound(self, sound: np.ndarray) -> Any:
+        """What the predictor hears of a whole stretch, (N,) samples -> (..., T); ``UsageError`` for too short a T."""
+        step = getattr(self.predictor, "column_samples", None)
+        if not isinstance(step, int) or step < 1:
+            raise UsageError(f"model {self.name}: column_samples is {step!r}; it must be the samples of a column, 1 on")
+        heard = self.predictor.stretch_sound(self.give([sound])[0])
+        shape = tuple(getattr(heard, "shape", ()))
+        if not shape or shape[-1] < len(sound) // step:
+            raise UsageError(
+                f"model {self.name}: stretch_sound gives {shape or type(heard).__name__} for {len(sound)} samples; its "
+                f"last axis must have one column every {step} samples, at least {len(sound) // step}"
+            )
+        return heard
+
     def rows(self, snapshot: Snapshot, n: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """(logits (21,), token (D,) or None) of each of ``n`` windows, float32; ``UsageError`` for another shape."""
         logits, token = _array(snapshot.logits), _array(snapshot.token)
@@ -134,7 +166,8 @@ class ClipPass:
         self._pending: list[tuple[np.ndarray, list[SnapshotKey]]] = []
         self._sounds: dict[_SoundId, Any] = {}  # encoded sound windows that a later picture window still needs
         self._uses: Counter[_SoundId] = Counter()
-        self._statistics: dict[Window, Any] = {}
+        self._stretches: dict[_Stretch, Any] = {}  # what is heard of stretches that a later window is still cut out of
+        self._cuts: Counter[_Stretch] = Counter()
         self._broken = ""
         for key in keys:
             self._uses[_sound_id(key)] += 1
@@ -145,6 +178,7 @@ class ClipPass:
                 self.bad[key] = f"needs sound up to {seconds(heard.end):g} s, past the clip's end"
             else:
                 self._keys_at.setdefault(Window(key.picture, key.window), []).append(key)
+                self._cuts[_stretch(key)] += self._is_cut(key)
 
     def refuse_gaps(self, window: Window, gaps: tuple[Gap, ...]) -> None:
         """Name the keys of a picture window as bad whose picture or sound touches a gap."""
@@ -193,19 +227,22 @@ class ClipPass:
         except (Exception, SystemExit) as error:  # a model that fails loses only the rest of this clip
             debug.show(error)
             self._broken = f"broke off with {in_one_line(error)}"
+        for key in (key for _, keys in pending for key in keys if self._is_cut(key)):
+            self._cuts[_stretch(key)] -= 1
+            if not self._cuts[_stretch(key)]:
+                self._stretches.pop(_stretch(key), None)
         self.model_s += time.perf_counter() - began
 
     def _plain(self, pending: list[tuple[np.ndarray, list[SnapshotKey]]]) -> None:
         def predict(some: list[tuple[SnapshotKey, np.ndarray]]) -> list[Any]:
             video = self.model.give([video for _, video in some])
-            audio = self.model.give([self._samples(key) for key, _ in some])
-            out = self.model.predictor.predict(video, audio, **self._extra(_sound_id(some[0][0]).stretch))
-            self._keep([key for key, _ in some], out)
+            keys = [key for key, _ in some]
+            self._keep(keys, self.model.predictor.predict(video, self._audio(keys)))
             return some
 
         jobs = [(key, video) for video, keys in pending for key in keys]
-        for group in _by_stretch(jobs, lambda job: job[0]):
-            self.model.in_batches(predict, group)
+        for alike in self._alike(jobs, lambda job: job[0]):
+            self.model.in_batches(predict, alike)
         self.counters["picture_windows_encoded"] += len(jobs)
         self.counters["sound_windows_encoded"] += len(jobs)
 
@@ -213,8 +250,7 @@ class ClipPass:
         predictor = self.model.predictor
 
         def encode_audio(some: list[SnapshotKey]) -> list[Any]:
-            audio = self.model.give([self._samples(key) for key in some])
-            return _split(predictor.encode_audio(audio, **self._extra(_sound_id(some[0]).stretch)), len(some))
+            return _split(predictor.encode_audio(self._audio(some)), len(some))
 
         def fuse(some: list[tuple[Any, SnapshotKey]]) -> list[Any]:
             video = _join([features for features, _ in some])
@@ -229,9 +265,9 @@ class ClipPass:
         )
         keys = [key for _, some in pending for key in some]
         fresh = {_sound_id(key): key for key in keys if _sound_id(key) not in self._sounds}
-        for group in _by_stretch(list(fresh.values()), lambda key: key):
-            encoded = self.model.in_batches(encode_audio, group)
-            self._sounds.update(zip(map(_sound_id, group), encoded, strict=True))
+        for alike in self._alike(fresh.values(), lambda key: key):
+            encoded = self.model.in_batches(encode_audio, alike)
+            self._sounds.update(zip(map(_sound_id, alike), encoded, strict=True))
         pairs = [(video, key) for video, (_, some) in zip(features, pending, strict=True) for key in some]
         self.model.in_batches(fuse, pairs)
         for sound in map(_sound_id, keys):
@@ -249,35 +285,53 @@ class ClipPass:
                 self.bad[key] = "gave NaN or infinity"
 
     def _heard(self, key: SnapshotKey) -> Window:
-        """The stretch of the clip's sound that is needed: under a law, wherever its offset goes. A lead trim of n
-        samples shifts every sound window later by n."""
-        low, high = extremes(law_of(key.law), key.window) if key.law else (0, 0)
-        begin = key.sound + self.model.predictor.frontend.audio_lead_trim_samples
-        return Window(begin + low, key.window + high - low)
+        """The part of the clip's sound that is needed: under a law, wherever its offset goes. A lead trim of n samples
+        shifts every sound window later by n."""
+        low, high = extremes(law_of(key.law), key.scope.length) if key.law else (0, 0)
+        begin = key.scope.start + self.model.predictor.frontend.audio_lead_trim_samples
+        return Window(begin + low, key.scope.length + high - low)
+
+    def _scope_samples(self, key: SnapshotKey) -> np.ndarray:
+        """The sound of the key's whole scope, (N,) float32."""
+        begin = key.scope.start + self.model.predictor.frontend.audio_lead_trim_samples
+        if key.law:
+            return gathered(self.sound, begin, key.scope.length, law_of(key.law))
+        return self.sound[begin : begin + key.scope.length]
 
     def _samples(self, key: SnapshotKey) -> np.ndarray:
         """The sound window, (N,) float32."""
-        begin = key.sound + self.model.predictor.frontend.audio_lead_trim_samples
-        if key.law:
-            return gathered(self.sound, begin, key.window, law_of(key.law))
-        return self.sound[begin : begin + key.window]
+        begin = key.sound - key.scope.start
+        return self._scope_samples(key)[begin : begin + key.window]
 
-    def _extra(self, stretch: Window) -> dict[str, Any]:
-        """The keyword argument ``statistics``, under a protocol whose front end sees the whole stretch."""
-        if stretch.start == NO_STRETCH or not hasattr(self.model.predictor, "audio_statistics"):
-            return {}
-        if stretch not in self._statistics:
-            begin = stretch.start + self.model.predictor.frontend.audio_lead_trim_samples
-            audio = self.model.give([self.sound[begin : begin + stretch.length]])[0]
-            self._statistics[stretch] = self.model.predictor.audio_statistics(audio)
-        return {"statistics": self._statistics[stretch]}
+    def _columns(self, key: SnapshotKey) -> Any:
+        """The window's columns, (1, ..., T), of what the model hears of the key's whole stretch."""
+        stretch = _stretch(key)
+        if stretch not in self._stretches:
+            self._stretches[stretch] = self.model.stretch_sound(self._scope_samples(key))
+        step = self.model.predictor.column_samples
+        begin = (key.sound - key.scope.start) // step  # cut down to a whole column, as published
+        return self._stretches[stretch][None, ..., begin : begin + key.window // step]
+
+    def _is_cut(self, key: SnapshotKey) -> bool:
+        """Whether the model gets this window's sound as columns, rather than as samples."""
+        return key.stretch_start != NO_STRETCH and self.model.hears_stretches()
+
+    def _audio(self, keys: Sequence[SnapshotKey]) -> Any:
+        """The sound of a batch of windows that are alike, as the model takes it."""
+        if self._is_cut(keys[0]):
+            return _join([self._columns(key) for key in keys])
+        return self.model.give([self._samples(key) for key in keys])
+
+    def _alike(self, items: Iterable[Any], key_of: Callable[[Any], SnapshotKey]) -> Iterator[list[Any]]:
+        """Those of which the model gets samples, and those of which it gets columns: no batch has both."""
+        groups: dict[bool, list[Any]] = {}
+        for item in items:
+            groups.setdefault(self._is_cut(key_of(item)), []).append(item)
+        yield from groups.values()
 
 
-def _by_stretch(items: list[Any], key_of: Callable[[Any], SnapshotKey]) -> Iterator[list[Any]]:
-    """Groups of items with the same stretch, because one call takes one ``statistics``."""
-    stretch: Callable[[Any], Window] = lambda item: _sound_id(key_of(item)).stretch  # noqa: E731
-    for _, group in groupby(sorted(items, key=stretch), stretch):
-        yield list(group)
+def _stretch(key: SnapshotKey) -> _Stretch:
+    return _Stretch(key.scope, key.law)
 
 
 def _split(features: Any, n: int) -> list[Any]:

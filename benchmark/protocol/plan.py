@@ -22,8 +22,9 @@ class SnapshotKey(NamedTuple):
     """Identifies one snapshot of a clip; all times in ticks on the clip's clock.
 
     ``picture`` and ``sound``: the starts of the two windows; ``window``: the length of both. ``stretch_start`` and
-    ``stretch_length``: the sound over which the front end standardises, both -1 if it sees the window only. ``law``:
-    what the offset does inside the window (``law_text`` of ``laws.inside``); "" where it stays what it is.
+    ``stretch_length``: the sound out of which the front end cuts the window, both -1 if it sees the window only.
+    ``law``: what the offset does inside the window, or inside the stretch if there is one (``law_text`` of
+    ``laws.inside``); "" where it stays what it is.
     """
 
     picture: Tick
@@ -37,6 +38,13 @@ class SnapshotKey(NamedTuple):
     def row(self) -> tuple[int, ...]:
         """The fields as whole numbers, the law as 63 bits of its hash (0: none)."""
         return (*self[:5], _law_number(self.law) if self.law else 0)
+
+    @property
+    def scope(self) -> Window:
+        """The sound that the front end is given at once: the stretch, or the window alone."""
+        if self.stretch_start == NO_STRETCH:
+            return Window(self.sound, self.window)
+        return Window(self.stretch_start, self.stretch_length)
 
 
 @cache
@@ -77,9 +85,11 @@ def keys_of(protocol: Protocol, segment: SegmentRecord) -> list[SnapshotKey]:
 
 def _under_law(key: SnapshotKey, segment: SegmentRecord, law: Law) -> SnapshotKey:
     """The key of the same picture window with the sound that the law gives it: that of a fixed offset, if the law is
-    constant inside the window."""
-    offset, within = inside(law, Window(key.picture - segment.start, key.window))
-    return key._replace(sound=key.picture + offset, law=law_text(within) if within else "")
+    constant inside the window (or inside the stretch that it is cut out of)."""
+    shown = Window(key.scope.start - segment.offset, key.scope.length)  # the pictures that its sound belongs to
+    offset, within = inside(law, Window(shown.start - segment.start, shown.length))
+    moved = key._replace(sound=key.picture + offset, law=law_text(within) if within else "")
+    return moved if key.stretch_start == NO_STRETCH else moved._replace(stretch_start=shown.start + offset)
 
 
 def key_rows(protocol: Protocol, segments: Sequence[SegmentRecord]) -> np.ndarray:

@@ -11,6 +11,7 @@ from avbench.engine.clip_pass import CalledModel
 from avbench.engine.observed import Observed
 from avbench.engine.replay import snapshot_for
 from avbench.registry.options import StreamingModel
+from avbench.scoring.metrics import log_softmax
 from avbench.scoring.regimes import Evidence, RegimeTracker
 from avbench.system.precision import exact_float32
 from avbench.types import FrontEnd, NonFiniteError, Snapshot, UsageError
@@ -98,7 +99,7 @@ class Answering:
         own = None if facts.token is None else facts.token[None]
         said = snapshot_for(self.head, Snapshot(logits[None], own))
         self._state, believed = self._step(said, start_s - self._first_s)
-        return Evidence(start_s, _log_softmax(logits), _log_softmax(believed), facts.curve)
+        return Evidence(start_s, log_softmax(logits), log_softmax(believed), facts.curve)
 
     def _step(self, said: Snapshot, time_s: float) -> tuple[Any, np.ndarray]:
         if not getattr(self.head, "uses_torch", True):
@@ -109,10 +110,3 @@ class Answering:
         with torch.inference_mode(), exact_float32():
             state, out = self.head.step(self._state, said, time_s)
         return state, out[0].float().cpu().numpy()
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    values = logits.astype(np.float64)
-    values = values - values.max()
-    out: np.ndarray = values - np.log(np.exp(values).sum())
-    return out

@@ -105,6 +105,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """(..., n_classes) finite logits -> float64 log probabilities, finite too."""
+    values = logits.astype(np.float64)
+    values = values - values.max(axis=-1, keepdims=True)
+    out: np.ndarray = values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+    return out
+
+
 def checked_logits(logits: Any, grid: OffsetGrid = GRID) -> np.ndarray:
     """``logits`` as (N, n_classes) float64, all finite; errors as in ``cases``."""
     array = np.asarray(logits)

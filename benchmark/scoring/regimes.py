@@ -22,18 +22,32 @@ from avbench.types import offset_in_words
 
 WORDS = ("sure", "likely", "unsure", "no evidence")
 SURE, LIKELY = 0.95, 0.75  # least confidence for the word
-HOLD = 2  # windows in a row in which the head must mean the same class or its neighbours, for a new regime
-ENOUGH = 3.0  # and how much better, in logits, the windows since the change must fit it than the old one
-CERTAIN = 0.9  # the least confidence for a first regime
-HOLD_NEXT = 4  # for a move to the class beside, which an offset between two classes often seems to make
-LEAST_MOVE_S = 0.15  # for such a move: how far the mean offset must have moved as well
+HOLD_NEXT = (
+    4  # windows in a row for a move to the class beside, which an offset between two classes often seems to make
+)
+LEAST_MOVE_S = 0.15  # for such a move: how far the measured offset must have moved as well
 MISSING = 3  # windows without evidence that end a regime
-TRUST = 0.3  # in one window's probabilities, when many are taken together: they overlap, and models are too sure
 KEPT = 64  # latest windows, to date a change
 JUDGED = 0.9  # least probability of being within a tolerance, or outside, to say so
 PICTURE_STEP_S = 0.04  # no curve is finer than the pictures are
 _SMALLEST = 1e-12
 _SLACK_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a regime is believed. Chosen on validation streams by ``avbench train words``.
+
+    ``hold``: windows in a row in which the head must mean the same class or its neighbours. ``trust``: the share of one
+    window's log probabilities that counts when many are taken together: windows overlap, and models are too sure.
+    ``enough``: how much better, in trusted logits, the windows since a change must fit the new offset than the old one.
+    ``certain``: the least confidence for a first regime.
+    """
+
+    hold: int = 3
+    trust: float = 0.3
+    enough: float = 3.0
+    certain: float = 0.9
 
 
 class Evidence(NamedTuple):
@@ -153,7 +167,9 @@ class RegimeTracker:
         lags_s: np.ndarray | None = None,
         most: str = "sure",
         keep: int | None = None,
+        rules: Rules = Rules(),
     ) -> None:
+        self.rules = rules
         self.window_s, self.hop_s, self.lags_s, self.most = window_s, hop_s, lags_s, most
         self.past: deque[Regime] = deque(maxlen=keep)
         self._last_class: int | None = None  # of the latest regime that is over
@@ -211,7 +227,7 @@ class RegimeTracker:
 
     def _settle(self, top: int, declared_s: float) -> Change | None:
         """The class of a new regime, once its windows agree; a change if it is not that of the regime before."""
-        certain = _together(_Sums.of(self._latest, self._older).log_p, top) >= CERTAIN
+        certain = _together(_Sums.of(self._latest, self._older).log_p, top, self.rules.trust) >= self.rules.certain
         self._class, self._settled = top, certain and self._held(top)
         before = self._last_class
         if not self._settled or before is None or abs(top - before) < 2:
@@ -221,8 +237,8 @@ class RegimeTracker:
 
     def _held(self, top: int) -> bool:
         """Whether the head meant ``top`` or its neighbours in the latest windows."""
-        latest = list(self._latest)[-HOLD:]
-        return len(latest) == HOLD and all(abs(_top(w) - top) <= 1 for w in latest)
+        latest = list(self._latest)[-self.rules.hold :]
+        return len(latest) == self.rules.hold and all(abs(_top(w) - top) <= 1 for w in latest)
 
     def _far(self, top: int) -> _Move | None:
         """A move to a class that is not beside the regime's, once the head holds it."""
@@ -246,7 +262,7 @@ class RegimeTracker:
             return None
         gain = self._gain(latest, old_s, new_s)
         cut = _cut(gain)
-        if len(latest) - cut < HOLD_NEXT or sum(gain[round(cut) :]) < ENOUGH:
+        if len(latest) - cut < HOLD_NEXT or sum(gain[round(cut) :]) < self.rules.enough:
             return None
         return _Move(GRID.class_of(round(new_s, 2)), cut)
 
@@ -268,9 +284,9 @@ class RegimeTracker:
         in part."""
         if self.lags_s is not None:
             at = [int(np.abs(self.lags_s - place_s).argmin()) for place_s in (old_s, new_s)]
-            return [TRUST * float(w.curve[at[1]] - w.curve[at[0]]) for w in windows if w.curve is not None]
+            return [self.rules.trust * float(w.curve[at[1]] - w.curve[at[0]]) for w in windows if w.curve is not None]
         old, new = (GRID.class_of(round(place_s, 2)) for place_s in (old_s, new_s))
-        return [TRUST * float(w.log_p[new] - w.log_p[old]) for w in windows if w.log_p is not None]
+        return [self.rules.trust * float(w.log_p[new] - w.log_p[old]) for w in windows if w.log_p is not None]
 
     def _change(self, move: _Move, declared_s: float) -> Change:
         at_s, last = self._dated(move), self._class
@@ -292,7 +308,7 @@ class RegimeTracker:
         if not whole or self._class is None:
             return Regime(self._start_s, end_s, None, None, 0.0, WORDS[3], 0, self._why)
         sums = _Sums.of(whole, self._older)
-        confidence = _together(sums.log_p, self._class)
+        confidence = _together(sums.log_p, self._class, self.rules.trust)
         words = WORDS[0] if confidence >= SURE else WORDS[1] if confidence >= LIKELY else WORDS[2]
         n_apart = max(sums.n * self.hop_s / self.window_s, 1.0)  # windows that overlap say the same again
         offset_s, width_s, step_s = self._measured(sums, self._class)
@@ -350,9 +366,9 @@ def _top(window: Evidence) -> int:
     return int(window.believed.argmax())
 
 
-def _together(log_p: np.ndarray, top: int) -> float:
+def _together(log_p: np.ndarray, top: int, trust: float) -> float:
     """The probability of a class and its neighbours from the summed log probabilities (21,) of many windows, each
     trusted in part."""
-    trusted = TRUST * (log_p - log_p.max())
+    trusted = trust * (log_p - log_p.max())
     p = np.exp(trusted)
     return float(p[max(top - 1, 0) : top + 2].sum() / p.sum())

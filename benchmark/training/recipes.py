@@ -35,6 +35,7 @@ from avbench.training.streaming import (
     train_phase2,
 )
 from avbench.training.tracking import TrackingRecipe, choose_constants
+from avbench.training.words import WordsRecipe, measure_words
 from avbench.types import UsageError
 
 TRAINED_ON = {STANDARD.name: "SynthSync scenes (procedural)", HARD_TRAINING.name: "SynthSync-hard scenes (procedural)"}
@@ -81,7 +82,7 @@ _HARD_HEAD = StreamRecipe(
     difficulty=HARD_TRAINING.name,
 )
 
-RECIPES: dict[str, BackboneRecipe | StreamRecipe | TrackingRecipe] = {
+RECIPES: dict[str, BackboneRecipe | StreamRecipe | TrackingRecipe | WordsRecipe] = {
     r.name: r
     for r in (
         BackboneRecipe("sparsesync-pt", "sparsesync", steps=300, categories=(TALKING_HEAD,)),
@@ -118,6 +119,7 @@ RECIPES: dict[str, BackboneRecipe | StreamRecipe | TrackingRecipe] = {
         StreamRecipe("streamsync-trf.dynamic", "trf", steps=800, **_DYNAMIC),
         StreamRecipe("streamsync-lstm.dynamic", "lstm", steps=1600, **_DYNAMIC),
         TrackingRecipe(),
+        WordsRecipe(),
         _TABLE5,
         replace(_TABLE5, name="table5-k2-h12", phase2_gradient_windows=2, phase1_of=_TABLE5.name),
         replace(_TABLE5, name="table5-k4-h12", phase2_gradient_windows=4, phase1_of=_TABLE5.name),
@@ -143,6 +145,8 @@ def run(name: str, out: Path, say: Say = print, threads: int = 1) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     if isinstance(recipe, TrackingRecipe):
         return choose_constants(recipe, out, say)
+    if isinstance(recipe, WordsRecipe):
+        return measure_words(recipe, out, say)
     if isinstance(recipe, BackboneRecipe):
         _backbone(recipe, out, say)
     else:

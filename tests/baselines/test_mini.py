@@ -64,13 +64,23 @@ def test_silence_stays_finite(model: MiniBackbone) -> None:
         assert torch.isfinite(model.predict(video * 0, torch.zeros(1, 80_000)).logits).all()
 
 
-def test_given_statistics_replace_the_windows_own(model: MiniBackbone) -> None:
+def test_a_window_cut_out_of_a_stretch_is_taken_in_place_of_samples(model: MiniBackbone) -> None:
     video, audio = windows(1)
+    loud = torch.cat([0.01 * audio[0], audio[0], 0.01 * audio[0]])
     with torch.inference_mode():
-        own = model.predict(video, audio, statistics=model.audio_statistics(audio[0])[None]).logits
-        other = model.predict(video, audio, statistics=model.audio_statistics(0.01 * audio[0])[None]).logits
-        assert torch.allclose(own, model.predict(video, audio).logits, atol=1e-5)
-        assert not torch.allclose(own, other, atol=1e-3)
+        own = model.predict(video, model.stretch_sound(audio[0])[None]).logits
+        assert torch.allclose(own, model.predict(video, audio).logits, atol=1e-5)  # the window is all of its stretch
+        heard = model.stretch_sound(loud)
+        cut = heard[None, :, 500:1000]
+        inner = model.predict(video, cut)
+        fused = model.fuse(model.encode_video(video), model.encode_audio(cut))
+    assert heard.shape == (48, len(loud) // model.column_samples) == (48, 1500)
+    assert torch.equal(inner.logits, fused.logits)
+    assert not torch.allclose(inner.logits, own, atol=1e-3)
+    spectrum = torch.stft(loud, 512, 160, 400, torch.hann_window(400), pad_mode="reflect", return_complex=True)
+    mel = (model.logmel.filters.T @ spectrum.abs() ** 2 + 1e-5).log()[:, :1500]
+    mel = (mel - mel.mean(1, keepdim=True)) / mel.std(1, keepdim=True).clamp(min=0.25)
+    assert torch.allclose(heard, mel, atol=1e-4)
 
 
 def test_synchformer_segments_cover_the_window_centred() -> None:

@@ -7,7 +7,7 @@ Other faces are dubbed with the sound of some talking clips.
 ``MIN_LEAD`` of ``annotate.py`` is half the lowest that a true talking clip has. Here every version is judged by the
 lead that this rule gives on clips from other sources than its picture's and its sound's. The 8 sentences of GRID are
 one source: 3 s long, built from one grammar and said in one rhythm, so mouth and sound begin and end together whoever
-speaks. The other limits were chosen on half of the clips, as they are.
+speaks. The other limits are as they were chosen before, the agreement with all clips in view.
 """
 
 from __future__ import annotations

@@ -47,6 +47,20 @@ class Good(SnapshotPredictor):
     def predict(self, video, audio):
         return self.fuse(self.encode_video(video), self.encode_audio(audio))
 
+class Stretch(Good):
+    column_samples = 160
+
+    def stretch_sound(self, audio):
+        return np.asarray(audio, np.float32)[::160] - np.asarray(audio).mean()
+
+class Deaf(Stretch):
+    def encode_audio(self, audio):
+        return super().encode_audio(audio[:, :80_000] if audio.shape[1] > 9999 else [])
+
+class Before(Good):
+    def audio_statistics(self, audio):
+        return np.asarray(audio).mean()
+
 class Shape(Good):
     def predict(self, video, audio):
         return Snapshot(np.zeros((len(video), 20), np.float32), np.zeros((len(video), 3), np.float32))
@@ -139,6 +153,14 @@ def test_a_good_model(models: Path) -> None:
     said = " | ".join(finding.text for finding in findings)
     for word in ("shape", "determinism", "batch invariance", "two towers", "causality", "fingerprint", "undeclared"):
         assert word in said
+    assert "stretch" not in said  # not offered
+
+
+def test_a_model_that_hears_stretches(models: Path) -> None:
+    findings = [f for f in doctor.examine(f"{models}:Stretch") if f.text.startswith("stretch")]
+    assert [f.ok for f in findings] == [True, True]
+    assert findings[0].text == "stretch: windows cut out of stretch_sound are taken"
+    assert findings[1].text.startswith("stretch: fuse(encode_video, encode_audio) and predict agree")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +172,8 @@ def test_a_good_model(models: Path) -> None:
         ("Dice", "determinism"),
         ("Batch", "batch invariance"),
         ("Towers", "two towers"),
+        ("Deaf", "stretch: "),
+        ("Before", "stretch: model "),
         ("Raises", "RuntimeError: shapes do not match"),
         ("Moving", "fingerprint"),
     ],

@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from toy_run import PROTOCOL, ToyModel, ToyReader, toy_manifest
 from avbench.engine import clip_pass
 from avbench.engine.clip_pass import CalledModel, ClipPass, cut_windows
 from avbench.protocol.plan import keys_of, plan
+from avbench.protocol.rules import paper
 from avbench.ticks import frames, ticks
 from avbench.types import FrontEnd, Snapshot, UsageError, Window
 
@@ -56,6 +58,42 @@ def test_windows_are_cut_right_and_memory_is_bounded(starts: set[tuple[int, int]
     assert order == windows
     assert counters["frames_decoded"] == frames(windows[-1].end)
     assert grid.most <= max(w.length for w in windows) // 640 + 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize("two_tower", [False, True])
+def test_a_stretch_is_heard_once_and_kept_no_longer_than_windows_are_cut_out_of_it(
+    two_tower: bool, batch_size: int
+) -> None:
+    heard: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    class Hears(ToyModel):
+        column_samples = 1
+
+        def stretch_sound(self, audio: np.ndarray) -> np.ndarray:
+            features = audio[None].copy()
+            heard.append(weakref.ref(features))
+            nonlocal most
+            most = max(most, sum(ref() is not None for ref in heard))
+            return features
+
+        def encode_audio(self, audio: np.ndarray) -> np.ndarray:
+            return super().encode_audio(audio[:, 0])
+
+    manifest = toy_manifest(1, 100, (0.0,))
+    streams = [replace(manifest.segments[0], start=ticks(2 + 10 * k), id=f"{k}") for k in range(8)]
+    keys = [key for stream in streams for key in keys_of(paper(2, 6), stream)]  # 17 s each: two or three at a time
+    model = CalledModel(Hears(two_tower=two_tower), "m", batch_size, "cpu", 21)
+    work = ClipPass(model, keys, ToyReader(manifest.clips["clip0"]).audio())
+    for window in sorted({Window(key.picture, key.window) for key in keys}):
+        work.add(window, np.zeros((125, 3, 8, 8), np.uint8))
+    work.finish()
+    assert len(work.results) == len(keys) == 48
+    assert not work.bad
+    assert len(heard) == 8
+    assert most <= 3
+    assert not any(ref() is not None for ref in heard)
 
 
 @pytest.mark.parametrize("two_tower", [False, True])

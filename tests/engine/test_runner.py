@@ -396,33 +396,88 @@ def test_a_silent_clip_is_scored_with_a_warning(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------- cutting and batching
 
 
-class Standardising(ToyModel):
-    """Has a front end that standardises: logits are the statistics it was given."""
+class Stretching(ToyModel):
+    """Hears a stretch as columns of 400 samples: the first of each, over the stretch's own first. Logits are the number
+    of columns, the first and the last one."""
 
-    def audio_statistics(self, audio: np.ndarray) -> np.ndarray:
-        return np.array([len(audio), audio[0], audio[-1]])
+    column_samples = 400
 
-    def predict(self, video: np.ndarray, audio: np.ndarray, statistics: np.ndarray | None = None) -> Snapshot:
-        logits = np.zeros((len(video), 21))
-        if statistics is not None:
-            logits[:, :3] = statistics
-        return Snapshot(logits, np.zeros((len(video), 4)))
+    def stretch_sound(self, audio: np.ndarray) -> np.ndarray:
+        return np.stack([audio[:: self.column_samples], np.full(len(audio[:: self.column_samples]), audio[0])])
+
+    def encode_audio(self, audio: np.ndarray) -> np.ndarray:
+        logits = np.zeros((len(audio), 21))
+        if audio.ndim == 3:
+            logits[:, :4] = np.stack([np.full(len(audio), audio.shape[2]), *audio[:, 0, [0, -1]].T, audio[:, 1, 0]], 1)
+        return logits
+
+    def fuse(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+        return Snapshot(audio, np.zeros((len(audio), 4)))
 
 
-def test_only_the_paper_protocol_passes_the_statistics_of_the_whole_stretch(tmp_path: Path) -> None:
-    manifest, store, model = toy_manifest(1, 30), SnapshotStore(tmp_path), Standardising()
-    published = paper(hop_s=1, iterations=2)
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("two_tower", [False, True])
+def test_only_the_paper_protocol_cuts_windows_out_of_a_stretch(
+    two_tower: bool, batch_size: int, tmp_path: Path
+) -> None:
+    manifest, store, model = toy_manifest(1, 30), SnapshotStore(tmp_path), Stretching(two_tower=two_tower)
+    published = paper(hop_s=1.08, iterations=2)  # not a whole number of columns: 43.2
     manifest = replace(manifest, segments=tuple(replace(s, start=s.start + ticks(4)) for s in manifest.segments))
-    report = compute(manifest, [PROTOCOL, published], {"m": model}, Compute(store, 1), open_clip=ToyReader)
+    settings = Compute(store, 1, batch_size=batch_size)
+    report = compute(manifest, [PROTOCOL, published], {"m": model}, settings, open_clip=ToyReader)
     assert not report.failures
     assert not logits_of(store, manifest, model).any()
     logits, _ = gather(store, manifest.clips, manifest.segments, published, report.fingerprints["m"])
     sound = ToyReader(manifest.clips["clip0"]).audio()
     for row, segment in zip(logits, manifest.segments, strict=True):
         stretch = published.stretch(segment)
-        assert stretch.length == ticks(7)
-        expected = np.float32([ticks(7), sound[stretch.start], sound[stretch.end - 1]])
-        np.testing.assert_array_equal(row[:, :3], np.stack([expected, expected]))
+        assert stretch.length == ticks(5 + 2 * 1.08)
+        first = stretch.start + np.array([0, 43 * 400])
+        expected = np.stack([[200, 200], sound[first], sound[first + 199 * 400], sound[[stretch.start] * 2]], 1)
+        np.testing.assert_array_equal(row[:, :4], expected.astype(np.float32))
+
+
+def test_a_stretch_that_runs_out_of_sound_is_a_failure(tmp_path: Path) -> None:
+    """With a leading trim, the last hop of the stretch lies past the clip's end, though no window does."""
+    manifest, model = toy_manifest(1, 11, (0.0,)), Stretching()
+    model.frontend = FrontEnd(size=8, audio_lead_trim_samples=1024)
+    manifest = replace(manifest, segments=tuple(replace(s, start=ticks(4)) for s in manifest.segments))
+    report = compute(manifest, [paper(2, 2)], {"m": model}, Compute(SnapshotStore(tmp_path), 1), open_clip=ToyReader)
+    reason = "model m needs sound up to 11.064 s, past the clip's end, iteration 1 (window at 2 s)"
+    assert [failure.reason for failure in report.failures] == [reason]
+
+
+class Old(ToyModel):
+    def audio_statistics(self, audio: np.ndarray) -> np.ndarray:
+        return audio
+
+
+class Short(Stretching):
+    def stretch_sound(self, audio: np.ndarray) -> np.ndarray:
+        return np.zeros((2, 100))
+
+
+class Unsized(Stretching):
+    column_samples = 0
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            Old(),
+            r"m defines audio_statistics, which the paper protocol no longer asks for: define stretch_sound\(audio",
+        ),
+        (Short(), r"m: stretch_sound gives \(2, 100\) for 112000 samples; .* every 400 samples, at least 280"),
+        (Unsized(), "m: column_samples is 0; it must be"),
+    ],
+)
+def test_a_stretch_that_cannot_be_cut_is_said_in_one_line(model: ToyModel, said: str, tmp_path: Path) -> None:
+    manifest, store = toy_manifest(1, 30), SnapshotStore(tmp_path)
+    manifest = replace(manifest, segments=tuple(replace(s, start=s.start + ticks(4)) for s in manifest.segments))
+    assert not compute(manifest, [PROTOCOL], {"m": model}, Compute(store, 1), open_clip=ToyReader).failures
+    with pytest.raises(UsageError, match=said):
+        compute(manifest, [paper(1, 2)], {"m": model}, Compute(store, 1), open_clip=ToyReader)
 
 
 def test_a_leading_trim_moves_the_sound_and_may_run_out_of_it(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from avbench.protocol.laws import SHARES, draw_law
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import paper, streaming
 from avbench.ticks import frames, ticks
-from avbench.types import FrontEnd, Gap, Law, Piece, SegmentRecord, Window
+from avbench.types import FrontEnd, Gap, Law, Piece, SegmentRecord, Snapshot, Window
 
 LONG = streaming(iterations=48)
 STREAM = ticks(99)
@@ -143,6 +143,36 @@ def test_a_hole_anywhere_in_the_sound_that_a_law_reaches_costs_the_segment(step_
             open_clip=partial(Holed, at=PLACE + ticks(round(at_s, 1))),
         )
         assert bool(report.failures) == (at_s in heard), at_s
+
+
+@pytest.mark.parametrize("two_tower", [False, True])
+def test_a_stretch_under_a_law_is_what_is_heard_of_it(two_tower: bool, tmp_path: Path) -> None:
+    """Windows are cut out of the sound of the whole stretch, with all its changes, on either side of a jump too."""
+
+    class Echo(ToyModel):
+        column_samples = 1
+
+        def stretch_sound(self, audio: np.ndarray) -> np.ndarray:
+            return audio[None] + 1
+
+        def encode_audio(self, audio: np.ndarray) -> np.ndarray:
+            assert audio.shape[1:] == (1, 80_000)
+            return audio[:, 0, ::4000]
+
+        def fuse(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+            return Snapshot(np.pad(audio, ((0, 0), (0, 1))), np.zeros((len(audio), 4)))
+
+    law = Law("jump", (Piece(0, ticks(0.4)), Piece(ticks(7), ticks(-0.8))))
+    segment = under(replace(FIRST, start=ticks(4)), law, "jump")
+    manifest, store, protocol = of(TOY, [segment]), SnapshotStore(tmp_path), paper(iterations=6)
+    report = compute(manifest, [protocol], {"m": Echo(two_tower=two_tower)}, Compute(store, 1), open_clip=ToyReader)
+    assert not report.failures
+    logits, _ = gather(store, manifest.clips, [segment], protocol, report.fingerprints["m"])
+    sound = ToyReader(manifest.clips["clip0"]).audio()
+    for i in range(6):
+        picture = ticks(2 + 2 * i) + np.arange(0, 80_000, 4000)
+        heard = sound[picture + np.where(picture < ticks(11), ticks(0.4), ticks(-0.8))]
+        np.testing.assert_array_equal(logits[0, i, :20], heard + 1)
 
 
 def test_sound_from_before_the_clip_is_a_failure_and_not_the_end_of_the_clip(tmp_path: Path) -> None:

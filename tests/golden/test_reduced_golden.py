@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from avbench.baselines import frontends
 from avbench.baselines.s3d import S3D, FastS3D
 from avbench.baselines.sparsesync import SparseSync, fast
 from avbench.baselines.streamsync import StreamSync
@@ -92,6 +93,25 @@ def test_two_towers_equal_both_plain_paths(name: str) -> None:
     assert (whole.token is not None) == (model.token_dim is not None) == name.startswith("streamsync")
 
 
+def test_segments_encoded_alone_and_fused_equal_the_window() -> None:
+    model = reduced("synchformer")
+    video, mel = prepared("synchformer")
+    pictures = torch.stack([torch.cat([model.encode_video_segments(s[None]) for s in one]) for one in video])
+    sounds = torch.stack([torch.cat([model.encode_audio_segments(s[None]) for s in one]) for one in mel])
+    assert (pictures.shape, sounds.shape) == ((2, 14, 8, 64), (2, 14, 6, 64))
+    stored = json.loads(DATA.read_text())["synchformer"]
+    np.testing.assert_allclose(model.fuse_segments(pictures, sounds).logits, stored, rtol=0, atol=1e-6)
+    # the same from decoded media: the 14 segments that a window of 5 s is cut into
+    model = reduced("synchformer", torch.float32)
+    frames, samples = decoded("synchformer")
+    pictures = model.encode_video_segments(frontends.segment_video(frames[:1])[0])
+    sounds = model.encode_audio_segments(frontends.segment_audio(samples[:1])[0])
+    fused = model.fuse_segments(pictures[None], sounds[None]).logits
+    assert torch.allclose(fused, model.predict(frames[:1], samples[:1]).logits, atol=1e-5)
+    swapped = model.fuse_segments(pictures[None].flip(1), sounds[None]).logits
+    assert not torch.allclose(fused, swapped, atol=1e-2), "the order of the segments counts"
+
+
 @pytest.mark.parametrize("name", ["streamsync-trf", "streamsync-lstm"])
 def test_forward_equals_the_head_step_by_step(name: str) -> None:
     model = reduced(name)
@@ -109,14 +129,16 @@ def test_forward_equals_the_head_step_by_step(name: str) -> None:
     assert history.shape == (2, 3, 64)
 
 
-def test_stretch_statistics_change_the_window_and_cut_a_column() -> None:
-    model = reduced("sparsesync", torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_window_cut_out_of_a_stretch_is_taken_in_place_of_samples(dtype: torch.dtype) -> None:
+    model = reduced("sparsesync", dtype)
     video, audio = decoded("sparsesync")
-    statistics = model.audio_statistics(audio.flatten())
-    assert statistics.shape == (257, 2)
-    assert not torch.allclose(model.predict(video, audio).logits, model.predict(video, audio, statistics).logits)
-    with pytest.raises(UsageError, match="statistics need samples"):
-        model.encode_audio(torch.zeros(1, 1, 257, 161), statistics)
+    heard = model.stretch_sound(audio.flatten())
+    assert (heard.shape, heard.dtype) == ((1, 257, 1 + audio.numel() // model.column_samples), dtype)
+    cut = heard[None, ..., : audio.shape[1] // model.column_samples]
+    whole, fused = model.predict(video[:1], cut), model.fuse(model.encode_video(video[:1]), model.encode_audio(cut))
+    assert torch.equal(whole.logits, fused.logits)
+    assert not torch.allclose(whole.logits, model.predict(video[:1], audio[:1]).logits, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["sparsesync", "streamsync-trf"])

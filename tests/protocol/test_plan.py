@@ -48,6 +48,20 @@ def test_a_stretch_is_part_of_the_key() -> None:
     assert plan([segment()], {"c": clip()}, two).n_unique == one.n_unique + 4
 
 
+def test_the_paper_cuts_the_sound_as_published() -> None:
+    """``int((2 + round(offset, 2)) * 16000)`` from 2 s before the picture on: 57 of the 401 offsets lose a sample."""
+    hundredths = range(-200, 201)
+    shifts = [paper().heard(segment(4, k / 100)) for k in hundredths]
+    assert shifts == [int((2 + k / 100) * 16_000) - 32_000 for k in hundredths]
+    assert sum(shift != 160 * k for shift, k in zip(shifts, hundredths, strict=True)) == 57
+    assert [streaming().heard(segment(4, k / 100)) for k in hundredths] == [160 * k for k in hundredths]
+    assert paper().heard(replace(segment(), offset=ticks(0.4) + 79)) == ticks(0.4)  # rounded to 0.01 s
+    late = keys_of(paper(iterations=2), segment(4, -1.6))
+    assert [key.sound for key in late] == [ticks(0.4) - 1, ticks(2.4) - 1]
+    assert late[0].scope == (ticks(0.4) - 1, ticks(9))
+    assert keys_of(streaming(), segment(4, -1.6))[0].scope == (ticks(2.4), ticks(5))
+
+
 @pytest.mark.parametrize(
     ("kind", "start_s", "end_s", "supported"),
     [
