@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
         commands,
         "watch",
         _watch,
-        "watch a live stream: is its sound in sync, since when, how sure?",
+        "watch a live stream: how far its sound is off, since when, how surely",
         "URL: udp://, rtp://, srt://, rtmp://, rtsp://, http(s):// (MPEG-TS, HLS), a file, - (stdin), or with\n"
         f"--format a capture device. {SIGN}\n"
         "Prints one JSON object a line (type: window, change, alarm, clear, gap, lag, reconnect, summary; t_s:\n"

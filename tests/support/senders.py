@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -112,3 +113,44 @@ def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def send_live(source: Path, url: str, format: str, speed: float) -> threading.Thread:
+    """Send a file's packets to a udp or rtp ``url`` from a thread that begins when the receiver is there, ``speed``
+    times as fast as they are played."""
+
+    def send() -> None:
+        wait_for_port(int(url.rpartition(":")[2].partition("?")[0]), "udp")
+        with (
+            contextlib.suppress(av.FFmpegError, OSError),  # the receiver has seen enough
+            av.open(str(source)) as given,
+            av.open(url, "w", format=format) as out,
+        ):
+            streams = {s.index: out.add_stream_from_template(s) for s in given.streams}
+            began = time.monotonic()
+            for packet in given.demux():
+                if packet.dts is not None:
+                    due = began + float(packet.dts * packet.time_base) / speed
+                    time.sleep(max(due - time.monotonic(), 0))
+                    packet.stream = streams[packet.stream.index]
+                    out.mux(packet)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    return thread
+
+
+def free_port(kind: int) -> int:
+    """A port of this machine that nobody uses: ``socket.SOCK_STREAM`` or ``SOCK_DGRAM``."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_port(port: int, protocol: str) -> None:
+    """Wait until a process of this machine receives at the port, without connecting to it."""
+    deadline = time.monotonic() + 60
+    while f":{port:04X} " not in Path(f"/proc/net/{protocol}").read_text():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nobody receives at {protocol} port {port}")
+        time.sleep(0.02)
