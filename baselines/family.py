@@ -29,6 +29,7 @@ class Layout:
     lacks: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)  # that make the class this very model
     class_rows: str = "transformer.off_head.weight"  # the entry with one row per class
+    n_classes: int = 0  # of a model that makes its classes without such an entry
     head: str = ""  # the streaming head in it, as the submodule ``streaming_head``: "trf", "lstm" or ""
     encoders: tuple[str, ...] = ()  # encoder-only: it fills the model's entries with these prefixes and no others
     no_offset: str = ""  # why such a model cannot be run, for a message that begins with its name

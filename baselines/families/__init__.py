@@ -11,6 +11,7 @@ REGISTERED = (
     "avbench.baselines.families.streamsync",
     "avbench.baselines.families.sparsesync",
     "avbench.baselines.families.synchformer",
+    "avbench.baselines.families.syncnet",
     "avbench.baselines.families.xcorr",
 )
 

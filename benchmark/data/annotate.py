@@ -58,8 +58,8 @@ VERSION = (
 
 Spot = tuple[float, ...]  # a frame, alone or with left, top, right, bottom in pixels
 
-# Whether a mouth makes a sound. The first two were chosen on half of 13 real talking clips and their dubbed, shifted and
-# mute versions; the lead by a rule that was tried on clips which had no part in it (tests/data/
+# Whether a mouth makes a sound. The first two were chosen on half of 13 real talking clips and their dubbed, shifted
+# and mute versions; the lead by a rule that was tried on clips which had no part in it (tests/data/
 # test_annotate_real_clips.py); the agreement with the other half in view (the README says what depends on it).
 MIN_EXCESS, MIN_RAW = 0.6, -1.0
 NEAR_FRAMES, FAR_FRAMES = 4, 9

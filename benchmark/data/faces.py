@@ -1,16 +1,17 @@
-"""Faces in pictures, followed over time: detectors, tracks, and the view of the lower face that lip networks are given.
+"""Faces in pictures, followed over time: detectors, tracks, and the views of a face that lip networks are given.
 
 ``YuNet`` finds faces (OpenCV runs it; its weights are fetched with ``avbench weights fetch yunet``). ``face_tracks``
 follows several faces at once through one pass over the pictures, and ``face_views`` cuts the views out of a second
 pass, in pieces, so that a clip of any length needs little memory. Sizes, thresholds and the framing of the view are
 those of LR-ASD's published demo (Liao et al., "LR-ASD: lightweight and robust network for active speaker detection",
-IJCV 2025), with YuNet in the place of its face detector.
+IJCV 2025), with YuNet in the place of its face detector. SyncNet's views are framed in the same way; how its published
+pipeline follows faces is another ``Following``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ DETECT_LONG_SIDE = 640  # pixels; larger pictures are shrunk to it for the detec
 SAME_FACE_IOU = 0.3  # with the track's last box
 LONGEST_GAP = 20  # frames from one detection of a face to the next
 SHORTEST_TRACK = 10  # frames
+CROP_SIZE = 2 * VIEW_SIZE  # pixels of the whole region around a face
 MOST_FACES = 6  # the largest ones of a picture are followed; each costs as much as the others
 CUT_LEVELS = 25.0  # mean difference of two thumbnails, grey levels
 MEDIAN_FRAMES = 13
@@ -158,13 +160,28 @@ class _Growing:
         return FaceTrack(self.frames[0], np.stack([np.interp(every, self.frames, side) for side in sides], axis=1))
 
 
-def face_tracks(pictures: Iterable[np.ndarray], detector: FaceDetector) -> list[FaceTrack]:
+@dataclass(frozen=True, slots=True)
+class Following:
+    """How faces are followed: detected in every ``every``-th frame (and in the first of a shot), taken for the same
+    face if the boxes overlap by more than ``same_iou``, over at most ``longest_gap`` frames from one detection to the
+    next; tracks under ``shortest`` frames are left out."""
+
+    every: int = DETECT_EVERY
+    same_iou: float = SAME_FACE_IOU
+    longest_gap: int = LONGEST_GAP
+    shortest: int = SHORTEST_TRACK
+
+
+def face_tracks(
+    pictures: Iterable[np.ndarray], detector: FaceDetector, how: Following | None = None
+) -> list[FaceTrack]:
     """The faces of a clip, several at once, by their first frame and then from left to right.
 
     ``pictures``: (H, W, 3) uint8 RGB, one per frame of 25 fps; one is looked at and dropped before the next is taken.
-    Faces are detected in every fifth frame and in the first of a shot, followed by overlap, and interpolated. A cut
-    ends all tracks. Tracks under 10 frames are left out.
+    Faces are detected in some frames, followed by overlap, and interpolated: see ``Following`` (``how`` None: in every
+    fifth frame, tracks of 10 frames and more). A cut ends all tracks.
     """
+    how = how or Following()
     cv2, growing, ended = _cv2(), list[_Growing](), list[_Growing]()
     shown: np.ndarray | None = None
     before: np.ndarray | None = None
@@ -177,12 +194,19 @@ def face_tracks(pictures: Iterable[np.ndarray], detector: FaceDetector) -> list[
             shown, before = picture, small
         if cut:
             ended, growing = ended + growing, []
-        if cut or k % DETECT_EVERY == 0:
-            ended += [track for track in growing if k - track.frames[-1] > LONGEST_GAP]
-            growing = [track for track in growing if k - track.frames[-1] <= LONGEST_GAP]
-            _extend(growing, k, _corners(detector.faces(np.ascontiguousarray(picture))))
-    tracks = [track.whole() for track in ended + growing if track.frames[-1] - track.frames[0] + 1 >= SHORTEST_TRACK]
+        if cut or k % how.every == 0:
+            ended += [track for track in growing if k - track.frames[-1] > how.longest_gap]
+            growing = [track for track in growing if k - track.frames[-1] <= how.longest_gap]
+            _extend(growing, k, _corners(detector.faces(np.ascontiguousarray(picture))), how.same_iou)
+    tracks = [track.whole() for track in ended + growing if track.frames[-1] - track.frames[0] + 1 >= how.shortest]
     return sorted(tracks, key=lambda track: (track.first_frame, tuple(track.boxes[0])))
+
+
+def main_face(tracks: Sequence[FaceTrack]) -> FaceTrack | None:
+    """The track that covers most: the largest sum of its boxes' areas over all frames (of two faces seen throughout,
+    the larger one; a close-up of a second does not win against a whole shot). None without tracks."""
+    covered = (float(np.prod(t.boxes[:, 2:] - t.boxes[:, :2], axis=1).sum()) for t in tracks)
+    return max(zip(covered, tracks, strict=True), key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
 def _corners(boxes: Sequence[Box]) -> list[np.ndarray]:
@@ -191,12 +215,12 @@ def _corners(boxes: Sequence[Box]) -> list[np.ndarray]:
     return [np.array([x, y, x + width, y + height], np.float64) for x, y, width, height in real[:MOST_FACES]]
 
 
-def _extend(growing: list[_Growing], frame: int, boxes: list[np.ndarray]) -> None:
+def _extend(growing: list[_Growing], frame: int, boxes: list[np.ndarray], same_iou: float) -> None:
     """Give each box to the track that it overlaps most, the best pairs first; the other boxes start tracks."""
     pairs = [(_iou(track.boxes[-1], box), t, b) for t, track in enumerate(growing) for b, box in enumerate(boxes)]
     tracks, free = set(range(len(growing))), set(range(len(boxes)))
     for overlap, t, b in sorted(pairs, key=lambda pair: (-pair[0], *pair[1:])):
-        if overlap > SAME_FACE_IOU and t in tracks and b in free:
+        if overlap > same_iou and t in tracks and b in free:
             tracks.remove(t)
             free.remove(b)
             growing[t].frames.append(frame)
@@ -215,32 +239,48 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def face_view(picture: np.ndarray, square: Sequence[float]) -> np.ndarray:
-    """(112, 112) uint8 grey: mouth and chin of one face, as LR-ASD's demo frames them.
+    """(112, 112) uint8 grey: mouth and chin of one face, as LR-ASD's demo frames them: the middle of ``face_crop``'s
+    region, made grey first. The arguments are those of ``face_crop``."""
+    cv2 = _cv2()
+    grey = cv2.cvtColor(_region(picture, square), cv2.COLOR_RGB2GRAY)
+    view: np.ndarray = cv2.resize(grey, (CROP_SIZE, CROP_SIZE))[VIEW_MIDDLE, VIEW_MIDDLE]
+    return view
+
+
+def face_crop(picture: np.ndarray, square: Sequence[float]) -> np.ndarray:
+    """(224, 224, 3) uint8 RGB: one face as SyncNet's published pipeline crops it.
 
     ``picture``: (H, W, 3) uint8 RGB; ``square``: centre x, centre y and half side s of the face in pixels, a row of
-    ``FaceTrack.squares``. The region of 2.8 s x 2.8 s, shifted down by 0.4 s, becomes 224 x 224; its middle is kept.
+    ``FaceTrack.squares``. It is the region of 2.8 s x 2.8 s, shifted down by 0.4 s, with grey beyond the edges.
     """
-    cv2 = _cv2()
+    crop: np.ndarray = _cv2().resize(_region(picture, square), (CROP_SIZE, CROP_SIZE))
+    return crop
+
+
+def _region(picture: np.ndarray, square: Sequence[float]) -> np.ndarray:
+    """(2.8 s, 2.8 s, 3) uint8 RGB around a face, not scaled."""
     x, y, s = square
     pad = int(1.8 * s)
     # rounded down in the coordinates of the padded picture, as published
     top, bottom = (int(y + pad - s) - pad, int(y + pad + 1.8 * s) - pad)
     left, right = (int(x + pad - 1.4 * s) - pad, int(x + pad + 1.4 * s) - pad)
-    region = np.full((max(bottom - top, 1), max(right - left, 1)), PAD_LEVEL, np.uint8)
+    region = np.full((max(bottom - top, 1), max(right - left, 1), 3), PAD_LEVEL, np.uint8)
     height, width = picture.shape[:2]
     inside = picture[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
     if inside.size:
         y0, x0 = max(-top, 0), max(-left, 0)
-        grey = cv2.cvtColor(np.ascontiguousarray(inside), cv2.COLOR_RGB2GRAY)
-        region[y0 : y0 + grey.shape[0], x0 : x0 + grey.shape[1]] = grey
-    view: np.ndarray = cv2.resize(region, (2 * VIEW_SIZE, 2 * VIEW_SIZE))[VIEW_MIDDLE, VIEW_MIDDLE]
-    return view
+        region[y0 : y0 + inside.shape[0], x0 : x0 + inside.shape[1]] = inside
+    return region
 
 
 def face_views(
-    pictures: Iterable[np.ndarray], tracks: Sequence[FaceTrack], piece_frames: int
+    pictures: Iterable[np.ndarray],
+    tracks: Sequence[FaceTrack],
+    piece_frames: int,
+    view: Callable[[np.ndarray, Sequence[float]], np.ndarray] = face_view,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Every track's views in pieces: (index of the track, first frame, (T, 112, 112) uint8 grey), as the pieces end.
+    """Every track's views in pieces: (index of the track, first frame, views), as the pieces end. Views are
+    (T, 112, 112) uint8 grey, or what ``view`` makes of a picture and a face's square (``face_crop``).
 
     A track is divided into equal pieces of about ``piece_frames``; one under 1.5 times that is one piece. Only the
     pieces under way are kept. ``pictures``: as for ``face_tracks``.
@@ -253,7 +293,7 @@ def face_views(
         while waiting and waiting[-1].first <= k:
             running.append(waiting.pop())
         for piece in running:
-            piece.views.append(face_view(picture, piece.squares[k - piece.first]))
+            piece.views.append(view(picture, piece.squares[k - piece.first]))
         for piece in [piece for piece in running if len(piece.views) == len(piece.squares)]:
             running.remove(piece)
             yield piece.track, piece.first, np.stack(piece.views)

@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from avbench.system.cache import cache_root
 from avbench.system.paths import why_no_file
 from avbench.types import UsageError, printable
 
@@ -46,6 +47,11 @@ AUDIOSET_CLASSES = Pinned(
     "cdd1049833c4b86127c2773ac0d14a2754b6a6d0d1798002ed5c66e699708429",
     "audioset-classes",
 )
+
+
+def in_cache(pinned: Pinned) -> Path:
+    """Where a published file is in the cache of weights, whether it exists or not."""
+    return cache_root() / "weights" / "annotators" / pinned.name
 
 
 def read_pinned(path: Path, pinned: Pinned) -> bytes:

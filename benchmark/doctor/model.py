@@ -120,12 +120,14 @@ def _sign(backbone: Any) -> Iterator[Finding]:
     """
     said = {}
     for kind, windows in (("click and flash", _shifted_clicks), ("SynthSync scenes", _shifted_scenes)):
-        true_s, found_s = [], []
+        true_s, found_s, answered = [], [], False
         for video, audio, shift_s in windows(backbone.frontend.size):
             logits = _predict(backbone, video[None], audio[None]).logits
             true_s.append(shift_s)
             found_s.append(OffsetGrid().offset_of(int(logits[0].argmax())))
-        said[kind] = _follows(np.array(true_s), np.array(found_s))
+            answered |= bool(np.ptp(logits[0]))
+        none = (0.0, "it gives no answer (all classes are alike): too weak to tell")
+        said[kind] = _follows(np.array(true_s), np.array(found_s)) if answered else none
     right = any(sure > SURE for sure, _ in said.values())
     for kind, (sure, text) in said.items():
         yield Finding(sure > -SURE or right, f"sign: on {kind} {text}", warning=sure <= SURE)

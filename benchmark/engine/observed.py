@@ -35,7 +35,8 @@ class Observed(SnapshotPredictor):
     """``inner`` with a longer token: the two facts, then its own token, then its curve.
 
     ``inner`` may offer ``lags_s``, a (L,) array of offsets in seconds in steps of its own, and ``curve(video, audio) ->
-    (B, L)``, its logits for each of them. Windows are as ``predict`` takes them.
+    (B, L)``, its logits for each of them; and ``predict_finely(video, audio) -> (Snapshot, curve)`` if both together
+    cost less. Windows are as ``predict`` takes them.
     """
 
     def __init__(self, inner: SnapshotPredictor) -> None:
@@ -49,12 +50,18 @@ class Observed(SnapshotPredictor):
 
     def predict(self, video: Any, audio: Any) -> Snapshot:
         """As ``inner.predict``; the token is (B, 2 + D + L)."""
-        facts = [_rms(_numpy(audio)), _motion(_numpy(video))]
-        said = self.inner.predict(video, audio)
-        parts = [np.stack(facts, axis=1)]
-        parts += [] if said.token is None else [_numpy(said.token)]
-        parts += [] if self.lags_s is None else [_numpy(self.inner.curve(video, audio))]
+        parts = [np.stack([_rms(_numpy(audio)), _motion(_numpy(video))], axis=1)]
+        said, curve = self._both(video, audio)
+        parts += [_numpy(part) for part in (said.token, curve) if part is not None]
         return Snapshot(said.logits, np.concatenate(parts, axis=1).astype(np.float32))
+
+    def _both(self, video: Any, audio: Any) -> tuple[Snapshot, Any]:
+        if self.lags_s is None:
+            return self.inner.predict(video, audio), None
+        if hasattr(self.inner, "predict_finely"):
+            both: tuple[Snapshot, Any] = self.inner.predict_finely(video, audio)
+            return both
+        return self.inner.predict(video, audio), self.inner.curve(video, audio)
 
     def facts(self, token: np.ndarray) -> Facts:
         """What the token (2 + D + L,) of one window says."""

@@ -94,6 +94,8 @@ class Answering:
             return Evidence(start_s, None, None, why=facts.lacks)
         if not np.isfinite(logits).all():
             raise NonFiniteError(f"model {self.model.name}: NaN or infinity for the window at {start_s:g} s")
+        if np.ptp(logits) == 0:  # a model says so that it has no answer: SyncNet, where it sees no face
+            return Evidence(start_s, None, None, why="the model found nothing to judge by")
         if self._first_s is None:
             self._state, self._first_s = self.head.init(1), start_s
         own = None if facts.token is None else facts.token[None]

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avbench.data.pinned import AUDIOSET_CLASSES, EFFICIENTAT, LRASD, YUNET, Pinned
+from avbench.data.pinned import AUDIOSET_CLASSES, EFFICIENTAT, LRASD, YUNET, Pinned, in_cache
 from avbench.system.findings import Finding
 from avbench.system.progress import ItemProgress
 from avbench.types import UsageError
-from avbench.weights.cache import Download, download, web_address, weights_root
+from avbench.weights.cache import Download, download, web_address
 
 ADDRESS_ROOT = "https://github.com/"  # what all addresses share
 ALL = "annotators"  # stands for all files
@@ -46,7 +46,7 @@ class AnnotatorFile:
     @property
     def path(self) -> Path:
         """Where the file is in the cache, whether it exists or not."""
-        return weights_root() / "annotators" / self.pinned.name
+        return in_cache(self.pinned)
 
     def problem(self, path: Path | None = None) -> str:
         """Why a file (None: the one in the cache) is not this one, and what to do; "" if it is. Reads 4 MB at most."""

@@ -98,18 +98,19 @@ def file_kind(path: Path) -> str:
 
 
 def safetensors_keys(path: Path) -> list[str] | None:
-    """The names of the tensors in a safetensors file; None if it is a zip archive, as torch writes them.
+    """The names of the tensors in a safetensors file; None if it begins as torch's files do (a zip archive, or pickles
+    one after another).
 
     ``AvbenchError`` if the file is missing or neither of the two.
     """
     path = Path(path)
-    neither = f"weight file {path} is neither a safetensors file nor a torch checkpoint in zip form"
+    neither = f"weight file {path} is neither a safetensors file nor a torch checkpoint"
     if path.exists() and not path.is_file():
         raise AvbenchError(f"weight file {path} is not a regular file")
     try:
         with open(path, "rb") as file:
             start = file.read(8)
-            if start[:4] == b"PK\x03\x04":
+            if start[:4] in (b"PK\x03\x04", b"\x80\x02\x8a\x0a"):
                 return None
             refuse_long_header(path, start, path.stat().st_size)
             size = int.from_bytes(start, "little")
@@ -189,10 +190,12 @@ def fetch(name: str, url: str | None = None, md5: str = "", progress: ItemProgre
 
 def web_address(url: str | None, published: str, root: str) -> str:
     """The address to fetch from: ``url`` or, if that is None, the published one ("" if there is none). A ``url`` that
-    ends in "/" replaces ``root`` in the published one. ``UsageError`` if the result is no web address."""
+    ends in "/" replaces ``root`` in the published one (all but the file's name where that begins otherwise).
+    ``UsageError`` if the result is no web address."""
     address = url or published
     if published and address.endswith("/"):
-        address += published.removeprefix(root)
+        inside = published.startswith(root)  # else of another server: by the file's name
+        address += published.removeprefix(root) if inside else published.rpartition("/")[2]
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
         raise UsageError(f"{address!r} is not a web address; it must begin with https:// or http://")
     return address

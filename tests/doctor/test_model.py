@@ -100,6 +100,13 @@ class Halves(Xcorr):
         said = super().fuse(motion, onsets).logits.argmax(axis=1)
         return Snapshot(np.eye(21, dtype=np.float32)[10 + (said - 10) // 4])
 
+class Silent(SnapshotPredictor):
+    frontend = FrontEnd(size=16)
+    trained_on = "nothing"
+
+    def predict(self, video, audio):
+        return Snapshot(np.zeros((len(video), 21), np.float32))
+
 class Raises(Good):
     def predict(self, video, audio):
         raise RuntimeError("shapes do not match\\nat all")
@@ -200,6 +207,12 @@ def test_a_model_that_cannot_tell_is_warned_of(models: Path) -> None:
     findings = list(doctor.examine(f"{models}:Good"))
     warnings = [f.text for f in findings if f.warning]
     assert len([text for text in warnings if "too weak to tell" in text]) == 2
+    assert problems(findings) == []
+
+
+def test_a_model_without_an_answer_is_not_said_to_predict(models: Path) -> None:
+    findings = list(doctor.examine(f"{models}:Silent"))
+    assert [f.warning for f in findings if "it gives no answer (all classes are alike)" in f.text] == [True, True]
     assert problems(findings) == []
 
 

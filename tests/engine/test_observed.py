@@ -57,3 +57,16 @@ def test_its_fingerprint_is_that_of_the_backbone_within() -> None:
     prints = [model_fingerprint(model) for model in (Observed(ToyModel(0)), observed(ToyModel), Observed(ToyModel(1)))]
     assert prints[0] == prints[1] != prints[2]
     assert model_fingerprint(ToyModel(0)) not in prints
+
+
+def test_a_model_that_has_both_for_one_price_is_asked_once() -> None:
+    class Fine(ToyModel):
+        lags_s = np.arange(3) * 0.1
+
+        def predict_finely(self, video: np.ndarray, audio: np.ndarray) -> tuple[object, np.ndarray]:
+            return self.predict(video, audio), np.array([[1.0, 2.0, 3.0]])
+
+    model = Observed(Fine())
+    facts = model.facts(model.predict(*window()).token[0])
+    assert facts.curve is not None
+    assert facts.curve.tolist() == [1, 2, 3]

@@ -68,6 +68,14 @@ def test_the_head_hears_nothing_of_windows_without_evidence() -> None:
             np.testing.assert_array_equal(here.believed, there.believed)
 
 
+def test_a_window_of_which_a_model_says_nothing_is_no_evidence() -> None:
+    asked = Answering(load_model("xcorr+bayes"), 2.0)
+    n_lags = len(asked.backbone.lags_s if asked.backbone.lags_s is not None else ())
+    heard = np.concatenate([[0.1, 50.0], np.zeros(n_lags)]).astype(np.float32)
+    found = asked.hear(0.0, np.zeros(21, np.float32), heard)
+    assert (found.log_p, found.why) == (None, "the model found nothing to judge by")
+
+
 def test_a_model_that_ignores_its_input_is_refused() -> None:
     with pytest.raises(UsageError, match="'constant' ignores its input"):
         Answering(load_model("constant"), 2.0)

@@ -83,7 +83,7 @@ def one_line(done: Any, code: int, *said: str) -> None:
 
 def test_the_table_and_one_entry(avbench: Callable[..., Any]) -> None:
     table = avbench("weights", "list").stdout
-    assert len(table[: table.index("for annotating")].splitlines()) == 15 + 2
+    assert len(table[: table.index("for annotating")].splitlines()) == 16 + 2
     assert "22-09-21T21-00-52" in table
     assert "83fba5f" in table
     entry = avbench("weights", "list", "sparsesync.vggsound").stdout

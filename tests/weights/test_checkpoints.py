@@ -16,8 +16,11 @@ from published_files import build_small, config_class, forget_config, publish
 from safetensors.torch import save_file
 
 from avbench.baselines.families import layouts
+from avbench.baselines.syncnet import SyncNet
+from avbench.registry.names import load_model
 from avbench.types import AvbenchError, NonFiniteError, UsageError
 from avbench.weights import checkpoints
+from avbench.weights.cache import file_kind
 from avbench.weights.checkpoints import (
     convert,
     drawn_weights,
@@ -80,6 +83,29 @@ def test_every_family_is_known_by_its_keys(family: str, tmp_path: Path, small: A
     weights = drawn_weights(small(family).state_dict(), 1)
     assert family_of(weights) == family
     assert convert(publish(tmp_path / "a.pt", weights, omegaconf), tmp_path / "a.safetensors")["family"] == family
+
+
+def test_syncnet_as_torch_wrote_it_before_1_6_becomes_a_model(tmp_path: Path) -> None:
+    """Its file is a bare state dict in torch's older form, perhaps without BatchNorm's counts. It has no classes: the
+    model makes 21 of the lags."""
+    weights = drawn_weights(checkpoints.build("syncnet").state_dict(), 5)
+    for dropped, changes in (("nothing", []), ("tracked", ["14 missing counts of training batches set to 0"])):
+        source = tmp_path / f"{dropped}.model"
+        kept = {key: tensor for key, tensor in weights.items() if dropped not in key}
+        torch.save(kept, source, _use_new_zipfile_serialization=False)
+        assert file_kind(source) == "full"
+        card = convert(source, tmp_path / "a.safetensors", find_published("syncnet.v2"))
+        assert (card["family"], card["n_classes"], card["changes"]) == ("syncnet", 21, changes)
+        assert verify(tmp_path / "a.safetensors") == card
+        for path in (source, tmp_path / "a.safetensors"):
+            loaded = load_model("syncnet+apa", path).backbone
+            assert isinstance(loaded, SyncNet)
+            assert all(torch.equal(tensor, weights[key]) for key, tensor in loaded.state_dict().items())
+    assert loaded.trained_on == "BBC broadcasts (as its paper says)"
+    del kept["netfclip.3.bias"]
+    torch.save(kept, source, _use_new_zipfile_serialization=False)
+    with pytest.raises(AvbenchError, match=r"do not fit syncnet: 1 missing \(netfclip\.3\.bias\)"):
+        load_model("syncnet", source)
 
 
 def test_distributed_prefix_is_removed(small: Any) -> None:
@@ -206,7 +232,7 @@ def test_the_lead_trim_survives_the_loss_of_the_sidecar(tmp_path: Path, small: A
 
 def test_table_is_complete_and_unambiguous() -> None:
     entries = published()
-    assert len({e.name for e in entries}) == len({e.id for e in entries}) == len(entries) == 15
+    assert len({e.name for e in entries}) == len({e.id for e in entries}) == len(entries) == 16
     assert {e.family for e in entries} <= set(layouts())
     assert all(e.url.startswith("https://") and e.id in e.url for e in entries)
     assert find_published("22-09-21T21-00-52").name == "sparsesync.vggsound"

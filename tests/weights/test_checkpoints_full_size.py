@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,32 @@ def test_streamsync_trf(avbench: Callable[..., Any], real: Path, tmp_path: Path)
     wrong = avbench("run", "--model", "sparsesync", *one)
     assert wrong.returncode == 1
     assert "contains streamsync-trf weights, not sparsesync weights: use --model streamsync-trf" in wrong.stderr
+
+
+def test_syncnet_finds_the_faces_in_real_clips_by_itself(
+    avbench: Callable[..., Any], real: Path, tmp_path: Path
+) -> None:
+    """Of a talking face it says something, of what has no face nothing: all classes are alike."""
+    yunet = MEDIA.parent / "models" / "yunet_s_640_640.onnx"
+    if not yunet.is_file():
+        pytest.skip("the face detector's weights are absent: ../shared/models")
+    manifest, source = read_manifest(real), tmp_path / "syncnet.model"
+    weights = checkpoints.drawn_weights(checkpoints.build("syncnet").state_dict(), SEED)
+    torch.save(weights, source, _use_new_zipfile_serialization=False)
+    run = ("run", "--model", "syncnet", "--weights", source, "--data", real, "--iterations", 2, "--no-reference-rows")
+    without = avbench(*run, "--out", "a")
+    assert without.returncode != 0
+    assert "get it with `avbench weights fetch yunet`" in without.stderr
+    Path("avbench-cache/weights/annotators").mkdir(parents=True)
+    shutil.copy(yunet, "avbench-cache/weights/annotators")
+    check(avbench(*run, "--out", "b"), Path("b"), manifest, source)
+    ids, logits = read_predictions(Path("b/predictions.parquet"))
+    expected = first_windows(manifest, checkpoints.load_full_size("syncnet", source))
+    for name, row in zip(ids, logits, strict=True):
+        np.testing.assert_allclose(row[0], expected[name], atol=2e-3 * max(1.0, float(np.abs(expected[name]).max())))
+    clip_of = {segment.id: segment.clip_id for segment in manifest.segments}
+    answered = {clip_of[name]: bool(row.any()) for name, row in zip(ids, logits, strict=True)}
+    assert set(answered.values()) == {True, False}, answered
 
 
 def test_synchformer_and_its_heads(avbench: Callable[..., Any], real: Path, tmp_path: Path) -> None:

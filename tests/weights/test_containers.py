@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
@@ -21,6 +22,7 @@ from published_files import publish
 from avbench.types import AvbenchError
 from avbench.weights import containers
 from avbench.weights.containers import read_container
+from avbench.weights.pickled import MADE_ANYHOW, MADE_PER_BYTE, PickleReader, Refused
 
 
 class _Calls:
@@ -331,6 +333,81 @@ def test_a_weight_without_a_name_is_not_left_out(tmp_path: Path) -> None:
         read_container(tmp_path / "a.pt")
 
 
+# -------------------------------------------------------------------------------------------- torch's form before 1.6
+
+
+def old_form(path: Path, content: Any) -> Path:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    return path
+
+
+def test_the_form_of_torch_before_1_6_is_read_too(tmp_path: Path) -> None:
+    base = torch.arange(10.0)
+    weights = {"a": base[2:5], "b": torch.nn.Parameter(base[::2].half()), "n": torch.tensor(3), "t": base}
+    for content in (weights, {"model": weights, "epoch": 3, "optimizer": {"state": [torch.ones(5), {"x": base}]}}):
+        found = read_container(old_form(tmp_path / "a.pt", content))
+        assert found.about == ({"epoch": 3} if "epoch" in content else {})
+        assert list(found.tensors) == list(weights)
+        for name, tensor in found.tensors.items():
+            assert torch.equal(tensor, weights[name]), name
+            assert tensor.dtype == weights[name].dtype
+
+
+def test_a_dictionary_of_python_2_is_read(tmp_path: Path) -> None:
+    """Python 2 makes an OrderedDict of a list of lists."""
+    pairs = [["w", torch.ones(2)], ["b", torch.zeros(3)]]
+    found = read_container(old_form(tmp_path / "a.pt", _Calls(OrderedDict, pairs)))
+    assert {name: tensor.tolist() for name, tensor in found.tensors.items()} == {"w": [1, 1], "b": [0, 0, 0]}
+    for wrong in ([["w", 1, 2]], [[1, torch.ones(2)]], [("w", torch.ones(2))], {"w": torch.ones(2)}):
+        with pytest.raises(AvbenchError, match="refused and was not executed"):
+            read_container(old_form(tmp_path / "a.pt", _Calls(OrderedDict, wrong)))
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_malicious_pickle_in_the_old_form_does_nothing(what: str, tmp_path: Path) -> None:
+    mark = str(tmp_path / "executed")
+    path = old_form(tmp_path / "evil.pt", {"w": torch.zeros(2), "x": [HOSTILE[what](mark)]})
+    with pytest.raises(AvbenchError, match=rf"evil\.pt is refused and was not executed: it (names|calls) .*{what}"):
+        read_container(path)
+    assert not Path(mark).exists()
+
+
+def test_a_whole_model_in_the_old_form_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AvbenchError, match=r"it contains a whole model with its code \(save the model's state_dict"):
+        read_container(old_form(tmp_path / "a.pt", torch.nn.Linear(2, 2)))
+
+
+def test_old_files_that_are_damaged_or_lie_are_refused(tmp_path: Path) -> None:
+    good, bad = old_form(tmp_path / "a.pt", {"w": torch.arange(6.0)}).read_bytes(), tmp_path / "bad.pt"
+    numbers = (6).to_bytes(8, "little") + bytes(4)
+    assert good.count(numbers) == 1
+    for data, said in (
+        (good[:-4], "has 6 numbers, more than the file: is the download complete"),
+        (good[: len(good) // 2], "damaged"),
+        (good.replace(numbers, (2**40).to_bytes(8, "little") + bytes(4)), "more than the file"),
+        (good.replace(numbers, (5).to_bytes(8, "little") + bytes(4)), "is 20 bytes long, its tensor says 24"),
+        (good.replace(b"K\x06\x85", b"K\x07\x85"), "a tensor of 7 numbers is larger than its storage of 6"),
+        (good.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89"), "big-endian"),
+        (good.replace(b"\x80\x02M\xe9\x03.", b"\x80\x02M\xe8\x03."), "its form is none of torch's"),
+    ):
+        assert data != good
+        bad.write_bytes(data)
+        with pytest.raises(AvbenchError, match=said):
+            read_container(bad)
+
+
+def test_an_old_file_takes_no_more_than_a_small_multiple_of_its_size() -> None:
+    """A dictionary made of one list again and again, and lists in lists, are counted before they are kept."""
+    pairs = b"\x80\x02]q\x00(" + b"".join(b"](X\x04\0\0\0" + f"{i:04}".encode() + b"Ne" for i in range(9000)) + b"e"
+    many = pairs + b"ccollections\nOrderedDict\nq\x01" + b"(h\x01h\x00\x85R" * 50_000 + b"."
+    lists = b"\x80\x02" + b"]" * 3_000_000 + b"."
+    for data in (many, lists):
+        reader = PickleReader(data, keep_lists=True)
+        with pytest.raises(Refused, match="makes more than"):
+            reader.load()
+        assert reader.n_made < MADE_ANYHOW + (MADE_PER_BYTE + 1) * len(data)
+
+
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.pt")
     with pytest.raises(AvbenchError, match="is not a regular file"):
@@ -349,8 +426,9 @@ def test_a_refusal_is_short_and_printable(tmp_path: Path) -> None:
     assert str(error.value).isprintable()
 
 
-def mutated_files_end_in_one_line(folder: Path, n: int, seed: int) -> None:
-    good = publish(folder / "good.pt", {f"layer.{i}.weight": torch.zeros(2, 3) for i in range(3)}).read_bytes()
+def mutated_files_end_in_one_line(folder: Path, n: int, seed: int, old: bool = False) -> None:
+    weights = {f"layer.{i}.weight": torch.zeros(2, 3) for i in range(3)}
+    good = (old_form if old else publish)(folder / "good.pt", weights).read_bytes()
     draw, path, refused = random.Random(seed), folder / "a.pt", 0
     for _ in range(n):
         data = bytearray(good)
@@ -368,10 +446,12 @@ def mutated_files_end_in_one_line(folder: Path, n: int, seed: int) -> None:
     assert refused > 0
 
 
-def test_300_mutated_files_end_in_one_line(tmp_path: Path) -> None:
-    mutated_files_end_in_one_line(tmp_path, 300, seed=0)
+@pytest.mark.parametrize("old", [False, True])
+def test_300_mutated_files_end_in_one_line(old: bool, tmp_path: Path) -> None:
+    mutated_files_end_in_one_line(tmp_path, 300, 0, old)
 
 
 @pytest.mark.slow
-def test_20000_mutated_files_end_in_one_line(tmp_path: Path) -> None:
-    mutated_files_end_in_one_line(tmp_path, 20_000, seed=1)
+@pytest.mark.parametrize("old", [False, True])
+def test_20000_mutated_files_end_in_one_line(old: bool, tmp_path: Path) -> None:
+    mutated_files_end_in_one_line(tmp_path, 20_000, 1, old)
