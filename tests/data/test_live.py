@@ -116,6 +116,17 @@ def test_other_rates_are_brought_to_the_grid(mp4: Path, tmp_path: Path) -> None:
         assert np.abs(window.audio - heard[32_000 * k : 32_000 * k + 80_000]).max() < 1e-5
 
 
+def test_a_transport_stream_whose_clock_wraps_has_no_event(mp4: Path, tmp_path: Path) -> None:
+    path = transport(mp4, tmp_path / "a.ts", later_s=int((2**33 / 90_000 - 12) * 25) / 25)  # whole frames: no rounding
+    items, source = read(path)
+    assert events(items) == []
+    assert source.account.computed == source.expected == 13
+    plain, _ = read(transport(mp4, tmp_path / "b.ts"))
+    for window, other in zip(items, plain, strict=True):
+        assert np.array_equal(window.video, other.video)
+        assert np.abs(window.audio - other.audio).max() < 1e-3
+
+
 PIPED = """
 import sys
 from avbench.data.live import LiveOptions, LiveSource, LiveWindow

@@ -27,12 +27,14 @@ def clip(path: Path, part_s: int = 30, parts: Sequence[tuple[float, int]] = JUMP
     return path
 
 
-def transport(source: Path, path: Path, format: str = "mpegts", **options: str) -> Path:
-    """The same in another container, packet by packet."""
+def transport(source: Path, path: Path, format: str = "mpegts", later_s: float = 0, **options: str) -> Path:
+    """The same in another container, packet by packet, with all stamps ``later_s`` later."""
     with av.open(str(source)) as given, av.open(str(path), "w", format=format, options=options) as out:
         streams = {s.index: out.add_stream_from_template(s) for s in given.streams}
         for packet in given.demux():
-            if packet.dts is not None:
+            if packet.dts is not None and packet.pts is not None:
+                later = round(later_s / packet.time_base)
+                packet.pts, packet.dts = packet.pts + later, packet.dts + later
                 packet.stream = streams[packet.stream.index]
                 out.mux(packet)
     return path
