@@ -35,6 +35,7 @@ _PATIENCE_S = 5  # by which picture and sound may be apart in the stream: more t
 _SPARE_S = 2  # of ring beside the window, the patience and a hop
 _AHEAD_S = 0.5  # a full ring is written over only as fast as time passes; jitter is less
 _LACKING_S = 30  # one of picture and sound has been away for so long: its track may be another one now
+_DISCARD_ALL = 48  # FFmpeg's AVDISCARD_ALL
 _POLL_S = 0.1
 _LOUDEST = 1e6  # times full scale: beyond it is damage, as in files
 _RATES_HZ, _MOST_CHANNELS = (4000, 768_000), 64  # as in files
@@ -304,10 +305,11 @@ class LiveSource:
         with opened_live(self.address, options.timeout_s, lambda: self._stopping) as container:
             video = chosen(container, "video", options.video_track)
             audio = chosen(container, "audio", options.audio_track, video)
-            for stream in container.streams:
-                if stream not in (video, audio):
-                    with contextlib.suppress(AttributeError, ValueError):  # older PyAV: the packets are passed over
-                        stream.discard = "all"
+            other: Any
+            for other in container.streams:
+                if other.index not in (video.index, audio.index):
+                    with contextlib.suppress(AttributeError):  # older PyAV: the packets are passed over
+                        other.discard = _DISCARD_ALL  # HLS then fetches no other picture size
             for stream in (video, audio):
                 stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
             finite = self.address.ends or container.duration is not None or container.size > 0

@@ -150,7 +150,7 @@ def chosen(container: av.container.InputContainer, kind: str, number: int, relat
     if number > len(there):
         raise AvbenchError(f"there is no {WORDS[kind]} track {number}; the stream has {len(there)}")
     best = there[number - 1] if number else container.streams.best(kind, related=related)  # type: ignore[arg-type]
-    stream = best if best in there else there[0]
+    stream: Any = best if best in there else there[0]
     if stream.codec_context is None:
         raise AvbenchError(f"the {WORDS[kind]} cannot be decoded (no decoder for its codec)")
     return stream

@@ -53,7 +53,7 @@ class _Collector:
         state = self._state
         regime, account = state.regime, state.source.account
         nan = float("nan")
-        for name, text, value in (
+        figures: tuple[tuple[str, str, Any], ...] = (
             ("offset_seconds", "Offset of the sound; positive: early, NaN: no evidence", regime and regime.offset_s),
             ("offset_spread_seconds", "One standard deviation of the offset", regime and regime.spread_s),
             ("confidence", "Probability of this offset, to one class", regime and regime.confidence),
@@ -62,7 +62,8 @@ class _Collector:
             ("connected", "0 while the connection is lost", state.connected),
             ("lag_seconds", "From the end of the latest window to what had come when it was answered", state.lag_s),
             ("stream_seconds", "The stream's clock", state.source.t_s),
-        ):
+        )
+        for name, text, value in figures:
             yield GaugeMetricFamily(f"avbench_{name}", text, nan if value is None else float(value))
         yield CounterMetricFamily(
             "avbench_out_of_tolerance_seconds", "Stream judged out of tolerance", state.alarm.outside_s

@@ -219,6 +219,25 @@ def test_a_playlist_that_grows_is_followed(ts: Path, tmp_path: Path) -> None:
     assert (source.account.computed, source.account.connections) == (8, 1)
 
 
+def test_of_several_sizes_only_one_is_fetched(ts: Path, tmp_path: Path) -> None:
+    master = ["#EXTM3U"]
+    for name in ("low", "high"):
+        (tmp_path / name).mkdir()
+        transport(ts, tmp_path / name / "all.m3u8", "hls", hls_time="2", hls_list_size="0")
+        bandwidth = {"low": 100_000, "high": 900_000}[name]
+        master += [f"#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},RESOLUTION=64x64", f"{name}/all.m3u8"]
+    (tmp_path / "master.m3u8").write_text("\n".join(master) + "\n")
+    asked: list[str] = []
+    with folder_server(tmp_path, asked) as base:
+        items, source = read(base + "master.m3u8")
+    check_account(items, source)
+    assert source.account.computed == 13
+    fetched = {name: {path for path in asked if name in path and path.endswith(".ts")} for name in ("low", "high")}
+    most, least = sorted(map(len, fetched.values()), reverse=True)
+    assert most >= 8
+    assert least <= 3, "what it takes to find out what there is"
+
+
 def test_a_dead_address_is_one_line(tmp_path: Path) -> None:
     for url in ("http://127.0.0.1:9/x", "udp://127.0.0.1:33997"):
         with pytest.raises(AvbenchError) as caught:

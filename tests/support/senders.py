@@ -91,14 +91,16 @@ def sending(data: bytes, **how: object) -> Iterator[Sender]:
 
 
 @contextlib.contextmanager
-def folder_server(folder: Path) -> Iterator[str]:
-    """An HTTP server of the files in a folder; its address."""
+def folder_server(folder: Path, asked: list[str] | None = None) -> Iterator[str]:
+    """An HTTP server of the files in a folder; its address. ``asked`` collects the paths."""
 
     class Handler(SimpleHTTPRequestHandler):
         def __init__(self, *args: object) -> None:
             super().__init__(*args, directory=str(folder))  # type: ignore[arg-type]
 
-        def log_message(self, *args: object) -> None: ...
+        def log_message(self, *args: object) -> None:
+            if asked is not None:
+                asked.append(self.path)
 
     with _serving(Handler) as port:
         yield f"http://127.0.0.1:{port}/"
