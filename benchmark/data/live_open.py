@@ -103,14 +103,12 @@ def opened_live(
     """Open the stream. It is given up where nothing comes for ``timeout_s``, and on a pipe when ``stopped()``.
 
     ``AvbenchError``: it cannot be opened, in one line. While it is read, FFmpeg's errors come as they are.
-    A pipe is only given up before anything has come.
+    A pipe is only given up until it is open.
     """
     import av
 
-    if address.url == STDIN:
-        source: Any = _Pipe(timeout_s, stopped)
-    else:
-        source = address.url
+    pipe = _Pipe(timeout_s, stopped) if address.url == STDIN else None
+    source: Any = pipe or address.url
     try:
         container = av.open(
             source,
@@ -121,6 +119,8 @@ def opened_live(
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AvbenchError(f"{address.shown} cannot be opened ({why_not(error, timeout_s)})") from error
+    if pipe:
+        pipe.opened = True
     with container:
         yield container
 
@@ -157,11 +157,11 @@ def chosen(container: av.container.InputContainer, kind: str, number: int, relat
 
 
 class _Pipe:
-    """Stdin for FFmpeg, read until ``stopped()``. ``TimeoutError`` if nothing at all comes for ``timeout_s``; later a
-    pause is one, for there is nobody to connect to again."""
+    """Stdin for FFmpeg, read until ``stopped()``. ``TimeoutError`` if nothing comes for ``timeout_s`` before the stream
+    is ``opened``; after that a pause is a pause, for there is nobody to connect to again."""
 
     def __init__(self, timeout_s: float, stopped: Callable[[], bool]) -> None:
-        self._timeout_s, self._stopped, self._begun = timeout_s, stopped, False
+        self._timeout_s, self._stopped, self.opened = timeout_s, stopped, False
         try:
             self._file = sys.stdin.fileno()
         except (AttributeError, OSError, ValueError):
@@ -174,8 +174,7 @@ class _Pipe:
         until = time.monotonic() + self._timeout_s
         while not self._stopped():
             if select.select([self._file], [], [], _POLL_S)[0]:
-                self._begun = True
                 return os.read(self._file, n_bytes)
-            if not self._begun and time.monotonic() > until:
+            if not self.opened and time.monotonic() > until:
                 raise TimeoutError(f"nothing came for {self._timeout_s:g} s")
         return b""

@@ -129,7 +129,7 @@ class _Run:
         else:
             evidence = self.answering.observe(window.start_s, window.video, window.audio)
         change = self.tracker.add(evidence)
-        state.t_s, state.regime, state.connected = end_s, self.tracker.current(end_s), True
+        state.t_s, state.regime = end_s, self.tracker.current(end_s)
         state.within = None if evidence.believed is None else judged(state.regime, state.alarm.table)
         state.lag_s = max(state.source.t_s - end_s, 0.0)
         if window.video is not None:

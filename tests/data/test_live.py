@@ -290,9 +290,9 @@ def test_the_ring_is_bounded_and_a_fast_sender_waits(ts: Path) -> None:
 class Fake:
     """A source whose frames come in the time of a fake clock: ``play`` lets ``s`` seconds pass."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, url: str = "udp://host:1", **options: Any) -> None:
         self.now, self.k = 0.0, 0
-        self.source = LiveSource(Address.of("udp://host:1"), FrontEnd(size=2), LiveOptions(**options), lambda: self.now)
+        self.source = LiveSource(Address.of(url), FrontEnd(size=2), LiveOptions(**options), lambda: self.now)
         self.source.account.connections = 1
         self.source.intake._room = lambda row: None  # one thread only: nobody to wait for
         self.items: list[Any] = []
@@ -392,6 +392,23 @@ def test_a_burst_after_a_stall_is_not_lag() -> None:
     fake.take(0.3)
     fake.finish()
     assert fake.source.account.skipped == fake.source.account.uncoverable == 0
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_pipe_that_pauses_is_told_once_and_goes_on() -> None:
+    fake = Fake("-")
+    for _ in range(2):
+        for _ in range(4):
+            fake.play(2)
+            fake.take()
+        for _ in range(40):
+            fake.now += 1
+            fake.take()
+    fake.play(2)
+    fake.take()
+    fake.finish()
+    assert [e.facts["reason"] for e in events(fake.items)] == ["nothing has come for 20 s"] * 2
+    assert fake.source.account.computed == fake.source.expected == (18 - 5) // 2 + 1
 
 
 def test_stopping_accounts_for_what_was_not_taken() -> None:

@@ -109,6 +109,12 @@ def test_a_pipe_into_which_nothing_comes_is_given_up() -> None:
     os.close(read)
     os.close(write)
     assert done.stdout == "stdin cannot be opened (nothing came for 0.5 s)\n", done.stderr
+    read, write = os.pipe()
+    os.write(write, b"G" + bytes(187))  # something comes, but no stream
+    done = subprocess.run([sys.executable, "-c", READ], stdin=read, capture_output=True, text=True, timeout=60)
+    os.close(read)
+    os.close(write)
+    assert done.stdout.startswith("stdin cannot be opened ("), done.stderr
     closed = subprocess.run([sys.executable, "-c", READ], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert closed.stdout.startswith("stdin cannot be opened ("), closed.stderr
 
