@@ -27,12 +27,16 @@ from avbench.commands import (
     score,
     submit,
     train,
+    watch,
     weights,
 )
 from avbench.commands.common import DEBUG_HELP, SIGN, complain
 
 # in the order of the help
-COMMANDS = (run, predict, score, report, compare, paper, latency, data, weights, train, submit, leaderboard, doctor)
+COMMANDS = (
+    *(run, predict, watch, score, report, compare, paper, latency),
+    *(data, weights, train, submit, leaderboard, doctor),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -98,7 +98,7 @@ def lazily():
 
 def test_the_package_imports_what_it_declares_and_nothing_else() -> None:
     dependencies = declared(PROJECT["dependencies"])
-    optional = declared([*EXTRAS["annotate"], *EXTRAS["ray"]])
+    optional = declared([*EXTRAS["annotate"], *EXTRAS["live"], *EXTRAS["ray"]])
     assert not dependencies & optional
     found = imported(package_files())
     undeclared = {name: files for name, files in found.items() if name not in dependencies | optional}
@@ -110,6 +110,7 @@ def test_the_package_imports_what_it_declares_and_nothing_else() -> None:
     ("extra", "files"),
     [
         ("annotate", {"benchmark/data/annotators.py", "benchmark/data/faces.py"}),
+        ("live", {"benchmark/runs/watch_metrics.py"}),
         ("ray", {"benchmark/data/building/jobs.py"}),
     ],
 )
@@ -123,7 +124,7 @@ def test_the_tests_import_what_is_declared_for_them() -> None:
     found = imported(files_of_tests())
     undeclared = {name: files for name, files in found.items() if name not in dependencies | extra}
     assert not undeclared, "declare them in the extra test"
-    own = extra - declared(EXTRAS["annotate"])
+    own = extra - declared([*EXTRAS["annotate"], *EXTRAS["live"]])
     assert not own & dependencies, "the package brings them already"
     assert own - set(found) == own & set(USED_BY_NAME), "declared, but no test imports them"
 

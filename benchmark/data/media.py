@@ -133,7 +133,7 @@ class ClipReader:
         ``UsageError`` for a front end with impossible settings.
         """
         for frontend in frontends:
-            _check_frontend(frontend)
+            check_frontend(frontend)
         reformat, clip_id, n_frames = rgb_converter(), self.clip_id, self.clip.n_frames if self.clip else None
         shown: Any = None
         arrays: tuple[np.ndarray, ...] = ()
@@ -144,7 +144,7 @@ class ClipReader:
                 if picture is not shown:
                     shown, rgb = picture, reformat(picture, clip_id)
                     if rgb.shape != shape:
-                        shape, fits = rgb.shape, [_fit(rgb.shape, frontend, clip_id) for frontend in frontends]
+                        shape, fits = rgb.shape, [fitting(rgb.shape, frontend, clip_id) for frontend in frontends]
                     arrays = tuple([fit(rgb) for fit in fits])
                 yield arrays
                 count += 1
@@ -283,7 +283,8 @@ class ClipReader:
 # ------------------------------------------------------------------------------------------------------------ picture
 
 
-def _check_frontend(frontend: FrontEnd) -> None:
+def check_frontend(frontend: FrontEnd) -> None:
+    """``UsageError`` for a front end with impossible settings."""
     if frontend.short_side and (frontend.fit != "crop" or frontend.short_side < frontend.size):
         raise UsageError(
             f"front end short_side is {frontend.short_side}; it needs fit 'crop' and must be at least size "
@@ -320,7 +321,7 @@ def rgb_converter() -> Any:
     return convert
 
 
-def _fit(shape: tuple[int, ...], frontend: FrontEnd, clip_id: str) -> Callable[[np.ndarray], np.ndarray]:
+def fitting(shape: tuple[int, ...], frontend: FrontEnd, clip_id: str) -> Callable[[np.ndarray], np.ndarray]:
     """The function that turns (H, W, 3) arrays of this shape into (3, size, size), contiguous; with fit "short" into
     (3, size, wider) or (3, higher, size)."""
     size, short = frontend.size, min(shape[:2])

@@ -73,10 +73,10 @@ class SoundStream:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """(n,) float32 blocks at 16 kHz."""
-        resample: _Resampler | None = None
+        resample: Resampler | None = None
         for native in self._native():
             self._levels.add(native)
-            resample = resample or _Resampler(self.rate, SAMPLE_RATE_HZ)
+            resample = resample or Resampler(self.rate, SAMPLE_RATE_HZ)
             yield from resample.feed(native)
         assert resample is not None
         yield from resample.end()
@@ -170,7 +170,7 @@ class SoundStream:
     def _decoded(self) -> Iterator[tuple[Fraction | None, int, tuple[np.ndarray, bool]]]:
         """(stamp in samples on the clip's clock or None, number of samples, (mono samples, whether a pause is announced
         after them)) of every frame, at the first frame's rate."""
-        other: _Resampler | None = None  # of frames of another rate
+        other: Resampler | None = None  # of frames of another rate
         for start_s, rate, mono, pauses in self._mono():
             self.rate = self.rate or rate
             if other and rate != other.rate:
@@ -178,7 +178,7 @@ class SoundStream:
                 other = None
             blocks: Iterable[np.ndarray] = [mono]
             if rate != self.rate:
-                other = other or _Resampler(rate, self.rate)
+                other = other or Resampler(rate, self.rate)
                 if start_s is not None:  # what the resampler holds back comes first
                     start_s -= Fraction(other.fed, rate) - Fraction(other.made, self.rate)
                 blocks = other.feed(mono)
@@ -377,7 +377,7 @@ def _db(ratio: float, factor: int = 20) -> str:
     return f"{factor * math.log10(ratio):.0f} dB"
 
 
-class _Resampler:
+class Resampler:
     """Resamples from sample 0 on (swr has no group delay); n samples become floor(n * to / rate)."""
 
     def __init__(self, rate: int, to: int) -> None:
