@@ -17,18 +17,29 @@ def add(commands: Any) -> None:
         _report,
         "rebuild a run's page from its files",
         "`avbench run` already writes the page; use this if it was lost, or after updating avbench.\n"
-        "With --plot it draws one stream of a run over changing offsets instead: what was believed, and what was so.",
+        "With --plot it draws one stream of a run over changing offsets instead: what was believed, and what was so.\n"
+        "Of the folder of `avbench watch --record` it makes the page watch.html: the latest watch in it.",
         "avbench report runs/2026-11-25-streamsync-trf",
         "avbench report RUN_DIR --plot tracked.svg --stream clip_7@10",
+        "avbench report seen   # of avbench watch URL --record seen",
     )
-    report.add_argument("run", type=Path, metavar="RUN_DIR", help="a folder that `avbench run` wrote")
+    report.add_argument(
+        "run", type=Path, metavar="RUN_DIR", help="a folder that `avbench run` or `watch --record` wrote"
+    )
     report.add_argument("--plot", type=Path, metavar="FILE", help="draw a stream as SVG or PNG, and leave the page")
     report.add_argument("--stream", metavar="ID", help="which one (default: a typical one with a jump)")
 
 
 def _report(args: argparse.Namespace) -> int:
     from avbench.pages.run_report import report_again
+    from avbench.runs.watched import is_record, write_watch_page
     from avbench.types import UsageError
+
+    if is_record(args.run):
+        if args.plot or args.stream:
+            raise UsageError("--plot and --stream are for runs over changing offsets, not for the record of a watch")
+        print(write_watch_page(args.run))
+        return 0
 
     if args.plot:
         from avbench.pages.stream_plot import plot_stream

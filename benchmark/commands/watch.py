@@ -42,9 +42,9 @@ def add(commands: Any) -> None:
     parser.add_argument("url", metavar="URL", help="the stream; - is stdin")
     parser.add_argument(
         "--model",
-        required=True,
         metavar="M",
-        help="a name of `avbench models`, or file.py:Class; +bayes is added if it names no head",
+        help="a name of `avbench models`, or file.py:Class; +bayes is added if it names no head (default: the best "
+        "published weights in the cache)",
     )
     parser.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between windows (default: 2)")
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, mps ... (default: cpu)")
@@ -60,7 +60,7 @@ def _add_alarm(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tolerance",
         metavar="T",
-        help="itu-detect, itu-accept, atsc, ebu, or MIN/MAX in seconds such as -0.125/0.045 (default: itu-accept)",
+        help="itu-detect, itu-accept, atsc, ebu, or EARLY/LATE in seconds such as 0.045/0.125 (default: itu-accept)",
     )
     group.add_argument(
         "--alarm-after",
@@ -135,23 +135,25 @@ def _watch(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> StreamingModel:
     """The model, loaded, with a head that follows changing offsets if its name has none."""
     from avbench.registry.loading import check_device, load
-    from avbench.registry.names import resolve
-    from avbench.runs.answering import HEAD
+    from avbench.runs.predict import default_model, resolved
+    from avbench.types import UsageError
 
     options = model_options(args)
-    model = resolve(args.model, options)
-    if model.head_name == "none" and model.load_backbone:
-        model = resolve(f"{args.model}+{HEAD}", options)
-    return load(model, check_device(args.device))
+    if args.model is None and options.changes_anything:
+        raise UsageError("weights and precision go with a model: name it with --model")
+    name, told = (args.model, "") if args.model is not None else default_model()
+    if told:
+        say(told)
+    return load(resolved(name, options), check_device(args.device))
 
 
 def _alarm(args: argparse.Namespace) -> Alarm:
     from avbench.runs.watch import ALARM_AFTER_S, CLEAR_AFTER_S, TOLERANCE, Alarm
-    from avbench.scoring.tolerance import tolerance_of
+    from avbench.scoring.tolerance import tolerance_asked
 
     after_s = ALARM_AFTER_S if args.alarm_after is None else args.alarm_after
     clear_after_s = CLEAR_AFTER_S if args.clear_after is None else args.clear_after
-    return Alarm(tolerance_of(args.tolerance or TOLERANCE), after_s, clear_after_s, most_s=max(args.hop, 5.0))
+    return Alarm(tolerance_asked(args.tolerance or TOLERANCE), after_s, clear_after_s, most_s=max(args.hop, 5.0))
 
 
 def _options(args: argparse.Namespace) -> LiveOptions:

@@ -75,9 +75,10 @@ def _facts(prediction: Prediction) -> list[tuple[str, str]]:
         return [("model", prediction.model)]
     n, silent = len(prediction.windows), sum(window.believed is None for window in prediction.windows)
     windows = f"{n}, one each {prediction.hop_s:g} s, each of {prediction.window_s:g} s; {silent} without evidence"
+    source = [f"{prediction.fps:.5g} fps"] if prediction.fps else []
     return [
         ("length", f"{clock(prediction.duration_s)} of picture and sound"),
-        ("source", f"{prediction.fps:.5g} fps; {', '.join(prediction.tracks)}"),
+        *([("source", "; ".join([*source, ", ".join(prediction.tracks)]))] if prediction.tracks else []),
         ("model", prediction.model),
         ("windows", windows),
     ]
