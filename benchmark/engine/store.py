@@ -159,7 +159,7 @@ class SnapshotStore:
             row = found.setdefault(path.parent.name, [0, 0, 0])
             for k, more in enumerate((1, len(_from_bytes(path, data)[0].keys), len(data))):
                 row[k] += more
-        return [(model, *row) for model, row in sorted(found.items())]
+        return [(model, shards, n, n_bytes) for model, (shards, n, n_bytes) in sorted(found.items())]
 
     def prune(self, model: str) -> tuple[int, int]:
         """Delete the shards of the model whose fingerprint begins with ``model``: how many there were, and their bytes.

@@ -48,7 +48,7 @@ class Share:
 
 def shared_by(asked: tuple[int, int] | None, environment: Mapping[str, str] = os.environ) -> Share | None:
     """The share that ``--shard`` asks for, or that of this process: of a torchrun, or of whatever else sets ``RANK``
-    and ``WORLD_SIZE`` (it then reports nothing). None for a run by itself. ``UsageError`` for one that does not exist."""
+    and ``WORLD_SIZE`` (it then reports nothing). None for a run by itself. ``UsageError``: it does not exist."""
     if asked:
         if not 1 <= asked[0] <= asked[1]:
             raise UsageError(
