@@ -17,7 +17,8 @@ LONGEST = timedelta(days=7)  # that the first process waits for the others
 @dataclass(frozen=True)
 class Share:
     """``which``: (i, n), i from 1 on. ``reports``: whether this process makes the report, once all are
-    ``done_together``. ``workers``: how many processes it may use for it (None: as ever). ``waits``: the others belong to one torchrun."""
+    ``done_together``. ``workers``: how many processes it may use for it (None: as ever). ``waits``: the
+    others belong to one torchrun."""
 
     which: tuple[int, int]
     reports: bool = False
