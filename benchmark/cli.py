@@ -25,6 +25,7 @@ from avbench.commands import (
     report,
     run,
     score,
+    store,
     submit,
     train,
     watch,
@@ -35,7 +36,7 @@ from avbench.commands.common import DEBUG_HELP, SIGN, complain
 # in the order of the help
 COMMANDS = (
     *(run, predict, watch, score, report, compare, paper, latency),
-    *(data, weights, train, submit, leaderboard, doctor),
+    *(data, weights, store, train, submit, leaderboard, doctor),
 )
 
 

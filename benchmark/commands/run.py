@@ -26,6 +26,7 @@ from avbench.commands.common import (
 
 if TYPE_CHECKING:
     from avbench.results.run import RunResult
+    from avbench.runs.shared import Share
 
 
 METRIC_NAMES = (
@@ -93,6 +94,13 @@ def _add_run(commands: Any) -> None:  # one option after the other
         default=1,
         metavar="N|auto",
         help="windows per call on a GPU, halved when its memory runs out; auto: start with 32 (default: 1)",
+    )
+    run.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="compute only the snapshots of the I-th of N shares of the clips, and report nothing; `avbench store "
+        "merge` joins the stores. Under torchrun each process takes its share by itself, and the first one reports",
     )
     run.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     run.add_argument(
@@ -166,14 +174,28 @@ def _batch_size(text: str) -> int:
     return 0 if text == "auto" else int(text)
 
 
+def _shard(text: str) -> tuple[int, int]:
+    """``I/N``."""
+    first, slash, last = text.partition("/")
+    if not (slash and first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, such as 1/4")
+    return int(first), int(last)
+
+
 def _run(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
     from avbench.pages.run_text import columns_of, render
     from avbench.runs.evaluate import default_out, evaluate
+    from avbench.runs.shared import shared_by
     from avbench.scoring.stats import Bootstrap
 
     check_csv(args.csv)
     columns_of(args.metrics)  # a wrong name is said before the work
+    share = shared_by(args.shard)
+    if share:
+        code = _compute_share(args, share)
+        if not share.reports:
+            return code
     out = args.out or default_out(args.model)
     # the output of a user's model must not mix with that of --json
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
@@ -198,6 +220,31 @@ def _run(args: argparse.Namespace) -> int:
     else:
         print(render(result, out, args.metrics))
     return 1 if result.incomplete else 0
+
+
+def _compute_share(args: argparse.Namespace, share: Share) -> int:
+    """Computes one share of the snapshots; 1 if some failed."""
+    from avbench.engine.runner import Compute
+    from avbench.runs.evaluate import compute_share
+
+    how = Compute(args.store, args.workers or share.workers, args.device, args.batch_size or None, share.which)
+    with Progress() as progress, contextlib.redirect_stdout(sys.stderr), share.done_together():
+        session = compute_share(
+            args.model,
+            data=args.data,
+            split=args.split,
+            limit=args.limit,
+            protocol=protocol_of(args),
+            compute=how,
+            reference_rows=args.reference_rows,
+            options=model_options(args),
+            progress=progress,
+        )
+    computed, stored = session.counters["snapshots_computed"], session.counters["snapshots_from_store"]
+    say(f"share {share.which[0]} of {share.which[1]}: {computed} snapshots computed, {stored} were stored")
+    failed = Counter(f"clip {failure.clip_id}: {failure.reason}" for failure in session.failures)
+    say_each("failed", [f"{reason} ({n} segment{'s' * (n > 1)})" for reason, n in failed.items()])
+    return 1 if session.failures else 0
 
 
 def _report_problems(result: RunResult) -> None:

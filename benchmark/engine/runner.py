@@ -20,7 +20,7 @@ from avbench.engine.job import Backbone, Factory, Outcome, Reader, Setup, Task, 
 from avbench.engine.store import SnapshotStore
 from avbench.engine.workers import run_apart, run_here, run_workers
 from avbench.protocol.manifest import Manifest
-from avbench.protocol.plan import Plan, SnapshotKey, keys_of, plan
+from avbench.protocol.plan import Plan, SnapshotKey, keys_of, plan, shares
 from avbench.protocol.rules import Protocol
 from avbench.results.run import Failure
 from avbench.system import machine
@@ -40,18 +40,24 @@ class Compute:
 
     ``store``: a folder (None: the user's). ``workers``: processes that decode and compute (None: as many as cores and
     memory allow, one on an accelerator). ``device``: a torch device. ``batch_size``: windows per model
-    call on an accelerator (None: as many as fit its memory); on the CPU windows are computed one by one.
+    call on an accelerator (None: as many as fit its memory); on the CPU windows are computed one by one. ``share``:
+    (i, n), only the i-th of n shares of the clips, i from 1 on (None: all of them).
     """
 
     store: SnapshotStore | Path | str | None = None
     workers: int | None = None
     device: str = "cpu"
     batch_size: int | None = 1
+    share: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
+        if self.share and not 1 <= self.share[0] <= self.share[1]:
+            raise UsageError(
+                f"share {self.share[0]} of {self.share[1]} does not exist; shares are 1 to {self.share[1]}"
+            )
 
     @property
     def on_cpu(self) -> bool:
@@ -138,6 +144,9 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     """
     store = how.opened()
     planned = plan(manifest.segments, manifest.clips, protocols)
+    if how.share:
+        mine = shares(planned, how.share[1])[how.share[0] - 1]
+        planned = replace(planned, keys={clip_id: keys for clip_id, keys in planned.keys.items() if clip_id in mine})
     backbones = {name: Backbone.of(maker, how.device) for name, maker in predictors.items()}
     workers = how.workers or default_workers(backbones.values(), how.device)
     tasks, n_stored = _tasks(planned, manifest, store, {backbone.fingerprint for backbone in backbones.values()})

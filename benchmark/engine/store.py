@@ -123,6 +123,64 @@ class SnapshotStore:
             )
         return shard.logits[rows], None if shard.token is None else shard.token[rows]
 
+    def absorb(self, other: SnapshotStore) -> tuple[int, int]:
+        """Add all that ``other`` holds, of every reader version: the number of snapshots that were new, and of those
+        that both had.
+
+        ``StoreError`` if the two disagree about a snapshot (they were computed on unequal devices, say), or for a
+        damaged shard of either; what was added before that is kept.
+        """
+        added = same = 0
+        for source in other._shards():
+            theirs, filed = _from_bytes(source, _read_bytes(source))
+            path = filed.path(self.root)
+            with _one_line(f"cannot write {path}"):
+                path.parent.mkdir(exist_ok=True)
+                with _locked(path):
+                    ours = _Shard.empty(theirs.logits, theirs.token)
+                    if path.exists():
+                        ours, found = _from_bytes(path, _read_bytes(path))
+                        if found != filed:
+                            raise _damaged(path, _FOREIGN)
+                    merged = _merge(path, ours, theirs)
+                    _check_equal(path, source, merged, theirs)
+                    new = len(merged.keys) - len(ours.keys)
+                    if new:
+                        atomic_write_bytes(path, _to_bytes(merged, filed))
+            added, same = added + new, same + len(theirs.keys) - new
+        return added, same
+
+    def listing(self) -> list[tuple[str, int, int, int]]:
+        """(first digits of the model's fingerprint, shards, snapshots, bytes on disk) of every model. ``StoreError``
+        for a damaged shard."""
+        found: dict[str, list[int]] = {}
+        for path in self._shards():
+            data = _read_bytes(path)
+            row = found.setdefault(path.parent.name, [0, 0, 0])
+            for k, more in enumerate((1, len(_from_bytes(path, data)[0].keys), len(data))):
+                row[k] += more
+        return [(model, shards, n, n_bytes) for model, (shards, n, n_bytes) in sorted(found.items())]
+
+    def prune(self, model: str) -> tuple[int, int]:
+        """Delete the shards of the model whose fingerprint begins with ``model``: how many there were, and their bytes.
+        ``StoreError`` unless exactly one model begins like that."""
+        _check_allowed()
+        folders = [path for path in sorted(self.root.glob("*")) if path.is_dir() and path.name.startswith(model)]
+        if len(folders) != 1 or not model:
+            raise StoreError(f"{len(folders)} models in {self.root} begin with {model!r}; give more of the fingerprint")
+        shards = n_bytes = 0
+        with _one_line(f"cannot prune {folders[0]}"):
+            for path in sorted(folders[0].glob("*.safetensors")):
+                with _locked(path):
+                    n_bytes += path.stat().st_size
+                    path.unlink()
+                shards += 1
+            for lock in folders[0].glob("*.lock"):
+                lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another process has begun to write there
+                folders[0].rmdir()
+        return shards, n_bytes
+
     def verify(self) -> list[str]:
         """Read every shard. Returns one line per damaged shard; an empty list if all are valid."""
         problems = []
@@ -284,6 +342,19 @@ def _merge(path: Path, old: _Shard, new: _Shard) -> _Shard:
     if old.token is not None and new.token is not None:
         token = np.concatenate([old.token, new.token[fresh]])[order]
     return _Shard(keys[order], np.concatenate([old.logits, new.logits[fresh]])[order], token)
+
+
+def _check_equal(path: Path, source: Path, merged: _Shard, theirs: _Shard) -> None:
+    """``StoreError`` unless ``merged`` holds the very snapshots of ``theirs``."""
+    rows = _find(merged.keys, theirs.keys)
+    same = np.array_equal(merged.logits[rows], theirs.logits)
+    if theirs.token is not None and merged.token is not None:
+        same = same and np.array_equal(merged.token[rows], theirs.token)
+    if not same:
+        raise StoreError(
+            f"{source} and {path} disagree about the same snapshots (computed on unequal devices, or with another "
+            "precision?): keep one of them"
+        )
 
 
 def _to_bytes(shard: _Shard, filed: _Filed) -> bytes:

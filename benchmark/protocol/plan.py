@@ -129,3 +129,17 @@ def plan(segments: Iterable[SegmentRecord], clips: Mapping[str, ClipRecord], pro
         unsupported=unsupported,
         n_naive=sum(len(held) * protocol.iterations for protocol, held in supported.items()),
     )
+
+
+def shares(plan: Plan, n: int) -> list[frozenset[str]]:
+    """The clips of ``plan`` in ``n`` shares of about equal work: the clip with the most snapshots first, each to the
+    share that has the least. The same plan gives the same shares everywhere, whatever is stored already."""
+    if n < 1:
+        raise UsageError(f"a run is shared by {n} processes; it must be at least 1")
+    held: list[list[str]] = [[] for _ in range(n)]
+    work = [0] * n
+    for clip_id in sorted(plan.keys, key=lambda clip_id: (-len(plan.keys[clip_id]), clip_id)):
+        least = work.index(min(work))
+        held[least].append(clip_id)
+        work[least] += len(plan.keys[clip_id])
+    return [frozenset(some) for some in held]

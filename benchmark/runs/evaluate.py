@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,18 +95,11 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     cannot be used.
     """
     started = datetime.now(UTC)
-    choose = protocol if callable(protocol) else (lambda changing: protocol or usual(changing))
     compute, bootstrap = compute or Compute(), bootstrap or DEFAULT
-    _check_request(choose(False), limit, bootstrap, check_device(compute.device))
-    # a wrong name or a missing file is reported before any clip is made
-    resolved = resolve(model, replace(options or ModelOptions(), quick=compute.on_cpu))
-    session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
-    hidden, protocol = session.manifest.labels_hidden, choose(session.manifest.changing)
-    _check_data(session, protocol, model)
-    beside = reference_rows and not hidden
-    loaded, *classical = load_all([resolved, *([resolve(CLASSICAL)] if beside else [])], compute.device)
-    for needed in (loaded, *(classical if loaded.backbone is not None else ())):
-        session.need(needed, protocol)
+    session, loaded, protocol, beside = _open(
+        model, data, split, limit, protocol, compute, bootstrap, reference_rows, options, progress
+    )
+    hidden = session.manifest.labels_hidden
     fingerprint = whole_fingerprint(loaded, session.fingerprint(loaded))
     signature = Signature.of(protocol, fingerprint, session.manifest.sha256, __version__, loaded.computed())
     folder = writable(Path(out) if out else default_out(model), "--out")
@@ -145,6 +138,61 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     told = None if hidden else truth
     write_report(result, folder, told, logits, None if hidden else windows, session.alarms(loaded, protocol))
     return result
+
+
+def compute_share(  # noqa: PLR0913  (as of evaluate)
+    model: str,
+    data: str = "synthsync",
+    split: str = "test",
+    limit: int | None = None,
+    protocol: Protocol | Callable[[bool], Protocol] | None = None,
+    compute: Compute | None = None,
+    reference_rows: bool = True,
+    options: ModelOptions | None = None,
+    progress: Progress | None = None,
+) -> Session:
+    """Compute the snapshots of one share (``compute.share``) of what :func:`evaluate` needs with the same arguments,
+    and nothing else; the session, with its ``failures`` and ``counters``. Errors as there."""
+    session, *_ = _open(
+        model, data, split, limit, protocol, compute or Compute(), DEFAULT, reference_rows, options, progress
+    )
+    session.compute()
+    return session
+
+
+class _Opened(NamedTuple):
+    """A session that knows what is needed, the loaded model, the protocol, and whether rows stand beside it."""
+
+    session: Session
+    model: StreamingModel
+    protocol: Protocol
+    beside: bool
+
+
+def _open(  # noqa: PLR0913  (as of evaluate)
+    model: str,
+    data: str,
+    split: str,
+    limit: int | None,
+    protocol: Protocol | Callable[[bool], Protocol] | None,
+    compute: Compute,
+    bootstrap: Bootstrap,
+    reference_rows: bool,
+    options: ModelOptions | None,
+    progress: Progress | None,
+) -> _Opened:
+    choose = protocol if callable(protocol) else (lambda changing: protocol or usual(changing))
+    _check_request(choose(False), limit, bootstrap, check_device(compute.device))
+    # a wrong name or a missing file is reported before any clip is made
+    resolved = resolve(model, replace(options or ModelOptions(), quick=compute.on_cpu))
+    session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
+    chosen = choose(session.manifest.changing)
+    _check_data(session, chosen, model)
+    beside = reference_rows and not session.manifest.labels_hidden
+    loaded, *classical = load_all([resolved, *([resolve(CLASSICAL)] if beside else [])], compute.device)
+    for needed in (loaded, *(classical if loaded.backbone is not None else ())):
+        session.need(needed, chosen)
+    return _Opened(session, loaded, chosen, beside)
 
 
 def default_out(model: str) -> Path:

@@ -248,3 +248,57 @@ def test_what_a_killed_writer_left_is_swept_up(tmp_path: Path) -> None:
     assert store.verify() == []
     store.put(MODEL, MEDIA, [SnapshotKey(1, 1)], LOGITS[:1], TOKENS[:1])
     assert not stale.exists()
+
+
+# ------------------------------------------------------------------------------------------- stores of several machines
+
+
+def part_of(root: Path, media: str, first: int, n: int, seed: int = 0, model: str = "a" * 64) -> SnapshotStore:
+    """A store with the snapshots ``first`` ... ``first + n - 1`` of one clip; equal seeds give equal snapshots."""
+    store = SnapshotStore(root)
+    rng = np.random.default_rng(seed)
+    logits, tokens = rng.normal(size=(50, 21)).astype(np.float32), rng.normal(size=(50, 4)).astype(np.float32)
+    keys = [SnapshotKey(640 * k, 0) for k in range(first, first + n)]
+    store.put(model, media, keys, logits[first : first + n], tokens[first : first + n])
+    return store
+
+
+def test_stores_joined_in_any_order_are_one(tmp_path: Path) -> None:
+    whole = part_of(tmp_path / "whole", "b" * 64, 0, 30)
+    parts = [part_of(tmp_path / f"part{k}", "b" * 64, 10 * k, 12 if k < 2 else 10) for k in range(3)]
+    for k, order in enumerate(([0, 1, 2], [2, 0, 1])):
+        joined = SnapshotStore(tmp_path / f"joined{k}")
+        counts = [joined.absorb(parts[i]) for i in order]
+        assert sum(added for added, _ in counts) == 30
+        files = [sorted(store.root.glob("*/*.safetensors")) for store in (joined, whole)]
+        assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]]
+        assert joined.absorb(parts[0]) == (0, 12)
+
+
+def test_stores_that_disagree_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    ours = part_of(tmp_path / "ours", "b" * 64, 0, 5)
+    before = [p.read_bytes() for p in sorted(ours.root.glob("*/*.safetensors"))]
+    with pytest.raises(StoreError, match="disagree about the same snapshots"):
+        ours.absorb(part_of(tmp_path / "theirs", "b" * 64, 3, 5, seed=1))
+    assert [p.read_bytes() for p in sorted(ours.root.glob("*/*.safetensors"))] == before
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    part = part_of(tmp_path / "part", "b" * 64, 0, 5)
+    (shard,) = part.root.glob("*/*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-3])
+    with pytest.raises(StoreError, match=re.escape(str(shard))):
+        SnapshotStore(tmp_path / "whole").absorb(part)
+
+
+def test_listing_and_pruning(tmp_path: Path) -> None:
+    store = part_of(tmp_path, "b" * 64, 0, 5)
+    part_of(tmp_path, "c" * 64, 0, 3)
+    part_of(tmp_path, "b" * 64, 0, 2, model="d" * 64)
+    assert [(model[:1], shards, n) for model, shards, n, _ in store.listing()] == [("a", 2, 8), ("d", 1, 2)]
+    for model in ("", "e"):
+        with pytest.raises(StoreError, match="give more of the fingerprint"):
+            store.prune(model)
+    shards, n_bytes = store.prune("aaa")
+    assert (shards, n_bytes > 0) == (2, True)
+    assert [model[:1] for model, *_ in store.listing()] == ["d"]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avbench.protocol.laws import law_of
-from avbench.protocol.plan import SnapshotKey, key_rows, keys_of, plan
+from avbench.protocol.plan import Plan, SnapshotKey, key_rows, keys_of, plan, shares
 from avbench.protocol.rules import Protocol, paper, streaming
 from avbench.ticks import ticks
 from avbench.types import ClipRecord, Gap, Law, Piece, Reading, SegmentRecord, UsageError
@@ -184,3 +184,14 @@ def test_a_law_is_supported_where_the_clip_has_all_the_sound_that_it_needs(
     assert streaming(iterations=48).supports(one, held) == supported
     early = replace(one, law=Law("jump", (Piece(0, 0), Piece(640, ticks(-0.05)))))
     assert not streaming(iterations=48).supports(early, clip())
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=30), n=st.integers(1, 8))
+def test_shares_hold_every_clip_once_and_are_about_equal(sizes: list[int], n: int) -> None:
+    keys = {f"clip{k}": tuple(SnapshotKey(640 * i, 0) for i in range(size)) for k, size in enumerate(sizes)}
+    found = shares(Plan(keys, {}, {}, 0), n)
+    assert sorted(clip for share in found for clip in share) == sorted(keys)
+    work = [sum(len(keys[clip]) for clip in share) for share in found]
+    assert max(work) - min(work) <= max(sizes)
+    assert found == shares(Plan(dict(reversed(keys.items())), {}, {}, 0), n)
