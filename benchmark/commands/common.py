@@ -179,6 +179,14 @@ def chosen_tracks(args: argparse.Namespace, reading: Reading) -> Reading:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options about weights and precision; :func:`model_options` reads them."""
     group = parser.add_argument_group("weights and precision")
+    group.add_argument(
+        "--model-args",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="arguments of your own class, typed as its constructor says: width=128 ckpt=best.pt",
+    )
     group.add_argument("--weights", type=Path, metavar="FILE", help="converted, published .pt, or from `avbench train`")
     group.add_argument("--head-weights", type=Path, metavar="FILE", help="a separately trained head, for +trf or +lstm")
     group.add_argument(
@@ -195,9 +203,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def model_options(args: argparse.Namespace) -> ModelOptions:
     """The options that :func:`add_model_options` added."""
+    from avbench.registry.arguments import parsed
     from avbench.registry.options import ModelOptions
 
-    return ModelOptions(args.weights, args.head_weights, args.random_weights, args.dtype, args.compile)
+    given = parsed(args.model_args)
+    return ModelOptions(
+        args.weights, args.head_weights, args.random_weights, args.dtype, args.compile, model_args=given
+    )
 
 
 def manifest_of(args: argparse.Namespace) -> Manifest:

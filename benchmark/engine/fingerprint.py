@@ -22,6 +22,7 @@ import numpy as np
 from avbench.engine.sources import local_sources
 from avbench.types import SnapshotPredictor, StreamingHead, UsageError
 
+ARGUMENTS = "avbench_arguments"  # attribute: the arguments that a user's class was given, whether or not it keeps them
 _SAID_NOT_COMPUTED = {"description", "trained_on"}  # attributes for people
 _LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names} - {"__main__"}  # their classes count by name
 _INSTALLED = {"site-packages", "dist-packages"}  # folders of unrelated distributions
@@ -109,7 +110,8 @@ def _pieces(value: Any, where: str) -> Iterator[bytes]:
 
 def _state(value: Any) -> dict[str, Any]:
     if hasattr(value, "fingerprint_parts"):
-        return value.fingerprint_parts()
+        given = getattr(value, "__dict__", {}).get(ARGUMENTS)
+        return value.fingerprint_parts() | ({} if given is None else {ARGUMENTS: given})
     state = dict(getattr(value, "__dict__", {}))
     if dataclasses.is_dataclass(value):
         state |= {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

@@ -80,11 +80,12 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
     options = options or ModelOptions()
     if name in TRIVIAL:
         if options.changes_anything:
-            raise UsageError(f"model {name!r} ignores its input; --weights, --dtype and --compile do not apply")
+            options_said = "--weights, --dtype, --compile and --model-args"
+            raise UsageError(f"model {name!r} ignores its input; {options_said} do not apply")
         return StreamingModel(name, "trivial", name, "none", None, None, TRIVIAL[name].description, "nothing")
     base, head = split_model_name(name)
     if is_file(base):
-        return _user_model(name, base, head, partial(load_from_file, *file_and_class(base)), options)
+        return _user_model(name, base, head, partial(load_from_file, *file_and_class(base), **_given(options)), options)
     known, aliases = families(), _aliases()
     backbone, _, tag = base.partition(".")
     if backbone in aliases:
@@ -95,7 +96,7 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
     if backbone in known:
         return _known(name, known[backbone], tag, head, options)
     if base in registered(MODEL):
-        return _user_model(name, base, head, partial(load_entry_point, base), options)
+        return _user_model(name, base, head, partial(load_entry_point, base, **_given(options)), options)
     raise UsageError(f"unknown model {name!r}{_did_you_mean(name)}")
 
 
@@ -109,6 +110,7 @@ def load_model(  # noqa: PLR0913  (all that a name may be given, by keyword)
     random_weights: int | None = None,
     autocast: str = "float32",
     compile: bool = False,
+    model_args: Mapping[str, Any] | None = None,
 ) -> StreamingModel:
     """The model with backbone and head loaded, in eval mode on ``device``, its weights in torch ``dtype`` (None: as
     they are, float32).
@@ -124,6 +126,7 @@ def load_model(  # noqa: PLR0913  (all that a name may be given, by keyword)
         random_seed=random_weights,
         autocast=autocast,
         compiled=compile,
+        model_args=model_args or {},
     )
     return load(resolve(name, options), check_device(device), dtype)
 
@@ -140,6 +143,17 @@ def without_folders(name: str) -> str:
     except UsageError:  # a head that is not installed here
         parts = (name, "")
     return "+".join(re.sub(r"^.*[/\\]", "", part) for part in parts if part)
+
+
+def takes_arguments(name: str) -> bool:
+    """Whether a model's name has a class from outside the package in it, which may be given arguments."""
+    base, head = split_model_name(name)
+    return is_file(base) or base in registered(MODEL) or is_outside(head)
+
+
+def _given(options: ModelOptions) -> dict[str, Any]:
+    """What the factory of a user's class is called with, beside its place; nothing where there are no arguments."""
+    return {"arguments": dict(options.model_args)} if options.model_args else {}
 
 
 def _is_backbone(base: str) -> bool:
@@ -182,6 +196,10 @@ def _known(name: str, family: Family, tag: str, head: str, options: ModelOptions
         factory = partial(load_without_weights, family)
     own_head = _own_head(family, head, kind, file if source is None else source)
     load_head, random_head = _head(name, backbone, head, options, own_head)
+    if options.model_args:
+        if not is_outside(head):
+            raise UsageError(f"model {name!r} takes no arguments: --model-args goes with a class of your own")
+        load_head = partial(load_head, **_given(options))
     random = isinstance(source, int) or random_head
     if options.random_seed is not None and not random:
         raise UsageError(f"model {name!r}: all weights come from files; remove --random-weights")
