@@ -94,6 +94,9 @@ def _add_run(commands: Any) -> None:  # one option after the other
         metavar="N|auto",
         help="windows per call on a GPU, halved when its memory runs out; auto: start with 32 (default: 1)",
     )
+    run.add_argument(
+        "--keep-going", action="store_true", help="compute on though a model fails in the same way on the first 3 clips"
+    )
     run.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     run.add_argument(
         "--no-reference-rows", dest="reference_rows", action="store_false", help="only the model, no other rows"
@@ -184,7 +187,7 @@ def _run(args: argparse.Namespace) -> int:
             limit=args.limit,
             protocol=protocol_of(args),
             out=out,
-            compute=Compute(args.store, args.workers, args.device, args.batch_size or None),
+            compute=Compute(args.store, args.workers, args.device, args.batch_size or None, args.keep_going),
             bootstrap=Bootstrap(args.n_resamples, args.seed),
             reference_rows=args.reference_rows,
             options=model_options(args),
@@ -202,11 +205,21 @@ def _run(args: argparse.Namespace) -> int:
 
 def _report_problems(result: RunResult) -> None:
     say_each("note", result.warnings)
-    failed = Counter(f"clip {failure.clip_id}: {failure.reason}" for failure in result.failures)
-    say_each("failed", [f"{reason} ({n} segment{'s' * (n > 1)})" for reason, n in failed.items()])
+    failed: dict[str, Counter[str]] = {}  # reason -> clip -> segments
+    for failure in result.failures:
+        failed.setdefault(failure.reason, Counter())[failure.clip_id] += 1
+    say_each("failed", [_failed(reason, clips) for reason, clips in failed.items()])
     if result.unsupported:
         n, of = len(result.unsupported), result.n_total
         say(f"note: {n} of {of} segments are too short for this hop and number of windows and are not scored")
+
+
+def _failed(reason: str, clips: Counter[str]) -> str:
+    """One line for all the clips that failed with one reason; run.json has them one by one."""
+    names, n = list(clips), clips.total()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    which = f"clip{'s' * (len(names) > 1)} {', '.join(names[:3])}{more}"
+    return f"{which}: {reason} ({n} segment{'s' * (n > 1)})"
 
 
 def _sweep(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from avbench.engine.fingerprint import ARGUMENTS
 from avbench.engine.sources import local_sources
 from avbench.registry import arguments as args
+from avbench.system.debug import with_users_line
 from avbench.types import SnapshotPredictor, StreamingHead, UsageError, in_one_line
 
 
@@ -118,7 +119,7 @@ def _run(file: Path, path: str, kind: Kind) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a script that parses arguments or leaves at its end is no model file
         del sys.modules[module_name]
-        raise UsageError(f"{kind.word} file {path} does not run: {in_one_line(error)}") from error
+        raise UsageError(f"{kind.word} file {path} does not run: {with_users_line(error)}") from error
     _helpers.update({name: own for name, own in helpers.items() if _file_of(sys.modules.get(name)) == own})
     return module
 
@@ -131,7 +132,7 @@ def _instance(factory: Any, where: str, kind: Kind, arguments: Mapping[str, Any]
         made = factory(**given)
     except (Exception, SystemExit) as error:
         how = f"with {', '.join(given)}" if given else "without arguments"
-        raise UsageError(f"{where} cannot be constructed {how}: {in_one_line(error)}") from error
+        raise UsageError(f"{where} cannot be constructed {how}: {with_users_line(error)}") from error
     if not isinstance(made, kind.base):
         base, hint = kind.base.__name__, ""
         if isinstance(made, StreamingHead):

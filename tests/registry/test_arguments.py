@@ -113,9 +113,7 @@ def test_dotted_names_are_fields() -> None:
 
     given = parsed(["size.width=3", "size.more.a=1", "cfg.lr=0.1", "cfg.sub.on=true"])
     assert typed(whole, given, "it") == {"size": Size(3, 2, {"a": 1}), "cfg": {"lr": 0.1, "sub": {"on": True}}}
-    with pytest.raises(
-        UsageError, match=r"it has no argument 'size.widht': it takes width: int, .*did you mean size.w"
-    ):
+    with pytest.raises(UsageError, match=r"no argument 'size.widht': it takes width: int, .*did you mean size.w"):
         typed(whole, {"size.widht": "3"}, "it")
     with pytest.raises(UsageError, match="given whole and in parts"):
         typed(whole, {"size": "3", "size.width": "3"}, "it")
