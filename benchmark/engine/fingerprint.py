@@ -150,16 +150,17 @@ def _name(thing: Any) -> str:
 @cache
 def _source_sha256(thing: Any) -> str:
     """Hash of the file that defines a class or function and of what it imports from its folder (relative paths and
-    bytes); "" for libraries and without a file. ``UsageError`` if one of the files cannot be read."""
+    bytes); of its compiled code if there is no file (a notebook); "" for libraries. ``UsageError`` if one of the files
+    cannot be read."""
     module = thing.__module__ or ""
     if module.partition(".")[0] in _LIBRARIES or module == "avbench.types":
         return ""
     try:
         file = Path(inspect.getsourcefile(thing) or "")
     except (OSError, TypeError):
-        return ""
+        file = Path()
     if not file.is_file():
-        return ""
+        return _code_sha256(thing)
     try:
         if file.parent.name in _INSTALLED:
             sources = {file.name: file.read_bytes()}
@@ -168,6 +169,19 @@ def _source_sha256(thing: Any) -> str:
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}, a source file of {_name(thing)}: {error.strerror}") from error
     return _digest(list(sources.items()), file.name).hex()
+
+
+def _code_sha256(thing: Any) -> str:
+    """Hash of the compiled code of a function, or of all functions of a class; "" if there is none."""
+    parts = list(vars(thing).values()) if isinstance(thing, type) else [thing]
+    parts = [getattr(part, "__func__", getattr(part, "fget", part)) for part in parts]
+    codes = [code for part in parts if (code := getattr(part, "__code__", None))]
+    return hashlib.sha256(repr([_code(code) for code in codes]).encode()).hexdigest() if codes else ""
+
+
+def _code(code: Any) -> tuple[Any, ...]:
+    constants = [_code(item) if hasattr(item, "co_code") else repr(item) for item in code.co_consts]
+    return code.co_name, code.co_code.hex(), code.co_names, code.co_varnames, constants
 
 
 def _unknown(value: Any, where: str) -> UsageError:

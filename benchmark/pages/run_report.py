@@ -141,6 +141,9 @@ def command(result: RunResult) -> str:
     file: FOLDER and FILE stand for them."""
     p, data, model = result.protocol, result.data, result.model
     built_in, whole = _built_in(result)
+    if model.name.startswith("python:"):
+        where = data.name if built_in else "FOLDER"
+        return f"in Python: avbench.evaluate({model.backbone[7:]}, {where!r}, {data.split!r}, head={model.head!r}, ...)"
     words = ["avbench", "run", "--model", shlex.quote(model.name)]
     words += ["--data", data.name if built_in else "FOLDER", "--split", shlex.quote(data.split)]
     words += ["--protocol", p.name, "--hop", f"{seconds(p.hop):g}"]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -37,7 +38,16 @@ from avbench.registry.loading import (
     load_without_weights,
 )
 from avbench.registry.options import ModelOptions, StreamingModel
-from avbench.registry.user_files import MODEL, file_and_class, is_file, load_entry_point, load_from_file, registered
+from avbench.registry.user_files import (
+    MODEL,
+    file_and_class,
+    is_file,
+    load_entry_point,
+    load_from_file,
+    load_made,
+    registered,
+)
+from avbench.system.workers import can_be_sent
 from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError
 
 
@@ -98,6 +108,37 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
     if base in registered(MODEL):
         return _user_model(name, base, head, partial(load_entry_point, base, **_given(options)), options)
     raise UsageError(f"unknown model {name!r}{_did_you_mean(name)}")
+
+
+def resolve_object(model: Any, head: str = "", options: ModelOptions | None = None) -> StreamingModel:
+    """A model given in Python: a ``SnapshotPredictor``, or a class or function that makes one; ``python:NAME+head`` is
+    its name.
+
+    Worker processes make their own with the function. An object is computed in this process alone; so is what a
+    function makes that cannot be pickled, or that is defined in a notebook. It is put into eval mode. ``UsageError``
+    for what is neither, an unknown head, or options that do not go with it.
+    """
+    options = options or ModelOptions()
+    there = isinstance(model, SnapshotPredictor)
+    called = getattr(getattr(model, "func", model), "__qualname__", "") or type(model).__qualname__
+    called = called.rpartition(".")[2].strip("<>")  # of a lambda, "lambda"
+    if not there and (not callable(model) or (hasattr(model, "state_dict") and not isinstance(model, type))):
+        raise UsageError(
+            f"{called} is not a SnapshotPredictor: subclass it, as in class Net(avbench.SnapshotPredictor, "
+            "torch.nn.Module), or pass a function that returns one"
+        )
+    if there and options.model_args:
+        raise UsageError(f"{called} is made already: model_args go with a class or a function that makes the model")
+    base = f"python:{called}"
+    head = split_model_name(f"xcorr+{head}")[1] if head else ""  # refuses an unknown one
+    name = f"{base}+{head}" if head else base
+    factory = partial(load_made, (lambda: model) if there else model, base, **_given(options))
+    found = _user_model(name, base, head, factory, options)
+    assert found.load_backbone is not None
+    in_notebook = getattr(model, "__module__", "") == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
+    if not there and not in_notebook and can_be_sent(found.load_backbone):
+        return found
+    return replace(found, backbone=found.load_backbone(), load_backbone=None)
 
 
 def load_model(  # noqa: PLR0913  (all that a name may be given, by keyword)

@@ -66,7 +66,8 @@ class StreamingModel:
     """A backbone and a head under one name. ``backbone`` and ``head`` are None until :func:`load_model` loads them.
 
     ``load_backbone`` and ``load_head`` are picklable and take no arguments, so that worker processes can call them;
-    a trivial model (which ignores its input) has no ``load_backbone``.
+    a trivial model (which ignores its input) has no ``load_backbone``, nor has one given as an object: its ``backbone``
+    is there from the beginning.
     """
 
     name: str

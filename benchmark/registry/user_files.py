@@ -86,6 +86,12 @@ def load_entry_point(name: str, kind: Kind = MODEL, *, arguments: Mapping[str, A
     return _instance(factory, f"{name} (entry point {entry.value})", kind, arguments or {})
 
 
+def load_made(factory: Any, name: str, *, arguments: Mapping[str, Any] | None = None) -> Any:
+    """The backbone that a class or function from Python makes, in eval mode; ``arguments`` as in
+    :func:`load_from_file`."""
+    return _instance(factory, name, MODEL, arguments or {})
+
+
 def kind_of(path: str, class_name: str) -> Kind:
     """Whether a file's class is a backbone or a head, by its base class; the file is run. MODEL if it is neither."""
     file = Path(path)

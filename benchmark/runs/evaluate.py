@@ -23,7 +23,7 @@ from avbench.protocol.rules import Protocol, usual
 from avbench.protocol.signature import Signature
 from avbench.registry.facts import model_facts, whole_fingerprint
 from avbench.registry.loading import check_device, load_all, load_plain_head
-from avbench.registry.names import resolve, without_folders
+from avbench.registry.names import resolve, resolve_object, without_folders
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.results.dynamic_truth import TRUTH_FILE, WindowTruth, write_truth
 from avbench.results.predictions import write_predictions
@@ -48,8 +48,12 @@ from avbench.system.cache import writable
 from avbench.system.facts import run_facts
 from avbench.system.progress import Progress
 from avbench.ticks import seconds
-from avbench.types import UsageError
+from avbench.types import SnapshotPredictor, UsageError
 
+ONE_PROCESS = (
+    "the model is an object of this process, which alone computes it; to use several processes pass a function that "
+    "makes it, defined in a module (it must be picklable)"
+)
 HIDDEN_LABELS = "the labels of this data are hidden: the predictions are written; maintainers score them"
 CLASSICAL = "xcorr"  # the row that every learned model should beat
 # rows shown beside a result: (row, head on the same backbone, label, selection)
@@ -68,7 +72,7 @@ SAME_BACKBONE_CHANGING = (
 
 
 def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs together is bundled)
-    model: str,
+    model: str | SnapshotPredictor | Callable[..., SnapshotPredictor],
     data: str = "synthsync",
     split: str = "test",
     limit: int | None = None,
@@ -79,11 +83,14 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     reference_rows: bool = True,
     options: ModelOptions | None = None,
     progress: Progress | None = None,
+    head: str = "",
 ) -> RunResult:
     """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet``, ``segments.parquet`` and the page
     ``run.html`` into ``out``.
 
-    ``model``: a name of ``avbench models`` or ``file.py:Class[+head]``. ``data``: any ``--data``. ``limit``: only the
+    ``model``: a name of ``avbench models`` or ``file.py:Class[+head]``; or an object, which this process alone
+    computes; or a class or function that makes one, which worker processes call too if it can be pickled. ``head``: the
+    name of a head, for a model given without one. ``data``: any ``--data``. ``limit``: only the
     first segments. ``protocol``: one, or a function that picks one given whether offsets change
     (:func:`avbench.protocol.rules.usual` if None). ``compute``: store, workers, device, batch
     size. ``bootstrap``: resamples, seed (also of the random row) and level of the intervals. ``options``: weight files,
@@ -99,17 +106,17 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     compute, bootstrap = compute or Compute(), bootstrap or DEFAULT
     _check_request(choose(False), limit, bootstrap, check_device(compute.device))
     # a wrong name or a missing file is reported before any clip is made
-    resolved = resolve(model, replace(options or ModelOptions(), quick=compute.on_cpu))
+    resolved = _resolved(model, head, replace(options or ModelOptions(), quick=compute.on_cpu))
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     hidden, protocol = session.manifest.labels_hidden, choose(session.manifest.changing)
-    _check_data(session, protocol, model)
+    _check_data(session, protocol, resolved.name)
     beside = reference_rows and not hidden
     loaded, *classical = load_all([resolved, *([resolve(CLASSICAL)] if beside else [])], compute.device)
     for needed in (loaded, *(classical if loaded.backbone is not None else ())):
         session.need(needed, protocol)
     fingerprint = whole_fingerprint(loaded, session.fingerprint(loaded))
     signature = Signature.of(protocol, fingerprint, session.manifest.sha256, __version__, loaded.computed())
-    folder = writable(Path(out) if out else default_out(model), "--out")
+    folder = writable(Path(out) if out else default_out(resolved.name), "--out")
     check_run_folder(folder)
     session.compute()
 
@@ -145,6 +152,12 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     told = None if hidden else truth
     write_report(result, folder, told, logits, None if hidden else windows, session.alarms(loaded, protocol))
     return result
+
+
+def _resolved(model: Any, head: str, options: ModelOptions) -> StreamingModel:
+    if not isinstance(model, str):
+        return resolve_object(model, head, options)
+    return resolve(f"{model}+{head}" if head else model, options)
 
 
 def default_out(model: str) -> Path:
@@ -270,7 +283,8 @@ def _absent_classes(truth: Truth, protocol: Protocol) -> list[int]:
 
 
 def _warnings(session: Session, model: StreamingModel, note: str, hidden: bool) -> list[str]:
-    said = [note, _other_backbone(model, session), HIDDEN_LABELS if hidden else ""]
+    here_only = ONE_PROCESS if model.backbone is not None and model.load_backbone is None else ""
+    said = [note, here_only, _other_backbone(model, session), HIDDEN_LABELS if hidden else ""]
     return [*session.warnings, *(text for text in said if text)]
 
 
