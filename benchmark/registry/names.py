@@ -177,6 +177,17 @@ def split_model_name(name: str) -> tuple[str, str]:
     return split_head(name, _is_backbone)
 
 
+def backbone_alone(name: str) -> str:
+    """``name``, which must be a backbone's on which a head is trained; ``UsageError`` if it has a head already."""
+    backbone, head = split_model_name(name)
+    alias = _aliases().get(backbone.partition(".")[0])
+    if head or alias:
+        alone = backbone if head else ".".join([alias[0], *backbone.split(".")[1:]])  # type: ignore[index]
+        what = head or alias[1]  # type: ignore[index]
+        raise UsageError(f"{name}: a head is trained on a backbone alone, and this has the head {what}: name {alone}")
+    return backbone
+
+
 def without_folders(name: str) -> str:
     """A model's name with users' files named without their folders: paths are nobody's business."""
     try:

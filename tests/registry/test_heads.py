@@ -366,7 +366,7 @@ def test_the_command_says_a_heads_mistakes_in_one_line(clicks: Path, avbench: Av
         assert "Traceback" not in done.stderr
     done = avbench("train", "head", "--backbone", "xcorr+net.py:Last", "--data", clicks)
     assert done.returncode == 2
-    assert "leave out '+net.py:Last'" in done.stderr
+    assert "this has the head net.py:Last: name xcorr" in done.stderr
     done = avbench("models")
     assert "BACKBONE+path/to/file.py:ClassName" in done.stdout
 
