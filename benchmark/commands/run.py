@@ -23,6 +23,7 @@ from avbench.commands.common import (
     say_each,
     write_csv,
 )
+from avbench.commands.config import add_config, save_config
 
 if TYPE_CHECKING:
     from avbench.results.run import RunResult
@@ -57,6 +58,8 @@ def _add_run(commands: Any) -> None:  # one option after the other
         "avbench run --model sparsesync+bayes --data synthsync-dynamic   # offsets that change",
         "avbench run --model streamsync-trf --metrics acc offset_error_s ece out_of_ebu_roc_auc",
         "avbench run --model my_net.py:MyNet+apa --limit 20",
+        "avbench run --model my_net.py:MyNet --model-args width=128 ckpt=best.pt --save-config run.yaml",
+        "avbench run --config run.yaml --hop 4",
         "avbench run --model sparsesync+my_head.py:MyHead",
         "avbench run --model sparsesync.vggsound+apa --data my_manifest --iterations 3   # see `avbench weights list`",
     )
@@ -109,8 +112,10 @@ def _add_run(commands: Any) -> None:  # one option after the other
         help=f"columns of the table: {METRIC_NAMES}; default: the first six; all. run.json and --csv always have all",
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+    add_config(run)
     add_csv(run, "per line of the table and metric")
     add_model_options(run)
+    run.set_defaults(parser=run)
 
 
 def _add_sweep(commands: Any) -> None:
@@ -177,6 +182,8 @@ def _run(args: argparse.Namespace) -> int:
 
     check_csv(args.csv)
     columns_of(args.metrics)  # a wrong name is said before the work
+    protocol, options = protocol_of(args), model_options(args)
+    save_config(args, args.parser)
     out = args.out or default_out(args.model)
     # the output of a user's model must not mix with that of --json
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
@@ -185,12 +192,12 @@ def _run(args: argparse.Namespace) -> int:
             data=args.data,
             split=args.split,
             limit=args.limit,
-            protocol=protocol_of(args),
+            protocol=protocol,
             out=out,
             compute=Compute(args.store, args.workers, args.device, args.batch_size or None, args.keep_going),
             bootstrap=Bootstrap(args.n_resamples, args.seed),
             reference_rows=args.reference_rows,
-            options=model_options(args),
+            options=options,
             progress=progress,
         )
     _report_problems(result)
