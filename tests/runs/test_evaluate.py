@@ -49,11 +49,12 @@ class Net(torch.nn.Module, SnapshotPredictor):
 @pytest.fixture
 def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The class, in a module that worker processes find."""
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "their_net.py").write_text(NET)
-    monkeypatch.syspath_prepend(tmp_path / "modules")
-    yield importlib.import_module("their_net").Net
-    del sys.modules["their_net"]
+    file = tmp_path / "modules" / "their_net.py"
+    file.parent.mkdir()
+    file.write_text(NET)
+    monkeypatch.syspath_prepend(file.parent)
+    yield importlib.import_module(file.stem).Net
+    del sys.modules[file.stem]
 
 
 def test_an_object_and_what_makes_it_have_the_same_scores(net: Any, clicks: Path, tmp_path: Path) -> None:
