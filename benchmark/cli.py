@@ -16,6 +16,7 @@ from typing import NoReturn
 from avbench import __version__
 from avbench.commands import (
     compare,
+    config,
     data,
     doctor,
     latency,
@@ -77,6 +78,17 @@ def _drop_stdout() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]  # argparse's own
+        """Puts a recipe's options before those of the command line, for a command that takes --config."""
+        if args is not None and config.OPTION in self._option_string_actions:
+            from avbench.types import UsageError
+
+            try:
+                args = config.with_config(self, args)
+            except UsageError as problem:
+                self.exit(complain(problem, 2))
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """One line, like every other problem; the usage is in the help."""
         self.exit(2, f"avbench: error: {message}; see `{self.prog} --help`\n")

@@ -54,6 +54,7 @@ def say_each(kind: str, lines: Sequence[str]) -> None:
 UNITS = {  # what a stage counts, if not clips
     **dict.fromkeys(("decoding and snapshots", "train snapshots", "valid snapshots"), "snapshot"),
     **dict.fromkeys(("the same without mutes", "offsets that change", "offsets that hold"), "snapshot"),
+    **dict.fromkeys(("training", "training, phase 2"), "step"),
     "timing": "sample",
     "timing models": "model",
     "entries": "entry",
@@ -86,6 +87,12 @@ class Progress:
             )
         if done > self.bar.n:
             self.bar.update(done - self.bar.n)
+
+    def line(self, text: str) -> None:
+        """Prints one line on stderr, above the bar if there is one."""
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Ends the current bar, if any."""
@@ -179,6 +186,7 @@ def chosen_tracks(args: argparse.Namespace, reading: Reading) -> Reading:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options about weights and precision; :func:`model_options` reads them."""
     group = parser.add_argument_group("weights and precision")
+    add_model_args(group)
     group.add_argument("--weights", type=Path, metavar="FILE", help="converted, published .pt, or from `avbench train`")
     group.add_argument("--head-weights", type=Path, metavar="FILE", help="a separately trained head, for +trf or +lstm")
     group.add_argument(
@@ -193,11 +201,27 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
 
 
+def add_model_args(parser: Any) -> None:
+    """Adds --model-args."""
+    parser.add_argument(
+        "--model-args",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="arguments of your own class, typed as its constructor says: width=128 ckpt=best.pt",
+    )
+
+
 def model_options(args: argparse.Namespace) -> ModelOptions:
     """The options that :func:`add_model_options` added."""
+    from avbench.registry.arguments import parsed
     from avbench.registry.options import ModelOptions
 
-    return ModelOptions(args.weights, args.head_weights, args.random_weights, args.dtype, args.compile)
+    given = parsed(args.model_args)
+    return ModelOptions(
+        args.weights, args.head_weights, args.random_weights, args.dtype, args.compile, model_args=given
+    )
 
 
 def manifest_of(args: argparse.Namespace) -> Manifest:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from avbench.commands.common import (
     say_each,
     write_csv,
 )
+from avbench.commands.config import add_config, save_config
 
 if TYPE_CHECKING:
-    from avbench.results.run import RunResult
+    from avbench.results.run import Failure, RunResult
     from avbench.runs.shared import Share
 
 
@@ -58,6 +60,8 @@ def _add_run(commands: Any) -> None:  # one option after the other
         "avbench run --model sparsesync+bayes --data synthsync-dynamic   # offsets that change",
         "avbench run --model streamsync-trf --metrics acc offset_error_s ece out_of_ebu_roc_auc",
         "avbench run --model my_net.py:MyNet+apa --limit 20",
+        "avbench run --model my_net.py:MyNet --model-args width=128 ckpt=best.pt --save-config run.yaml",
+        "avbench run --config run.yaml --hop 4",
         "avbench run --model sparsesync+my_head.py:MyHead",
         "avbench run --model sparsesync.vggsound+apa --data my_manifest --iterations 3   # see `avbench weights list`",
     )
@@ -102,6 +106,9 @@ def _add_run(commands: Any) -> None:  # one option after the other
         help="compute only the snapshots of the I-th of N shares of the clips, and report nothing; `avbench store "
         "merge` joins the stores. Under torchrun each process takes its share by itself, and the first one reports",
     )
+    run.add_argument(
+        "--keep-going", action="store_true", help="compute on though a model fails in the same way on the first 3 clips"
+    )
     run.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     run.add_argument(
         "--no-reference-rows", dest="reference_rows", action="store_false", help="only the model, no other rows"
@@ -114,8 +121,10 @@ def _add_run(commands: Any) -> None:  # one option after the other
         help=f"columns of the table: {METRIC_NAMES}; default: the first six; all. run.json and --csv always have all",
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+    add_config(run)
     add_csv(run, "per line of the table and metric")
     add_model_options(run)
+    run.set_defaults(parser=run)
 
 
 def _add_sweep(commands: Any) -> None:
@@ -191,6 +200,8 @@ def _run(args: argparse.Namespace) -> int:
 
     check_csv(args.csv)
     columns_of(args.metrics)  # a wrong name is said before the work
+    protocol, options = protocol_of(args), model_options(args)
+    save_config(args, args.parser)
     share = shared_by(args.shard)
     if share:
         code = _compute_share(args, share)
@@ -204,12 +215,12 @@ def _run(args: argparse.Namespace) -> int:
             data=args.data,
             split=args.split,
             limit=args.limit,
-            protocol=protocol_of(args),
+            protocol=protocol,
             out=out,
-            compute=Compute(args.store, args.workers, args.device, args.batch_size or None),
+            compute=Compute(args.store, args.workers, args.device, args.batch_size or None, keep_going=args.keep_going),
             bootstrap=Bootstrap(args.n_resamples, args.seed),
             reference_rows=args.reference_rows,
-            options=model_options(args),
+            options=options,
             progress=progress,
         )
     _report_problems(result)
@@ -227,7 +238,8 @@ def _compute_share(args: argparse.Namespace, share: Share) -> int:
     from avbench.engine.runner import Compute
     from avbench.runs.evaluate import compute_share
 
-    how = Compute(args.store, args.workers or share.workers, args.device, args.batch_size or None, share.which)
+    workers, batch_size = args.workers or share.workers, args.batch_size or None
+    how = Compute(args.store, workers, args.device, batch_size, share.which, args.keep_going)
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr), share.done_together():
         session = compute_share(
             args.model,
@@ -242,18 +254,31 @@ def _compute_share(args: argparse.Namespace, share: Share) -> int:
         )
     computed, stored = session.counters["snapshots_computed"], session.counters["snapshots_from_store"]
     say(f"share {share.which[0]} of {share.which[1]}: {computed} snapshots computed, {stored} were stored")
-    failed = Counter(f"clip {failure.clip_id}: {failure.reason}" for failure in session.failures)
-    say_each("failed", [f"{reason} ({n} segment{'s' * (n > 1)})" for reason, n in failed.items()])
+    _report_failures(session.failures)
     return 1 if session.failures else 0
+
+
+def _report_failures(failures: Sequence[Failure]) -> None:
+    failed: dict[str, Counter[str]] = {}  # reason -> clip -> segments
+    for failure in failures:
+        failed.setdefault(failure.reason, Counter())[failure.clip_id] += 1
+    say_each("failed", [_failed(reason, clips) for reason, clips in failed.items()])
 
 
 def _report_problems(result: RunResult) -> None:
     say_each("note", result.warnings)
-    failed = Counter(f"clip {failure.clip_id}: {failure.reason}" for failure in result.failures)
-    say_each("failed", [f"{reason} ({n} segment{'s' * (n > 1)})" for reason, n in failed.items()])
+    _report_failures(result.failures)
     if result.unsupported:
         n, of = len(result.unsupported), result.n_total
         say(f"note: {n} of {of} segments are too short for this hop and number of windows and are not scored")
+
+
+def _failed(reason: str, clips: Counter[str]) -> str:
+    """One line for all the clips that failed with one reason; run.json has them one by one."""
+    names, n = list(clips), clips.total()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    which = f"clip{'s' * (len(names) > 1)} {', '.join(names[:3])}{more}"
+    return f"{which}: {reason} ({n} segment{'s' * (n > 1)})"
 
 
 def _sweep(args: argparse.Namespace) -> int:

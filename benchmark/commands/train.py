@@ -63,7 +63,7 @@ def _options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from avbench.training import table5
-    from avbench.training.common import say_on_stderr
+    from avbench.training.common import Told
     from avbench.training.recipes import RECIPES, run
     from avbench.types import UsageError
 
@@ -74,9 +74,11 @@ def _train(args: argparse.Namespace) -> int:
     if not args.recipe:
         names = f"{', '.join(RECIPES)}, {table5.NAME} (all of its rows), head or fullsize"
         raise UsageError(f"name a recipe: {names}")
-    if args.recipe == table5.NAME:
-        with Progress() as progress:
-            print(table5.train(args.out, say_on_stderr, args.threads, progress=progress))
-    else:
-        print(run(args.recipe, args.out, say_on_stderr, args.threads))
+    with Progress() as progress:
+        told = Told(progress.line, progress)
+        if args.recipe == table5.NAME:
+            done = table5.train(args.out, told, args.threads, progress=progress)
+        else:
+            done = run(args.recipe, args.out, told, args.threads)
+    print(done)
     return 0

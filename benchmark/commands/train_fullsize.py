@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import add_command, say
+from avbench.commands.common import Progress, add_command, say
 
 
 def add(verbs: Any) -> None:
@@ -46,7 +46,7 @@ def _fullsize(args: argparse.Namespace) -> int:
     import torch
 
     from avbench.protocol.manifest import read_manifest
-    from avbench.training.common import say_on_stderr
+    from avbench.training.common import Told
     from avbench.training.fullsize.loop import Compute, train
     from avbench.training.fullsize.recipe import RECIPES
     from avbench.types import UsageError
@@ -76,14 +76,15 @@ def _fullsize(args: argparse.Namespace) -> int:
     if manifest is whole and os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints
         say(f"note: {whole.name} has no split 'train': training uses all of it ({', '.join(whole.splits)})")
     torch.set_num_threads(max(args.threads, 1))
-    path = train(
-        recipe,
-        manifest,
-        load_weights(args.init),
-        args.out,
-        valid=whole.split(args.valid) if args.valid else None,
-        compute=Compute(args.device, torch.bfloat16 if args.autocast else None, args.readers),
-        say=say_on_stderr,
-    )
+    with Progress("step") as progress:
+        path = train(
+            recipe,
+            manifest,
+            load_weights(args.init),
+            args.out,
+            valid=whole.split(args.valid) if args.valid else None,
+            compute=Compute(args.device, torch.bfloat16 if args.autocast else None, args.readers),
+            say=Told(progress.line, progress),
+        )
     print(path)
     return 0

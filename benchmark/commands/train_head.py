@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command
+from avbench.commands.common import Progress, add_command, add_model_args
 
 
 def add(verbs: Any) -> None:
@@ -22,6 +23,7 @@ def add(verbs: Any) -> None:
         "avbench run --model my_net.py:MyNet+lstm --head-weights heads/my_net-MyNet-lstm.safetensors",
     )
     head.add_argument("--backbone", required=True, metavar="M", help="a name of `avbench models`, or file.py:Class")
+    add_model_args(head)
     head.add_argument("--head", choices=("lstm", "trf"), default="lstm", help="(default: lstm)")
     head.add_argument("--data", default="synthsync", help="data with the splits train and valid (default: synthsync)")
     head.add_argument("--offsets", type=int, default=6, metavar="N", help="streams per clip (default: 6)")
@@ -35,24 +37,23 @@ def add(verbs: Any) -> None:
 
 def _head(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
-    from avbench.registry.heads import is_outside
-    from avbench.registry.names import split_model_name
-    from avbench.training.common import say_on_stderr
+    from avbench.registry.arguments import parsed
+    from avbench.registry.names import backbone_alone
+    from avbench.training.common import Told
     from avbench.training.head import HeadRecipe, train_head
-    from avbench.types import UsageError
 
-    name, its_head = split_model_name(args.backbone)
-    if is_outside(its_head):
-        raise UsageError(f"{args.backbone}: a head is trained on a backbone alone; leave out '+{its_head}'")
+    name = backbone_alone(args.backbone)
     recipe = HeadRecipe(args.backbone, args.head, args.data, args.offsets, args.limit, steps=args.steps, seed=args.seed)
     with Progress() as progress:
         path = train_head(
             recipe,
             args.out,
             Compute(args.store, args.workers),
-            say_on_stderr,
+            Told(progress.line, progress),
             progress,
+            parsed(args.model_args),
         )
     print(path)
-    print(f"next    avbench run --model {name}+{args.head} --head-weights {path}", file=sys.stderr)
+    given = f" --model-args {shlex.join(args.model_args)}" if args.model_args else ""
+    print(f"next    avbench run --model {name}+{args.head} --head-weights {path}{given}", file=sys.stderr)
     return 0

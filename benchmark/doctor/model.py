@@ -13,7 +13,7 @@ import numpy as np
 from avbench.data.clicks import click_and_flash
 from avbench.doctor.head import check_head, same_fingerprint
 from avbench.doctor.new_process import fingerprint_finding
-from avbench.engine.clip_pass import CalledModel
+from avbench.engine.clip_pass import CalledModel, not_a_snapshot
 from avbench.registry.heads import is_outside
 from avbench.registry.loading import load
 from avbench.registry.names import resolve, split_model_name
@@ -47,7 +47,8 @@ def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
     except Exception as error:  # any error in a model is a finding about it
         debug.show(error)
         yield Finding(
-            False, f"predict(video {video.shape} uint8, audio {audio.shape} float32) fails: {in_one_line(error)}"
+            False,
+            f"predict(video {video.shape} uint8, audio {audio.shape} float32) fails: {debug.with_users_line(error)}",
         )
         return
     shape = _shape_problem(first, len(video), model.backbone.token_dim)  # type: ignore[union-attr]
@@ -203,7 +204,9 @@ def _inference(backbone: Any) -> Iterator[Callable[[np.ndarray], Any]]:
 
 
 def _arrays(snapshot: Any) -> Snapshot:
-    logits, token = snapshot
+    if not (hasattr(snapshot, "logits") and hasattr(snapshot, "token")):  # as in the runner
+        raise UsageError(not_a_snapshot(snapshot))
+    logits, token = snapshot.logits, snapshot.token
     return Snapshot(np.asarray(logits), None if token is None else np.asarray(token))
 
 

@@ -26,7 +26,6 @@ from avbench.types import (
     SnapshotPredictor,
     UsageError,
     Window,
-    in_one_line,
 )
 
 
@@ -141,7 +140,10 @@ class CalledModel:
         return heard
 
     def rows(self, snapshot: Snapshot, n: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """(logits (21,), token (D,) or None) of each of ``n`` windows, float32; ``UsageError`` for another shape."""
+        """(logits (21,), token (D,) or None) of each of ``n`` windows, float32; ``UsageError`` for another shape, or
+        for what is no ``Snapshot``."""
+        if not (hasattr(snapshot, "logits") and hasattr(snapshot, "token")):
+            raise UsageError(f"model {self.name}: {not_a_snapshot(snapshot)}")
         logits, token = _array(snapshot.logits), _array(snapshot.token)
         if logits is None or logits.shape != (n, self.n_classes):
             raise UsageError(f"model {self.name}: logits are {_shape(logits)}, they must be {(n, self.n_classes)}")
@@ -168,7 +170,7 @@ class ClipPass:
         self._uses: Counter[_SoundId] = Counter()
         self._stretches: dict[_Stretch, Any] = {}  # what is heard of stretches that a later window is still cut out of
         self._cuts: Counter[_Stretch] = Counter()
-        self._broken = ""
+        self.broken = ""  # why the model gave nothing from some window on
         for key in keys:
             self._uses[_sound_id(key)] += 1
             heard = self._heard(key)
@@ -197,7 +199,7 @@ class ClipPass:
 
     def wants(self, window: Window) -> bool:
         """Whether the model still needs this picture window."""
-        return not self._broken and window in self._keys_at
+        return not self.broken and window in self._keys_at
 
     def add(self, window: Window, video: np.ndarray) -> None:
         """Add a picture window, ``video`` (T, 3, size, size) uint8; it is computed as soon as the batch is full."""
@@ -212,11 +214,11 @@ class ClipPass:
         for keys in self._keys_at.values():
             for key in keys:
                 if key not in self.results and key not in self.bad:
-                    self.bad[key] = self._broken
+                    self.bad[key] = self.broken
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, []
-        if self._broken or not pending:
+        if self.broken or not pending:
             return
         began = time.perf_counter()
         try:
@@ -226,7 +228,7 @@ class ClipPass:
             raise
         except (Exception, SystemExit) as error:  # a model that fails loses only the rest of this clip
             debug.show(error)
-            self._broken = f"broke off with {in_one_line(error)}"
+            self.broken = f"broke off with {debug.with_users_line(error)}"
         for key in (key for _, keys in pending for key in keys if self._is_cut(key)):
             self._cuts[_stretch(key)] -= 1
             if not self._cuts[_stretch(key)]:
@@ -356,6 +358,14 @@ def _join(features: list[Any]) -> Any:
     import torch
 
     return torch.cat(features)
+
+
+def not_a_snapshot(returned: Any) -> str:
+    """What a model returned in place of a ``Snapshot``, and what to return."""
+    shape = getattr(returned, "shape", None)
+    what = "nothing" if returned is None else f"a {type(returned).__name__}"
+    what += f" of shape {tuple(shape)}" if shape is not None else ""
+    return f"predict returned {what}: return avbench.Snapshot(logits=...), logits being (B, 21)"
 
 
 def _array(values: Any) -> np.ndarray | None:

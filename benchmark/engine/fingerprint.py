@@ -22,6 +22,7 @@ import numpy as np
 from avbench.engine.sources import local_sources
 from avbench.types import SnapshotPredictor, StreamingHead, UsageError
 
+ARGUMENTS = "avbench_arguments"  # attribute: the arguments that a user's class was given, whether or not it keeps them
 _SAID_NOT_COMPUTED = {"description", "trained_on"}  # attributes for people
 _LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names} - {"__main__"}  # their classes count by name
 _INSTALLED = {"site-packages", "dist-packages"}  # folders of unrelated distributions
@@ -109,7 +110,8 @@ def _pieces(value: Any, where: str) -> Iterator[bytes]:
 
 def _state(value: Any) -> dict[str, Any]:
     if hasattr(value, "fingerprint_parts"):
-        return value.fingerprint_parts()
+        given = getattr(value, "__dict__", {}).get(ARGUMENTS)
+        return value.fingerprint_parts() | ({} if given is None else {ARGUMENTS: given})
     state = dict(getattr(value, "__dict__", {}))
     if dataclasses.is_dataclass(value):
         state |= {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -148,16 +150,17 @@ def _name(thing: Any) -> str:
 @cache
 def _source_sha256(thing: Any) -> str:
     """Hash of the file that defines a class or function and of what it imports from its folder (relative paths and
-    bytes); "" for libraries and without a file. ``UsageError`` if one of the files cannot be read."""
+    bytes); of its compiled code if there is no file (a notebook); "" for libraries. ``UsageError`` if one of the files
+    cannot be read."""
     module = thing.__module__ or ""
     if module.partition(".")[0] in _LIBRARIES or module == "avbench.types":
         return ""
     try:
         file = Path(inspect.getsourcefile(thing) or "")
     except (OSError, TypeError):
-        return ""
+        file = Path()
     if not file.is_file():
-        return ""
+        return _code_sha256(thing)
     try:
         if file.parent.name in _INSTALLED:
             sources = {file.name: file.read_bytes()}
@@ -166,6 +169,19 @@ def _source_sha256(thing: Any) -> str:
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}, a source file of {_name(thing)}: {error.strerror}") from error
     return _digest(list(sources.items()), file.name).hex()
+
+
+def _code_sha256(thing: Any) -> str:
+    """Hash of the compiled code of a function, or of all functions of a class; "" if there is none."""
+    parts = list(vars(thing).values()) if isinstance(thing, type) else [thing]
+    parts = [getattr(part, "__func__", getattr(part, "fget", part)) for part in parts]
+    codes = [code for part in parts if (code := getattr(part, "__code__", None))]
+    return hashlib.sha256(repr([_code(code) for code in codes]).encode()).hexdigest() if codes else ""
+
+
+def _code(code: Any) -> tuple[Any, ...]:
+    constants = [_code(item) if hasattr(item, "co_code") else repr(item) for item in code.co_consts]
+    return code.co_name, code.co_code.hex(), code.co_names, code.co_varnames, constants
 
 
 def _unknown(value: Any, where: str) -> UsageError:

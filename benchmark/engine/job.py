@@ -67,6 +67,7 @@ class Outcome:
     bad: dict[str, dict[SnapshotKey, str]] = field(default_factory=dict)  # fingerprint -> key -> what went wrong
     warnings: list[str] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
+    broken: dict[str, str] = field(default_factory=dict)  # fingerprint -> why its model gave nothing at all
     model_s: dict[str, float] = field(default_factory=dict)  # by fingerprint, like the next field
     model_snapshots: dict[str, int] = field(default_factory=dict)
 
@@ -177,6 +178,8 @@ def run_clip(task: Task, setup: Setup, models: Mapping[str, CalledModel], store:
     for fingerprint, work in passes.items():
         if work.bad:
             outcome.bad[fingerprint] = work.bad
+        if work.broken and not work.results:
+            outcome.broken[fingerprint] = work.broken
         outcome.counters["snapshots_computed"] += len(work.results)
         outcome.model_snapshots[fingerprint] = len(work.results)
         outcome.model_s[fingerprint] = work.model_s

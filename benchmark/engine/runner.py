@@ -31,6 +31,7 @@ from avbench.ticks import seconds
 from avbench.types import ClipRecord, SnapshotPredictor, UsageError
 
 AUTO_BATCH = 32  # windows per call at first, halved when memory runs out
+GIVE_UP_AFTER = 3  # clips in a row on which a model fails in the same way, before it has worked on any
 LARGE_BYTES = 100 * 2**20  # of weights; with more, memory for activations is counted too
 
 
@@ -41,7 +42,8 @@ class Compute:
     ``store``: a folder (None: the user's). ``workers``: processes that decode and compute (None: as many as cores and
     memory allow, one on an accelerator). ``device``: a torch device. ``batch_size``: windows per model
     call on an accelerator (None: as many as fit its memory); on the CPU windows are computed one by one. ``share``:
-    (i, n), only the i-th of n shares of the clips, i from 1 on (None: all of them).
+    (i, n), only the i-th of n shares of the clips, i from 1 on (None: all of them). ``keep_going``: compute on though a
+    model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips.
     """
 
     store: SnapshotStore | Path | str | None = None
@@ -49,6 +51,7 @@ class Compute:
     device: str = "cpu"
     batch_size: int | None = 1
     share: tuple[int, int] | None = None
+    keep_going: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
@@ -137,7 +140,9 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     cores. ``open_clip`` replaces reading the manifest's media; picklable if there are several workers. One with a true
     attribute ``decodes`` reads media too, and is called in a worker process where that is possible.
 
-    A clip or model that fails is reported and the run goes on. ``StoreError`` (disk full, damaged shard) and
+    A clip or model that fails is reported and the run goes on; but a model that has never worked and fails in the same
+    way on the first ``GIVE_UP_AFTER`` clips ends it, and the others are reported as not tried, unless ``how`` says to
+    keep going. ``StoreError`` (disk full, damaged shard) and
     ``UsageError`` (a model whose output has the wrong shape) end it; snapshots stored before are kept, and within a
     clip they are stored every ``SAVE_EVERY_S``. ``progress`` is also called before the first window. ``finished`` is
     told of every clip that was computed as soon as it is, with a report of that clip alone.
@@ -181,10 +186,53 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
             _fill(alone, [(task, outcome)])
             finished(task.clip, alone)
 
-    outcomes = _outcomes(run, tasks, progress, ended)
+    watch = None if how.keep_going else _NeverWorked(setup.names, _untried(tasks, planned, backbones.values()))
+    outcomes = _outcomes(run, tasks, progress, ended, watch)
+    if watch and watch.verdict:
+        report.warnings.append(watch.in_words(len(outcomes), len(tasks) - len(outcomes)))
+        for task in tasks:
+            if task.clip.id not in outcomes:
+                outcomes[task.clip.id] = Outcome(task.clip.id, error=f"not tried: {watch.verdict}")
+                ended(task, outcomes[task.clip.id])
     # in the plan's order, not as they finish: the report does not depend on the number of workers
     _fill(report, [(task, outcomes[task.clip.id]) for task in tasks])
     return report
+
+
+def _untried(tasks: Sequence[Task], planned: Plan, backbones: Iterable[Backbone]) -> set[str]:
+    """The fingerprints of the models of which no snapshot is stored yet."""
+    missing: Counter[str] = Counter()
+    for task in tasks:
+        missing.update({fingerprint: len(keys) for fingerprint, keys in task.keys.items()})
+    total = sum(map(len, planned.keys.values()))
+    return {backbone.fingerprint for backbone in backbones if missing[backbone.fingerprint] == total}
+
+
+class _NeverWorked:
+    """Tells when a model is not worth going on with: it has failed on the first clips, each time in the same way."""
+
+    def __init__(self, names: Mapping[str, str], untried: set[str]) -> None:
+        self.names, self.untried = names, untried
+        self.reasons: dict[str, list[str]] = {}
+        self.verdict = ""
+
+    def saw(self, outcome: Outcome) -> None:
+        """Takes one clip's outcome into account."""
+        for fingerprint in outcome.model_snapshots:
+            reason = outcome.broken.get(fingerprint, "")
+            if not reason:
+                self.untried.discard(fingerprint)
+            if fingerprint not in self.untried:
+                continue
+            reasons = self.reasons.setdefault(fingerprint, [])
+            reasons.append(reason)
+            if len(reasons) >= GIVE_UP_AFTER and len(set(reasons[-GIVE_UP_AFTER:])) == 1:
+                self.verdict = f"model {self.names[fingerprint]} {reason} on each of the first {len(reasons)} clips"
+
+    def in_words(self, n_tried: int, n_untried: int) -> str:
+        """What was done, in one line."""
+        tried = f"{n_tried} clip{'s' * (n_tried != 1)} tried, {n_untried} not"
+        return f"the run was stopped, {tried}: {self.verdict}; --keep-going computes on"
 
 
 def _outcomes(
@@ -192,8 +240,10 @@ def _outcomes(
     tasks: Sequence[Task],
     progress: ItemProgress | None,
     ended: Callable[[Task, Outcome], None],
+    watch: _NeverWorked | None,
 ) -> dict[str, Outcome]:
-    """Run all tasks, telling ``ended`` of each; returns the outcome of each clip by its id."""
+    """Run all tasks, telling ``ended`` of each; returns the outcome of each clip by its id. ``watch`` may end it early,
+    if tasks are left."""
     outcomes: dict[str, Outcome] = {}
     counted: Counter[str] = Counter()
     total = sum(task.n_snapshots for task in tasks)
@@ -210,6 +260,11 @@ def _outcomes(
             outcomes[outcome.clip_id] = outcome
             tell(task, task.n_snapshots)
             ended(task, outcome)
+            if watch:
+                watch.saw(outcome)
+                if watch.verdict and len(outcomes) < len(tasks):
+                    break
+                watch.verdict = ""
     return outcomes
 
 

@@ -141,6 +141,9 @@ def command(result: RunResult) -> str:
     file: FOLDER and FILE stand for them."""
     p, data, model = result.protocol, result.data, result.model
     built_in, whole = _built_in(result)
+    if model.name.startswith("python:"):
+        where = data.name if built_in else "FOLDER"
+        return f"in Python: avbench.evaluate({model.backbone[7:]}, {where!r}, {data.split!r}, head={model.head!r}, ...)"
     words = ["avbench", "run", "--model", shlex.quote(model.name)]
     words += ["--data", data.name if built_in else "FOLDER", "--split", shlex.quote(data.split)]
     words += ["--protocol", p.name, "--hop", f"{seconds(p.hop):g}"]
@@ -158,10 +161,17 @@ def command(result: RunResult) -> str:
         words += ["--random-weights", str(model.random_weights)]
     elif model.full_size:
         words += ["--weights", "FILE"]
+    words += _arguments(model.arguments)
     words += ["--dtype", model.dtype] if model.dtype != "float32" else []
     words += ["--compile"] if model.compiled else []
     device = str(result.environment.get("device", "cpu"))
     return " ".join([*words, *(["--device", shlex.quote(device)] if device != "cpu" else [])])
+
+
+def _arguments(given: dict[str, str]) -> list[str]:
+    """--model-args as it was given; of files only the name is recorded."""
+    texts = [f"{name}={text.partition(' (sha256 ')[0]}" for name, text in given.items()]
+    return ["--model-args", *map(shlex.quote, texts)] if texts else []
 
 
 def _built_in(result: RunResult) -> tuple[bool, bool]:

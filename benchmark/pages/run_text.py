@@ -101,6 +101,7 @@ def _model_notes(result: RunResult) -> list[str]:
             else "unshifted"
         )
         facts += [f"full size, trained on {model.trained_on}", f"sound heard {heard}"]
+    facts += [" ".join(f"{name}={text}" for name, text in model.arguments.items())] if model.arguments else []
     facts += [f"autocast to {model.dtype}"] if model.dtype != "float32" else []
     facts += ["compiled"] if model.compiled else []
     facts += [f"streaming token {model.token}"] if model.token not in ("", FROM_BACKBONE) else []

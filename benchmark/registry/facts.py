@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from avbench.engine.fingerprint import head_fingerprint
+from avbench.registry.arguments import shown
 from avbench.registry.options import StreamingModel
 from avbench.results.run import ModelInfo
 
@@ -50,4 +51,5 @@ def model_facts(model: StreamingModel, fingerprint: str, note: str) -> ModelInfo
         token=model.token,
         dtype=model.options.autocast,  # type: ignore[arg-type]  # checked when it was made
         compiled=model.options.compiled,
+        arguments=shown(model.options.model_args),
     )

@@ -32,9 +32,12 @@ def load(
 ) -> StreamingModel:
     """A resolved model with backbone and head: see :func:`load_model`. ``backbone``: the model's own, if it has been
     loaded already."""
-    if model.load_backbone is None:
+    if model.load_backbone is None and model.backbone is None:
         return replace(model, guess=TRIVIAL[model.name].predict)
-    backbone = backbone or _moved(model.load_backbone(), device, dtype)
+    if backbone is None:
+        made = model.backbone if model.load_backbone is None else model.load_backbone()
+        backbone = _moved(made, device, dtype)
+    assert backbone is not None
     head = model.load_head() if model.load_head else None
     token = ""
     if head is not None and is_learned(model.head_name):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -37,7 +38,16 @@ from avbench.registry.loading import (
     load_without_weights,
 )
 from avbench.registry.options import ModelOptions, StreamingModel
-from avbench.registry.user_files import MODEL, file_and_class, is_file, load_entry_point, load_from_file, registered
+from avbench.registry.user_files import (
+    MODEL,
+    file_and_class,
+    is_file,
+    load_entry_point,
+    load_from_file,
+    load_made,
+    registered,
+)
+from avbench.system.workers import can_be_sent
 from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError
 
 
@@ -80,11 +90,12 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
     options = options or ModelOptions()
     if name in TRIVIAL:
         if options.changes_anything:
-            raise UsageError(f"model {name!r} ignores its input; --weights, --dtype and --compile do not apply")
+            options_said = "--weights, --dtype, --compile and --model-args"
+            raise UsageError(f"model {name!r} ignores its input; {options_said} do not apply")
         return StreamingModel(name, "trivial", name, "none", None, None, TRIVIAL[name].description, "nothing")
     base, head = split_model_name(name)
     if is_file(base):
-        return _user_model(name, base, head, partial(load_from_file, *file_and_class(base)), options)
+        return _user_model(name, base, head, partial(load_from_file, *file_and_class(base), **_given(options)), options)
     known, aliases = families(), _aliases()
     backbone, _, tag = base.partition(".")
     if backbone in aliases:
@@ -95,8 +106,39 @@ def resolve(name: str, options: ModelOptions | None = None) -> StreamingModel:
     if backbone in known:
         return _known(name, known[backbone], tag, head, options)
     if base in registered(MODEL):
-        return _user_model(name, base, head, partial(load_entry_point, base), options)
+        return _user_model(name, base, head, partial(load_entry_point, base, **_given(options)), options)
     raise UsageError(f"unknown model {name!r}{_did_you_mean(name)}")
+
+
+def resolve_object(model: Any, head: str = "", options: ModelOptions | None = None) -> StreamingModel:
+    """A model given in Python: a ``SnapshotPredictor``, or a class or function that makes one; ``python:NAME+head`` is
+    its name.
+
+    Worker processes make their own with the function. An object is computed in this process alone; so is what a
+    function makes that cannot be pickled, or that is defined in a notebook. It is put into eval mode. ``UsageError``
+    for what is neither, an unknown head, or options that do not go with it.
+    """
+    options = options or ModelOptions()
+    there = isinstance(model, SnapshotPredictor)
+    called = getattr(getattr(model, "func", model), "__qualname__", "") or type(model).__qualname__
+    called = called.rpartition(".")[2].strip("<>")  # of a lambda, "lambda"
+    if not there and (not callable(model) or (hasattr(model, "state_dict") and not isinstance(model, type))):
+        raise UsageError(
+            f"{called} is not a SnapshotPredictor: subclass it, as in class Net(avbench.SnapshotPredictor, "
+            "torch.nn.Module), or pass a function that returns one"
+        )
+    if there and options.model_args:
+        raise UsageError(f"{called} is made already: model_args go with a class or a function that makes the model")
+    base = f"python:{called}"
+    head = split_model_name(f"xcorr+{head}")[1] if head else ""  # refuses an unknown one
+    name = f"{base}+{head}" if head else base
+    factory = partial(load_made, (lambda: model) if there else model, base, **_given(options))
+    found = _user_model(name, base, head, factory, options)
+    assert found.load_backbone is not None
+    in_notebook = getattr(model, "__module__", "") == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
+    if not there and not in_notebook and can_be_sent(found.load_backbone):
+        return found
+    return replace(found, backbone=found.load_backbone(), load_backbone=None)
 
 
 def load_model(  # noqa: PLR0913  (all that a name may be given, by keyword)
@@ -109,6 +151,7 @@ def load_model(  # noqa: PLR0913  (all that a name may be given, by keyword)
     random_weights: int | None = None,
     autocast: str = "float32",
     compile: bool = False,
+    model_args: Mapping[str, Any] | None = None,
 ) -> StreamingModel:
     """The model with backbone and head loaded, in eval mode on ``device``, its weights in torch ``dtype`` (None: as
     they are, float32).
@@ -124,6 +167,7 @@ def load_model(  # noqa: PLR0913  (all that a name may be given, by keyword)
         random_seed=random_weights,
         autocast=autocast,
         compiled=compile,
+        model_args=model_args or {},
     )
     return load(resolve(name, options), check_device(device), dtype)
 
@@ -133,6 +177,17 @@ def split_model_name(name: str) -> tuple[str, str]:
     return split_head(name, _is_backbone)
 
 
+def backbone_alone(name: str) -> str:
+    """``name``, which must be a backbone's on which a head is trained; ``UsageError`` if it has a head already."""
+    backbone, head = split_model_name(name)
+    alias = _aliases().get(backbone.partition(".")[0])
+    if head or alias:
+        alone = backbone if head else ".".join([alias[0], *backbone.split(".")[1:]])  # type: ignore[index]
+        what = head or alias[1]  # type: ignore[index]
+        raise UsageError(f"{name}: a head is trained on a backbone alone, and this has the head {what}: name {alone}")
+    return backbone
+
+
 def without_folders(name: str) -> str:
     """A model's name with users' files named without their folders: paths are nobody's business."""
     try:
@@ -140,6 +195,17 @@ def without_folders(name: str) -> str:
     except UsageError:  # a head that is not installed here
         parts = (name, "")
     return "+".join(re.sub(r"^.*[/\\]", "", part) for part in parts if part)
+
+
+def takes_arguments(name: str) -> bool:
+    """Whether a model's name has a class from outside the package in it, which may be given arguments."""
+    base, head = split_model_name(name)
+    return is_file(base) or base in registered(MODEL) or is_outside(head)
+
+
+def _given(options: ModelOptions) -> dict[str, Any]:
+    """What the factory of a user's class is called with, beside its place; nothing where there are no arguments."""
+    return {"arguments": dict(options.model_args)} if options.model_args else {}
 
 
 def _is_backbone(base: str) -> bool:
@@ -182,6 +248,10 @@ def _known(name: str, family: Family, tag: str, head: str, options: ModelOptions
         factory = partial(load_without_weights, family)
     own_head = _own_head(family, head, kind, file if source is None else source)
     load_head, random_head = _head(name, backbone, head, options, own_head)
+    if options.model_args:
+        if not is_outside(head):
+            raise UsageError(f"model {name!r} takes no arguments: --model-args goes with a class of your own")
+        load_head = partial(load_head, **_given(options))
     random = isinstance(source, int) or random_head
     if options.random_seed is not None and not random:
         raise UsageError(f"model {name!r}: all weights come from files; remove --random-weights")

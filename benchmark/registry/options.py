@@ -25,7 +25,8 @@ class ModelOptions:
     (:mod:`avbench.weights.heads`). ``random_seed``: weights that no file gives are drawn from this seed, at full size;
     such a model's scores mean nothing. ``autocast``: "float32" (the reference), "bfloat16" or "float16".
     ``compiled``: with ``torch.compile``. ``quick``: the fast CPU copy where the family has one (equal logits to
-    rounding).
+    rounding). ``model_args``: arguments for the constructor of a user's class, name -> value or text
+    (:mod:`avbench.registry.arguments`); for a user's head where the backbone is the package's.
     """
 
     weights: Path | Mapping[str, Any] | None = None
@@ -34,6 +35,7 @@ class ModelOptions:
     autocast: str = "float32"
     compiled: bool = False
     quick: bool = False
+    model_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.autocast not in AUTOCASTS:
@@ -45,7 +47,7 @@ class ModelOptions:
     def changes_anything(self) -> bool:
         """Whether the request adds anything to the model's name."""
         given = (self.weights, self.head_weights, self.random_seed)
-        return any(x is not None for x in given) or self.autocast != "float32" or self.compiled
+        return any(x is not None for x in given) or self.autocast != "float32" or self.compiled or bool(self.model_args)
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of :func:`load_model` that mean the same; plain data if the weights are files."""
@@ -55,6 +57,7 @@ class ModelOptions:
             "random_weights": self.random_seed,
             "autocast": self.autocast,
             "compile": self.compiled,
+            "model_args": dict(self.model_args),
         }
 
 
@@ -63,7 +66,8 @@ class StreamingModel:
     """A backbone and a head under one name. ``backbone`` and ``head`` are None until :func:`load_model` loads them.
 
     ``load_backbone`` and ``load_head`` are picklable and take no arguments, so that worker processes can call them;
-    a trivial model (which ignores its input) has no ``load_backbone``.
+    a trivial model (which ignores its input) has no ``load_backbone``, nor has one given as an object: its ``backbone``
+    is there from the beginning.
     """
 
     name: str

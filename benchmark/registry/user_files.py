@@ -6,13 +6,16 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from avbench.engine.fingerprint import ARGUMENTS
 from avbench.engine.sources import local_sources
+from avbench.registry import arguments as args
+from avbench.system.debug import with_users_line
 from avbench.types import SnapshotPredictor, StreamingHead, UsageError, in_one_line
 
 
@@ -51,28 +54,42 @@ def file_and_class(name: str, kind: Kind = MODEL) -> tuple[str, str]:
 # -- factories: module-level, so that partials of them can be pickled for worker processes -----------------------------
 
 
-def load_from_file(path: str, class_name: str, kind: Kind = MODEL) -> Any:
+def load_from_file(
+    path: str, class_name: str, kind: Kind = MODEL, *, arguments: Mapping[str, Any] | None = None
+) -> Any:
     """An instance of a class (or what a function returns) in a user's Python file, in eval mode.
 
-    The file is run: only name files you trust. Its own folder can be imported from meanwhile. ``UsageError``: the file
-    is not there or does not run, has no such class, or the class is not of this kind or wants arguments.
+    ``arguments``: for its constructor, see :func:`avbench.registry.arguments.typed`. The file is run: only name files
+    you trust. Its own folder can be imported from meanwhile. ``UsageError``: the file is not there or does not run, has
+    no such class, or the class is not of this kind or wants other arguments.
     """
     file = Path(path)
     with _importable(file.parent):
         module = _run(file, path, kind)
         factory = getattr(module, class_name, None)
-        return _instance(factory, f"{path}:{class_name}", _classes(module), kind)
+        if factory is None:
+            others = _classes(module)
+            there = f"; the file defines {', '.join(others)}" if others else ""
+            raise UsageError(f"{path}:{class_name}: there is no such class{there}")
+        return _instance(factory, f"{path}:{class_name}", kind, arguments or {})
 
 
-def load_entry_point(name: str, kind: Kind = MODEL) -> Any:
-    """An instance of the class (or what the function returns) that a package registers as ``name``, in eval mode."""
+def load_entry_point(name: str, kind: Kind = MODEL, *, arguments: Mapping[str, Any] | None = None) -> Any:
+    """An instance of the class (or what the function returns) that a package registers as ``name``, in eval mode;
+    ``arguments`` as in :func:`load_from_file`."""
     entry = registered(kind)[name]
     try:
         factory = entry.load()
     except Exception as error:
         where = f"{kind.word} {name} (entry point {entry.value})"
         raise UsageError(f"{where} cannot be imported: {in_one_line(error)}") from error
-    return _instance(factory, f"{name} (entry point {entry.value})", [], kind)
+    return _instance(factory, f"{name} (entry point {entry.value})", kind, arguments or {})
+
+
+def load_made(factory: Any, name: str, *, arguments: Mapping[str, Any] | None = None) -> Any:
+    """The backbone that a class or function from Python makes, in eval mode; ``arguments`` as in
+    :func:`load_from_file`."""
+    return _instance(factory, name, MODEL, arguments or {})
 
 
 def kind_of(path: str, class_name: str) -> Kind:
@@ -108,19 +125,20 @@ def _run(file: Path, path: str, kind: Kind) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a script that parses arguments or leaves at its end is no model file
         del sys.modules[module_name]
-        raise UsageError(f"{kind.word} file {path} does not run: {in_one_line(error)}") from error
+        raise UsageError(f"{kind.word} file {path} does not run: {with_users_line(error)}") from error
     _helpers.update({name: own for name, own in helpers.items() if _file_of(sys.modules.get(name)) == own})
     return module
 
 
-def _instance(factory: Any, where: str, others: list[str], kind: Kind) -> Any:
-    if factory is None:
-        there = f"; the file defines {', '.join(others)}" if others else ""
-        raise UsageError(f"{where}: there is no such class{there}")
+def _instance(factory: Any, where: str, kind: Kind, arguments: Mapping[str, Any]) -> Any:
+    if not callable(factory):
+        raise UsageError(f"{where} is not a {kind.base.__name__}; name a class, or a function that returns one")
+    given = args.typed(factory, arguments, where)
     try:
-        made = factory()
+        made = factory(**given)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{where} cannot be constructed without arguments: {in_one_line(error)}") from error
+        how = f"with {', '.join(given)}" if given else "without arguments"
+        raise UsageError(f"{where} cannot be constructed {how}: {with_users_line(error)}") from error
     if not isinstance(made, kind.base):
         base, hint = kind.base.__name__, ""
         if isinstance(made, StreamingHead):
@@ -128,6 +146,8 @@ def _instance(factory: Any, where: str, others: list[str], kind: Kind) -> Any:
         elif isinstance(made, SnapshotPredictor):
             hint = "; it is a backbone: name it before the +"
         raise UsageError(f"{where} is not a {base}{hint or f'; subclass avbench.{base}'}")
+    if given:  # a class need not keep them: its snapshots are those of these arguments alone
+        object.__setattr__(made, ARGUMENTS, args.counted(given))
     # torch's eval() switches dropout off; what is no torch module stays as it is
     return made.eval() if hasattr(made, "eval") and hasattr(made, "to") else made
 

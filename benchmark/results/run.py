@@ -70,6 +70,7 @@ class ModelInfo(StrictPart):
     token: str = ""  # where the head's streaming token comes from; "" if it needs none
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # other than float32: autocast
     compiled: bool = False
+    arguments: Named[str, str] = {}  # of the constructor of a user's class, in words; files without their folders
 
 
 class DataInfo(StrictPart):

@@ -23,7 +23,7 @@ from avbench.protocol.rules import Protocol, usual
 from avbench.protocol.signature import Signature
 from avbench.registry.facts import model_facts, whole_fingerprint
 from avbench.registry.loading import check_device, load_all, load_plain_head
-from avbench.registry.names import resolve, without_folders
+from avbench.registry.names import resolve, resolve_object, without_folders
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.results.dynamic_truth import TRUTH_FILE, WindowTruth, write_truth
 from avbench.results.predictions import write_predictions
@@ -48,8 +48,12 @@ from avbench.system.cache import writable
 from avbench.system.facts import run_facts
 from avbench.system.progress import Progress
 from avbench.ticks import seconds
-from avbench.types import UsageError
+from avbench.types import SnapshotPredictor, UsageError
 
+ONE_PROCESS = (
+    "the model is an object of this process, which alone computes it; to use several processes pass a function that "
+    "makes it, defined in a module (it must be picklable)"
+)
 HIDDEN_LABELS = "the labels of this data are hidden: the predictions are written; maintainers score them"
 CLASSICAL = "xcorr"  # the row that every learned model should beat
 # rows shown beside a result: (row, head on the same backbone, label, selection)
@@ -68,7 +72,7 @@ SAME_BACKBONE_CHANGING = (
 
 
 def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs together is bundled)
-    model: str,
+    model: str | SnapshotPredictor | Callable[..., SnapshotPredictor],
     data: str = "synthsync",
     split: str = "test",
     limit: int | None = None,
@@ -79,11 +83,14 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     reference_rows: bool = True,
     options: ModelOptions | None = None,
     progress: Progress | None = None,
+    head: str = "",
 ) -> RunResult:
     """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet``, ``segments.parquet`` and the page
     ``run.html`` into ``out``.
 
-    ``model``: a name of ``avbench models`` or ``file.py:Class[+head]``. ``data``: any ``--data``. ``limit``: only the
+    ``model``: a name of ``avbench models`` or ``file.py:Class[+head]``; or an object, which this process alone
+    computes; or a class or function that makes one, which worker processes call too if it can be pickled. ``head``: the
+    name of a head, for a model given without one. ``data``: any ``--data``. ``limit``: only the
     first segments. ``protocol``: one, or a function that picks one given whether offsets change
     (:func:`avbench.protocol.rules.usual` if None). ``compute``: store, workers, device, batch
     size. ``bootstrap``: resamples, seed (also of the random row) and level of the intervals. ``options``: weight files,
@@ -97,12 +104,12 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     started = datetime.now(UTC)
     compute, bootstrap = compute or Compute(), bootstrap or DEFAULT
     session, loaded, protocol, beside = _open(
-        model, data, split, limit, protocol, compute, bootstrap, reference_rows, options, progress
+        _resolver(model, head, options), data, split, limit, protocol, compute, bootstrap, reference_rows, progress
     )
     hidden = session.manifest.labels_hidden
     fingerprint = whole_fingerprint(loaded, session.fingerprint(loaded))
     signature = Signature.of(protocol, fingerprint, session.manifest.sha256, __version__, loaded.computed())
-    folder = writable(Path(out) if out else default_out(model), "--out")
+    folder = writable(Path(out) if out else default_out(loaded.name), "--out")
     check_run_folder(folder)
     session.compute()
 
@@ -153,9 +160,8 @@ def compute_share(  # noqa: PLR0913  (as of evaluate)
 ) -> Session:
     """Compute the snapshots of one share (``compute.share``) of what :func:`evaluate` needs with the same arguments,
     and nothing else; the session, with its ``failures`` and ``counters``. Errors as there."""
-    session, *_ = _open(
-        model, data, split, limit, protocol, compute or Compute(), DEFAULT, reference_rows, options, progress
-    )
+    asked = _resolver(model, "", options)
+    session, *_ = _open(asked, data, split, limit, protocol, compute or Compute(), DEFAULT, reference_rows, progress)
     session.compute()
     return session
 
@@ -170,7 +176,7 @@ class _Opened(NamedTuple):
 
 
 def _open(  # noqa: PLR0913  (as of evaluate)
-    model: str,
+    resolver: Callable[[bool], StreamingModel],
     data: str,
     split: str,
     limit: int | None,
@@ -178,21 +184,31 @@ def _open(  # noqa: PLR0913  (as of evaluate)
     compute: Compute,
     bootstrap: Bootstrap,
     reference_rows: bool,
-    options: ModelOptions | None,
     progress: Progress | None,
 ) -> _Opened:
     choose = protocol if callable(protocol) else (lambda changing: protocol or usual(changing))
     _check_request(choose(False), limit, bootstrap, check_device(compute.device))
     # a wrong name or a missing file is reported before any clip is made
-    resolved = resolve(model, replace(options or ModelOptions(), quick=compute.on_cpu))
+    resolved = resolver(compute.on_cpu)
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     chosen = choose(session.manifest.changing)
-    _check_data(session, chosen, model)
+    _check_data(session, chosen, resolved.name)
     beside = reference_rows and not session.manifest.labels_hidden
     loaded, *classical = load_all([resolved, *([resolve(CLASSICAL)] if beside else [])], compute.device)
     for needed in (loaded, *(classical if loaded.backbone is not None else ())):
         session.need(needed, chosen)
     return _Opened(session, loaded, chosen, beside)
+
+
+def _resolver(model: Any, head: str, options: ModelOptions | None) -> Callable[[bool], StreamingModel]:
+    """What resolves the model, once it is known whether it runs on the CPU."""
+    return lambda quick: _resolved(model, head, replace(options or ModelOptions(), quick=quick))
+
+
+def _resolved(model: Any, head: str, options: ModelOptions) -> StreamingModel:
+    if not isinstance(model, str):
+        return resolve_object(model, head, options)
+    return resolve(f"{model}+{head}" if head else model, options)
 
 
 def default_out(model: str) -> Path:
@@ -318,7 +334,8 @@ def _absent_classes(truth: Truth, protocol: Protocol) -> list[int]:
 
 
 def _warnings(session: Session, model: StreamingModel, note: str, hidden: bool) -> list[str]:
-    said = [note, _other_backbone(model, session), HIDDEN_LABELS if hidden else ""]
+    here_only = ONE_PROCESS if model.backbone is not None and model.load_backbone is None else ""
+    said = [note, here_only, _other_backbone(model, session), HIDDEN_LABELS if hidden else ""]
     return [*session.warnings, *(text for text in said if text)]
 
 

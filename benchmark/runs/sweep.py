@@ -18,7 +18,7 @@ from avbench.engine.runner import Compute
 from avbench.engine.session import Session
 from avbench.protocol.rules import SUPPORTS, Protocol
 from avbench.registry.loading import check_device, load_all
-from avbench.registry.names import resolve
+from avbench.registry.names import resolve, takes_arguments
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
@@ -141,6 +141,8 @@ def sweep(  # noqa: PLR0913  (the options of `avbench sweep`; what belongs toget
     settings, compute = settings or Settings(), compute or Compute()
     if not models:
         raise UsageError("a sweep needs at least one model, one hop and one number of windows")
+    if options and options.model_args and not any(map(takes_arguments, models)):
+        raise UsageError("none of the models takes arguments: --model-args goes with a class of your own")
     resolved = [resolve(name, _options_of(name, options or ModelOptions(), compute)) for name in dict.fromkeys(models)]
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     if session.manifest.changing:
@@ -162,7 +164,7 @@ def _options_of(name: str, options: ModelOptions, compute: Compute) -> ModelOpti
     """The options for this model; None if it has no trained weights."""
     if name in TRIVIAL or name.partition("+")[0] == "xcorr":
         return None
-    return replace(options, quick=compute.on_cpu)
+    return replace(options, quick=compute.on_cpu, model_args=options.model_args if takes_arguments(name) else {})
 
 
 def _check_support(session: Session, settings: Settings, planned: Mapping[tuple[Tick, int], Protocol]) -> None:

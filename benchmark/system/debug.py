@@ -1,10 +1,14 @@
-"""``AVBENCH_DEBUG=1``, or ``--debug``: the traceback behind a one-line message, on stderr."""
+"""Where an error comes from: the user's own line in a one-line message, and with ``AVBENCH_DEBUG=1``, or ``--debug``,
+the traceback behind it, on stderr."""
 
 from __future__ import annotations
 
 import os
 import sys
 import traceback
+from pathlib import Path
+
+from avbench.types import in_one_line, printable
 
 VARIABLE = "AVBENCH_DEBUG"  # worker processes inherit it
 
@@ -31,3 +35,24 @@ def show(error: BaseException) -> None:
         link = link.__cause__ or link.__context__
     for found in reversed(chain):
         traceback.print_exception(type(found), found, found.__traceback__, chain=False, file=sys.stderr)
+
+
+def with_users_line(error: BaseException) -> str:
+    """The error in one line, with the innermost line of the user's own code that it passed through, if there is one:
+    ``ValueError: no such layer (net.py, line 12, in predict)``. Folders are left out: they are nobody's business."""
+    said = in_one_line(error)
+    if isinstance(error, SyntaxError) and error.filename:  # of a file that does not even start; Python says which line
+        return said
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        file = frame.f_code.co_filename
+        if _is_users(file, str(frame.f_globals.get("__name__", ""))):
+            return f"{said} ({printable(Path(file).name)}, line {line}, in {frame.f_code.co_name})"
+    return said
+
+
+def _is_users(file: str, module: str) -> bool:
+    """Whether a file is neither avbench's, nor Python's own, nor of an installed package."""
+    parts, first = Path(file).parts, module.partition(".")[0]
+    if first == "avbench" or file.startswith("<") or {"site-packages", "dist-packages"} & set(parts):
+        return False
+    return first == "__main__" or first not in sys.stdlib_module_names

@@ -20,7 +20,15 @@ from avbench.baselines.blocks import neighbour_smoothed
 from avbench.baselines.families import families
 from avbench.baselines.mini import LogMel, MiniBackbone, MiniSynchformer
 from avbench.data.scenes import DIFFICULTIES, STANDARD, Difficulty
-from avbench.training.common import Say, optimise, read_checkpoint, save_checkpoint, signature_of
+from avbench.training.common import (
+    Say,
+    optimise,
+    read_checkpoint,
+    save_checkpoint,
+    signature_of,
+    tell_step,
+    validated,
+)
 from avbench.training.pool import Batch, Material, Pool, PoolSize, draw_batch, render_material
 from avbench.types import CATEGORIES, OffsetGrid
 
@@ -191,6 +199,7 @@ def train_backbone(
             _average(average, model, min(recipe.ema, (step + 1) / (step + 10)))
             training.step = step = step + 1
             hits.append(hit)
+            tell_step(say, step, total)
             if step % 50 == 0 or step == total:
                 say(
                     f"{recipe.name} step {step}/{total} loss {float(loss.detach()):.3f} "
@@ -200,7 +209,7 @@ def train_backbone(
             if (step % recipe.validate_every == 0 and not contrastive) or step == total:
                 scores = validate(average, batches) | {"step": step}
                 log.append(scores)
-                say(f"{recipe.name} valid {scores}")
+                say(f"{recipe.name} step {step}/{total}: {validated(scores)}")
             if step % recipe.checkpoint_every == 0 or step == total:
                 training.save(training.seconds + time.monotonic() - began)
     finally:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import sys
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from avbench import __version__
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.progress import Progress
 from avbench.types import UsageError
 
 if TYPE_CHECKING:
@@ -23,9 +24,39 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]  # takes one line about the training's progress
 
 
-def say_on_stderr(line: str) -> None:
-    """The commands' :data:`Say`: standard output is left to the path of the result."""
-    print(line, file=sys.stderr, flush=True)
+@dataclass(frozen=True)
+class Told:
+    """A :data:`Say` that is told of every step, too: ``progress`` shows a bar."""
+
+    say: Say
+    progress: Progress
+
+    def __call__(self, line: str) -> None:
+        self.say(line)
+
+
+def tell_step(say: Say, done: int, total: int, stage: str = "training") -> None:
+    """Moves the bar, if somebody shows one."""
+    if isinstance(say, Told):
+        say.progress(stage, done, total, "")
+
+
+def validated(scores: Mapping[str, float]) -> str:
+    """Scores of a validation in words, each with that of averaging (APA) where that is known."""
+    names = [name for name in scores if name != "step" and not name.startswith("apa_")]
+    apa = {name: f" (APA {scores[f'apa_{name}']:g})" if f"apa_{name}" in scores else "" for name in names}
+    return ", ".join(f"{name} {scores[name]:g}{apa[name]}" for name in names)
+
+
+def what_was_kept(name: str, log: Sequence[dict[str, float]]) -> Iterator[str]:
+    """Which step's weights a training kept, and a warning if averaging alone is better."""
+    kept = best_validation(log)
+    yield f"{name}: kept step {kept['step']} of {log[-1]['step']}: {validated(kept)}"
+    if kept.get("apa_map", -math.inf) > _merit(kept):
+        yield (
+            f"warning: {name} is worse than averaging (APA): mAP {kept['map']:g} against {kept['apa_map']:g} on the "
+            "validation streams; use +apa, or train longer or on more clips"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ start. A backbone with the streaming-token hook provides the head's token; for a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -103,17 +103,19 @@ def train_head(
     compute: Compute | None = None,
     say: Callable[[str], None] = print,
     progress: Progress | None = None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train a head and write ``out/<backbone>-<head>.safetensors`` with its card; returns the file.
 
-    ``compute``: where and how the snapshots are computed.
+    ``compute``: where and how the snapshots are computed. ``model_args``: as in ``ModelOptions``.
     ``UsageError``: an unknown backbone, or no streams to train on; ``AvbenchError``: ``out`` or store not writable.
     """
-    from avbench.registry.names import load_model, resolve
+    from avbench.registry.names import backbone_alone, load_model, resolve
 
+    backbone_alone(recipe.backbone)
     if resolve(recipe.backbone).load_backbone is None:
         raise UsageError(f"{recipe.backbone} ignores its input: no head can be trained on it")
-    model = load_model(recipe.backbone)
+    model = load_model(recipe.backbone, model_args=model_args)
     assert model.backbone is not None
     out.mkdir(parents=True, exist_ok=True)
     train, valid = (snapshots_of_streams(recipe, split, model, compute or Compute(), progress) for split in SPLITS)

@@ -32,7 +32,7 @@ from avbench.scoring.metrics import score
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
 from avbench.training.backbone import classes_of, to_luma
-from avbench.training.common import PhaseState, Say, optimise
+from avbench.training.common import PhaseState, Say, optimise, tell_step, validated, what_was_kept
 from avbench.training.pool import (
     MAX_OFFSET_SAMPLES,
     WINDOW_FRAMES,
@@ -309,8 +309,11 @@ def train_phase1(
         if step % recipe.validate_every == 0 or step == recipe.steps:
             scores = valid.scores(model) | {"step": step, "loss": round(float(loss.detach()), 4)}
             state.note(scores)
-            say(f"{recipe.name} seed {recipe.seed} {scores}")
+            say(f"{recipe.name} seed {recipe.seed} step {step} of {recipe.steps}: {validated(scores)}")
             state.save()
+        tell_step(say, step, recipe.steps)
+    for line in what_was_kept(f"{recipe.name} seed {recipe.seed}", state.log):
+        say(line)
     model.load_state_dict(state.best)
     return model.eval(), state.log
 
@@ -357,7 +360,7 @@ def train_phase2(
     def check() -> None:
         scores = evaluate_heads(streaming, _validation_streams(backbone, valid_scenes)) | {"step": state.step}
         state.note(scores, keep=keep_last)
-        say(f"{recipe.name} seed {recipe.seed} phase 2 {scores}")
+        say(f"{recipe.name} seed {recipe.seed} phase 2 step {state.step}: {validated(scores)}")
 
     if not state.log and not keep_last:
         check()
@@ -375,6 +378,7 @@ def train_phase2(
             state.step = step = step + 1
             if step % 40 == 0:
                 say(f"{recipe.name} seed {recipe.seed} phase 2 step {step} loss {float(loss.detach()):.3f}")
+            tell_step(say, step, recipe.phase2_steps, "training, phase 2")
             last = step == recipe.phase2_steps
             if step % recipe.phase2_validate_every == 0 or last:
                 if last or not keep_last:

@@ -69,3 +69,39 @@ def test_an_unknown_metric_is_named_with_the_nearest_before_any_work(avbench: Av
     done = avbench("run", "--model", "xcorr", "--data", "nowhere", "--metrics", "xyzzy")
     assert all(name in done.stderr for name in ("there are default, all, acc", *BELOW_GRID))
     assert not (tmp_path / "r").exists()
+
+
+BROKEN = """
+import numpy as np
+from avbench import FrontEnd, Snapshot, SnapshotPredictor
+
+class Net(SnapshotPredictor):
+    frontend = FrontEnd(size=16)
+    uses_torch = False
+    def predict(self, video, audio):
+        return self.layer(video)
+    def layer(self, video):
+        raise ValueError("no such layer")
+
+class Bare(Net):
+    def predict(self, video, audio):
+        return np.zeros((len(video), 21), np.float32)
+"""
+
+
+def test_a_model_that_breaks_stops_the_run_and_names_its_line(
+    avbench_process: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_clicks(clips=("a", "b", "c", "d", "e"), duration_s=11)
+    (tmp_path / "net.py").write_text(BROKEN)
+    words = ("run", "--data", data, "--iterations", 1, "--out", "r", "--workers", 1, "--model")
+    done = avbench_process(*words, "net.py:Net")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    why = "model net.py:Net broke off with ValueError: no such layer (net.py, line 11, in layer)"
+    assert f"note: the run was stopped, 3 clips tried, 2 not: {why} on each of the first 3 clips" in done.stderr
+    assert f"failed: clips d, e: not tried: {why}" in done.stderr
+    assert len(read_run(tmp_path / "r").failures) == 10
+    done = avbench_process(*words, "net.py:Bare")
+    assert done.returncode == 2
+    assert "predict returned a ndarray of shape (1, 21): return avbench.Snapshot(logits=...)" in done.stderr

@@ -110,6 +110,24 @@ class Misshapen(ToyModel):
         return Snapshot(np.zeros((1, self.width)), np.zeros((1, 4)))
 
 
+class Broken(ToyModel):
+    """Never works. ``by_clip``: in another way on each clip; ``until``: only before this call."""
+
+    def __init__(self, by_clip: bool = False, until: float = np.inf) -> None:
+        super().__init__(0)
+        self.by_clip, self.until = by_clip, until
+
+    def fingerprint_parts(self) -> dict[str, object]:
+        return {"by_clip": self.by_clip, "until": self.until}
+
+    def predict(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
+        calls = vars(self).setdefault("calls", [])
+        calls.append(1)
+        if len(calls) <= self.until:
+            raise RuntimeError(f"bug {len(calls)}" if self.by_clip else "bug")
+        return super().predict(video, audio)
+
+
 def open_toy(clip: ClipRecord, sleep_s: float = 0.0, bad: str = "", how: str = "") -> ToyReader:
     """``bad``: the clip that fails, and ``how``: "media", "bug", "crash" (SIGSEGV), "killed" (SIGKILL)."""
     if clip.id == bad:

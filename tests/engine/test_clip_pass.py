@@ -182,4 +182,5 @@ def test_out_of_memory_with_one_window_is_a_failure() -> None:
     work = ClipPass(CalledModel(Huge(), "m", 1, "cpu", 21), [key], np.zeros(200_000, np.float32))
     work.add(Window(key.picture, key.window), np.zeros((125, 3, 8, 8), np.uint8))
     work.finish()
-    assert work.bad == {key: "broke off with OutOfMemoryError: CUDA out of memory"}
+    (reason,) = work.bad.values()
+    assert reason.startswith("broke off with OutOfMemoryError: CUDA out of memory (test_clip_pass.py, line ")

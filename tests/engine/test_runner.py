@@ -18,7 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))  # worker processes must find it too
 
-from toy_run import PROTOCOL, Misshapen, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
+from toy_run import PROTOCOL, Broken, Misshapen, ToyModel, ToyReader, open_toy, toy_manifest, unseeded
 
 from avbench.data.media import READER_VERSION
 from avbench.engine import job, runner
@@ -323,12 +323,67 @@ def test_a_window_with_nan_fails_the_segments_that_need_it(tmp_path: Path, how: 
 def test_a_model_that_breaks_costs_the_rest_of_the_clip_for_that_model(tmp_path: Path) -> None:
     manifest, store, model = toy_manifest(1), SnapshotStore(tmp_path), Sick("break", at=4 * 25)
     report = compute(manifest, [PROTOCOL], {"m": model, "well": ToyModel()}, Compute(store, 1), open_clip=ToyReader)
-    story = "model m broke off with RuntimeError: mat1 and mat2 shapes cannot be multiplied"
+    line = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if '"mat1 and mat2' in text)
+    said = "model m broke off with RuntimeError: mat1 and mat2 shapes cannot be multiplied"
+    story = f"{said} (test_runner.py, line {line}, in predict)"
     assert [f.reason for f in report.failures] == [
         f"{story}, iteration {i} (window at 4 s)" for i in (4, 3, 2)
     ]  # segments start at 1, 2, 3 s
     assert report.failures_of["well"] == []
     assert report.model_snapshots["m"] == 1 + 2 + 3  # the windows at 1, 2 and 3 s
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_never_worked_ends_the_run_after_three_clips(tmp_path: Path, workers: int) -> None:
+    manifest = toy_manifest(8)
+    makers = {"m": Broken, "well": partial(ToyModel, 1)}
+    report = compute(manifest, [PROTOCOL], makers, Compute(SnapshotStore(tmp_path), workers), open_clip=ToyReader)
+    failed = report.failures_of["m"]
+    assert {f.segment_id for f in failed} == {s.id for s in manifest.segments}, "nothing is dropped"
+    untried = {f.clip_id for f in failed if f.reason.startswith("not tried: model m broke off with RuntimeError: bug")}
+    assert 8 - 3 - workers < len(untried) <= 8 - 3
+    assert {f.clip_id for f in report.failures_of["well"]} == untried, "what was not computed for the other one, too"
+    (said,) = [w for w in report.warnings if "stopped" in w]
+    assert f"{8 - len(untried)} clips tried, {len(untried)} not: model m broke off with RuntimeError: bug (" in said
+    assert said.endswith("on each of the first 3 clips; --keep-going computes on")
+
+
+@pytest.mark.parametrize(
+    ("model", "keep_going"), [(Broken(by_clip=True), False), (Broken(until=2), False), (Broken(), True)]
+)
+def test_what_may_yet_work_is_tried_on_every_clip(tmp_path: Path, model: Broken, keep_going: bool) -> None:
+    how = Compute(SnapshotStore(tmp_path), 1, keep_going=keep_going)
+    report = compute(toy_manifest(5), [PROTOCOL], {"m": model}, how, open_clip=ToyReader)
+    assert report.counters["clips_decoded"] == 5
+    assert not any("stopped" in text for text in report.warnings)
+
+
+def test_a_model_that_has_worked_before_is_tried_on_every_clip(tmp_path: Path) -> None:
+    store, manifest = SnapshotStore(tmp_path), toy_manifest(5)
+    few = replace(manifest, segments=tuple(s for s in manifest.segments if s.clip_id == "clip4"))
+    model = Broken(until=0)
+    compute(few, [PROTOCOL], {"m": model}, Compute(store, 1), open_clip=ToyReader)
+    model.predict = Broken().predict  # type: ignore[method-assign]  # the same model, on a machine that fails
+    report = compute(manifest, [PROTOCOL], {"m": model}, Compute(store, 1), open_clip=ToyReader)
+    assert report.counters["clips_decoded"] == 4
+    assert len({f.clip_id for f in report.failures}) == 4
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (np.zeros((1, 21), np.float32), r"returned a ndarray of shape \(1, 21\): return avbench.Snapshot\(logits="),
+        (None, "returned nothing: return avbench.Snapshot"),
+    ],
+)
+def test_what_is_no_snapshot_is_said_with_what_to_return(tmp_path: Path, returned: Any, said: str) -> None:
+    class Bare(ToyModel):
+        def predict(self, video: np.ndarray, audio: np.ndarray) -> Any:
+            return returned
+
+    model = Bare()
+    with pytest.raises(UsageError, match=said):
+        compute(toy_manifest(1), [PROTOCOL], {"m": model}, Compute(SnapshotStore(tmp_path), 1), open_clip=ToyReader)
 
 
 @pytest.mark.parametrize(

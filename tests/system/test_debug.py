@@ -78,3 +78,19 @@ def test_errors_that_were_replaced_are_shown_first(
     debug.show(hidden)
     said = capsys.readouterr().err
     assert said.index("what really happened") < said.index("one line for people")
+
+
+def test_the_users_own_line_is_named_the_innermost_one(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import helper\n\ndef predict():\n    return helper.shape('x')\n")
+    (tmp_path / "helper.py").write_text("import json\ndef shape(x):\n    return json.loads(x)\n")
+    code = (
+        "from avbench.system.debug import with_users_line\nimport net\n"
+        "try:\n    net.predict()\nexcept ValueError as error:\n    print(with_users_line(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("JSONDecodeError: Expecting value")
+    assert done.stdout.rstrip().endswith("(helper.py, line 3, in shape)"), "not that of the library"
+
+
+def test_an_error_that_passed_no_users_code_stays_as_it_is() -> None:
+    assert debug.with_users_line(ValueError("no")) == "ValueError: no"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -59,6 +60,9 @@ def test_a_head_on_ones_own_backbone(clips: Path, avbench: Avbench, tmp_path: Pa
     assert card["token_dim"] == 64
     assert card["recipe"]["offsets"] == 2
     assert len(card["log"]) == 1
+    assert re.search(r"step 3 of 3: acc [\d.]+ \(APA [\d.]+\), .*, loss [\d.]+\n", done.stderr)
+    assert "kept step 3 of 3: acc " in done.stderr
+    assert "3/3" in done.stderr, "a bar of steps"
 
     first = file.read_bytes()
     again = avbench("train", "head", "--backbone", "my_net.py:MyNet", "--head", "lstm", *options)
@@ -81,6 +85,28 @@ def test_a_head_on_a_backbone_without_a_token(clips: Path, tmp_path: Path) -> No
     head = load_head(path, "trf")
     assert head.token_from == "adapter"
     assert head.weight.shape == (96, 42)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "said"),
+    [
+        ("xcorr+apa", "xcorr+apa: a head is trained on a backbone alone, and this has the head apa: name xcorr"),
+        ("apa-sparsesync", "this has the head apa: name sparsesync"),
+    ],
+)
+def test_a_backbone_that_has_a_head_is_refused_at_once(avbench: Avbench, backbone: str, said: str) -> None:
+    done = avbench("train", "head", "--backbone", backbone, "--data", "nowhere")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr
+
+
+def test_a_backbone_with_arguments(clips: Path, avbench: Avbench, tmp_path: Path) -> None:
+    code = TEMPLATE.read_text() + "\nclass Sized(MyNet):\n    def __init__(self, n: int):\n        super().__init__()\n"
+    (tmp_path / "sized.py").write_text(code)
+    words = ("train", "head", "--backbone", "sized.py:Sized", "--data", clips, "--offsets", 1, "--steps", 1)
+    done = avbench(*words, "--workers", 1, "--model-args", "n=3")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.rstrip().endswith(".safetensors --model-args n=3")
 
 
 @pytest.mark.parametrize("kind", [OwnToken, MadeToken])
