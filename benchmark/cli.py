@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from avbench import __version__
 from avbench.commands import (
@@ -31,6 +31,7 @@ from avbench.commands import (
     weights,
 )
 from avbench.commands.common import DEBUG_HELP, SIGN, complain
+from avbench.system.spelling import nearest
 
 # in the order of the help
 COMMANDS = (
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     args, unknown = _parser().parse_known_args(argv)
     if unknown:  # parse_args() would point to the help of avbench as a whole
-        return complain(f"unrecognized arguments: {' '.join(unknown)}; see `{args.prog} --help`", 2)
+        meant = args.parser.meant(unknown)
+        return complain(f"unrecognized arguments: {' '.join(unknown)}{meant}; see `{args.parser.prog} --help`", 2)
     from avbench.system import debug
     from avbench.types import AvbenchError, UsageError
 
@@ -76,9 +78,46 @@ def _drop_stdout() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and what may have been meant."""
+
+    given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, which also comes here for every subcommand."""
+        self.given = sys.argv[1:] if args is None else args
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """One line, like every other problem; the usage is in the help."""
-        self.exit(2, f"avbench: error: {message}; see `{self.prog} --help`\n")
+        from avbench.types import printable
+
+        required = message.startswith("the following arguments are required")
+        meant = self.meant(self.given) if required else ""  # they may be there under a mistyped name
+        self.exit(2, f"avbench: error: {printable(message)}{printable(meant)}; see `{self.prog} --help`\n")
+
+    def meant(self, words: Sequence[str]) -> str:
+        """The options that the first mistyped one among ``words`` may have meant; "" if none is near."""
+        for word in words:
+            name = word.partition("=")[0]
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            abbreviated = any(option.startswith(name) for option in known)
+            if name.startswith("--") and not abbreviated and (near := nearest(name, known, " ", most=1).strip()):
+                return f": for {name}, {near.removesuffix('?')}"
+        return ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            message = f"invalid choice: {value!r}: {nearest(str(value), choices).removesuffix('?')}"
+            raise argparse.ArgumentError(action, message)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)  # type: ignore[misc]
+        except argparse.ArgumentError as error:
+            if action.nargs != "+" or "," not in arg_string:
+                raise
+            raise argparse.ArgumentError(action, f"{arg_string!r}: separate several by spaces") from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avbench.cli import main
+from avbench.cli import _parser, main
 from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
@@ -187,10 +188,9 @@ def test_the_default_folder_is_never_one_that_holds_a_run(avbench: Avbench, clic
     assert names[0].endswith("-constant")
 
 
-def test_the_signature_names_what_may_change_a_score(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+def test_the_signature_names_what_may_change_a_score(avbench: Avbench, clicks: Path) -> None:
     def signature(*extra: object) -> str:
-        out = tmp_path / "out"
-        args = ("run", "--data", clicks, "--workers", "1", "--n-resamples", "5", "--out", out, "--json", *extra)
+        args = ("run", "--data", clicks, "--workers", "1", "--n-resamples", "20", "--json", *extra)
         return json.loads(avbench(*args).stdout)["signature"]
 
     base = ("--model", "xcorr", "--iterations", "2")
@@ -654,7 +654,9 @@ def test_media_in_place_of_a_manifest_are_told_what_makes_one(avbench: Avbench, 
     for data in (clicks / "media", clicks / "media" / "one.mp4"):
         done = avbench("run", "--model", "constant", "--data", data)
         assert done.returncode == 2
-        assert f"`avbench data from-files {data} --out DIR` makes one" in one_line(done.stderr)
+        said = one_line(done.stderr)
+        assert f"`avbench data from-files {data} --out DIR` makes one" in said
+        assert f"`avbench predict {data}`" in said
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
@@ -712,3 +714,83 @@ def test_a_protocol_by_name_is_refused_from_python(clicks: Path, tmp_path: Path)
 
     with pytest.raises(UsageError, match=r"pass avbench\.protocol\.streaming"):
         evaluate("constant", str(clicks), protocol="streaming", out=tmp_path / "out")  # type: ignore[arg-type]
+
+
+# -- words that help ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rum",), "invalid choice: 'rum': did you mean run"),
+        (("leaderboard", "biuld"), "did you mean build"),
+        (("train", "streamsync-tfr"), "did you mean streamsync-trf"),
+        (("run", "--modle", "xcorr"), "required: --model: for --modle, did you mean --model; see"),
+        (("run", "--model", "xcorr", "--splt", "test"), "for --splt, did you mean --split; see `avbench run --help`"),
+        (("run", "--model", "xcorr", "--protocol", "streeming"), "did you mean streaming"),
+        (("run", "--model", "xcorr", "--data", "sythsync"), "unknown data 'sythsync': did you mean synthsync"),
+        (("run", "--model", "xcorr", "--split", "tset"), "did you mean test?"),
+        (("run", "--model", "xcorr", "--data", "CLICKS", "--split", "tets"), "did you mean test?"),
+        (("run", "--model", "xcorr", "--metrics", "acc,map"), "separate several by spaces: --metrics acc map"),
+        (("run", "--model", "xcorr", "--device", "gpu"), "a GPU is called cuda"),
+        (("paper", "tabel3"), "did you mean table3"),
+        (("predict", "x.mp4", "--tolerance", "itu-detct"), "did you mean itu-detect"),
+        (("sweep", "--models", "xcorr,constant"), "separate several by spaces: --models xcorr constant"),
+        (("sweep", "--models", "xcorr", "--hops", "1,2"), "'1,2': separate several by spaces"),
+        (
+            ("leaderboard", "build", "--entries", "CLICKS", "--out", "site"),
+            "holds no entries; they are folders <org>__",
+        ),
+    ],
+)
+def test_what_was_meant_is_said(words: tuple[str, ...], said: str, avbench: Avbench, clicks: Path) -> None:
+    done = avbench(*(clicks if word == "CLICKS" else word for word in words))
+    assert done.returncode == 2
+    assert said in one_line(done.stderr)
+
+
+def test_without_a_gpu_one_line_says_so(avbench: Avbench, monkeypatch: pytest.MonkeyPatch, clicks: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = avbench("run", "--model", "constant", "--data", clicks, "--device", "cuda")
+    assert done.returncode == 2
+    assert "torch finds no GPU" in one_line(done.stderr)
+    assert "leave out --device" in done.stderr
+
+
+def pasted(text: str) -> list[list[str]]:
+    """The commands under "next", as a shell would split them."""
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("next "))
+    commands = [lines[first].removeprefix("next").strip()]
+    for line in lines[first + 1 :]:
+        if not line.startswith("        avbench "):
+            break
+        commands.append(line.strip())
+    return [shlex.split(command) for command in commands]
+
+
+def assert_parses(commands: list[list[str]]) -> None:
+    for program, *words in commands:
+        assert program == "avbench"
+        _, unknown = _parser().parse_known_args(words)
+        assert not unknown, words
+
+
+def test_what_to_do_next_can_be_pasted(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:
+    videos = make_clicks("source", clips=("a", "b")) / "media"
+    done = avbench("data", "from-files", videos, "--out", "my own; $HOME")
+    commands = pasted(done.stdout)
+    assert_parses(commands)
+    assert [words[1] for words in commands] == ["data", "run"]
+    for _, *words in commands:
+        assert avbench(*words, *(("--n-resamples", "20") if words[0] == "run" else ())).returncode == 0
+    run = ("run", "--model", "constant", "--data", "./my own; $HOME", "--iterations", "2", "--n-resamples", "20")
+    commands = pasted(avbench(*run).stdout)
+    assert_parses(commands)
+    assert commands[0][3:] == ["streamsync-trf", "--data", "./my own; $HOME", "--iterations", "2"]
+    done = avbench("data", "pairs", "./my own; $HOME", "--out", "pairs", "--iterations", "1")
+    assert_parses(pasted(done.stdout))
+    assert_parses(pasted(avbench("weights", "list").stdout))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,6 +115,30 @@ def add_force(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace what is in the folder already")
 
 
+def by_spaces(option: str, names: Sequence[str]) -> None:
+    """``UsageError`` if several names were given as one, with commas between them."""
+    from avbench.types import UsageError
+
+    for text in names:
+        if "," in text and not Path(text.partition(":")[0]).exists():  # a file's name may have a comma
+            several = " ".join(name.strip() for name in text.split(",") if name.strip())
+            raise UsageError(f"{option} {text!r}: separate several by spaces: {option} {several}")
+
+
+def as_data(folder: Path) -> str:
+    """A manifest's folder as a --data that can be taken for no built-in name and no option."""
+    return str(folder) if "/" in str(folder) else f"./{folder}"
+
+
+def say_next(commands: Sequence[Sequence[object]], to: TextIO | None = None) -> None:
+    """Prints what to do next, a command a line, each as it can be pasted into a shell."""
+    from avbench.types import printable
+
+    for i, words in enumerate(commands):
+        line = shlex.join(["avbench", *map(str, words)])
+        print(f"{'next' if i == 0 else '':8}{printable(line)}", file=to or sys.stdout)
+
+
 def workers_of(args: argparse.Namespace) -> int:
     """--workers, or one for each core; ``UsageError`` if it is below 1."""
     from avbench.system.machine import cores
@@ -126,14 +151,20 @@ def workers_of(args: argparse.Namespace) -> int:
 
 def check_csv(path: Path | None) -> None:
     """Refuses a --csv that cannot be written, before the work: ``UsageError`` for a folder, else ``AvbenchError``."""
-    from avbench.system.cache import writable
-    from avbench.types import UsageError
+    from avbench.system.outputs import check_file
 
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"--csv {path} is a folder; name a file in it")
-    writable(path.parent, "--csv")
+    if path is not None:
+        check_file(path, "--csv")
+
+
+def check_plot(path: Path | None) -> None:
+    """The same of --plot, which must also end in a format that can be drawn."""
+    from avbench.pages.drawing import check_format
+    from avbench.system.outputs import check_file
+
+    if path is not None:
+        check_format(path)
+        check_file(path, "--plot")
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -227,5 +258,5 @@ def add_command(
     )
     # SUPPRESS: without --debug here, a --debug before the command keeps its effect
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
-    parser.set_defaults(command=function, prog=parser.prog)
+    parser.set_defaults(command=function, parser=parser)
     return parser

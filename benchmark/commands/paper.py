@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, say, say_each
+from avbench.commands.common import Progress, add_command, add_force, say, say_each
 
 
 def add(commands: Any) -> None:
@@ -51,6 +51,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="steps timed for Table 3's ms, 0: none (default: 30)",
     )
+    add_force(paper)
     paper.add_argument("--json", action="store_true", help="print only paper.json")
 
 
@@ -72,6 +73,7 @@ def _paper(args: argparse.Namespace) -> int:
             bootstrap=Bootstrap(args.n_resamples, args.seed),
             latency_samples=args.latency_samples,
             progress=progress,
+            force=args.force,
         )
     say_each("note", outcome.warnings)
     failed = Counter(f"clip {failure.clip_id}: {failure.reason}" for failure in outcome.failures)

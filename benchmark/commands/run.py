@@ -15,8 +15,11 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_csv,
+    add_force,
     add_model_options,
+    by_spaces,
     check_csv,
+    check_plot,
     model_options,
     protocol_of,
     say,
@@ -107,6 +110,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
     add_csv(run, "per line of the table and metric")
+    add_force(run)
     add_model_options(run)
 
 
@@ -171,12 +175,16 @@ def _run(args: argparse.Namespace) -> int:
     from avbench.pages.run_text import columns_of, render
     from avbench.runs.evaluate import default_out, evaluate
     from avbench.scoring.stats import Bootstrap
+    from avbench.system.outputs import claimed
 
     check_csv(args.csv)
+    by_spaces("--metrics", args.metrics)
     columns_of(args.metrics)  # a wrong name is said before the work
-    out = args.out or default_out(args.model)
-    # the output of a user's model must not mix with that of --json
-    with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
+    with contextlib.ExitStack() as stack:
+        out = args.out or stack.enter_context(claimed(default_out(args.model)))
+        progress = stack.enter_context(Progress())
+        # the output of a user's model must not mix with that of --json
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         result = evaluate(
             args.model,
             data=args.data,
@@ -189,6 +197,7 @@ def _run(args: argparse.Namespace) -> int:
             reference_rows=args.reference_rows,
             options=model_options(args),
             progress=progress,
+            force=args.force,
         )
     _report_problems(result)
     if args.csv:
@@ -196,8 +205,17 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print(result.to_json(), end="")
     else:
-        print(render(result, out, args.metrics))
+        print(render(result, out, args.metrics, _again(args)))
     return 1 if result.incomplete else 0
+
+
+def _again(args: argparse.Namespace) -> list[str]:
+    """The options with which another model's run can be compared with this one."""
+    words = ["--data", args.data]
+    for name, usual in (("split", "test"), ("limit", None), ("hop", 2.0), ("iterations", None), ("protocol", None)):
+        value = getattr(args, name)
+        words += [] if value == usual else [f"--{name}", f"{value:g}" if name == "hop" else str(value)]
+    return words
 
 
 def _report_problems(result: RunResult) -> None:
@@ -214,7 +232,9 @@ def _sweep(args: argparse.Namespace) -> int:
     from avbench.runs.sweep import Settings, render, sweep
     from avbench.scoring.stats import Bootstrap
 
+    by_spaces("--models", args.models)
     check_csv(args.csv)
+    check_plot(args.plot)
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         rows = sweep(
             args.models,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command
+from avbench.commands.common import Progress, add_command, say_next
 
 
 def add(verbs: Any) -> None:
@@ -54,5 +54,5 @@ def _head(args: argparse.Namespace) -> int:
             progress,
         )
     print(path)
-    print(f"next    avbench run --model {name}+{args.head} --head-weights {path}", file=sys.stderr)
+    say_next([("run", "--model", f"{name}+{args.head}", "--head-weights", path)], to=sys.stderr)
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import Progress, add_command
+from avbench.commands.common import Progress, add_command, say_next
 
 if TYPE_CHECKING:
     from avbench.weights.annotators import AnnotatorFile
@@ -141,7 +141,8 @@ def _list(args: argparse.Namespace) -> int:
         print(tabulate(table, headers, tablefmt="plain"), end="\n\n")
     rows = [(f.name, f.purpose, f.pinned.n_bytes, f.pinned.sha256[:7], f.licence, f.here) for f in files]
     print(tabulate(rows, ("for annotating", "purpose", "bytes", "sha256", "licence", "here"), tablefmt="plain"))
-    print("\nnext    avbench weights list NAME · avbench weights fetch NAME · avbench weights convert NAME")
+    print()
+    say_next([("weights", verb, "NAME") for verb in ("list", "fetch", "convert")])
     return 0
 
 
@@ -216,7 +217,7 @@ def _fetch(args: argparse.Namespace) -> int:
     for path in paths:
         print(f"{path}: {path.stat().st_size} bytes, {'sha256 verified' if of_annotators else md5}")
     named = entry.name if entry else args.name
-    print("next    avbench data annotate --help" if of_annotators else f"next    avbench weights convert {named}")
+    say_next([("data", "annotate", "--help") if of_annotators else ("weights", "convert", named)])
     return 0
 
 
@@ -253,11 +254,13 @@ def _convert(args: argparse.Namespace) -> int:
     )
     layout = layout_of(card["family"])
     if layout.encoders or layout.no_offset or card["n_classes"] != 21:
-        print("next    avbench weights verify (not a model of 21 offset classes: it cannot be run)")
+        print("it is not a model of 21 offset classes, so it cannot be run")
+        say_next([("weights", "verify", target)])
     elif args.out:
-        print(f"next    avbench run --model {card['family']} --weights {target} --data ... --iterations 1")
+        say_next([("run", "--model", card["family"], "--weights", target, "--data", "DATA", "--iterations", 1)])
     else:
-        print(f"next    avbench weights verify {name} · avbench run --model {name} --data ... --iterations 1")
+        run = ("run", "--model", name, "--data", "DATA", "--iterations", 1)
+        say_next([("weights", "verify", name), run])
     return 0
 
 
