@@ -1,7 +1,8 @@
 """The command line. Only the standard library is imported until a command runs, so that ``--help`` answers at once.
 
 Results go to stdout, progress and everything else to stderr. Exit codes: 0 success, 1 the run is incomplete or
-something failed, 2 the request was wrong, 3 a file is outside the tolerance (``predict --tolerance``), 130 interrupted.
+something failed, 2 the request was wrong, 3 a file is outside the tolerance (``predict --tolerance``), 130 interrupted,
+141 the reader of a pipe has left.
 """
 
 from __future__ import annotations
@@ -38,10 +39,13 @@ COMMANDS = (
     *(run, predict, watch, score, report, compare, paper, latency),
     *(data, weights, train, submit, leaderboard, doctor),
 )
+PIPE_CLOSED = 141  # as a shell reports a program ended by SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Known problems are reported as one line on stderr."""
+    if sys.stderr is None:  # it was closed (2>&-): print() would write to stdout instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (as long as the process)
     for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks, and names that are no text
         with contextlib.suppress(AttributeError, ValueError):  # it is closed or no text file
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -63,18 +67,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(error, 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         return complain("interrupted. Progress is saved; run the same command to resume", 130)
-    except BrokenPipeError:  # the reader of a pipe (head, less) has left
-        _drop_stdout()
-        return 1
+    except BrokenPipeError:  # the reader of a pipe (head, less) has left: nothing failed, as other programs say it
+        _drop_output()
+        return PIPE_CLOSED
     except OSError as error:  # the output itself failed: a full disk behind > or a bad folder
-        _drop_stdout()
+        _drop_output()
         return complain(f"{error.filename or 'writing the output'}: {error.strerror or error}", 1)
 
 
-def _drop_stdout() -> None:
-    """Discards buffered output: the interpreter would otherwise report the error again at its end."""
-    with contextlib.suppress(AttributeError, OSError):  # it is closed or not a file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop_output() -> None:
+    """Discards buffered output: the interpreter would otherwise report the error again at its end. A stream that can
+    still be written is left alone."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(AttributeError, OSError):  # it is closed or not a file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (AttributeError, ValueError):  # there is none
+            pass
 
 
 class _Parser(argparse.ArgumentParser):

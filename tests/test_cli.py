@@ -504,6 +504,42 @@ def test_stdout_that_is_full_or_closed(tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == code
 
 
+@pytest.mark.parametrize("words", [("models",), ("data", "ls"), ("submit", "tracks", "--json")])
+def test_a_pipe_that_is_closed_early_is_no_failure(words: tuple[str, ...], tmp_path: Path) -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-m", "avbench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    assert started.stdout is not None
+    started.stdout.close()
+    assert started.stderr is not None
+    said = started.stderr.read()
+    started.stderr.close()
+    assert (started.wait(), said) == (141, b"")
+
+
+def test_without_stderr_nothing_goes_to_stdout(tmp_path: Path) -> None:
+    command = f'"{sys.executable}" -m avbench models no-such-model 2>&-'
+    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_progress_in_a_log_is_whole_lines(avbench: Avbench, clicks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from avbench.commands.common import Progress, _Lines
+
+    done = avbench("run", "--model", "xcorr", "--data", clicks, "--no-reference-rows", *ONE)
+    assert "\r" not in done.stderr
+    stage = [line for line in done.stderr.splitlines() if "decoding and snapshots: " in line]
+    assert len(stage) == 1
+    assert stage[0].startswith("avbench: decoding and snapshots: 8 of 8 snapshots, ")
+    said: list[str] = []
+    monkeypatch.setattr("avbench.commands.common.say", said.append)
+    monkeypatch.setattr(_Lines, "EVERY_S", 0.0)
+    with Progress() as progress:
+        for n in range(4):
+            progress("entries", n, 3)
+    assert [line.partition(",")[0] for line in said] == [f"entries: {n} of 3 entries" for n in (1, 2, 3)]
+
+
 @pytest.mark.parametrize("option", ["--out", "--store"])
 def test_a_folder_that_cannot_be_written(option: str, avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")

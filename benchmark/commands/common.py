@@ -6,6 +6,7 @@ import argparse
 import math
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -62,8 +63,31 @@ UNITS = {  # what a stage counts, if not clips
 }
 
 
+class _Lines:
+    """A bar for logs, where a line cannot be drawn again: one line a minute, and one at the end of the stage."""
+
+    EVERY_S = 60.0
+
+    def __init__(self, total: int, desc: str, unit: str) -> None:
+        self.n, self.total, self.desc, self.unit = 0, total, desc, unit
+        self.began_s = self.said_s = time.monotonic()
+
+    def update(self, more: int) -> None:
+        self.n += more
+        if self.n < self.total and time.monotonic() - self.said_s >= self.EVERY_S:
+            self._say()
+
+    def close(self) -> None:
+        self._say()
+
+    def _say(self) -> None:
+        self.said_s = time.monotonic()
+        many = {"B": "bytes", "entry": "entries"}.get(self.unit, f"{self.unit}s")
+        say(f"{self.desc}: {self.n} of {self.total} {many}, {self.said_s - self.began_s:.0f} s")
+
+
 class Progress:
-    """One bar with ETA per stage, on stderr; updated rarely if stderr is not a terminal. ``unit`` "B": bytes."""
+    """One bar with ETA per stage, on stderr; a few whole lines if stderr is not a terminal. ``unit`` "B": bytes."""
 
     def __init__(self, unit: str = "clip") -> None:
         self.unit = unit
@@ -72,21 +96,19 @@ class Progress:
 
     def __call__(self, stage: str, done: int, total: int, item: str = "") -> None:
         if stage != self.stage or self.bar is None:
-            from tqdm import tqdm
-
             self.close()
-            patience_s = 0.1 if sys.stderr.isatty() else 5.0
             self.stage = stage
-            self.bar = tqdm(
-                total=total,
-                desc=stage,
-                unit=UNITS.get(stage, self.unit),
-                unit_scale=self.unit == "B",
-                file=sys.stderr,
-                mininterval=patience_s,
-            )
+            self.bar = self._bar(stage, total)
         if done > self.bar.n:
             self.bar.update(done - self.bar.n)
+
+    def _bar(self, stage: str, total: int) -> Any:
+        unit = UNITS.get(stage, self.unit)
+        if not sys.stderr.isatty():
+            return _Lines(total, stage, unit)
+        from tqdm import tqdm
+
+        return tqdm(total=total, desc=stage, unit=unit, unit_scale=self.unit == "B", file=sys.stderr)
 
     def close(self) -> None:
         """Ends the current bar, if any."""

@@ -296,23 +296,22 @@ def _say_refused(refused: list[MediaError], length: Tick) -> None:
 
 
 def _data_ls(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
     from avbench.data import dynamic, synthsync
+    from avbench.pages.tables import table
     from avbench.protocol.manifest import read_manifest
     from avbench.types import UsageError
 
     if not args.folders:
         rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), synthsync.note_of(name)) for name in synthsync.NAMES]
         rows.append((dynamic.NAME, ", ".join(synthsync.SPLIT_SEEDS), f"{synthsync.NOTE}, offsets that change"))
-        print(tabulate(rows, headers=("data", "splits", "made when first used"), tablefmt="plain"))
+        print(table(rows, ("data", "splits", "made when first used")))
         return 0
     found = sorted({path.parent for folder in args.folders for path in Path(folder).rglob("manifest.json")})
     if not found:
         raise UsageError(f"no manifest under {', '.join(args.folders)}; `avbench data from-files` makes one")
     manifests = [(str(folder), read_manifest(folder)) for folder in found]
     rows = [(folder, ", ".join(m.splits), f"{m.kind}: {count(m)}") for folder, m in manifests]
-    show(tabulate(rows, headers=("data", "splits", "content"), tablefmt="plain"))
+    show(table(rows, ("data", "splits", "content")))
     return 0
 
 

@@ -260,8 +260,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+    from avbench.pages.tables import table
     from avbench.registry.heads import plain_heads
     from avbench.registry.names import list_models
     from avbench.registry.user_files import HEAD, registered
@@ -271,7 +270,7 @@ def _models(args: argparse.Namespace) -> int:
     if not models:
         raise UsageError(f"no model matches {args.pattern!r}; `avbench models` lists all (* and ? are wildcards)")
     rows = [(m.name, m.kind, m.description or m.backbone_name, m.trained_on) for m in models]
-    print(tabulate(rows, headers=("model", "kind", "what it does", "trained on"), tablefmt="plain"))
+    print(table(rows, ("model", "kind", "what it does", "trained on")))
     heads = "|".join([*plain_heads(), *sorted(registered(HEAD))])
     print(f"\nYour own: path/to/file.py:ClassName[+{heads}], +trf or +lstm with --head-weights FILE")
     print("Your own head: BACKBONE+path/to/file.py:ClassName, a class that subclasses avbench.StreamingHead")

@@ -111,8 +111,7 @@ def _add_verify(verbs: Any) -> None:
 def _list(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from tabulate import tabulate
-
+    from avbench.pages.tables import table
     from avbench.weights.annotators import ALL, FILES
     from avbench.weights.cache import downloaded
     from avbench.weights.published import find_published, published
@@ -133,14 +132,14 @@ def _list(args: argparse.Namespace) -> int:
             _print_annotator(file)
         return 0
     if entries:
-        table = [
+        rows = [
             (e.name, e.id, e.n_classes or "", e.trained_on, e.reported, e.md5_prefix, len(e.smoke) or "", _here(e.name))
             for e in entries
         ]
         headers = ("name", "id", "classes", "trained on", "reported by its authors", "md5", "answers", "here")
-        print(tabulate(table, headers, tablefmt="plain"), end="\n\n")
-    rows = [(f.name, f.purpose, f.pinned.n_bytes, f.pinned.sha256[:7], f.licence, f.here) for f in files]
-    print(tabulate(rows, ("for annotating", "purpose", "bytes", "sha256", "licence", "here"), tablefmt="plain"))
+        print(table(rows, headers), end="\n\n")
+    rows_of_files = [(f.name, f.purpose, f.pinned.n_bytes, f.pinned.sha256[:7], f.licence, f.here) for f in files]
+    print(table(rows_of_files, ("for annotating", "purpose", "bytes", "sha256", "licence", "here")))
     print()
     say_next([("weights", verb, "NAME") for verb in ("list", "fetch", "convert")])
     return 0
