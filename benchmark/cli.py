@@ -39,6 +39,18 @@ COMMANDS = (
     *(run, predict, watch, score, report, compare, paper, latency),
     *(data, weights, train, submit, leaderboard, doctor),
 )
+# what of the work is kept, and what will be done again
+_STORED = (
+    "What was computed is in the store, up to the last half minute of a clip, and is not computed again by the same "
+    "command; no results were written"
+)
+_FINISHED = "What was finished is kept; the same command does only the rest"
+_TRAINED = "The same command goes on from the last saved state, or anew if none was saved"
+_KEPT = {
+    **dict.fromkeys(("avbench run", "avbench sweep", "avbench paper", "avbench predict"), _STORED),
+    **dict.fromkeys(("avbench data synth", "avbench data build", "avbench data pull", "avbench data push"), _FINISHED),
+    **dict.fromkeys(("avbench weights fetch", "avbench leaderboard build", "avbench leaderboard export"), _FINISHED),
+}
 PIPE_CLOSED = 141  # as a shell reports a program ended by SIGPIPE
 
 
@@ -66,13 +78,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         debug.show(error)
         return complain(error, 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
-        return complain("interrupted. Progress is saved; run the same command to resume", 130)
+        return complain(f"interrupted. {_kept(args.parser.prog)}", 130)
     except BrokenPipeError:  # the reader of a pipe (head, less) has left: nothing failed, as other programs say it
         _drop_output()
         return PIPE_CLOSED
     except OSError as error:  # the output itself failed: a full disk behind > or a bad folder
         _drop_output()
         return complain(f"{error.filename or 'writing the output'}: {error.strerror or error}", 1)
+
+
+def _kept(command: str) -> str:
+    """What an interruption of ``command`` leaves."""
+    training = command.startswith("avbench train")
+    return _KEPT.get(command, _TRAINED if training else "No results were written; the same command starts anew")
 
 
 def _drop_output() -> None:

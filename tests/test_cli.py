@@ -580,15 +580,31 @@ def test_a_store_of_another_schema(avbench: Avbench, clicks: Path, tmp_path: Pat
     assert (tmp_path / "store" / "store.json").read_text() == '{"schema_version": 99}'
 
 
-def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    import avbench.data.synthsync
+    import avbench.runs.compare
     import avbench.runs.evaluate
+    import avbench.training.recipes
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(avbench.runs.evaluate, "evaluate", interrupt)
-    assert main(["run", "--model", "xcorr"]) == 130
-    assert "interrupted" in one_line(capsys.readouterr().err)
+    monkeypatch.setattr(avbench.runs.compare, "compare", interrupt)
+    monkeypatch.setattr(avbench.data.synthsync, "ensure", interrupt)
+    monkeypatch.setattr(avbench.training.recipes, "run", interrupt)
+    monkeypatch.chdir(tmp_path)
+    for words, kept in (
+        (("run", "--model", "xcorr"), "What was computed is in the store"),
+        (("compare", "a", "b"), "the same command starts anew"),
+        (("data", "synth"), "the same command does only the rest"),
+        (("train", "words"), "goes on from the last saved state"),
+    ):
+        assert main(words) == 130
+        said = one_line(capsys.readouterr().err)
+        assert "interrupted" in said
+        assert kept in said
+    assert not list(tmp_path.iterdir())
 
 
 # -- the other commands ------------------------------------------------------------------------------------------------
