@@ -232,6 +232,7 @@ def test_the_paper_protocol(avbench: Avbench, clicks: Path, tmp_path: Path) -> N
         (("--model", "xcorr", "--data", "./no/such/folder"), "not a manifest folder"),
         (("--model", "xcorr", "--data", "CLICKS", "--split", "mars"), "no split 'mars'; it has test"),
         (("--model", "xcorr", "--data", "CLICKS", "--limit", "0"), "limit is 0"),
+        (("--model", "xcorr", "--data", "CLICKS", "--n-resamples", "3"), "it must be at least 20"),
         (("--model", "xcorr", "--data", "CLICKS", "--iterations", "0"), "iterations is 0"),
         (("--model", "xcorr", "--data", "CLICKS", "--hop", "0.03"), "multiple of 0.04 s"),
         (("--model", "xcorr", "--data", "CLICKS", "--hop", "nan"), "hop"),

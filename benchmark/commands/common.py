@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from avbench.protocol.manifest import Manifest
     from avbench.protocol.rules import Protocol
     from avbench.registry.options import ModelOptions
+    from avbench.scoring.stats import Bootstrap
     from avbench.types import Reading
 
 DEBUG_HELP = "show the traceback behind a one-line error (also: AVBENCH_DEBUG=1)"
 SIGN = "A positive offset means that the sound comes early (it leads the picture), a negative one that it is late."
+FEWEST_RESAMPLES = 20  # with fewer, the ends of a 95 % interval are the smallest and the largest of a handful
 MAX_LINES = 10  # of one kind on the screen; run.json has all of them
 
 
@@ -159,6 +161,19 @@ def say_next(commands: Sequence[Sequence[object]], to: TextIO | None = None) -> 
     for i, words in enumerate(commands):
         line = shlex.join(["avbench", *map(str, words)])
         print(f"{'next' if i == 0 else '':8}{printable(line)}", file=to or sys.stdout)
+
+
+def bootstrap_of(args: argparse.Namespace) -> Bootstrap:
+    """--n-resamples and --seed; ``UsageError`` for fewer resamples than the ends of an interval need."""
+    from avbench.scoring.stats import Bootstrap
+    from avbench.types import UsageError
+
+    if args.n_resamples < FEWEST_RESAMPLES:
+        raise UsageError(
+            f"n_resamples is {args.n_resamples}; it must be at least {FEWEST_RESAMPLES}, for an interval to publish "
+            "at least 1000"
+        )
+    return Bootstrap(args.n_resamples, args.seed)
 
 
 def workers_of(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, add_force, say, say_each
+from avbench.commands.common import Progress, add_command, add_force, bootstrap_of, say, say_each
 
 
 def add(commands: Any) -> None:
@@ -60,7 +60,6 @@ def _paper(args: argparse.Namespace) -> int:
     from avbench.paper.regenerate import regenerate
     from avbench.paper.replays import summary
     from avbench.paper.write import markdown, verdicts_for_a_terminal
-    from avbench.scoring.stats import Bootstrap
 
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         outcome = regenerate(
@@ -70,7 +69,7 @@ def _paper(args: argparse.Namespace) -> int:
             split=args.split,
             limit=args.limit,
             compute=Compute(args.store, args.workers),
-            bootstrap=Bootstrap(args.n_resamples, args.seed),
+            bootstrap=bootstrap_of(args),
             latency_samples=args.latency_samples,
             progress=progress,
             force=args.force,

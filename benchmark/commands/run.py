@@ -17,6 +17,7 @@ from avbench.commands.common import (
     add_csv,
     add_force,
     add_model_options,
+    bootstrap_of,
     by_spaces,
     check_csv,
     check_plot,
@@ -174,7 +175,6 @@ def _run(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
     from avbench.pages.run_text import columns_of, render
     from avbench.runs.evaluate import default_out, evaluate
-    from avbench.scoring.stats import Bootstrap
     from avbench.system.outputs import claimed
 
     check_csv(args.csv)
@@ -193,7 +193,7 @@ def _run(args: argparse.Namespace) -> int:
             protocol=protocol_of(args),
             out=out,
             compute=Compute(args.store, args.workers, args.device, args.batch_size or None),
-            bootstrap=Bootstrap(args.n_resamples, args.seed),
+            bootstrap=bootstrap_of(args),
             reference_rows=args.reference_rows,
             options=model_options(args),
             progress=progress,
@@ -230,7 +230,6 @@ def _report_problems(result: RunResult) -> None:
 def _sweep(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
     from avbench.runs.sweep import Settings, render, sweep
-    from avbench.scoring.stats import Bootstrap
 
     by_spaces("--models", args.models)
     check_csv(args.csv)
@@ -243,7 +242,7 @@ def _sweep(args: argparse.Namespace) -> int:
             split=args.split,
             limit=args.limit,
             compute=Compute(args.store, args.workers),
-            bootstrap=Bootstrap(args.n_resamples, args.seed),
+            bootstrap=bootstrap_of(args),
             options=model_options(args),
             progress=progress,
         )
