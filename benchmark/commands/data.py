@@ -243,7 +243,7 @@ def _data_dynamic(args: argparse.Namespace) -> int:
     write_manifest(made.manifest, args.out)
     say_each("note", [f"clip {name} is too short for a stream, or its gaps leave no room" for name in made.too_short])
     show(f"{args.out}: {count(made.manifest)}; {_laws_in_words(made.manifest)} (seed {args.seed})")
-    short = () if args.iterations == 48 else ("--iterations", args.iterations)
+    short: tuple[object, ...] = () if args.iterations == 48 else ("--iterations", args.iterations)
     short += () if args.hop == 2 else ("--hop", f"{args.hop:g}")
     data = as_data(args.out)
     say_next([("data", "info", data), ("run", "--model", "sparsesync+bayes", "--data", data, *short)])

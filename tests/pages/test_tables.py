@@ -23,4 +23,4 @@ def test_a_pipe_gets_whole_lines_and_columns_sets_the_width(monkeypatch: pytest.
     assert len(table(ROWS, HEADERS).splitlines()) == 3
     monkeypatch.setenv("COLUMNS", "40")
     assert max(map(len, table(ROWS, HEADERS).splitlines())) <= 40
-    assert table([], HEADERS).split() == "name what it does where".split()
+    assert table([], HEADERS).split() == ["name", "what", "it", "does", "where"]
