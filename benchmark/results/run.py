@@ -295,14 +295,16 @@ def check_run_folder(folder: Path, force: bool = False) -> None:
 
 
 def check_earlier_run(folder: Path, signature: str) -> None:
-    """``UsageError`` if the folder holds a run with another signature than this; one with the same is replaced."""
+    """``UsageError`` if the folder holds a run with another signature than this. One with the same may be replaced,
+    and one that is incomplete: its data were perhaps mended since."""
     if not (Path(folder) / RUN_FILE).exists():
         return
     try:
-        held = read_run(Path(folder)).signature
+        run = read_run(Path(folder))
+        held, incomplete = run.signature, run.incomplete
     except AvbenchError:
-        held = "an unreadable one"
-    if held != signature:
+        held, incomplete = "an unreadable one", False
+    if held != signature and not incomplete:
         raise UsageError(
             f"{folder} already holds another run ({held[:200]}); give --force to replace it, or choose another --out"
         )
