@@ -1,7 +1,8 @@
 """The command line. Only the standard library is imported until a command runs, so that ``--help`` answers at once.
 
 Results go to stdout, progress and everything else to stderr. Exit codes: 0 success, 1 the run is incomplete or
-something failed, 2 the request was wrong, 3 a file is outside the tolerance (``predict --tolerance``), 130 interrupted.
+something failed, 2 the request was wrong, 3 a file is outside the tolerance (``predict --tolerance``), 130 interrupted,
+141 the reader of a pipe has left.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from avbench import __version__
 from avbench.commands import (
@@ -33,22 +34,39 @@ from avbench.commands import (
     weights,
 )
 from avbench.commands.common import DEBUG_HELP, SIGN, complain
+from avbench.system.spelling import nearest
 
 # in the order of the help
 COMMANDS = (
     *(run, predict, watch, score, report, compare, paper, latency),
     *(data, weights, store, train, submit, leaderboard, doctor),
 )
+# what of the work is kept, and what will be done again
+_STORED = (
+    "What was computed is in the store, up to the last half minute of a clip, and is not computed again by the same "
+    "command; no results were written"
+)
+_FINISHED = "What was finished is kept; the same command does only the rest"
+_TRAINED = "The same command goes on from the last saved state, or anew if none was saved"
+_KEPT = {
+    **dict.fromkeys(("avbench run", "avbench sweep", "avbench paper", "avbench predict"), _STORED),
+    **dict.fromkeys(("avbench data synth", "avbench data build", "avbench data pull", "avbench data push"), _FINISHED),
+    **dict.fromkeys(("avbench weights fetch", "avbench leaderboard build", "avbench leaderboard export"), _FINISHED),
+}
+PIPE_CLOSED = 141  # as a shell reports a program ended by SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Known problems are reported as one line on stderr."""
+    if sys.stderr is None:  # it was closed (2>&-): print() would write to stdout instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (as long as the process)
     for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks, and names that are no text
         with contextlib.suppress(AttributeError, ValueError):  # it is closed or no text file
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     args, unknown = _parser().parse_known_args(argv)
     if unknown:  # parse_args() would point to the help of avbench as a whole
-        return complain(f"unrecognized arguments: {' '.join(unknown)}; see `{args.prog} --help`", 2)
+        meant = args.parser.meant(unknown)
+        return complain(f"unrecognized arguments: {' '.join(unknown)}{meant}; see `{args.parser.prog} --help`", 2)
     from avbench.system import debug
     from avbench.types import AvbenchError, UsageError
 
@@ -62,24 +80,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         debug.show(error)
         return complain(error, 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
-        return complain("interrupted. Progress is saved; run the same command to resume", 130)
-    except BrokenPipeError:  # the reader of a pipe (head, less) has left
-        _drop_stdout()
-        return 1
+        return complain(f"interrupted. {_kept(args.parser.prog)}", 130)
+    except BrokenPipeError:  # the reader of a pipe (head, less) has left: nothing failed, as other programs say it
+        _drop_output()
+        return PIPE_CLOSED
     except OSError as error:  # the output itself failed: a full disk behind > or a bad folder
-        _drop_stdout()
+        _drop_output()
         return complain(f"{error.filename or 'writing the output'}: {error.strerror or error}", 1)
 
 
-def _drop_stdout() -> None:
-    """Discards buffered output: the interpreter would otherwise report the error again at its end."""
-    with contextlib.suppress(AttributeError, OSError):  # it is closed or not a file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _kept(command: str) -> str:
+    """What an interruption of ``command`` leaves."""
+    training = command.startswith("avbench train")
+    return _KEPT.get(command, _TRAINED if training else "No results were written; the same command starts anew")
+
+
+def _drop_output() -> None:
+    """Discards buffered output: the interpreter would otherwise report the error again at its end. A stream that can
+    still be written is left alone."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(AttributeError, OSError):  # it is closed or not a file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (AttributeError, ValueError):  # there is none
+            pass
 
 
 class _Parser(argparse.ArgumentParser):
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]  # argparse's own
-        """Puts a recipe's options before those of the command line, for a command that takes --config."""
+    """Says in one line what is wrong, and what may have been meant."""
+
+    given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, which also comes here for every subcommand. A recipe's options are put before those of the
+        command line, for a command that takes --config."""
+        self.given = sys.argv[1:] if args is None else args
         if args is not None and config.OPTION in self._option_string_actions:
             from avbench.types import UsageError
 
@@ -91,7 +128,35 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line, like every other problem; the usage is in the help."""
-        self.exit(2, f"avbench: error: {message}; see `{self.prog} --help`\n")
+        from avbench.types import printable
+
+        required = message.startswith("the following arguments are required")
+        meant = self.meant(self.given) if required else ""  # they may be there under a mistyped name
+        self.exit(2, f"avbench: error: {printable(message)}{printable(meant)}; see `{self.prog} --help`\n")
+
+    def meant(self, words: Sequence[str]) -> str:
+        """The options that the first mistyped one among ``words`` may have meant; "" if none is near."""
+        for word in words:
+            name = word.partition("=")[0]
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            abbreviated = any(option.startswith(name) for option in known)
+            if name.startswith("--") and not abbreviated and (near := nearest(name, known, " ", most=1).strip()):
+                return f": for {name}, {near.removesuffix('?')}"
+        return ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            message = f"invalid choice: {value!r}: {nearest(str(value), choices).removesuffix('?')}"
+            raise argparse.ArgumentError(action, message)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)  # type: ignore[misc]
+        except argparse.ArgumentError as error:
+            if action.nargs != "+" or "," not in arg_string:
+                raise
+            raise argparse.ArgumentError(action, f"{arg_string!r}: separate several by spaces") from error
 
 
 def _parser() -> argparse.ArgumentParser:

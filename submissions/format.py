@@ -369,10 +369,17 @@ def validated(model: type[Model], document: Any, prefix: str = "") -> Model:
     raise ValidationError(
         Problem(
             prefix + (".".join(str(part) for part in problem["loc"] if part != "[key]") or model.__name__.lower()),
-            problem["msg"].removeprefix("Value error, "),
+            _reason(problem),
         )
         for problem in found
     ) from None
+
+
+def _reason(problem: Any) -> str:
+    """What is wrong in words; a pattern is no words."""
+    if problem.get("ctx", {}).get("pattern") == NAME_PATTERN:
+        return "may have letters A-Z and a-z, digits, and . _ - after the first (64 at most); no spaces or other signs"
+    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

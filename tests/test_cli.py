@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avbench.cli import main
+from avbench.cli import _parser, main
 from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
@@ -187,10 +188,9 @@ def test_the_default_folder_is_never_one_that_holds_a_run(avbench: Avbench, clic
     assert names[0].endswith("-constant")
 
 
-def test_the_signature_names_what_may_change_a_score(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+def test_the_signature_names_what_may_change_a_score(avbench: Avbench, clicks: Path) -> None:
     def signature(*extra: object) -> str:
-        out = tmp_path / "out"
-        args = ("run", "--data", clicks, "--workers", "1", "--n-resamples", "5", "--out", out, "--json", *extra)
+        args = ("run", "--data", clicks, "--workers", "1", "--n-resamples", "20", "--json", *extra)
         return json.loads(avbench(*args).stdout)["signature"]
 
     base = ("--model", "xcorr", "--iterations", "2")
@@ -232,6 +232,7 @@ def test_the_paper_protocol(avbench: Avbench, clicks: Path, tmp_path: Path) -> N
         (("--model", "xcorr", "--data", "./no/such/folder"), "not a manifest folder"),
         (("--model", "xcorr", "--data", "CLICKS", "--split", "mars"), "no split 'mars'; it has test"),
         (("--model", "xcorr", "--data", "CLICKS", "--limit", "0"), "limit is 0"),
+        (("--model", "xcorr", "--data", "CLICKS", "--n-resamples", "3"), "it must be at least 20"),
         (("--model", "xcorr", "--data", "CLICKS", "--iterations", "0"), "iterations is 0"),
         (("--model", "xcorr", "--data", "CLICKS", "--hop", "0.03"), "multiple of 0.04 s"),
         (("--model", "xcorr", "--data", "CLICKS", "--hop", "nan"), "hop"),
@@ -504,6 +505,42 @@ def test_stdout_that_is_full_or_closed(tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == code
 
 
+@pytest.mark.parametrize("words", [("models",), ("data", "ls"), ("submit", "tracks", "--json")])
+def test_a_pipe_that_is_closed_early_is_no_failure(words: tuple[str, ...], tmp_path: Path) -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-m", "avbench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    assert started.stdout is not None
+    started.stdout.close()
+    assert started.stderr is not None
+    said = started.stderr.read()
+    started.stderr.close()
+    assert (started.wait(), said) == (141, b"")
+
+
+def test_without_stderr_nothing_goes_to_stdout(tmp_path: Path) -> None:
+    command = f'"{sys.executable}" -m avbench models no-such-model 2>&-'
+    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_progress_in_a_log_is_whole_lines(avbench: Avbench, clicks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from avbench.commands.common import Progress, _Lines
+
+    done = avbench("run", "--model", "xcorr", "--data", clicks, "--no-reference-rows", *ONE)
+    assert "\r" not in done.stderr
+    stage = [line for line in done.stderr.splitlines() if "decoding and snapshots: " in line]
+    assert len(stage) == 1
+    assert stage[0].startswith("avbench: decoding and snapshots: 8 of 8 snapshots, ")
+    said: list[str] = []
+    monkeypatch.setattr("avbench.commands.common.say", said.append)
+    monkeypatch.setattr(_Lines, "EVERY_S", 0.0)
+    with Progress() as progress:
+        for n in range(4):
+            progress("entries", n, 3)
+    assert [line.partition(",")[0] for line in said] == [f"entries: {n} of 3 entries" for n in (1, 2, 3)]
+
+
 @pytest.mark.parametrize("option", ["--out", "--store"])
 def test_a_folder_that_cannot_be_written(option: str, avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -544,15 +581,31 @@ def test_a_store_of_another_schema(avbench: Avbench, clicks: Path, tmp_path: Pat
     assert (tmp_path / "store" / "store.json").read_text() == '{"schema_version": 99}'
 
 
-def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    import avbench.data.synthsync
+    import avbench.runs.compare
     import avbench.runs.evaluate
+    import avbench.training.recipes
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(avbench.runs.evaluate, "evaluate", interrupt)
-    assert main(["run", "--model", "xcorr"]) == 130
-    assert "interrupted" in one_line(capsys.readouterr().err)
+    monkeypatch.setattr(avbench.runs.compare, "compare", interrupt)
+    monkeypatch.setattr(avbench.data.synthsync, "ensure", interrupt)
+    monkeypatch.setattr(avbench.training.recipes, "run", interrupt)
+    monkeypatch.chdir(tmp_path)
+    for words, kept in (
+        (("run", "--model", "xcorr"), "What was computed is in the store"),
+        (("compare", "a", "b"), "the same command starts anew"),
+        (("data", "synth"), "the same command does only the rest"),
+        (("train", "words"), "goes on from the last saved state"),
+    ):
+        assert main(words) == 130
+        said = one_line(capsys.readouterr().err)
+        assert "interrupted" in said
+        assert kept in said
+    assert not list(tmp_path.iterdir())
 
 
 # -- the other commands ------------------------------------------------------------------------------------------------
@@ -654,7 +707,9 @@ def test_media_in_place_of_a_manifest_are_told_what_makes_one(avbench: Avbench, 
     for data in (clicks / "media", clicks / "media" / "one.mp4"):
         done = avbench("run", "--model", "constant", "--data", data)
         assert done.returncode == 2
-        assert f"`avbench data from-files {data} --out DIR` makes one" in one_line(done.stderr)
+        said = one_line(done.stderr)
+        assert f"`avbench data from-files {data} --out DIR` makes one" in said
+        assert f"`avbench predict {data}`" in said
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
@@ -712,3 +767,83 @@ def test_a_protocol_by_name_is_refused_from_python(clicks: Path, tmp_path: Path)
 
     with pytest.raises(UsageError, match=r"pass avbench\.protocol\.streaming"):
         evaluate("constant", str(clicks), protocol="streaming", out=tmp_path / "out")  # type: ignore[arg-type]
+
+
+# -- words that help ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rum",), "invalid choice: 'rum': did you mean run"),
+        (("leaderboard", "biuld"), "did you mean build"),
+        (("train", "streamsync-tfr"), "did you mean streamsync-trf"),
+        (("run", "--modle", "xcorr"), "required: --model: for --modle, did you mean --model; see"),
+        (("run", "--model", "xcorr", "--splt", "test"), "for --splt, did you mean --split; see `avbench run --help`"),
+        (("run", "--model", "xcorr", "--protocol", "streeming"), "did you mean streaming"),
+        (("run", "--model", "xcorr", "--data", "sythsync"), "unknown data 'sythsync': did you mean synthsync"),
+        (("run", "--model", "xcorr", "--split", "tset"), "did you mean test?"),
+        (("run", "--model", "xcorr", "--data", "CLICKS", "--split", "tets"), "did you mean test?"),
+        (("run", "--model", "xcorr", "--metrics", "acc,map"), "separate several by spaces: --metrics acc map"),
+        (("run", "--model", "xcorr", "--device", "gpu"), "a GPU is called cuda"),
+        (("paper", "tabel3"), "did you mean table3"),
+        (("predict", "x.mp4", "--tolerance", "itu-detct"), "did you mean itu-detect"),
+        (("sweep", "--models", "xcorr,constant"), "separate several by spaces: --models xcorr constant"),
+        (("sweep", "--models", "xcorr", "--hops", "1,2"), "'1,2': separate several by spaces"),
+        (
+            ("leaderboard", "build", "--entries", "CLICKS", "--out", "site"),
+            "holds no entries; they are folders <org>__",
+        ),
+    ],
+)
+def test_what_was_meant_is_said(words: tuple[str, ...], said: str, avbench: Avbench, clicks: Path) -> None:
+    done = avbench(*(clicks if word == "CLICKS" else word for word in words))
+    assert done.returncode == 2
+    assert said in one_line(done.stderr)
+
+
+def test_without_a_gpu_one_line_says_so(avbench: Avbench, monkeypatch: pytest.MonkeyPatch, clicks: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = avbench("run", "--model", "constant", "--data", clicks, "--device", "cuda")
+    assert done.returncode == 2
+    assert "torch finds no GPU" in one_line(done.stderr)
+    assert "leave out --device" in done.stderr
+
+
+def pasted(text: str) -> list[list[str]]:
+    """The commands under "next", as a shell would split them."""
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("next "))
+    commands = [lines[first].removeprefix("next").strip()]
+    for line in lines[first + 1 :]:
+        if not line.startswith("        avbench "):
+            break
+        commands.append(line.strip())
+    return [shlex.split(command) for command in commands]
+
+
+def assert_parses(commands: list[list[str]]) -> None:
+    for program, *words in commands:
+        assert program == "avbench"
+        _, unknown = _parser().parse_known_args(words)
+        assert not unknown, words
+
+
+def test_what_to_do_next_can_be_pasted(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:
+    videos = make_clicks("source", clips=("a", "b")) / "media"
+    done = avbench("data", "from-files", videos, "--out", "my own; $HOME")
+    commands = pasted(done.stdout)
+    assert_parses(commands)
+    assert [words[1] for words in commands] == ["data", "run"]
+    for _, *words in commands:
+        assert avbench(*words, *(("--n-resamples", "20") if words[0] == "run" else ())).returncode == 0
+    run = ("run", "--model", "constant", "--data", "./my own; $HOME", "--iterations", "2", "--n-resamples", "20")
+    commands = pasted(avbench(*run).stdout)
+    assert_parses(commands)
+    assert commands[0][3:] == ["streamsync-trf", "--data", "./my own; $HOME", "--iterations", "2"]
+    done = avbench("data", "pairs", "./my own; $HOME", "--out", "pairs", "--iterations", "1")
+    assert_parses(pasted(done.stdout))
+    assert_parses(pasted(avbench("weights", "list").stdout))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,10 +18,12 @@ if TYPE_CHECKING:
     from avbench.protocol.manifest import Manifest
     from avbench.protocol.rules import Protocol
     from avbench.registry.options import ModelOptions
+    from avbench.scoring.stats import Bootstrap
     from avbench.types import Reading
 
 DEBUG_HELP = "show the traceback behind a one-line error (also: AVBENCH_DEBUG=1)"
 SIGN = "A positive offset means that the sound comes early (it leads the picture), a negative one that it is late."
+FEWEST_RESAMPLES = 20  # with fewer, the ends of a 95 % interval are the smallest and the largest of a handful
 MAX_LINES = 10  # of one kind on the screen; run.json has all of them
 
 
@@ -62,8 +66,31 @@ UNITS = {  # what a stage counts, if not clips
 }
 
 
+class _Lines:
+    """A bar for logs, where a line cannot be drawn again: one line a minute, and one at the end of the stage."""
+
+    EVERY_S = 60.0
+
+    def __init__(self, total: int, desc: str, unit: str) -> None:
+        self.n, self.total, self.desc, self.unit = 0, total, desc, unit
+        self.began_s = self.said_s = time.monotonic()
+
+    def update(self, more: int) -> None:
+        self.n += more
+        if self.n < self.total and time.monotonic() - self.said_s >= self.EVERY_S:
+            self._say()
+
+    def close(self) -> None:
+        self._say()
+
+    def _say(self) -> None:
+        self.said_s = time.monotonic()
+        many = {"B": "bytes", "entry": "entries"}.get(self.unit, f"{self.unit}s")
+        say(f"{self.desc}: {self.n} of {self.total} {many}, {self.said_s - self.began_s:.0f} s")
+
+
 class Progress:
-    """One bar with ETA per stage, on stderr; updated rarely if stderr is not a terminal. ``unit`` "B": bytes."""
+    """One bar with ETA per stage, on stderr; a few whole lines if stderr is not a terminal. ``unit`` "B": bytes."""
 
     def __init__(self, unit: str = "clip") -> None:
         self.unit = unit
@@ -72,19 +99,9 @@ class Progress:
 
     def __call__(self, stage: str, done: int, total: int, item: str = "") -> None:
         if stage != self.stage or self.bar is None:
-            from tqdm import tqdm
-
             self.close()
-            patience_s = 0.1 if sys.stderr.isatty() else 5.0
             self.stage = stage
-            self.bar = tqdm(
-                total=total,
-                desc=stage,
-                unit=UNITS.get(stage, self.unit),
-                unit_scale=self.unit == "B",
-                file=sys.stderr,
-                mininterval=patience_s,
-            )
+            self.bar = self._bar(stage, total)
         if done > self.bar.n:
             self.bar.update(done - self.bar.n)
 
@@ -93,6 +110,14 @@ class Progress:
         from tqdm import tqdm
 
         tqdm.write(text, file=sys.stderr)
+
+    def _bar(self, stage: str, total: int) -> Any:
+        unit = UNITS.get(stage, self.unit)
+        if not sys.stderr.isatty():
+            return _Lines(total, stage, unit)
+        from tqdm import tqdm
+
+        return tqdm(total=total, desc=stage, unit=unit, unit_scale=self.unit == "B", file=sys.stderr)
 
     def close(self) -> None:
         """Ends the current bar, if any."""
@@ -121,6 +146,43 @@ def add_force(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace what is in the folder already")
 
 
+def by_spaces(option: str, names: Sequence[str]) -> None:
+    """``UsageError`` if several names were given as one, with commas between them."""
+    from avbench.types import UsageError
+
+    for text in names:
+        if "," in text and not Path(text.partition(":")[0]).exists():  # a file's name may have a comma
+            several = " ".join(name.strip() for name in text.split(",") if name.strip())
+            raise UsageError(f"{option} {text!r}: separate several by spaces: {option} {several}")
+
+
+def as_data(folder: Path) -> str:
+    """A manifest's folder as a --data that can be taken for no built-in name and no option."""
+    return str(folder) if "/" in str(folder) else f"./{folder}"
+
+
+def say_next(commands: Sequence[Sequence[object]], to: TextIO | None = None) -> None:
+    """Prints what to do next, a command a line, each as it can be pasted into a shell."""
+    from avbench.types import printable
+
+    for i, words in enumerate(commands):
+        line = shlex.join(["avbench", *map(str, words)])
+        print(f"{'next' if i == 0 else '':8}{printable(line)}", file=to or sys.stdout)
+
+
+def bootstrap_of(args: argparse.Namespace) -> Bootstrap:
+    """--n-resamples and --seed; ``UsageError`` for fewer resamples than the ends of an interval need."""
+    from avbench.scoring.stats import Bootstrap
+    from avbench.types import UsageError
+
+    if args.n_resamples < FEWEST_RESAMPLES:
+        raise UsageError(
+            f"n_resamples is {args.n_resamples}; it must be at least {FEWEST_RESAMPLES}, for an interval to publish "
+            "at least 1000"
+        )
+    return Bootstrap(args.n_resamples, args.seed)
+
+
 def workers_of(args: argparse.Namespace) -> int:
     """--workers, or one for each core; ``UsageError`` if it is below 1."""
     from avbench.system.machine import cores
@@ -133,14 +195,20 @@ def workers_of(args: argparse.Namespace) -> int:
 
 def check_csv(path: Path | None) -> None:
     """Refuses a --csv that cannot be written, before the work: ``UsageError`` for a folder, else ``AvbenchError``."""
-    from avbench.system.cache import writable
-    from avbench.types import UsageError
+    from avbench.system.outputs import check_file
 
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"--csv {path} is a folder; name a file in it")
-    writable(path.parent, "--csv")
+    if path is not None:
+        check_file(path, "--csv")
+
+
+def check_plot(path: Path | None) -> None:
+    """The same of --plot, which must also end in a format that can be drawn."""
+    from avbench.pages.drawing import check_format
+    from avbench.system.outputs import check_file
+
+    if path is not None:
+        check_format(path)
+        check_file(path, "--plot")
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -251,5 +319,5 @@ def add_command(
     )
     # SUPPRESS: without --debug here, a --debug before the command keeps its effect
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
-    parser.set_defaults(command=function, prog=parser.prog)
+    parser.set_defaults(command=function, parser=parser)
     return parser

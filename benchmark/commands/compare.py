@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, add_csv, check_csv, write_csv
+from avbench.commands.common import Progress, add_command, add_csv, bootstrap_of, check_csv, write_csv
 
 
 def add(commands: Any) -> None:
@@ -35,10 +35,9 @@ def add(commands: Any) -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     from avbench.runs.compare import compare, render
-    from avbench.scoring.stats import Bootstrap
 
     check_csv(args.csv)
-    bootstrap = Bootstrap(args.n_resamples, args.seed)
+    bootstrap = bootstrap_of(args)
     with Progress() as progress:
         found = compare(args.run_a, args.run_b, data=args.data, bootstrap=bootstrap, progress=progress)
     if args.csv:

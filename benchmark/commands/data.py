@@ -13,12 +13,15 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_force,
+    as_data,
+    check_plot,
     chosen_tracks,
     count,
     hop_s,
     manifest_of,
     say,
     say_each,
+    say_next,
     show,
     workers_of,
 )
@@ -180,7 +183,7 @@ def _data_synth(args: argparse.Namespace) -> int:
     with Progress() as progress:
         manifest = synthsync.ensure(args.name, args.split, progress=progress.of("making clips"), workers=workers)
     print(f"{args.name} {args.split}: {count(manifest)} in {manifest.media_root}")
-    print(f"next    avbench run --model streamsync-trf --data {args.name} --split {args.split}")
+    say_next([("run", "--model", "streamsync-trf", "--data", args.name, "--split", args.split)])
     return 0
 
 
@@ -216,7 +219,8 @@ def _data_from_files(args: argparse.Namespace) -> int:
     _say_refused(refused, rules.length)
     say_each("note", _notes(manifest))
     show(f"{args.out}: {count(manifest)}; {manifest.note}")
-    show(f"next    avbench data info {args.out} · avbench run --model xcorr --data {args.out} --iterations 1")
+    data = as_data(args.out)
+    say_next([("data", "info", data), ("run", "--model", "xcorr", "--data", data, "--iterations", 1)])
     return 1 if refused else 0
 
 
@@ -239,9 +243,10 @@ def _data_dynamic(args: argparse.Namespace) -> int:
     write_manifest(made.manifest, args.out)
     say_each("note", [f"clip {name} is too short for a stream, or its gaps leave no room" for name in made.too_short])
     show(f"{args.out}: {count(made.manifest)}; {_laws_in_words(made.manifest)} (seed {args.seed})")
-    short = "" if args.iterations == 48 else f" --iterations {args.iterations}"
-    short += "" if args.hop == 2 else f" --hop {args.hop:g}"
-    show(f"next    avbench data info {args.out} · avbench run --model sparsesync+bayes --data {args.out}{short}")
+    short: tuple[object, ...] = () if args.iterations == 48 else ("--iterations", args.iterations)
+    short += () if args.hop == 2 else ("--hop", f"{args.hop:g}")
+    data = as_data(args.out)
+    say_next([("data", "info", data), ("run", "--model", "sparsesync+bayes", "--data", data, *short)])
     return 0
 
 
@@ -291,33 +296,30 @@ def _say_refused(refused: list[MediaError], length: Tick) -> None:
 
 
 def _data_ls(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
     from avbench.data import dynamic, synthsync
+    from avbench.pages.tables import table
     from avbench.protocol.manifest import read_manifest
     from avbench.types import UsageError
 
     if not args.folders:
         rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), synthsync.note_of(name)) for name in synthsync.NAMES]
         rows.append((dynamic.NAME, ", ".join(synthsync.SPLIT_SEEDS), f"{synthsync.NOTE}, offsets that change"))
-        print(tabulate(rows, headers=("data", "splits", "made when first used"), tablefmt="plain"))
+        print(table(rows, ("data", "splits", "made when first used")))
         return 0
     found = sorted({path.parent for folder in args.folders for path in Path(folder).rglob("manifest.json")})
     if not found:
         raise UsageError(f"no manifest under {', '.join(args.folders)}; `avbench data from-files` makes one")
     manifests = [(str(folder), read_manifest(folder)) for folder in found]
     rows = [(folder, ", ".join(m.splits), f"{m.kind}: {count(m)}") for folder, m in manifests]
-    show(tabulate(rows, headers=("data", "splits", "content"), tablefmt="plain"))
+    show(table(rows, ("data", "splits", "content")))
     return 0
 
 
 def _data_info(args: argparse.Namespace) -> int:
     from avbench.data.inspect import info
-    from avbench.pages.drawing import check_format
     from avbench.pages.offsets_plot import plot_offsets
 
-    if args.plot:
-        check_format(args.plot)
+    check_plot(args.plot)
     manifest = manifest_of(args)
     facts = info(manifest)
     if args.plot:

@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import SIGN, Progress, add_command, add_force, count, say, say_each, show
+from avbench.commands.common import (
+    SIGN,
+    Progress,
+    add_command,
+    add_force,
+    as_data,
+    count,
+    say,
+    say_each,
+    say_next,
+    show,
+)
 
 
 def add_verbs(verbs: Any) -> None:
@@ -104,8 +115,8 @@ def _pull(args: argparse.Namespace) -> int:
         say(f"{pulled.n_unseen} clips have labels only; their media are not hosted")
     show(f"{pulled.folder}: {count(pulled.manifest)} of {args.repo} at {pulled.revision}, every hash verified")
     in_cache = pulled.folder == default_folder(args.repo, pulled.revision)
-    data = f"hub:{args.repo}@{pulled.revision}" if in_cache else pulled.folder
-    show(f"next    avbench data info {data} · avbench run --model streamsync-trf --data {data}")
+    data = f"hub:{args.repo}@{pulled.revision}" if in_cache else as_data(pulled.folder)
+    say_next([("data", "info", data), ("run", "--model", "streamsync-trf", "--data", data)])
     return 0
 
 
@@ -121,7 +132,7 @@ def _push(args: argparse.Namespace) -> int:
             progress=progress.of("uploading"),
         )
     print(f"{args.repo} at {commit}")
-    print(f"next    avbench data pull {args.repo} --revision {commit}")
+    say_next([("data", "pull", args.repo, "--revision", commit)])
     return 0
 
 
@@ -140,7 +151,8 @@ def _import_realsync(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=2))
     else:
-        show("\n".join(_report_lines(report, args.out)))
+        show("\n".join(_report_lines(report)))
+        say_next(_next(report["lists"], args.out))
     say_each("warning", report["warnings"])
     refused = {c: why for one in report["lists"].values() for c, why in one["media"]["refused"].items()}
     say_each("refused", [f"clip {c}: {why}" for c, why in refused.items()])
@@ -152,26 +164,26 @@ def _import_realsync(args: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
-def _report_lines(report: Mapping[str, Any], out: Path) -> list[str]:
+def _report_lines(report: Mapping[str, Any]) -> list[str]:
     """The report of an import for people: a table of all lists, then a few lines on each."""
     lines = _report_table(report["lists"])
     for name, one in report["lists"].items():
         lines += ["", f"{name}: {one['role']}", *_list_lines(one)]
     lines += [f"ignored: {text}" for text in report["other_files"]]
-    return [*lines, "", *_next_lines(report["lists"], out)]
+    return [*lines, ""]
 
 
-def _next_lines(lists: Mapping[str, Any], out: Path) -> list[str]:
+def _next(lists: Mapping[str, Any], out: Path) -> list[tuple[object, ...]]:
     """What to do with the first list that can be run, or else that can be described."""
     runnable = [name for name, one in lists.items() if one["classes"] == 21]
     name = next(iter([*runnable, *lists]))
-    line = f"next    avbench data info {out / name}"
+    describe = ("data", "info", out / name)
     if not runnable:
-        return [line]
+        return [describe]
     splits, support = lists[name]["splits"], lists[name]["support"]["streaming"][2]
-    run = f"avbench run --model xcorr --data {out / name}"
-    run += "" if "test" in splits else f" --split {next(iter(splits))}"
-    return [f"{line} · {run}" + ("" if support[18] else " --iterations 1")]
+    split = () if "test" in splits else ("--split", next(iter(splits)))
+    short = () if support[18] else ("--iterations", 1)
+    return [describe, ("run", "--model", "xcorr", "--data", out / name, *split, *short)]
 
 
 def _report_table(lists: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import SIGN, add_command, add_force, count, hop_s, manifest_of, say_each, show
+from avbench.commands.common import (
+    SIGN,
+    add_command,
+    add_force,
+    as_data,
+    count,
+    hop_s,
+    manifest_of,
+    say_each,
+    say_next,
+    show,
+)
 
 
 def add_verb(verbs: Any) -> None:
@@ -67,6 +78,6 @@ def _data_pairs(args: argparse.Namespace) -> int:
     originals = sum(not segment.pair_of for segment in manifest.segments)
     pairs = len(manifest.segments) - originals
     show(f"{args.out}: {count(manifest)}: {originals} streams in sync, {pairs} pairs")
-    windows = f" --iterations {args.iterations}" + ("" if args.hop == 2 else f" --hop {args.hop:g}")
-    show(f"next    avbench run --model sparsesync --data {args.out}{windows}")
+    windows = ("--iterations", args.iterations, *(() if args.hop == 2 else ("--hop", f"{args.hop:g}")))
+    say_next([("run", "--model", "sparsesync", "--data", as_data(args.out), *windows)])
     return 0

@@ -8,7 +8,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import Progress, add_command, add_model_options, hop_s, model_options, say, say_each
+from avbench.commands.common import (
+    Progress,
+    add_command,
+    add_force,
+    add_model_options,
+    hop_s,
+    model_options,
+    say,
+    say_each,
+)
 
 if TYPE_CHECKING:
     from avbench.latency.record import LatencyRecord, Timing
@@ -48,6 +57,7 @@ def add(commands: Any) -> None:
         "--leaderboard", action="store_true", help="strict settings; fail if a leaderboard would refuse"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the record with all times to a file or folder")
+    add_force(parser)
     parser.add_argument("--json", action="store_true", help="print only the record, as one JSON object")
     add_model_options(parser)
 
@@ -55,7 +65,11 @@ def add(commands: Any) -> None:
 def _latency(args: argparse.Namespace) -> int:
     from avbench.latency.measure import measure
     from avbench.latency.modes import Request
-    from avbench.latency.record import write_latency
+    from avbench.latency.record import latency_file, write_latency
+    from avbench.system.outputs import check_file
+
+    if args.out is not None:
+        check_file(latency_file(args.out), "--out", args.force)
 
     request = Request(
         mode=args.mode,

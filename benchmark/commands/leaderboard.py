@@ -175,12 +175,17 @@ def _review(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace) -> tuple[list[Entry], list[Refused]]:
     """The entries that ``_add_entries``'s options name; those refused are named on stderr."""
     from avbench.leaderboard.entries import read_entries
+    from avbench.system.outputs import held_in
+    from avbench.types import UsageError
 
     _check_workers(args)
     with Progress() as progress:
         entries, refused = read_entries(args.entries, _cache(args), args.labels, args.workers, progress.of("entries"))
     for folder, reason in refused:
         say(f"refused: {folder}: {reason}")
+    others = [name for name in held_in(args.entries) if not name.startswith("README")]
+    if others and not entries and not refused:  # an empty folder is a board before its first entry
+        raise UsageError(f"{args.entries} holds no entries; they are folders <org>__<name>/<revision>/<track> in it")
     return entries, refused
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, say, say_each
+from avbench.commands.common import Progress, add_command, add_force, bootstrap_of, say, say_each
 
 
 def add(commands: Any) -> None:
@@ -51,6 +51,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="steps timed for Table 3's ms, 0: none (default: 30)",
     )
+    add_force(paper)
     paper.add_argument("--json", action="store_true", help="print only paper.json")
 
 
@@ -59,7 +60,6 @@ def _paper(args: argparse.Namespace) -> int:
     from avbench.paper.regenerate import regenerate
     from avbench.paper.replays import summary
     from avbench.paper.write import markdown, verdicts_for_a_terminal
-    from avbench.scoring.stats import Bootstrap
 
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         outcome = regenerate(
@@ -69,9 +69,10 @@ def _paper(args: argparse.Namespace) -> int:
             split=args.split,
             limit=args.limit,
             compute=Compute(args.store, args.workers),
-            bootstrap=Bootstrap(args.n_resamples, args.seed),
+            bootstrap=bootstrap_of(args),
             latency_samples=args.latency_samples,
             progress=progress,
+            force=args.force,
         )
     say_each("note", outcome.warnings)
     failed = Counter(f"clip {failure.clip_id}: {failure.reason}" for failure in outcome.failures)

@@ -16,8 +16,12 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_csv,
+    add_force,
     add_model_options,
+    bootstrap_of,
+    by_spaces,
     check_csv,
+    check_plot,
     model_options,
     protocol_of,
     say,
@@ -123,6 +127,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
     add_config(run)
     add_csv(run, "per line of the table and metric")
+    add_force(run)
     add_model_options(run)
     run.set_defaults(parser=run)
 
@@ -196,9 +201,10 @@ def _run(args: argparse.Namespace) -> int:
     from avbench.pages.run_text import columns_of, render
     from avbench.runs.evaluate import default_out, evaluate
     from avbench.runs.shared import shared_by
-    from avbench.scoring.stats import Bootstrap
+    from avbench.system.outputs import claimed
 
     check_csv(args.csv)
+    by_spaces("--metrics", args.metrics)
     columns_of(args.metrics)  # a wrong name is said before the work
     protocol, options = protocol_of(args), model_options(args)
     save_config(args, args.parser)
@@ -207,9 +213,11 @@ def _run(args: argparse.Namespace) -> int:
         code = _compute_share(args, share)
         if not share.reports:
             return code
-    out = args.out or default_out(args.model)
-    # the output of a user's model must not mix with that of --json
-    with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
+    with contextlib.ExitStack() as stack:
+        out = args.out or stack.enter_context(claimed(default_out(args.model)))
+        progress = stack.enter_context(Progress())
+        # the output of a user's model must not mix with that of --json
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         result = evaluate(
             args.model,
             data=args.data,
@@ -218,10 +226,11 @@ def _run(args: argparse.Namespace) -> int:
             protocol=protocol,
             out=out,
             compute=Compute(args.store, args.workers, args.device, args.batch_size or None, keep_going=args.keep_going),
-            bootstrap=Bootstrap(args.n_resamples, args.seed),
+            bootstrap=bootstrap_of(args),
             reference_rows=args.reference_rows,
             options=options,
             progress=progress,
+            force=args.force,
         )
     _report_problems(result)
     if args.csv:
@@ -229,7 +238,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print(result.to_json(), end="")
     else:
-        print(render(result, out, args.metrics))
+        print(render(result, out, args.metrics, _again(args)))
     return 1 if result.incomplete else 0
 
 
@@ -265,6 +274,15 @@ def _report_failures(failures: Sequence[Failure]) -> None:
     say_each("failed", [_failed(reason, clips) for reason, clips in failed.items()])
 
 
+def _again(args: argparse.Namespace) -> list[str]:
+    """The options with which another model's run can be compared with this one."""
+    words = ["--data", args.data]
+    for name, usual in (("split", "test"), ("limit", None), ("hop", 2.0), ("iterations", None), ("protocol", None)):
+        value = getattr(args, name)
+        words += [] if value == usual else [f"--{name}", f"{value:g}" if name == "hop" else str(value)]
+    return words
+
+
 def _report_problems(result: RunResult) -> None:
     say_each("note", result.warnings)
     _report_failures(result.failures)
@@ -284,9 +302,10 @@ def _failed(reason: str, clips: Counter[str]) -> str:
 def _sweep(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
     from avbench.runs.sweep import Settings, render, sweep
-    from avbench.scoring.stats import Bootstrap
 
+    by_spaces("--models", args.models)
     check_csv(args.csv)
+    check_plot(args.plot)
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         rows = sweep(
             args.models,
@@ -295,7 +314,7 @@ def _sweep(args: argparse.Namespace) -> int:
             split=args.split,
             limit=args.limit,
             compute=Compute(args.store, args.workers),
-            bootstrap=Bootstrap(args.n_resamples, args.seed),
+            bootstrap=bootstrap_of(args),
             options=model_options(args),
             progress=progress,
         )
@@ -312,8 +331,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+    from avbench.pages.tables import table
     from avbench.registry.heads import plain_heads
     from avbench.registry.names import list_models
     from avbench.registry.user_files import HEAD, registered
@@ -323,7 +341,7 @@ def _models(args: argparse.Namespace) -> int:
     if not models:
         raise UsageError(f"no model matches {args.pattern!r}; `avbench models` lists all (* and ? are wildcards)")
     rows = [(m.name, m.kind, m.description or m.backbone_name, m.trained_on) for m in models]
-    print(tabulate(rows, headers=("model", "kind", "what it does", "trained on"), tablefmt="plain"))
+    print(table(rows, ("model", "kind", "what it does", "trained on")))
     heads = "|".join([*plain_heads(), *sorted(registered(HEAD))])
     print(f"\nYour own: path/to/file.py:ClassName[+{heads}], +trf or +lstm with --head-weights FILE")
     print("Your own head: BACKBONE+path/to/file.py:ClassName, a class that subclasses avbench.StreamingHead")

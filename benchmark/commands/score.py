@@ -16,6 +16,7 @@ from avbench.commands.common import (
     add_csv,
     add_force,
     add_model_options,
+    bootstrap_of,
     check_csv,
     complain,
     model_options,
@@ -81,7 +82,6 @@ def add(commands: Any) -> None:  # one option after the other
 def _score(args: argparse.Namespace) -> int:
     from avbench.pages.score_text import render_metrics, render_scores
     from avbench.runs.figures import METRICS, How, checked_metrics, score_files
-    from avbench.scoring.stats import Bootstrap
     from avbench.types import UsageError
 
     if args.list:
@@ -101,7 +101,7 @@ def _score(args: argparse.Namespace) -> int:
         length_s=args.seconds,
         boxes=args.boxes,
     )
-    bootstrap = Bootstrap(args.n_resamples, args.seed)
+    bootstrap = bootstrap_of(args)
     try:
         # the output of a user's model must not mix with that of --json
         with Progress("file") as progress, contextlib.redirect_stdout(sys.stderr):

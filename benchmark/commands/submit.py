@@ -157,8 +157,7 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _tracks(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+    from avbench.pages.tables import table
     from avbench.submissions.tracks import main_tracks
 
     tracks = main_tracks()
@@ -166,5 +165,5 @@ def _tracks(args: argparse.Namespace) -> int:
         print(json.dumps(tracks, indent=2))
         return 0
     rows = [(t["name"], t["segments"], t["labels"], t["command"]) for t in tracks]
-    print(tabulate(rows, ("track", "segments", "labels", "a run for it"), tablefmt="plain"))
+    print(table(rows, ("track", "segments", "labels", "a run for it")))
     return 0

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, add_model_args
+from avbench.commands.common import Progress, add_command, add_model_args, say_next
 
 
 def add(verbs: Any) -> None:
@@ -54,6 +53,6 @@ def _head(args: argparse.Namespace) -> int:
             parsed(args.model_args),
         )
     print(path)
-    given = f" --model-args {shlex.join(args.model_args)}" if args.model_args else ""
-    print(f"next    avbench run --model {name}+{args.head} --head-weights {path}{given}", file=sys.stderr)
+    given = ["--model-args", *args.model_args] if args.model_args else []
+    say_next([("run", "--model", f"{name}+{args.head}", "--head-weights", path, *given)], to=sys.stderr)
     return 0

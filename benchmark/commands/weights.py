@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import Progress, add_command
+from avbench.commands.common import Progress, add_command, say_next
 
 if TYPE_CHECKING:
     from avbench.weights.annotators import AnnotatorFile
@@ -111,8 +111,7 @@ def _add_verify(verbs: Any) -> None:
 def _list(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from tabulate import tabulate
-
+    from avbench.pages.tables import table
     from avbench.weights.annotators import ALL, FILES
     from avbench.weights.cache import downloaded
     from avbench.weights.published import find_published, published
@@ -133,15 +132,16 @@ def _list(args: argparse.Namespace) -> int:
             _print_annotator(file)
         return 0
     if entries:
-        table = [
+        rows = [
             (e.name, e.id, e.n_classes or "", e.trained_on, e.reported, e.md5_prefix, len(e.smoke) or "", _here(e.name))
             for e in entries
         ]
         headers = ("name", "id", "classes", "trained on", "reported by its authors", "md5", "answers", "here")
-        print(tabulate(table, headers, tablefmt="plain"), end="\n\n")
-    rows = [(f.name, f.purpose, f.pinned.n_bytes, f.pinned.sha256[:7], f.licence, f.here) for f in files]
-    print(tabulate(rows, ("for annotating", "purpose", "bytes", "sha256", "licence", "here"), tablefmt="plain"))
-    print("\nnext    avbench weights list NAME · avbench weights fetch NAME · avbench weights convert NAME")
+        print(table(rows, headers), end="\n\n")
+    rows_of_files = [(f.name, f.purpose, f.pinned.n_bytes, f.pinned.sha256[:7], f.licence, f.here) for f in files]
+    print(table(rows_of_files, ("for annotating", "purpose", "bytes", "sha256", "licence", "here")))
+    print()
+    say_next([("weights", verb, "NAME") for verb in ("list", "fetch", "convert")])
     return 0
 
 
@@ -216,7 +216,7 @@ def _fetch(args: argparse.Namespace) -> int:
     for path in paths:
         print(f"{path}: {path.stat().st_size} bytes, {'sha256 verified' if of_annotators else md5}")
     named = entry.name if entry else args.name
-    print("next    avbench data annotate --help" if of_annotators else f"next    avbench weights convert {named}")
+    say_next([("data", "annotate", "--help") if of_annotators else ("weights", "convert", named)])
     return 0
 
 
@@ -253,11 +253,13 @@ def _convert(args: argparse.Namespace) -> int:
     )
     layout = layout_of(card["family"])
     if layout.encoders or layout.no_offset or card["n_classes"] != 21:
-        print("next    avbench weights verify (not a model of 21 offset classes: it cannot be run)")
+        print("it is not a model of 21 offset classes, so it cannot be run")
+        say_next([("weights", "verify", target)])
     elif args.out:
-        print(f"next    avbench run --model {card['family']} --weights {target} --data ... --iterations 1")
+        say_next([("run", "--model", card["family"], "--weights", target, "--data", "DATA", "--iterations", 1)])
     else:
-        print(f"next    avbench weights verify {name} · avbench run --model {name} --data ... --iterations 1")
+        run = ("run", "--model", name, "--data", "DATA", "--iterations", 1)
+        say_next([("weights", "verify", name), run])
     return 0
 
 

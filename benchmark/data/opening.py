@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avbench.system.progress import Progress, of_stage
+from avbench.system.spelling import nearest
 from avbench.types import UsageError
 
 if TYPE_CHECKING:
@@ -34,8 +36,9 @@ def read_data(
             data, "test" if split is None else split, progress=of_stage(progress, "making clips")
         )
     elif not data.startswith("hub:") and os.sep not in data and not Path(data).exists():
-        built_in = ", ".join((*synthsync.NAMES, dynamic.NAME))
-        raise UsageError(f"unknown data {data!r}: it is neither {built_in} nor a manifest folder")
+        built_in = (*synthsync.NAMES, dynamic.NAME, *DATA_OF_TRACK)
+        otherwise = f"it is neither {', '.join((*synthsync.NAMES, dynamic.NAME))} nor a manifest folder"
+        raise UsageError(f"unknown data {data!r}: {nearest(data, built_in, otherwise)}")
     else:
         if data.startswith("hub:"):
             from avbench.data.hub import open_address
@@ -66,5 +69,9 @@ def _manifest_folder(path: Path) -> Path:
         return inputs
     if path.exists():
         what = "a folder without manifest.json" if path.is_dir() else "a file, and no manifest folder"
-        raise UsageError(f"{path} is {what}; of videos, `avbench data from-files {path} --out DIR` makes one")
+        name = shlex.quote(str(path))
+        raise UsageError(
+            f"{path} is {what}; of videos, `avbench data from-files {name} --out DIR` makes one, and "
+            f"`avbench predict {name}` says their offsets without labels"
+        )
     return path

@@ -25,6 +25,7 @@ from avbench.protocol.offsets import draw_offset
 from avbench.system import machine
 from avbench.system.cache import cache_root
 from avbench.system.progress import ItemProgress
+from avbench.system.spelling import nearest
 from avbench.system.workers import Lost, each
 from avbench.ticks import FRAME_RATE_HZ, TICKS_PER_S, ticks
 from avbench.types import CATEGORIES, AvbenchError, ClipRecord, OffsetGrid, SegmentRecord, UsageError
@@ -131,7 +132,7 @@ def planned(name: str = "synthsync", split: str = "test") -> Manifest:
     if name not in NAMES:
         raise UsageError(f"unknown SynthSync data {name!r}: there are {', '.join(NAMES)}")
     if split not in SPLIT_SEEDS:
-        raise UsageError(f"unknown split {split!r} of {name}: there are {', '.join(SPLIT_SEEDS)}")
+        raise UsageError(f"unknown split {split!r} of {name}: {nearest(split, SPLIT_SEEDS)}")
     difficulty = difficulty_of(name)
     law = "truncnorm" if name.endswith("-normal") else "uniform"
     clips, segments = {}, []

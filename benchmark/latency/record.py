@@ -145,18 +145,21 @@ def json_schema_text() -> str:
     return json.dumps(json_schema(), sort_keys=True, indent=2) + "\n"
 
 
+def latency_file(path: Path) -> Path:
+    """``path``, or ``latency.json`` in it if it is a folder."""
+    return Path(path) / LATENCY_FILE if Path(path).is_dir() else Path(path)
+
+
 def write_latency(record: LatencyRecord, path: Path) -> Path:
     """Writes the record atomically to ``path``, or as ``latency.json`` into ``path`` if that is a folder."""
-    path = Path(path)
-    path = path / LATENCY_FILE if path.is_dir() else path
+    path = latency_file(path)
     write_whole(path, record.to_json().encode("utf-8"))
     return path
 
 
 def read_latency(path: Path) -> LatencyRecord:
     """Reads and checks ``latency.json``; ``path`` is the file or its folder. Errors as in ``parse_latency``."""
-    path = Path(path)
-    path = path / LATENCY_FILE if path.is_dir() else path
+    path = latency_file(path)
     return parse_latency(read_bytes(path, MAX_LATENCY_BYTES), path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from avbench.registry.options import FROM_BACKBONE
 from avbench.scoring.below_grid import BELOW_GRID
 from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS, Column
+from avbench.system.spelling import nearest
 from avbench.ticks import seconds
 from avbench.types import OffsetGrid, UsageError
 
@@ -42,18 +43,16 @@ def columns_of(names: Iterable[str] = (DEFAULT,), changing: bool = False) -> lis
     chosen: dict[str, Column] = {}
     for name in names:
         if name not in (DEFAULT, ALL, *COLUMNS):
-            close = difflib.get_close_matches(name, [DEFAULT, ALL, *COLUMNS], n=3)
-            meant = (
-                f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join([DEFAULT, ALL, *COLUMNS])}"
-            )
-            raise UsageError(f"unknown metric {name!r}: {meant}")
+            raise UsageError(f"unknown metric {name!r}: {nearest(name, (DEFAULT, ALL, *COLUMNS))}")
         chosen |= usual if name == DEFAULT else everything if name == ALL else {name: COLUMNS[name]}
     return list(chosen.values())
 
 
-def render(result: RunResult, folder: Path, metrics: Iterable[str] = (DEFAULT,)) -> str:
+def render(
+    result: RunResult, folder: Path, metrics: Iterable[str] = (DEFAULT,), again: Sequence[str] = ("--data", "DATA")
+) -> str:
     """The text printed after a run: header, table of scores (``metrics``: as of :func:`columns_of`), slices, pairs, the
-    paths of its files, and what to try next."""
+    paths of its files, and what to try next (``again``: the options of a run on the same data)."""
     from avbench.results.run import REPORT_FILE
 
     if result.data.labels == "hidden":
@@ -74,7 +73,7 @@ def render(result: RunResult, folder: Path, metrics: Iterable[str] = (DEFAULT,))
         f"report  {folder / REPORT_FILE}",
         f"files   {folder}: {names}",
         f"signature  {result.signature}",
-        f"next    {_next(result)}",
+        _next(result, again),
     ]
     return "\n".join(parts)
 
@@ -87,7 +86,8 @@ def _without_scores(result: RunResult, folder: Path) -> str:
     lines += ["the labels of this data are hidden: maintainers score it after submission", *_model_notes(result)]
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
     lines += [f"files   {folder}: {names}", f"signature  {result.signature}"]
-    return "\n".join([*lines, f"next    avbench submit pack {folder} --out DIR --org ORG --name NAME"])
+    run = shlex.quote(str(folder))
+    return "\n".join([*lines, f"next    avbench submit pack {run} --out DIR --org ORG --name NAME"])
 
 
 def _model_notes(result: RunResult) -> list[str]:
@@ -235,14 +235,13 @@ def _pairs(result: RunResult) -> list[str]:
     return [f"pairs, share with the one in sync ahead (a guess: .50): {' · '.join(cells)}"]
 
 
-def _next(result: RunResult) -> str:
+def _next(result: RunResult, again: Sequence[str]) -> str:
+    """What to do next, a command a line, each as it can be pasted into a shell."""
     others = [m for m in ("streamsync-trf", "streamsync-lstm", "apa-synchformer") if m != result.model.name]
     if result.protocol.name == "dynamic":
-        head = "bayes" if result.model.head == "cusum" else "cusum"
-        return f"avbench run --model sparsesync+{head} --data ... · avbench compare RUN_A RUN_B · avbench doctor"
-    if result.data.note == "procedural stand-in":
-        return f"avbench run --model {others[0]} · avbench data from-files my_videos --out my_manifest · avbench doctor"
-    return f"avbench run --model {others[0]} --data ... · avbench data verify ... · avbench doctor"
+        others = [f"sparsesync+{'bayes' if result.model.head == 'cusum' else 'cusum'}"]
+    commands = [["avbench", "run", "--model", others[0], *again], ["avbench", "doctor"]]
+    return "\n".join(f"{'' if n else 'next':8}{shlex.join(words)}" for n, words in enumerate(commands))
 
 
 def _count(n: int, word: str, plural: str = "s") -> str:

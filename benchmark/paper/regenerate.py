@@ -35,7 +35,9 @@ from avbench.paper.write import markdown, orderings, write, write_text
 from avbench.protocol.manifest import Manifest
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
+from avbench.system.outputs import check_folder
 from avbench.system.progress import Progress
+from avbench.system.spelling import nearest
 from avbench.types import UsageError
 
 ALL = "all"
@@ -70,6 +72,7 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     bootstrap: Bootstrap = DEFAULT,
     latency_samples: int = 0,
     progress: Progress | None = None,
+    force: bool = False,
 ) -> Outcome:
     """Write the tables and figures ``names`` into ``out`` (each NAME.md, .csv, .json; figures also .svg and .png), and
     paper.md and paper.json over all of them. ``changing``: on ``data`` whose offsets change; else laws are imposed on
@@ -77,13 +80,14 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
 
     ``data``, ``split``, ``limit``, ``compute``, ``bootstrap``: as in ``evaluate``. On the harder SynthSync, a model has
     the weights that were trained for it, where the package has such. ``latency_samples``: steps timed per model for
-    Table 3's ms, 0 for none. A table that needs more windows than any segment holds is written with
-    empty cells and a note. ``UsageError`` for an unknown name, or if no asked-for table can be filled;
-    ``AvbenchError`` if ``out`` or the store cannot be used.
+    Table 3's ms, 0 for none. ``force``: write into a folder that holds other files. A table that needs more windows
+    than any segment holds is written with empty cells and a note. ``UsageError`` for an unknown name, or if no
+    asked-for table can be filled; ``AvbenchError`` if ``out`` or the store cannot be used.
     """
     began = time.monotonic()
     wanted = _wanted(names)
     _check_counts(limit=limit, latency_samples=latency_samples)
+    check_folder(out, force, ours=_is_ours)
     folder = writable(out, "--out")
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     manifest = session.manifest
@@ -121,6 +125,11 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     return outcome
 
 
+def _is_ours(name: str) -> bool:
+    """Whether a file of this name is one of an earlier reproduction."""
+    return Path(name).stem in (*NAMES, "paper") and Path(name).suffix in (".md", ".csv", ".json", ".svg", ".png")
+
+
 def overview(outcome: Outcome) -> str:
     """All tables and figures on one page (Markdown)."""
     parts = ["# The paper's tables and figures, measured again\n"]
@@ -138,7 +147,7 @@ def overview(outcome: Outcome) -> str:
 def _wanted(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in (*NAMES, ALL):
-            raise UsageError(f"there is no {name!r} in the paper; choose from {', '.join(NAMES)} and {ALL}")
+            raise UsageError(f"there is no {name!r} in the paper; {nearest(name, (*NAMES, ALL))}")
     return [name for name in NAMES if name in names or ALL in names or not names]
 
 

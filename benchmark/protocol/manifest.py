@@ -25,6 +25,7 @@ from avbench.protocol.laws import extremes, law_of, law_text
 from avbench.system.findings import first_of
 from avbench.system.parquet import read_table
 from avbench.system.paths import has_foreign_backslash, path_of, path_text
+from avbench.system.spelling import nearest
 from avbench.ticks import TICKS_PER_FRAME, seconds
 from avbench.types import (
     AS_EVER,
@@ -146,7 +147,8 @@ class Manifest:
     def split(self, name: str) -> Manifest:
         """The segments of one split, and their clips; ``UsageError`` lists the splits that exist."""
         if name not in self.splits:
-            raise UsageError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits) or 'none'}")
+            has = f"it has {', '.join(self.splits) or 'none'}"
+            raise UsageError(f"{self.name} has no split {name!r}; {nearest(name, self.splits, has)}")
         segments = tuple(s for s in self.segments if s.split == name)
         used = {s.clip_id for s in segments}
         return self._part(segments, (c.id for c in self.clips.values() if c.split == name or c.id in used))

@@ -93,6 +93,10 @@ def check_device(device: str) -> str:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # unknown word, no such number, no driver, built without
         reason = first_line(error).partition(". ")[0]  # of some, pages follow
+        if reason.startswith("Expected one of"):
+            reason = "torch has no device of that name; a GPU is called cuda (or cuda:1, mps), the processor cpu"
+        elif device.startswith("cuda") and not torch.cuda.is_available():
+            reason = f"torch finds no GPU ({reason}); leave out --device to compute on the processor"
         raise UsageError(f"device {device!r} cannot be used here: {reason}") from None
     return device
 

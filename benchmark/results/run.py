@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from avbench.protocol.rules import Protocol
+from avbench.results.dynamic_truth import TRUTH_FILE
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.results.truth import is_segments
+from avbench.system.outputs import check_folder
 from avbench.system.strict import (
     Many,
     Named,
@@ -30,7 +32,7 @@ from avbench.system.strict import (
     strict_json,
     write_whole,
 )
-from avbench.types import UsageError
+from avbench.types import AvbenchError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,7 @@ RUN_FILE = "run.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "run.html"
 SEGMENTS_FILE = "segments.parquet"
+FILES = (RUN_FILE, PREDICTIONS_FILE, REPORT_FILE, SEGMENTS_FILE, TRUTH_FILE, "latency.json")  # in its folder
 SCHEMA_FILE = Path(__file__).parent / "schemas" / "run_result.v1.json"
 MAX_RUN_BYTES = 64 * 2**20
 
@@ -283,12 +286,29 @@ def write_run(result: RunResult, directory: Path) -> Path:
     return path
 
 
-def check_run_folder(folder: Path) -> None:
-    """``UsageError`` if a run in this folder would replace a table that no run has written: a data set's has the same
-    name. An earlier run, finished or not, may be there, and is replaced."""
+def check_run_folder(folder: Path, force: bool = False) -> None:
+    """``UsageError`` if a run in this folder would lie among files that no run writes, unless ``force``. Never replaced
+    is a table of segments that no run has written: a data set's has the same name."""
     path = Path(folder) / SEGMENTS_FILE
     if path.exists() and not is_segments(path):
         raise UsageError(f"{path} is not from a run and would be replaced; choose another --out, or move it away")
+    check_folder(Path(folder), force, ours=FILES.__contains__)
+
+
+def check_earlier_run(folder: Path, signature: str) -> None:
+    """``UsageError`` if the folder holds a run with another signature than this. One with the same may be replaced,
+    and one that is incomplete: its data were perhaps mended since."""
+    if not (Path(folder) / RUN_FILE).exists():
+        return
+    try:
+        run = read_run(Path(folder))
+        held, incomplete = run.signature, run.incomplete
+    except AvbenchError:
+        held, incomplete = "an unreadable one", False
+    if held != signature and not incomplete:
+        raise UsageError(
+            f"{folder} already holds another run ({held[:200]}); give --force to replace it, or choose another --out"
+        )
 
 
 def read_run(path: Path) -> RunResult:

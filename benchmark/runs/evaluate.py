@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +35,7 @@ from avbench.results.run import (
     RecoveryStep,
     ReferenceRow,
     RunResult,
+    check_earlier_run,
     check_run_folder,
     write_run,
 )
@@ -46,6 +46,7 @@ from avbench.scoring.scorer import Scorer, scorer_of
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
 from avbench.system.facts import run_facts
+from avbench.system.outputs import claim
 from avbench.system.progress import Progress
 from avbench.ticks import seconds
 from avbench.types import SnapshotPredictor, UsageError
@@ -84,6 +85,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     options: ModelOptions | None = None,
     progress: Progress | None = None,
     head: str = "",
+    force: bool = False,
 ) -> RunResult:
     """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet``, ``segments.parquet`` and the page
     ``run.html`` into ``out``.
@@ -94,7 +96,8 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     first segments. ``protocol``: one, or a function that picks one given whether offsets change
     (:func:`avbench.protocol.rules.usual` if None). ``compute``: store, workers, device, batch
     size. ``bootstrap``: resamples, seed (also of the random row) and level of the intervals. ``options``: weight files,
-    random weights, precision. ``progress(stage, done, total, item)``.
+    random weights, precision. ``progress(stage, done, total, item)``. ``force``: replace what ``out`` holds; without it
+    only an earlier run with the same signature is.
 
     Segments too short for the protocol are listed as ``unsupported``; segments that failed as ``failures``, and the
     result is then ``incomplete``. Where the data hide their labels (a blind track) the predictions are written and all
@@ -103,14 +106,17 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     """
     started = datetime.now(UTC)
     compute, bootstrap = compute or Compute(), bootstrap or DEFAULT
+    if out:
+        check_run_folder(Path(out), force)
     session, loaded, protocol, beside = _open(
         _resolver(model, head, options), data, split, limit, protocol, compute, bootstrap, reference_rows, progress
     )
     hidden = session.manifest.labels_hidden
     fingerprint = whole_fingerprint(loaded, session.fingerprint(loaded))
     signature = Signature.of(protocol, fingerprint, session.manifest.sha256, __version__, loaded.computed())
-    folder = writable(Path(out) if out else default_out(loaded.name), "--out")
-    check_run_folder(folder)
+    if out and not force:
+        check_earlier_run(Path(out), str(signature))
+    folder = writable(Path(out), "--out") if out else claim(default_out(loaded.name))
     session.compute()
 
     truth = session.truth(protocol)
@@ -212,11 +218,9 @@ def _resolved(model: Any, head: str, options: ModelOptions) -> StreamingModel:
 
 
 def default_out(model: str) -> Path:
-    """runs/DATE-MODEL, followed by a number if a run of that name exists."""
+    """runs/DATE-MODEL, to be claimed: see :func:`avbench.system.outputs.claim`."""
     slug = re.sub(r"[^A-Za-z0-9.+-]+", "-", without_folders(model)).strip("-.")
-    base = Path("runs") / f"{datetime.now(UTC):%Y-%m-%d}-{slug}"
-    numbered = (base.with_name(f"{base.name}-{n}") for n in itertools.count(2))
-    return next(f for f in itertools.chain([base], numbered) if not (f / "run.json").exists())
+    return Path("runs") / f"{datetime.now(UTC):%Y-%m-%d}-{slug}"
 
 
 def _reference_rows(model: StreamingModel, session: Session, score: Scorer, protocol: Protocol) -> list[ReferenceRow]:

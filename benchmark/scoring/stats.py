@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from avbench.scoring.metrics import METRICS, Cases, Resamples, cases, everything_once
+from avbench.system.spelling import nearest
 from avbench.types import UsageError
 
 FEW_CLUSTERS = 6
@@ -287,7 +288,7 @@ def checked_metrics(metrics: Iterable[str] | None) -> list[str]:
     names = list(METRICS) if metrics is None else list(metrics)
     for name in names:
         if name not in METRICS:
-            raise UsageError(f"unknown metric {name!r}; there are {', '.join(METRICS)}")
+            raise UsageError(f"unknown metric {name!r}; {nearest(name, METRICS)}")
     return names
 
 

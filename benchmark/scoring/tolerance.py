@@ -17,6 +17,7 @@ import numpy as np
 from avbench.scoring.calibration import centres_s, step_s
 from avbench.scoring.metrics import GRID, Resamples, checked_logits, softmax
 from avbench.scoring.stats import DEFAULT, Bootstrap, estimate, ratio
+from avbench.system.spelling import nearest
 from avbench.types import OffsetGrid, UsageError
 
 FALSE_ALARMS = (0.01, 0.05)
@@ -60,9 +61,8 @@ def tolerance_of(text: str) -> Tolerance:
     except ValueError:
         least = most = math.nan
     if not slash or not -GRID.max_offset_s <= least < most <= GRID.max_offset_s:
-        raise UsageError(
-            f"tolerance {text!r} is not one of {', '.join(TOLERANCES)}, nor MIN/MAX in seconds such as -0.125/0.045"
-        )
+        otherwise = f"it is not one of {', '.join(TOLERANCES)}, nor MIN/MAX in seconds such as -0.125/0.045"
+        raise UsageError(f"tolerance {text!r}: {nearest(text, TOLERANCES, otherwise)}")
     return Tolerance(text, most, -least, "the user")
 
 

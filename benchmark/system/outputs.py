@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from avbench.types import AvbenchError, UsageError
@@ -11,10 +14,13 @@ MANIFEST = "manifest.json"
 _NAMED = 3
 
 
-def check_folder(folder: Path, force: bool = False, option: str = "--out") -> None:
+def check_folder(
+    folder: Path, force: bool = False, option: str = "--out", ours: Callable[[str], bool] | None = None
+) -> None:
     """``UsageError`` if ``folder`` holds anything that is not hidden, unless ``force``; ``AvbenchError`` if it, or the
-    folder in which it would be made, cannot be written. Nothing is made yet."""
-    held = held_in(folder)
+    folder in which it would be made, cannot be written. Nothing is made yet. ``ours``: whether a name is one that the
+    same command writes, and may replace."""
+    held = [name for name in held_in(folder) if ours is None or not ours(name)]
     if held and not force:
         what = "another manifest" if MANIFEST in held else listed(held)
         raise UsageError(f"{folder} already holds {what}; give --force to replace it, or choose another {option}")
@@ -32,6 +38,42 @@ def held_in(folder: Path) -> list[str]:
         raise UsageError(f"{folder} is not a folder") from error
     except OSError as error:
         raise AvbenchError(f"cannot read {folder}: {error.strerror or error}") from error
+
+
+def claim(base: Path) -> Path:
+    """Makes the folder ``base``, or ``base-2``, ``base-3`` and so on if it is taken, and returns it: of programs that
+    ask at the same moment each gets its own. ``AvbenchError`` if none can be made."""
+    try:
+        for number in itertools.count(1):
+            folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)  # of two, one is refused by the disk itself
+                break
+    except OSError as error:
+        raise AvbenchError(f"cannot write to {base.parent}: {error.strerror or error}; choose --out") from error
+    return folder
+
+
+@contextlib.contextmanager
+def claimed(base: Path) -> Iterator[Path]:
+    """The folder of :func:`claim`, which is given back, with the one around it, if nothing was written into it."""
+    folder = claim(base)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # it is in use
+            folder.rmdir()
+            folder.parent.rmdir()
+
+
+def check_file(path: Path, option: str, force: bool = True) -> None:
+    """Refuses a file that cannot be written, before the work: ``UsageError`` for a folder and, unless ``force``, for a
+    file that is there; ``AvbenchError`` if the folder around it cannot be written."""
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a folder; name a file in it")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already; give --force to replace it, or choose another {option}")
+    check_writable(path.parent, option)
 
 
 def check_writable(folder: Path, option: str) -> None:

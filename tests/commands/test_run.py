@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from avbench.commands.run import METRIC_NAMES
 from avbench.results.run import read_run
 from avbench.scoring.below_grid import BELOW_GRID, COLUMNS
@@ -105,3 +107,65 @@ def test_a_model_that_breaks_stops_the_run_and_names_its_line(
     done = avbench_process(*words, "net.py:Bare")
     assert done.returncode == 2
     assert "predict returned a ndarray of shape (1, 21): return avbench.Snapshot(logits=...)" in done.stderr
+
+
+ONE = ("--iterations", "2", "--workers", "1", "--n-resamples", "50")
+
+
+def test_each_run_without_out_has_a_folder_of_its_own(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert avbench("run", "--model", "constant", "--data", clicks, *ONE).returncode == 0
+    first, second = sorted((tmp_path / "runs").iterdir())
+    assert second.name == f"{first.name}-2"
+    assert (first / "run.html").exists()
+    assert avbench("run", "--model", "no-such-model", "--data", clicks, *ONE).returncode == 2
+    assert len(list((tmp_path / "runs").iterdir())) == 2  # what came to nothing leaves nothing
+
+
+def test_a_run_replaces_only_itself(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    run = ("run", "--data", clicks, "--out", "out", *ONE)
+    assert avbench(*run, "--model", "constant").returncode == 0
+    assert avbench(*run, "--model", "constant").returncode == 0
+    before = (tmp_path / "out" / "run.json").read_bytes()
+    done = avbench(*run, "--model", "uniform")
+    assert done.returncode == 2
+    assert "out already holds another run" in done.stderr
+    assert "--force" in done.stderr
+    assert (tmp_path / "out" / "run.json").read_bytes() == before
+    assert avbench(*run, "--model", "uniform", "--force").returncode == 0
+    assert read_run(tmp_path / "out").model.name == "uniform"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "--model", "constant", "--out", "mine"), "mine already holds thesis.tex; give --force"),
+        (("run", "--model", "constant", "--csv", "mine"), "--csv mine is a folder"),
+        (("sweep", "--models", "constant", "--plot", "figure.doc"), "ends in .svg or .png"),
+        (("sweep", "--models", "constant", "--plot", "mine/thesis.tex/y.svg"), "cannot write to"),
+        (("sweep", "--models", "constant", "--plot", "folder.svg"), "--plot folder.svg is a folder"),
+        (("sweep", "--models", "constant", "--csv", "mine"), "--csv mine is a folder"),
+        (("paper", "table1", "--out", "mine"), "mine already holds thesis.tex; give --force"),
+        (("latency", "--model", "xcorr", "--out", "mine/thesis.tex"), "is there already; give --force"),
+        (("data", "from-files", "videos", "--out", "mine"), "mine already holds thesis.tex; give --force"),
+        (("data", "dynamic", "synthsync", "--out", "mine"), "mine already holds thesis.tex; give --force"),
+        (("data", "info", "synthsync", "--plot", "folder.svg"), "--plot folder.svg is a folder"),
+    ],
+)
+def test_where_it_would_be_written_is_checked_before_the_work(
+    words: tuple[str, ...], said: str, avbench: Avbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("the data were opened")
+
+    monkeypatch.setattr("avbench.data.synthsync.ensure", opened)
+    monkeypatch.setattr("avbench.latency.measure.measure", opened)
+    for folder in ("mine", "folder.svg", "videos"):
+        (tmp_path / folder).mkdir()
+    thesis = tmp_path / "mine" / "thesis.tex"
+    thesis.write_text("years of work")
+    done = avbench(*words)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert done.stderr.count("avbench: error:") == 1
+    assert thesis.read_text() == "years of work"

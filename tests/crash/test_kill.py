@@ -143,7 +143,7 @@ def test_a_run_killed_before_a_file_has_its_name_leaves_nothing_to_the_next(clic
         "main(sys.argv[2:])"
     )
     run = ["run", "--model", "constant", "--data", clicks, "--out", tmp_path / "out", "--iterations", "1"]
-    run += ["--n-resamples", "10", "--workers", "1", "--store", tmp_path / "store"]
+    run += ["--n-resamples", "20", "--workers", "1", "--store", tmp_path / "store"]
     written = ["predictions.parquet", "run.html", "run.json", "segments.parquet"]
     for name in ("predictions.parquet", "run.json"):
         killed = subprocess.run([sys.executable, "-c", code, name, *map(str, run)], capture_output=True)

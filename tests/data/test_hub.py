@@ -108,7 +108,7 @@ def test_push_pull_load_run_and_all_of_it_offline(hub: LoopbackHub, clicks: Path
         [c.path for c in manifest.clips.values()],
         [c.sha256 for c in manifest.clips.values()],
     ]
-    run = ("run", "--model", "xcorr", "--iterations", "3", "--workers", "1", "--n-resamples", "10", "--json")
+    run = ("run", "--model", "xcorr", "--iterations", "3", "--workers", "1", "--n-resamples", "20", "--json")
     results = []
     for offline in (False, True):
         if offline:

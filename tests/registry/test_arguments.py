@@ -26,7 +26,7 @@ from __future__ import annotations
 from pathlib import Path
 import numpy as np
 from avbench import FrontEnd, Snapshot, SnapshotPredictor, StreamingHead
-from scale import SCALE
+from arguments_scale import SCALE
 
 class Net(SnapshotPredictor):
     frontend = FrontEnd(size=16)
@@ -159,7 +159,7 @@ def test_a_file_counts_by_its_bytes_wherever_it_is(tmp_path: Path) -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text(NET)
-    Path("scale.py").write_text("SCALE = 1\n")
+    Path("arguments_scale.py").write_text("SCALE = 1\n")
     Path("best.pt").write_bytes(b"weights")
     return tmp_path
 
@@ -230,5 +230,5 @@ def test_what_a_file_imports_from_its_folder_counts(folder: Path) -> None:
     before = _print_of(width="1")
     Path("elsewhere.py").write_text("unrelated = 1\n")
     assert _print_of(width="1") == before
-    Path("scale.py").write_text("SCALE = 2\n")
+    Path("arguments_scale.py").write_text("SCALE = 2\n")
     assert _print_of(width="1") != before

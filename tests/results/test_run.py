@@ -21,7 +21,7 @@ from avbench.protocol.rules import streaming
 from avbench.results import predictions as predictions_file
 from avbench.results import run as results
 from avbench.results.predictions import read_predictions, write_predictions
-from avbench.results.run import RunResult, check_run_folder, read_run, write_run
+from avbench.results.run import RunResult, check_earlier_run, check_run_folder, read_run, write_run
 from avbench.results.truth import Truth, write_segments
 from avbench.scoring.scorer import as_scores
 from avbench.scoring.stats import Bootstrap, bootstrap_scores
@@ -484,3 +484,20 @@ def test_a_run_does_not_replace_a_table_that_no_run_has_written(tmp_path: Path) 
         (tmp_path / "segments.parquet").write_bytes(content)
         with pytest.raises(UsageError, match=r"segments\.parquet is not from a run and would be replaced"):
             check_run_folder(tmp_path)
+
+
+def test_a_run_does_not_lie_among_what_is_not_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run.html").write_text("")
+    (tmp_path / "latency.json").write_text("")
+    check_run_folder(tmp_path)
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UsageError, match=r"already holds thesis\.tex; give --force"):
+        check_run_folder(tmp_path)
+    check_run_folder(tmp_path, force=True)
+
+
+def test_an_unreadable_earlier_run_is_not_replaced(tmp_path: Path) -> None:
+    check_earlier_run(tmp_path, "signature")
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UsageError, match=r"already holds another run .*; give --force"):
+        check_earlier_run(tmp_path, "signature")

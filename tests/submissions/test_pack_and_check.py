@@ -673,3 +673,12 @@ def test_tracks_are_listed(avbench: Avbench) -> None:
 def test_validation_errors_are_usage_errors() -> None:
     with pytest.raises(ValidationError, match="ValidationError: a: b \\(and 1 more problem; --json lists all\\)"):
         raise ValidationError([form.Problem("a", "b"), form.Problem("c", "d")])
+
+
+def test_a_name_with_other_signs_is_told_which_there_may_be(avbench: Avbench, tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    done = avbench("submit", "pack", "run", "--out", "mine", "--org", "Acme Inc", "--name", "toy")
+    assert done.returncode == 2
+    assert "card.org" in done.stderr
+    assert "letters A-Z and a-z, digits, and . _ -" in done.stderr
+    assert "pattern" not in done.stderr

@@ -37,7 +37,7 @@ def test_a_model_that_breaks_says_where_only_when_asked(workers: str, clicks: Pa
     net = tmp_path / "net.py"
     net.write_text(NET)
     run = ["run", "--model", f"{net}:Breaks", "--data", clicks, "--iterations", "1", "--no-reference-rows"]
-    run += ["--n-resamples", "10", "--workers", workers, "--store", tmp_path / "store", "--out", tmp_path / "out"]
+    run += ["--n-resamples", "20", "--workers", workers, "--store", tmp_path / "store", "--out", tmp_path / "out"]
     quiet = avbench(*run)
     assert quiet.returncode == 1
     assert "broke off with ZeroDivisionError" in quiet.stderr

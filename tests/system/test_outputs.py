@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
 
-from avbench.system.outputs import check_folder
+from avbench.system.outputs import check_file, check_folder, claim, claimed
 from avbench.types import AvbenchError, UsageError
 
 
@@ -47,3 +48,46 @@ def test_a_folder_that_may_not_be_written_is_told_before_the_work(tmp_path: Path
 def test_a_folder_that_cannot_be_made_is_told_before_the_work() -> None:
     with pytest.raises(AvbenchError, match="cannot write to /proc"):
         check_folder(Path("/proc/no/such"))
+
+
+def test_names_that_the_command_itself_writes_may_be_there(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("")
+    check_folder(tmp_path, ours={"run.json"}.__contains__)
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UsageError, match=r"already holds thesis\.tex; give --force"):
+        check_folder(tmp_path, ours={"run.json"}.__contains__)
+
+
+def test_a_file_is_checked_before_the_work(tmp_path: Path) -> None:
+    check_file(tmp_path / "a.csv", "--csv")
+    check_file(tmp_path / "new" / "a.csv", "--csv")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match=r"--csv .* is a folder; name a file in it"):
+        check_file(tmp_path, "--csv")
+    (tmp_path / "a.csv").write_text("")
+    check_file(tmp_path / "a.csv", "--csv")
+    with pytest.raises(UsageError, match=r"is there already; give --force to replace it, or choose another --out"):
+        check_file(tmp_path / "a.csv", "--out", force=False)
+    with pytest.raises(AvbenchError, match=r"cannot write to .*; choose another folder with --csv"):
+        check_file(tmp_path / "a.csv" / "b.csv", "--csv")
+
+
+def test_folders_claimed_at_the_same_moment_are_all_different(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        folders = pool.map(claim, [tmp_path / "runs" / "today"] * 40, chunksize=1)
+    assert len(set(folders)) == 40
+    assert {folder.name for folder in folders} == {"today", *(f"today-{n}" for n in range(2, 41))}
+
+
+def test_a_claimed_folder_is_given_back_if_nothing_came_of_it(tmp_path: Path) -> None:
+    with claimed(tmp_path / "runs" / "a") as folder:
+        assert folder.is_dir()
+    assert not (tmp_path / "runs").exists()
+    with claimed(tmp_path / "runs" / "a") as folder:
+        (folder / "run.json").write_text("")
+    with claimed(tmp_path / "runs" / "a") as second:
+        assert second == tmp_path / "runs" / "a-2"
+    assert (tmp_path / "runs" / "a" / "run.json").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AvbenchError, match=r"cannot write to .*file: .*; choose --out"):
+        claim(tmp_path / "file" / "a")

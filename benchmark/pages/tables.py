@@ -1,0 +1,37 @@
+"""Tables of words for a terminal: no wider than it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+_GAP = 2  # spaces between two columns of tabulate's plain format
+_NARROWEST = 12
+
+
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str], width: int | None = None) -> str:
+    """``rows`` under ``headers`` as plain text. Where the columns are wider than ``width`` together, the text of the
+    widest is wrapped. ``width`` None: that of the terminal; without one, in a file or a pipe, nothing is wrapped."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    width = _terminal_width() if width is None else width
+    least = [max(_NARROWEST, len(header) + _GAP) for header in headers]  # tabulate puts a gap behind a header, too
+    widths = [
+        max(len(cell) for cell in column) for column in zip((h + " " * _GAP for h in headers), *cells, strict=True)
+    ]
+    while width and sum(widths) + _GAP * (len(widths) - 1) > width:
+        widest = max(range(len(widths)), key=lambda i: widths[i] - least[i])
+        if widths[widest] <= least[widest]:
+            break
+        widths[widest] -= 1
+    return tabulate(cells, headers, tablefmt="plain", disable_numparse=True, maxcolwidths=widths if rows else None)
+
+
+def _terminal_width() -> int:
+    """Columns of the terminal, or of $COLUMNS; 0 if stdout is neither."""
+    if not os.environ.get("COLUMNS") and not (sys.stdout is not None and sys.stdout.isatty()):
+        return 0
+    return shutil.get_terminal_size().columns
