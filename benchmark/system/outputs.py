@@ -35,6 +35,8 @@ def held_in(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except NotADirectoryError as error:
+        if not folder.exists():  # a file is in the way of a folder above it
+            return []
         raise UsageError(f"{folder} is not a folder") from error
     except OSError as error:
         raise AvbenchError(f"cannot read {folder}: {error.strerror or error}") from error
