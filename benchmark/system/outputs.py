@@ -35,6 +35,8 @@ def held_in(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except NotADirectoryError as error:
+        if not folder.exists():  # a file is in the way of a folder above it
+            return []
         raise UsageError(f"{folder} is not a folder") from error
     except OSError as error:
         raise AvbenchError(f"cannot read {folder}: {error.strerror or error}") from error
@@ -85,8 +87,9 @@ def check_writable(folder: Path, option: str) -> None:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
+        where = there if there.is_dir() else folder  # a file in the way is no folder to write to
         reason = error.strerror or error
-        raise AvbenchError(f"cannot write to {there}: {reason}; choose another folder with {option}") from error
+        raise AvbenchError(f"cannot write to {where}: {reason}; choose another folder with {option}") from error
 
 
 def listed(names: list[str]) -> str:
