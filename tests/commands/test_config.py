@@ -44,6 +44,7 @@ def test_every_option_means_the_same_in_a_recipe(tmp_path: Path) -> None:
         "workers": 2,
         "device": "cuda:1",
         "batch-size": "auto",
+        "shard": "2/4",
         "n-resamples": 7,
         "metrics": ["acc", "map"],
         "csv": "c.csv",
@@ -53,7 +54,7 @@ def test_every_option_means_the_same_in_a_recipe(tmp_path: Path) -> None:
         "dtype": "bfloat16",
         "model-args": ["width=3", "ckpt=b.pt"],
     }
-    switches = ["keep-going", "no-reference-rows", "json", "compile"]
+    switches = ["keep-going", "no-reference-rows", "json", "compile", "force"]
     run = parsed("--config", recipe(tmp_path, given | dict.fromkeys(switches, True)))
     words: list[object] = [f"--{name}" for name in switches]
     for name, value in given.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from avbench.engine.fingerprint import head_fingerprint, model_fingerprint
+from avbench.registry import user_files
 from avbench.registry.arguments import counted, parsed, shown, typed
 from avbench.registry.names import load_model, resolve
 from avbench.registry.options import ModelOptions
@@ -161,6 +163,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("net.py").write_text(NET)
     Path("arguments_scale.py").write_text("SCALE = 1\n")
     Path("best.pt").write_bytes(b"weights")
+    monkeypatch.setattr(user_files, "_helpers", {})  # of other tests' folders
+    monkeypatch.delitem(sys.modules, "arguments_scale", raising=False)
     return tmp_path
 
 
@@ -217,7 +221,7 @@ def test_a_run_from_the_command_line(avbench_process: Avbench, folder: Path, cli
     assert result["model"]["arguments"]["width"] == "128"
     page = Path("r/run.html").read_text()
     assert "--model-args width=128 ckpt=best.pt" in page
-    other = avbench_process(*words, "--model-args", "width=64", "ckpt=best.pt", "--json")
+    other = avbench_process(*words, "--force", "--model-args", "width=64", "ckpt=best.pt", "--json")
     assert json.loads(other.stdout)["counters"].get("snapshots_from_store", 0) == 0, "no snapshot of the other model"
     assert json.loads(other.stdout)["signature"] != result["signature"]
     for wrong, said in (("width=x", "it must be int"), ("wdth=3", "it takes width: int"), ("width", "NAME=VALUE")):

@@ -121,7 +121,7 @@ class Net(avbench.SnapshotPredictor):
     def predict(self, video, audio):
         return avbench.Snapshot(np.eye(21, dtype=np.float32)[[SAYS] * len(video)])
 r = avbench.evaluate(Net, sys.argv[1], protocol=avbench.streaming(iterations=2), bootstrap=avbench.Bootstrap(20),
-                     reference_rows=False, out="r")
+                     reference_rows=False, out="r", force=True)
 print(json.dumps([r.scores["acc"].value, r.model.fingerprint, r.environment["workers"]]))
 """
     found = []
