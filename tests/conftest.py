@@ -45,6 +45,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     cache = tmp_path / "avbench-cache"
     monkeypatch.setenv("AVBENCH_CACHE", str(cache))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("COLUMNS", raising=False)  # xdist sets it; a test's output is no terminal
     return cache
 
 

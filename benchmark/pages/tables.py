@@ -15,10 +15,12 @@ _NARROWEST = 12
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str], width: int | None = None) -> str:
     """``rows`` under ``headers`` as plain text. Where the columns are wider than ``width`` together, the text of the
-    widest is wrapped. ``width`` None: that of the terminal; without one, in a file or a pipe, nothing is wrapped."""
+    widest is wrapped between words. ``width`` None: that of the terminal; in a file or a pipe nothing is wrapped."""
     cells = [[str(cell) for cell in row] for row in rows]
     width = _terminal_width() if width is None else width
-    least = [max(_NARROWEST, len(header) + _GAP) for header in headers]  # tabulate puts a gap behind a header, too
+    words = [max((len(w) for cell in column for w in cell.split()), default=0) for column in zip(*cells, strict=True)]
+    # no word is broken: a name could not be copied then; tabulate puts a gap behind a header, too
+    least = [max(_NARROWEST, len(h) + _GAP, word) for h, word in zip(headers, words or [0] * len(headers), strict=True)]
     widths = [
         max(len(cell) for cell in column) for column in zip((h + " " * _GAP for h in headers), *cells, strict=True)
     ]

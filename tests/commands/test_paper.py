@@ -234,7 +234,7 @@ def test_a_table_that_no_segment_can_hold_says_so(avbench: Avbench, clicks: Path
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("table7",), "there is no 'table7' in the paper; choose from table1"),
+        (("table7",), "there is no 'table7' in the paper; did you mean table6"),
         (("table3",), "no segment of clicks is long enough for table3"),
         (("table1", "--limit", "0"), "limit is 0"),
         (("table1", "--split", "holdout"), "holdout"),

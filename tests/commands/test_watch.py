@@ -144,7 +144,7 @@ def test_a_broken_address_is_one_line(avbench: Avbench, tmp_path: Path) -> None:
         (["-", "--model", "xcorr", "--hop", "0.05"], "hop is 0.05 s"),
         (["-", "--model", "xcorr", "--for", "0"], "--for is 0.0"),
         (["-", "--model", "xcorr", "--timeout", "nan"], "--timeout is nan"),
-        (["-", "--model", "xcorr", "--tolerance", "bbc"], "tolerance 'bbc' is not one of"),
+        (["-", "--model", "xcorr", "--tolerance", "bbc"], "tolerance 'bbc': it is not one of"),
         (["-", "--model", "xcorr", "--alarm-after", "-1"], "must be 0 s or more"),
         (["-", "--model", "xcorr", "--input-option", "x"], "is not KEY=VALUE"),
         (["-", "--model", "xcorr", "--audio-track", "-1"], "numbered from 1"),

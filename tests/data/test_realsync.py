@@ -252,7 +252,7 @@ def test_media_where_they_are_can_be_run_and_the_rest_is_listed(avbench: Avbench
     assert (seen.n_frames, seen.n_samples) == (48 * 25, 48 * 16_000)
     # one segment of the clip is run; the segments whose clips are not there are failures, by name
     args = ("--model", "xcorr", "--data", tmp_path / "out" / "normal.evaluation", "--iterations", 4, "--workers", 1)
-    done = avbench("run", *args, "--out", tmp_path / "run", "--json", "--n-resamples", 10)
+    done = avbench("run", *args, "--out", tmp_path / "run", "--json", "--n-resamples", 20)
     assert done.returncode == 1
     result = json.loads(done.stdout)
     assert (result["n_scored"], result["n_total"]) == (2, 5)
@@ -306,7 +306,7 @@ def test_a_published_list_is_run_on_the_one_real_clip_there_is(avbench: Avbench,
     (name,) = report["lists"]
     assert report["lists"][name]["media"]["clips_seen"] == 1
     data = tmp_path / "out" / name
-    args = ("--iterations", 1, "--workers", 1, "--json", "--n-resamples", 10, "--no-reference-rows")
+    args = ("--iterations", 1, "--workers", 1, "--json", "--n-resamples", 20, "--no-reference-rows")
     done = avbench("run", "--model", "xcorr", "--data", data, *args)
     assert done.returncode == 1
     result = json.loads(done.stdout)
@@ -316,7 +316,7 @@ def test_a_published_list_is_run_on_the_one_real_clip_there_is(avbench: Avbench,
 
 def test_labels_alone_score_a_model_that_looks_at_nothing(avbench: Avbench, tmp_path: Path) -> None:
     imported(avbench, MADE_UP, tmp_path / "out")
-    args = ("--data", tmp_path / "out" / "normal.evaluation", "--json", "--n-resamples", 10, "--iterations", 2)
+    args = ("--data", tmp_path / "out" / "normal.evaluation", "--json", "--n-resamples", 20, "--iterations", 2)
     done = avbench("run", "--model", "constant", *args)
     assert json.loads(done.stdout)["scores"]["acc"]["value"] == pytest.approx(2 / 5)
     done = avbench("run", "--model", "constant", "--data", tmp_path / "out" / "made_up_lrs3")

@@ -387,7 +387,7 @@ def test_a_sweep_takes_users_heads(clicks: Path, avbench: Avbench, tmp_path: Pat
             "--workers",
             1,
             "--n-resamples",
-            5,
+            "20",
             "--json",
         )
     )

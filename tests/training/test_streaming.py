@@ -51,7 +51,7 @@ def test_phase1_learns_and_resumes_exactly(tmp_path: Path, head: str) -> None:
     assert max(line["roc_auc"] for line in log) > untrained + 0.05
 
     def kill(line: str) -> None:
-        if "'step': 60" in line:
+        if " step 60 of 60:" in line:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -204,7 +204,7 @@ def test_hosted_names_are_imported_and_the_rest_is_told(avbench: Avbench, tmp_pa
     manifest = read_manifest(data)
     seen = {c.video_id: c.path for c in manifest.clips.values() if c.seen}
     assert seen[rows[0][0]] == f"test/dog barking/{rows[0][0]}_000030.mp4"
-    args = ("--iterations", 1, "--json", "--n-resamples", 10, "--workers", 1, "--out", tmp_path / "run")
+    args = ("--iterations", 1, "--json", "--n-resamples", 20, "--workers", 1, "--out", tmp_path / "run")
     done = avbench("run", "--model", "xcorr", "--data", data, *args)
     assert json.loads(done.stdout)["n_scored"] == 3
 
