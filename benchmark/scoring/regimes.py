@@ -40,7 +40,8 @@ class Rules:
 
     ``hold``: windows in a row in which the head must mean the same class or its neighbours. ``trust``: the share of one
     window's log probabilities that counts when many are taken together: windows overlap, and models are too sure.
-    ``enough``: how much better, in trusted logits, the windows since a change must fit the new offset than the old one.
+    ``enough``: for a move of one class or less, how much better, in trusted logits, the windows since then must
+    fit the new offset than the old one; a farther move is the head's word alone.
     ``certain``: the least confidence for a first regime.
     """
 
