@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from avbench import __version__
 from avbench.commands import (
+    cite,
     compare,
     config,
     data,
@@ -38,7 +39,7 @@ from avbench.system.spelling import nearest
 
 # in the order of the help
 COMMANDS = (
-    *(run, predict, watch, score, report, compare, paper, latency),
+    *(run, predict, watch, score, report, compare, paper, latency, cite),
     *(data, weights, store, train, submit, leaderboard, doctor),
 )
 # what of the work is kept, and what will be done again

@@ -1,0 +1,33 @@
+"""``avbench cite``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from avbench.commands.common import add_command, say, show
+
+
+def add(commands: Any) -> None:
+    """Adds the subcommand to the parser."""
+    cite = add_command(
+        commands,
+        "cite",
+        _cite,
+        "print BibTeX for avbench, the paper, and what your runs used",
+        "Of each run: its model, and the data that it was trained and tested on. What has no entry is named.",
+        "avbench cite",
+        "avbench cite runs/mine runs/baseline > avbench.bib",
+    )
+    cite.add_argument("runs", nargs="*", type=Path, metavar="RUN_DIR", help="folders that `avbench run` wrote")
+
+
+def _cite(args: argparse.Namespace) -> int:
+    from avbench.runs.citing import bibtex, cited
+
+    found, unknown = cited(args.runs)
+    show("\n\n".join(bibtex(key, reasons) for key, reasons in found.items()))
+    for what in unknown:
+        say(f"no entry for {what}: cite it as its authors ask")
+    return 0
