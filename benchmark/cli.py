@@ -31,6 +31,7 @@ from avbench.commands import (
     store,
     submit,
     train,
+    view,
     watch,
     weights,
 )
@@ -39,7 +40,7 @@ from avbench.system.spelling import nearest
 
 # in the order of the help
 COMMANDS = (
-    *(run, predict, watch, score, report, compare, paper, latency, cite),
+    *(run, predict, watch, score, report, compare, paper, latency, view, cite),
     *(data, weights, store, train, submit, leaderboard, doctor),
 )
 # what of the work is kept, and what will be done again
