@@ -38,6 +38,29 @@
     table.classList.add("by-rank");
   }
 
+  // the address keeps the view and the filters, so that it can be sent
+  const FILTERS = ["track", "backbone", "training", "find"];
+  const keep = () => {
+    const state = new URLSearchParams();
+    const view = document.querySelector("input[name=view]:checked").id.replace("view-", "");
+    if (view !== "scores") state.set("view", view);
+    if ($("compact").checked) state.set("compact", "1");
+    for (const id of FILTERS) if ($(id).value) state.set(id, $(id).value);
+    const text = state.toString();
+    history.replaceState(null, "", text ? `#${text}` : location.href.split("#")[0]);
+  };
+  const restore = () => {
+    if (!location.hash.includes("=")) return; // a link to a track
+    const state = new URLSearchParams(location.hash.slice(1));
+    const view = $(`view-${state.get("view") ?? "scores"}`);
+    if (view) view.checked = true;
+    $("compact").checked = state.get("compact") === "1";
+    for (const id of FILTERS) {
+      $(id).value = state.get(id) ?? "";
+      if ($(id).selectedIndex === -1) $(id).value = ""; // no such choice any more
+    }
+  };
+
   const filter = () => {
     const [track, backbone, training] = ["track", "backbone", "training"].map((id) => $(id).value);
     const words = $("find").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -55,8 +78,12 @@
     }
     $("shown").textContent = `${shown} of ${all} ${all === 1 ? "entry" : "entries"}`;
   };
-  for (const id of ["track", "backbone", "training"]) $(id).addEventListener("change", filter);
-  $("find").addEventListener("input", filter);
+  const changed = () => { filter(); keep(); };
+  for (const id of ["track", "backbone", "training"]) $(id).addEventListener("change", changed);
+  $("find").addEventListener("input", changed);
+  for (const input of document.querySelectorAll(".tab-input")) input.addEventListener("change", keep);
+  window.addEventListener("hashchange", () => { restore(); filter(); });
   $("controls").hidden = false;
+  restore();
   filter();
 })();

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -17,8 +17,9 @@ from avbench import __version__
 from avbench.latency.record import LEADERBOARD_SAMPLES
 from avbench.leaderboard.board import DECISIONS, Board, Row, TrackBoard
 from avbench.leaderboard.entries import BOOTSTRAP, recovery_chart, recovery_line
-from avbench.pages import charts, render
+from avbench.pages import charts, number, render, safe_url
 from avbench.pages.charts import Line, Point
+from avbench.pages.drawing import COLOURS, drawing, png
 from avbench.paper.reported import of_table
 from avbench.protocol.tracks import Track
 from avbench.results.run import Score, Scores
@@ -28,7 +29,7 @@ from avbench.submissions.tracks import measures, ranked_by
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError, UsageError
 
-INDEX, DATA, TABLE = "index.html", "data.json", "data.csv"
+INDEX, DATA, TABLE, SHARE = "index.html", "data.json", "data.csv", "share.png"
 ENTRIES = "entries"
 N_LINES = 7  # entries drawn in a chart of curves
 BY_CATEGORY = ("map", "acc")
@@ -47,23 +48,48 @@ CHANGING = (  # columns where offsets change
 REPORTED_COLUMNS = {"acc": "Acc", "acc_tol1": "Acc±1", "map": "mAP", "roc_auc": "ROC-AUC", "latency_ms": "ms"}
 
 
-def write_site(board: Board, site: Path) -> list[Path]:
+class About(NamedTuple):
+    """What a board says of itself. ``url``: where it will stand, for pictures in links to it; with it, ``share.png`` is
+    drawn. ``repo_url``: where entries are sent. All may be empty but the title."""
+
+    title: str = "Audio-visual synchronisation in streaming video"
+    url: str = ""
+    repo_url: str = ""
+    contact: str = ""
+
+    def checked(self) -> About:
+        """The same; ``UsageError`` if an address is none, or a text is empty or too long."""
+        for option, address in (("--site-url", self.url), ("--repo-url", self.repo_url)):
+            if address and not safe_url(address):
+                raise UsageError(f"{option} {address!r} is no address; it begins with https:// and has no spaces")
+        if not 0 < len(self.title.strip()) <= 120 or len(self.contact) > 200:
+            raise UsageError("--title has 1 to 120 letters, --contact at most 200")
+        return self._replace(url=self.url.rstrip("/"))
+
+
+def write_site(board: Board, site: Path, about: About | None = None) -> list[Path]:
     """Writes the site and returns its files. Pages of entries that are gone since an earlier build are deleted.
 
-    ``UsageError`` if the folder ``site`` contains anything but a site; ``AvbenchError`` if it cannot be written.
+    ``UsageError`` if the folder ``site`` contains anything but a site, or for an ``about`` that cannot be;
+    ``AvbenchError`` if it cannot be written.
     """
-    site = Path(site)
+    site, about = Path(site), (about or About()).checked()
     records = {page_of(row): _line(entry_record(row)) for row in board.rows}
-    files = {INDEX: _index(board), DATA: _list(records.values()), TABLE: data_csv(board), DECISIONS: _decisions(board)}
+    files: dict[str, str | bytes] = {INDEX: _index(board, about), DATA: _list(records.values())}
+    files |= {TABLE: data_csv(board), DECISIONS: _decisions(board)}
+    if about.url:
+        files[SHARE] = share_picture(board, about.title)
     for table in board.tracks:
         for row in table.rows:
-            files[page_of(row)] = _entry_page(row, table)
-            files[page_of(row).removesuffix(".html") + ".json"] = records[page_of(row)] + "\n"
+            base = page_of(row).removesuffix(".html")
+            files[page_of(row)] = _entry_page(row, table, about)
+            files[f"{base}.json"] = records[page_of(row)] + "\n"
+            files[f"{base}.svg"] = str(badge(row)) + "\n"
     old = _old_pages(site)
     try:
         site.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            path, data = site / name, text.encode("utf-8")
+        for name, content in files.items():
+            path, data = site / name, content.encode("utf-8") if isinstance(content, str) else content
             if not (path.is_file() and path.read_bytes() == data):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 atomic_write_bytes(path, data)
@@ -86,7 +112,7 @@ def _old_pages(site: Path) -> set[str]:
     if not site.is_dir() or (any(site.iterdir()) and not (site / DATA).is_file()):
         raise UsageError(f"{site} is not empty and not a site made by this program; choose another --out")
     found = {path.relative_to(site).as_posix() for path in (site / ENTRIES).glob("*/*/*") if not path.is_symlink()}
-    return {name for name in found if name.endswith((".html", ".json"))}
+    return {name for name in found if name.endswith((".html", ".json", ".svg"))}
 
 
 def page_of(row: Row) -> str:
@@ -184,12 +210,14 @@ def _finite(difference: Mapping[str, Any]) -> dict[str, Any]:
 # -- pages -------------------------------------------------------------------------------------------------------------
 
 
-def _index(board: Board) -> str:
+def _index(board: Board, about: About) -> str:
     script = resources.files(__package__).joinpath("board.js").read_text(encoding="utf-8")
     return render(
         "board.html",
         script,
         __package__,
+        about=about,
+        described=_described(board),
         boards=[_table(table) for table in board.tracks],
         backbones=sorted({row.entry.submission.card.backbone for row in board.rows}),
         stand_in=any("stand-in" in table.track.title for table in board.tracks),
@@ -201,6 +229,13 @@ def _index(board: Board) -> str:
         seed=BOOTSTRAP.seed,
         version=__version__,
     )
+
+
+def _described(board: Board) -> str:
+    """One sentence for search machines and links."""
+    n, tracks = len(board.rows), sum(bool(table.rows) for table in board.tracks)
+    of = f"{n} {'entry' if n == 1 else 'entries'} on {tracks} {'track' if tracks == 1 else 'tracks'}"
+    return f"How well models find the offset between sound and picture in streams: {of}, every score recomputed."
 
 
 def columns(track: Track) -> list[tuple[str, Column]]:
@@ -220,7 +255,6 @@ def _table(table: TrackBoard) -> dict[str, Any]:
     ]
     by_category = BY_CATEGORY_CHANGING if table.track.changing else BY_CATEGORY
     first = table.rows[:N_LINES]
-    drawn = _curves(table, first)
     return {
         "name": table.track.name,
         "title": table.track.title,
@@ -238,9 +272,11 @@ def _table(table: TrackBoard) -> dict[str, Any]:
         "timed": any(row["ratio"] is not None for row in rows),
         "rows": rows,
         "trivial": [(label, scored) for _, label, scored in table.trivial],
-        "charts": drawn,
+        "charts": _curves(table, table.rows),
+        "standing": _standing(table),
+        "stand_in": "stand-in" in table.track.title,
         "legend": [(label, colour) for colour, label in enumerate(_labels(first))],
-        "unnamed": len(table.rows) > len(first),
+        "unnamed": len(table.rows) - len(first),
         "pareto": _pareto(table.rows),
     }
 
@@ -256,7 +292,79 @@ def _row(row: Row, previous: Row | None) -> dict[str, Any]:
         "page": page_of(row),
         "scored": row.entry.scored,
         "ratio": ratio_to_snapshot(row),
+        "parameters": row.entry.submission.card.parameters,
+        "parameters_told": counted(row.entry.submission.card.parameters),
+        "date": row.entry.submission.run.created[:10],
     }
+
+
+def counted(parameters: int | None) -> str:
+    """A number of parameters in three digits: ``1.24 M``; empty if it is not told."""
+    if parameters is None:
+        return ""
+    size, unit = next(
+        ((size, unit) for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")) if parameters >= size), (1, "")
+    )
+    return f"{parameters / size:.3g} {unit}".strip()
+
+
+def _standing(table: TrackBoard) -> Markup | None:
+    """Every entry with its interval, by the measure that ranks."""
+    name = ranked_by(table.track)
+    shown = measures(table.track)[name]
+    found = [
+        (label, row, row.entry.scored.scores[name]) for label, row in zip(_labels(table.rows), table.rows, strict=True)
+    ]
+    rows = [charts.Interval(label, s.value, s.ci_low, s.ci_high, page_of(row)) for label, row, s in found]
+    return charts.forest(rows, f"every entry by {shown.title}", shown.title) if rows else None
+
+
+def badge(row: Row) -> Markup:
+    """A small picture of an entry's rank, to stand in a README."""
+    track, name = row.entry.track, ranked_by(row.entry.track)
+    value = row.entry.scored.scores[name].value
+    left = f"avbench {track.name}"
+    right = f"rank {row.ranked.rank}{' (shared)' if row.tied else ''} · {measures(track)[name].title} {number(value)}"
+    a, b = (12 + round(6.6 * len(text)) for text in (left, right))
+    shape = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="20" role="img" aria-label="{left}: {right}">'
+        '<rect width="{w}" height="20" rx="4" fill="#0b5cad"/><rect width="{a}" height="20" rx="4" fill="#3b434c"/>'
+        '<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" text-anchor="middle">'
+        '<text x="{am}" y="14">{left}</text><text x="{bm}" y="14">{right}</text></g></svg>'
+    )
+    return Markup(shape).format(w=a + b, a=a, am=a / 2, bm=a + b / 2, left=left, right=right)  # noqa: S704  (escapes what it fills in)
+
+
+def share_picture(board: Board, title: str) -> bytes:
+    """PNG of 1200 x 630: the first entries of the first track that has any, for links to the board."""
+    table = next((table for table in board.tracks if table.rows), None)
+    with drawing(8.0, 4.2) as figure:
+        figure.set_layout_engine("none")
+        figure.text(0.05, 0.88, title, fontsize=17, fontweight="bold", parse_math=False)
+        if table is not None:
+            name = ranked_by(table.track)
+            shown, rows = measures(table.track)[name], table.rows[:6]
+            scores = [row.entry.scored.scores[name] for row in rows]
+            axes = figure.add_axes((0.34, 0.2, 0.6, 0.52))
+            known = [(y, s.value, s) for y, s in enumerate(scores) if s.value is not None]
+            for y, _, s in known:
+                if s.ci_low is not None and s.ci_high is not None:
+                    axes.plot([s.ci_low, s.ci_high], [y, y], color=COLOURS[2], lw=4, alpha=0.35)
+            axes.plot([value for _, value, _ in known], [y for y, _, _ in known], "o", color=COLOURS[2])
+            axes.set_yticks(range(len(rows)), _labels(rows), fontsize=11, parse_math=False)
+            axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=shown.title)
+            axes.spines[["top", "right", "left"]].set_visible(False)
+            axes.tick_params(axis="y", length=0)
+            figure.text(0.05, 0.79, table.track.title, fontsize=10, color="0.35", parse_math=False)
+        figure.text(
+            0.05, 0.04, "avbench · every score recomputed from the submitted predictions", fontsize=9, color="0.35"
+        )
+        return png(figure)
+
+
+def _colours(n: int) -> list[int]:
+    """Colours of n lines: the first have one each, the others are grey."""
+    return [min(place, N_LINES) for place in range(n)]
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
@@ -275,19 +383,19 @@ def _curves(table: TrackBoard, rows: Sequence[Row]) -> list[tuple[str, Markup]]:
     """Charts of these entries over windows, and over hops where an entry has several: (title, SVG)."""
     if not rows:
         return []
-    labels, found = _labels(rows), []
+    labels, colours, found = _labels(rows), _colours(len(rows)), []
     constant = next(scored for name, _, scored in table.trivial if name == "constant")
     windows = list(constant.curve)
     if table.track.changing:
         shares = [
             recovery_line(label, row.entry.scored.recovery, colour, band=False)
-            for colour, (label, row) in enumerate(zip(labels, rows, strict=True))
+            for colour, label, row in zip(colours, labels, rows, strict=True)
         ]
         found.append(("Share of changes not yet recovered from", recovery_chart(shares)))
     for name in ("acc", "mae_s") if table.track.changing else ("map", "acc"):
         lines = [
             Line(label, windows, [scores[name].value for scores in row.entry.scored.curve.values()], colour=colour)
-            for colour, (label, row) in enumerate(zip(labels, rows, strict=True))
+            for colour, label, row in zip(colours, labels, rows, strict=True)
         ]
         title = f"{METRICS[name].title} over the windows seen"
         beside = constant.scores[name].value
@@ -296,9 +404,7 @@ def _curves(table: TrackBoard, rows: Sequence[Row]) -> list[tuple[str, Markup]]:
             y_range = None if METRICS[name].unit else (0.0, 1.0)
             found.append((title, charts.curve(lines, title, "windows seen", y_range, references, windows)))
     hops = [
-        _hop_line(label, row.hops, colour)
-        for colour, (label, row) in enumerate(zip(labels, rows, strict=True))
-        if row.hops
+        _hop_line(label, row.hops, colour) for colour, label, row in zip(colours, labels, rows, strict=True) if row.hops
     ]
     if hops:
         title = f"{METRICS['map'].title} over hops, on common segments"
@@ -363,7 +469,7 @@ def _latency_record(row: Row) -> dict[str, Any] | None:
     return told | {"ratio_to_snapshot": ratio_to_snapshot(row), "audits_passed": record.audits_passed}
 
 
-def _entry_page(row: Row, table: TrackBoard) -> str:
+def _entry_page(row: Row, table: TrackBoard, about: About) -> str:
     submission, ranked, track = row.entry.submission, row.ranked, row.entry.track
     card, run = submission.card, submission.run
     differences = []
@@ -378,6 +484,9 @@ def _entry_page(row: Row, table: TrackBoard) -> str:
         package=__package__,
         card=card,
         track=track,
+        about=about,
+        badge=badge(row),
+        badge_code=_badge_code(row, about),
         row=_row(row, None),
         n_entries=len(table.rows),
         report=row.entry.scored.report,
@@ -405,6 +514,12 @@ def _entry_page(row: Row, table: TrackBoard) -> str:
         level=BOOTSTRAP.level,
         version=__version__,
     )
+
+
+def _badge_code(row: Row, about: About) -> str:
+    """What puts the badge into a README."""
+    base = f"{about.url or 'ADDRESS-OF-THIS-SITE'}/{page_of(row).removesuffix('.html')}"
+    return f"[![avbench {row.entry.track.name}]({base}.svg)]({base}.html)"
 
 
 def _latency_facts(row: Row) -> list[tuple[str, str, bool]]:

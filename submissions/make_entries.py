@@ -14,10 +14,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from avbench.engine.runner import Compute
 from avbench.protocol.tracks import TRACKS
+from avbench.registry.names import load_model
 from avbench.runs.evaluate import evaluate
 from avbench.submissions.format import PREDICTIONS_FILE
 from avbench.submissions.pack import pack
@@ -94,7 +95,15 @@ def make_entries(
                 reference_rows=False,
                 progress=progress(name),
             )
-            yield _placed(pack(run, Path(scratch) / "entries", ORG, name, {"licence": LICENCE}), Path(out))
+            card = {"licence": LICENCE, "parameters": parameters_of(models[name])}
+            yield _placed(pack(run, Path(scratch) / "entries", ORG, name, card), Path(out))
+
+
+def parameters_of(model: str) -> int:
+    """How many numbers a model has learned, in its backbone and its head."""
+    loaded = load_model(model)
+    parts: tuple[Any, ...] = (loaded.backbone, loaded.head)
+    return sum(p.numel() for part in parts if hasattr(part, "parameters") for p in part.parameters())
 
 
 def _placed(folder: Path, out: Path) -> Made:

@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
     )
     verbs = leaderboard.add_subparsers(metavar="VERB", required=True)
     _add_build(verbs)
+    _add_publish(verbs)
     _add_export(verbs)
     _add_review(verbs)
     _add_redraw(verbs)
@@ -44,6 +45,27 @@ def _add_build(verbs: Any) -> None:
     build.add_argument("--out", type=Path, required=True, metavar="SITE", help="a new folder, or an earlier site")
     build.add_argument("--decisions", type=Path, metavar="FILE", help="the decisions log (default: the built-in one)")
     build.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    build.add_argument("--title", metavar="TEXT", help="of the board")
+    build.add_argument("--site-url", default="", metavar="URL", help="where it will stand: links to it get a picture")
+    build.add_argument("--repo-url", default="", metavar="URL", help="where entries are sent")
+    build.add_argument("--contact", default="", metavar="TEXT", help="an address for questions, shown on the board")
+
+
+def _add_publish(verbs: Any) -> None:
+    publish = add_command(
+        verbs,
+        "publish",
+        _publish,
+        "publish a built site as a static Space of the Hugging Face Hub",
+        "Makes the Space if there is none; files of an earlier site are replaced or removed, in one commit.\n"
+        "Log in with `hf auth login` or set HF_TOKEN.",
+        "avbench leaderboard build --entries submissions/entries --out site",
+        "avbench leaderboard publish --space ORG/NAME --site site",
+    )
+    publish.add_argument("--space", required=True, metavar="ORG/NAME", help="the Space on the Hub")
+    publish.add_argument("--site", type=Path, default=Path("site"), metavar="SITE", help="(default: site)")
+    publish.add_argument("--title", default="avbench leaderboard", metavar="TEXT", help="of the Space")
+    publish.add_argument("--endpoint", metavar="URL", help="another hub (default: $HF_ENDPOINT or huggingface.co)")
 
 
 def _add_export(verbs: Any) -> None:
@@ -126,13 +148,15 @@ def _add_audit(verbs: Any) -> None:
 
 def _build(args: argparse.Namespace) -> int:
     from avbench.leaderboard.board import assemble, read_decisions
-    from avbench.leaderboard.site import INDEX, check_out, write_site
+    from avbench.leaderboard.site import INDEX, About, check_out, write_site
 
+    given = {} if args.title is None else {"title": args.title}
+    about = About(url=args.site_url, repo_url=args.repo_url, contact=args.contact, **given).checked()
     check_out(args.out)  # before anything is computed
     decisions = read_decisions(args.decisions)
     entries, refused = _read(args)
     board = assemble(entries, _cache(args), decisions)
-    write_site(board, args.out)
+    write_site(board, args.out, about)
     if args.json:
         facts = {"site": str(args.out), "entries": len(board.rows), "refused": [list(entry) for entry in refused]}
         print(json.dumps(facts, indent=2))
@@ -142,6 +166,13 @@ def _build(args: argparse.Namespace) -> int:
             print(f"{table.track.name}: {len(table.rows)} entries in {ranks} distinguishable groups")
         print(f"site    {args.out / INDEX}")
     return 1 if refused else 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from avbench.leaderboard.publish import publish
+
+    print(publish(args.site, args.space, args.title, args.endpoint))
+    return 0
 
 
 def _export(args: argparse.Namespace) -> int:

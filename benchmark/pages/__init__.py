@@ -82,6 +82,14 @@ def sortable(value: float | None) -> str:
     return "" if value is None or value != value else f"{value:.6g}"
 
 
+def share_bar(value: float | None) -> Markup:
+    """A thin bar as long as a value from 0 to 1, for a table cell; nothing if undefined or outside."""
+    if value is None or not 0 <= value <= 1:
+        return Markup("")
+    shape = '<svg class="share" viewBox="0 0 48 3" aria-hidden="true"><rect class="field" width="48" height="3"/>'
+    return Markup(shape + '<rect class="full" width="{:.1f}" height="3"/></svg>').format(48 * value)  # noqa: S704
+
+
 def seconds_short(value: float) -> str:
     """``+0.4``, ``−1.2``, ``0`` for narrow headings; use ``offset_in_words`` elsewhere."""
     return "0" if abs(value) < 0.005 else f"{'+' if value > 0 else chr(0x2212)}{abs(value):.1f}"
@@ -101,7 +109,7 @@ def _environment(package: str) -> Environment:
     environment.filters.update(
         number=number, interval=interval, seconds_short=seconds_short, in_words=class_in_words, safe_url=safe_url
     )
-    environment.filters["sortable"] = sortable
+    environment.filters.update(sortable=sortable, share_bar=share_bar)
     grid = OffsetGrid()
     offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
     environment.globals.update(METRICS=METRICS, SHOWN=SHOWN, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)

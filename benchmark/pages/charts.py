@@ -42,6 +42,17 @@ class Point(NamedTuple):
     href: str = ""  # a fragment or a relative path of the same site
 
 
+class Interval(NamedTuple):
+    """A row of a forest chart; ``colour`` 0 ... 7."""
+
+    label: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    href: str = ""  # as of a point
+    colour: int = 0
+
+
 class Reference(NamedTuple):
     """A dashed horizontal line, such as a trivial row."""
 
@@ -174,6 +185,41 @@ def interval_bar(value: float | None, low: float | None, high: float | None, top
             out.append(_line("whisker", x(low), 7, x(high), 7))
         out.append(Markup('<circle class="dot c0" cx="{:.1f}" cy="7" r="3.5"/>').format(x(value)))
     return svg(size, "", "bar", out)
+
+
+def forest(rows: Sequence[Interval], title: str, x_label: str, zero: bool = False) -> Markup:
+    """One line a row: its name, and its value with its interval on a common axis. ``zero``: the axis holds 0, marked
+    by a line. An undefined value leaves its line empty."""
+    height, names_px, width = 20.0, 190.0, 640.0
+    there = [v for row in rows for v in (row.value, row.low, row.high) if v is not None]
+    low, high = (
+        min([*there, 0.0]) if zero else min(there, default=0.0),
+        max([*there, 0.0] if zero else there, default=1.0),
+    )
+    edge = 0.04 * ((high - low) or 1.0)
+    low, high = low - edge, high + edge
+    bottom = 6 + height * len(rows)
+
+    def x(value: float) -> float:
+        return names_px + (value - low) / (high - low) * (width - names_px - 60)
+
+    out = []
+    for tick in nice_ticks(low, high):
+        out.append(_line("reference" if zero and tick == 0 else "grid", x(tick), 4, x(tick), bottom))
+        out.append(text_at("tick mid", x(tick), bottom + 14, _plain(tick)))
+    for place, row in enumerate(rows):
+        y = 6 + height * (place + 0.5)
+        name = text_at("label end", names_px - 10, y + 4, row.label if len(row.label) < 32 else f"{row.label[:30]}…")
+        out.append(Markup('<a href="{}">{}</a>').format(row.href, name) if row.href else name)
+        if row.value is None:
+            continue
+        if row.low is not None and row.high is not None:
+            out.append(_line("whisker", x(row.low), y, x(row.high), y))
+        told = f"{row.label}: {number(row.value, 3)} ({interval(row.low, row.high, 3)})"
+        out.append(_dot(x(row.value), y, 3.6, row.colour, told))
+        out.append(text_at("tick", width - 52, y + 3.5, number(row.value)))
+    out.append(text_at("label mid", (names_px + width - 60) / 2, bottom + 30, x_label))
+    return svg((width, bottom + 34), title, "chart wide", out)
 
 
 def belief(probabilities: np.ndarray, truth: int, title: str) -> Markup:

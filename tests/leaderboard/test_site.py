@@ -6,6 +6,8 @@ import csv
 import hashlib
 import io
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +27,7 @@ from avbench.leaderboard import entries as board_entries
 from avbench.leaderboard import entries as entries_module
 from avbench.leaderboard.board import Decision, assemble
 from avbench.leaderboard.entries import read_entries
-from avbench.leaderboard.site import write_site
+from avbench.leaderboard.site import counted, write_site
 from avbench.protocol.tracks import TRACKS
 from avbench.scoring.below_grid import below_grid_scores
 from avbench.scoring.metrics import METRICS, score
@@ -143,6 +145,81 @@ def test_the_board_is_sorted_filtered_and_read(site: Path) -> None:
         page.locator(".eyebrow a").click()
         assert page.locator("#track-synthsync-test").is_visible()
         assert (seen.errors, seen.requests) == ([], [])
+
+
+def test_the_address_keeps_the_view_and_the_filters(site: Path) -> None:
+    with opened(site / "index.html", DESKTOP) as seen:
+        page = seen.page
+        page.click("label[for=view-windows]")
+        page.click("label[for=compact]")
+        page.select_option("#backbone", "synchformer")
+        page.fill("#find", "zeta")
+        kept = page.evaluate("location.hash")
+        assert "view=windows" in kept
+        page.goto("about:blank")
+        page.goto((site / "index.html").resolve().as_uri() + kept)
+        assert page.locator("#view-windows").is_checked()
+        assert page.locator("#compact").is_checked()
+        assert page.input_value("#backbone") == "synchformer"
+        assert page.locator("#shown").inner_text() == "1 of 5 entries"
+        assert not page.locator("#track-synthsync-test tbody .range").first.is_visible()
+        page.goto((site / "index.html").resolve().as_uri() + "#backbone=gone&view=no%22thing")
+        assert page.locator("#shown").inner_text() == "5 of 5 entries", "what is no choice any more is none"
+        page.goto((site / "index.html").resolve().as_uri() + "#track-synthsync-test-hop4")
+        assert page.locator("#shown").inner_text() == "5 of 5 entries", "a link to a track is no filter"
+        assert (seen.errors, [r for r in seen.requests if r != "about:blank"]) == ([], [])
+
+
+def test_a_row_says_size_date_and_links_and_a_chart_has_every_entry(entries: Path, store: Path, tmp_path: Path) -> None:
+    more = tmp_path / "entries"
+    shutil.copytree(entries, more)
+    links = {"paper_url": "https://example.org/its-paper", "code_url": "https://example.org/its-code"}
+    for n in range(9):
+        make_entry(more, TRACK, TRUTH, f"many-{n}", skill=0.2 + n / 50, parameters=1_240_000, **links)
+    write_site(assemble(read_entries(more, store)[0], store), tmp_path / "site")
+    page = (tmp_path / "site" / "index.html").read_text()
+    section = page[page.index('id="track-synthsync-test"') : page.index('id="track-synthsync-full-test"')]
+    assert section.count(">1.24 M</td>") == 9
+    assert section.count('<a href="https://example.org/its-paper" rel="noopener nofollow noreferrer">paper</a>') == 9
+    standing = section[section.index('aria-label="every entry by mAP"') :]
+    standing = standing[: standing.index("</svg>")]
+    assert standing.count("<circle") == 13
+    for name in ("alpha", "many-0", "many-8", "gamma"):
+        assert f">{name}</text></a>" in standing
+    curve = section[section.index('aria-label="mAP over the windows seen"') :]
+    assert curve[: curve.index("</svg>")].count('class="line') == 13, "those without a colour of their own are grey"
+    assert "the other 6" in section
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", section, re.DOTALL)
+    assert len(captions) >= 3
+    assert all("procedural stand-in" in caption for caption in captions)
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(None, ""), (0, "0"), (999, "999"), (815_010, "815 k"), (10**6, "1 M"), (7 * 10**9, "7 G")]
+)
+def test_parameters_are_counted_in_three_digits(count: int | None, told: str) -> None:
+    assert counted(count) == told
+
+
+def test_a_board_says_whose_it_is(avbench: Avbench, entries: Path, store: Path, tmp_path: Path) -> None:
+    base = ("leaderboard", "build", "--entries", entries, "--cache", store, "--out", "site")
+    told = ("--title", "Our <b>board", "--repo-url", "https://example.org/repo", "--contact", "us@example.org")
+    assert avbench(*base, *told, "--site-url", "https://example.org/board/").returncode == 0
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert "<h1>Our &lt;b&gt;board</h1>" in page
+    assert '<a href="https://example.org/repo" rel="noopener noreferrer">Send an entry</a>' in page
+    assert "Questions: us@example.org" in page
+    assert '<meta property="og:image" content="https://example.org/board/share.png">' in page
+    assert (tmp_path / "site" / "share.png").read_bytes()[16:24] == (1200).to_bytes(4) + (630).to_bytes(4)
+    entry = next((tmp_path / "site").glob("entries/acme__alpha/*/synthsync-test.html"))
+    assert f"](https://example.org/board/{entry.relative_to(tmp_path / 'site').as_posix()})" in entry.read_text()
+    badge = entry.with_suffix(".svg").read_text()
+    assert "avbench synthsync-test" in badge
+    assert "rank 1 (shared) · mAP" in badge
+    for option in ("--repo-url", "--site-url"):
+        done = avbench(*base, option, "javascript:alert(1)")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert avbench(*base, "--title", " ").returncode == 2
 
 
 def test_the_board_without_javascript(site: Path) -> None:
