@@ -87,6 +87,12 @@ def seconds_short(value: float) -> str:
     return "0" if abs(value) < 0.005 else f"{'+' if value > 0 else chr(0x2212)}{abs(value):.1f}"
 
 
+def signed(value: float) -> str:
+    """``+0.43``, ``−1.2``, ``0``: at most two decimals; for tables whose heading says what a sign means."""
+    text = f"{round(abs(value), 2):g}"
+    return text if text == "0" else ("+" if value > 0 else "\N{MINUS SIGN}") + text
+
+
 def class_in_words(label: int) -> str:
     """The offset of a class in words, such as "audio 0.4 s early"."""
     return offset_in_words(OffsetGrid().offset_of(label))
@@ -102,6 +108,7 @@ def _environment(package: str) -> Environment:
         number=number, interval=interval, seconds_short=seconds_short, in_words=class_in_words, safe_url=safe_url
     )
     environment.filters["sortable"] = sortable
+    environment.filters["signed"] = signed
     grid = OffsetGrid()
     offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
     environment.globals.update(METRICS=METRICS, SHOWN=SHOWN, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)
