@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from avbench.data.apart import MediaFile
 from avbench.data.encode import Codec, encode_clip
-from avbench.data.media import ClipReader, rgb_converter
+from avbench.data.media import ClipReader
+from avbench.data.orientation import Orientations
 from avbench.protocol.laws import offsets_at
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, seconds
 from avbench.types import ClipRecord, Law, MediaError
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 LENGTH_S = 8
 SIDE_PX = 320  # of the longer side, at most
 REACH = 4 * TICKS_PER_S  # a wrong belief shifts the sound by this much more, at most
-CODEC = Codec(crf=28, audio_bit_rate=40_000)
+CODEC = Codec(crf=28, preset="superfast", audio_bit_rate=40_000)
 
 
 class Excerpt(NamedTuple):
@@ -96,27 +98,30 @@ def _begin(asked: Excerpt, seen: np.ndarray) -> Tick:
 
 def _pictures(reader: ClipReader, first: int, end: int) -> list[np.ndarray]:
     """The small pictures of the grid frames from ``first`` up to ``end``, (H, W, 3) uint8 each."""
-    upright, shown, small = rgb_converter(), None, np.empty(0, np.uint8)
-    found = []
+    reduce, shown, small = _reducer(reader.clip_id), None, np.empty(0, np.uint8)
+    found: list[np.ndarray] = []
     for picture in itertools.islice(reader.pictures(), first, end):
         if picture is not shown:
-            shown, small = picture, _small(upright(picture, reader.clip_id))
+            shown, small = picture, reduce(picture)
         if found and small.shape != found[0].shape:
             raise MediaError(reader.clip_id, "the picture changes its size inside the excerpt")
         found.append(small)
     if len(found) < end - first:
-        raise MediaError(reader.clip_id, f"the picture ends before {end * TICKS_PER_FRAME / TICKS_PER_S:g} s")
+        raise MediaError(reader.clip_id, f"the picture ends before {seconds(end * TICKS_PER_FRAME):g} s")
     return found
 
 
-def _small(rgb: np.ndarray) -> np.ndarray:
-    """The picture with its longer side at most ``SIDE_PX``, both sides even: (H, W, 3) uint8."""
-    import av
+def _reducer(clip_id: str) -> Callable[[av.VideoFrame], np.ndarray]:
+    """A function: decoded picture -> (H, W, 3) uint8 RGB, upright, its longer side at most ``SIDE_PX``, both even. The
+    picture is made small before it is converted: a large one costs no more than it must."""
+    from av.video.reformatter import VideoReformatter
 
-    height, width = rgb.shape[:2]
-    scale = min(1.0, SIDE_PX / max(height, width))
-    wide, high = (max(round(side * scale / 2) * 2, 2) for side in (width, height))
-    if (high, wide) == (height, width):
-        return rgb.copy()
-    picture: av.VideoFrame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
-    return picture.reformat(wide, high, "rgb24", interpolation="AREA").to_ndarray()
+    reformatter, orientations = VideoReformatter(), Orientations()
+
+    def reduce(picture: av.VideoFrame) -> np.ndarray:
+        scale = min(1.0, SIDE_PX / max(picture.width, picture.height))
+        width, height = (max(round(side * scale / 2) * 2, 2) for side in (picture.width, picture.height))
+        small = reformatter.reformat(picture, width, height, "rgb24", interpolation="AREA", threads=1)
+        return np.ascontiguousarray(orientations.of(picture, clip_id).upright(small.to_ndarray()))
+
+    return reduce

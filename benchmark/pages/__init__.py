@@ -23,6 +23,7 @@ from avbench.scoring.metrics import METRICS
 from avbench.types import OffsetGrid, offset_in_words
 
 UNDEFINED = "–"
+STAND_IN = "procedural stand-in"  # in the note of data made by a program: every figure of it says so
 SCHEMES = ("https://", "http://")
 MAX_URL = 500
 
@@ -88,9 +89,8 @@ def seconds_short(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """``+0.43``, ``−1.2``, ``0``: at most two decimals; for tables whose heading says what a sign means."""
-    text = f"{round(abs(value), 2):g}"
-    return text if text == "0" else ("+" if value > 0 else "\N{MINUS SIGN}") + text
+    """``+0.43``, ``−1.20``, ``0.00``, for tables whose heading says what a sign means."""
+    return ("+" if round(value, 2) > 0 else "") + number(value)
 
 
 def class_in_words(label: int) -> str:
@@ -112,6 +112,7 @@ def _environment(package: str) -> Environment:
     grid = OffsetGrid()
     offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
     environment.globals.update(METRICS=METRICS, SHOWN=SHOWN, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)
+    environment.globals["STAND_IN"] = STAND_IN
     return environment
 
 

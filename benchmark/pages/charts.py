@@ -267,7 +267,7 @@ def believed_line(
 ) -> Markup:
     """The believed offset after each window of a stream, early sound at the top, with the true one dashed. ``shown_s``:
     the part that a player shows; the line with class "cursor" is for its script to move."""
-    size = (380.0, 132.0)
+    size = (420.0, 132.0)
     reach = 1.15 * max(0.5, *map(abs, believed_s), *map(abs, true_s))
     axes = Axes(size, (0.0, ends_s[-1]), (-reach, reach))
     top, bottom = TOP, size[1] - BOTTOM
@@ -282,7 +282,7 @@ def believed_line(
     if len(points) > 1:
         out.append(Markup('<path class="line c0" d="{}"/>').format(path_of(points)))
     for (x, y), end, offset in zip(points, ends_s, believed_s, strict=True):
-        out.append(_dot(x, y, 2.6, 0, f"after {_plain(end)} s: {offset_in_words(round(offset, 2))}"))
+        out.append(_dot(x, y, 2.6 if len(points) <= 24 else 1.4, 0, f"after {_plain(end)} s: {offset_in_words(round(offset, 2))}"))
     out.append(
         Markup('<path class="cursor" data-from="{0:.2f}" data-to="{1:.2f}" d="M{0:.2f} {2:.1f}L{0:.2f} {3:.1f}"/>').format(
             left, right, top, bottom

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from avbench.pages import charts
-from avbench.pages.sections import from_the_worst
+from avbench.pages.sections import GRID, from_the_worst
 from avbench.results.dynamic_truth import WindowTruth
 from avbench.results.excerpts import FOLDER, SHIFTS, Cut
 from avbench.results.run import RunResult
@@ -77,7 +77,8 @@ def picks(result: RunResult, answers: Truth, logits: np.ndarray, windows: Window
 
 def beliefs_s(logits: np.ndarray) -> np.ndarray:
     """``logits`` (..., 21) -> the believed offsets in seconds, (...)."""
-    return believed_offsets_s(softmax(checked_logits(logits)))
+    flat = checked_logits(logits.reshape(-1, logits.shape[-1]))
+    return believed_offsets_s(softmax(flat)).reshape(logits.shape[:-1])
 
 
 def players(
@@ -95,10 +96,8 @@ def players(
 
 
 def _true_s(answers: Truth, row: int) -> float:
-    from avbench.types import OffsetGrid
-
     known = answers.offsets_s
-    return OffsetGrid().offset_of(int(answers.labels[row])) if known is None else float(known[row])
+    return GRID.offset_of(int(answers.labels[row])) if known is None else float(known[row])
 
 
 def _player(
@@ -110,6 +109,7 @@ def _player(
     ends_s = [seconds(result.protocol.window + i * result.protocol.hop) for i in range(len(logits))]
     words = [f"{offset_in_words(round(b, 2))} (p {q:.2f})" for b, q in zip(believed_s.tolist(), p.tolist(), strict=True)]
     end_s = cut.start_s + cut.length_s
+    holds = not changing or float(np.ptp(true_s)) == 0
     told = f"{cut.segment_id}: the believed offset after each window"
     address = {shift: f"{FOLDER}/{cut.name(shift)}" for shift in SHIFTS}
     return Player(
@@ -117,7 +117,7 @@ def _player(
         id=cut.segment_id,
         video=str(answers.clusters[row]),
         category=answers.categories[row] if answers.categories else "",
-        truth="changes" if changing else offset_in_words(round(float(true_s[at]), 2)),
+        truth=offset_in_words(round(float(true_s[at]), 2)) if holds else "changes",
         said="" if changing else offset_in_words(round(float(believed_s[at]), 2)),
         left="" if changing else offset_in_words(round(float(true_s[at] - believed_s[at]), 2)),
         wrong=not changing and int(logits[at].argmax()) != int(answers.labels[row]),

@@ -12,6 +12,7 @@
     const told = card.querySelector("output");
     const length = Number(card.dataset.end) - start;
     let frame = 0;
+    if (videos.length) told.textContent = "Play one: the marker runs along, and the other goes on where it was left.";
 
     const show = (video) => {
       const t = video.currentTime;
