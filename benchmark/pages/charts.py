@@ -272,9 +272,11 @@ def believed_line(
     axes = Axes(size, (0.0, ends_s[-1]), (-reach, reach))
     top, bottom = TOP, size[1] - BOTTOM
     left, right = (axes.x(min(t, ends_s[-1])) for t in shown_s)
-    out = [Markup('<rect class="shown" x="{:.1f}" y="{}" width="{:.1f}" height="{:.1f}"/>').format(
-        left, top, right - left, bottom - top
-    )]
+    out = [
+        Markup('<rect class="shown" x="{:.1f}" y="{}" width="{:.1f}" height="{:.1f}"/>').format(
+            left, top, right - left, bottom - top
+        )
+    ]
     out.append(axes.frame(nice_ticks(0, ends_s[-1]), "seconds of stream", nice_ticks(-reach, reach, most=5)))
     true = [(axes.x(t), axes.y(offset)) for t, offset in zip((0.0, *ends_s), (true_s[0], *true_s), strict=True)]
     out.append(Markup('<path class="true" d="{}"/>').format(path_of(true)))
@@ -282,12 +284,11 @@ def believed_line(
     if len(points) > 1:
         out.append(Markup('<path class="line c0" d="{}"/>').format(path_of(points)))
     for (x, y), end, offset in zip(points, ends_s, believed_s, strict=True):
-        out.append(_dot(x, y, 2.6 if len(points) <= 24 else 1.4, 0, f"after {_plain(end)} s: {offset_in_words(round(offset, 2))}"))
-    out.append(
-        Markup('<path class="cursor" data-from="{0:.2f}" data-to="{1:.2f}" d="M{0:.2f} {2:.1f}L{0:.2f} {3:.1f}"/>').format(
-            left, right, top, bottom
-        )
-    )
+        if len(points) > 24:  # the dots would hide the line
+            break
+        out.append(_dot(x, y, 2.6, 0, f"after {_plain(end)} s: {offset_in_words(round(offset, 2))}"))
+    cursor = Markup('<path class="cursor" data-from="{0:.2f}" data-to="{1:.2f}" d="M{0:.2f} {2:.1f}L{0:.2f} {3:.1f}"/>')
+    out.append(cursor.format(left, right, top, bottom))
     return svg(size, title, "chart believed", out)
 
 

@@ -100,14 +100,14 @@ def _true_s(answers: Truth, row: int) -> float:
     return GRID.offset_of(int(answers.labels[row])) if known is None else float(known[row])
 
 
-def _player(
-    result: RunResult, answers: Truth, row: int, logits: np.ndarray, true_s: np.ndarray, cut: Cut
-) -> Player:
+def _player(result: RunResult, answers: Truth, row: int, logits: np.ndarray, true_s: np.ndarray, cut: Cut) -> Player:
     changing = result.protocol.name == "dynamic"
     at = len(logits) - 1 if changing else scored_iteration(result)
     believed_s, p = beliefs_s(logits), softmax(checked_logits(logits)).max(axis=1)
     ends_s = [seconds(result.protocol.window + i * result.protocol.hop) for i in range(len(logits))]
-    words = [f"{offset_in_words(round(b, 2))} (p {q:.2f})" for b, q in zip(believed_s.tolist(), p.tolist(), strict=True)]
+    words = [
+        f"{offset_in_words(round(b, 2))} (p {q:.2f})" for b, q in zip(believed_s.tolist(), p.tolist(), strict=True)
+    ]
     end_s = cut.start_s + cut.length_s
     holds = not changing or float(np.ptp(true_s)) == 0
     told = f"{cut.segment_id}: the believed offset after each window"

@@ -82,7 +82,7 @@
       row.hidden = !fits;
       shown += fits;
     });
-    $("count").textContent = `${shown} of ${rows.length} ${rows.length === 1 ? "segment" : "segments"}`;
+    $("count").textContent = `${shown} of ${rows.length} segment${rows.length === 1 ? "" : "s"}`;
   };
   for (const id of ["by-class", "by-answer", "by-category"]) if ($(id)) $(id).addEventListener("change", filter);
   $("by-name").addEventListener("input", filter);

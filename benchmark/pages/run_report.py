@@ -95,7 +95,7 @@ def read_again(run: Path, result: RunResult) -> Read:
     return Read(answers, logits, windows, None if windows is None else read_alarm(path))
 
 
-def run_page(  # noqa: PLR0913  (all that a run leaves)
+def run_page(
     result: RunResult,
     answers: Truth | None,
     logits: np.ndarray,

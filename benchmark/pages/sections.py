@@ -72,10 +72,14 @@ def few_answers(answers: Truth, answered: np.ndarray) -> list[tuple[str, Markup]
     counts = dict(zip(*(found.tolist() for found in np.unique(off, return_counts=True)), strict=True))
     title = f"answers against true offsets of {len(points)} segments"
     return [
-        ("Each segment: its true offset and the answer. On the line the answer is right; above it, too early.",
-         charts.answers_scatter(points, title)),
-        ("How far off the answers are. Green: right; yellow: one class off; orange: more.",
-         charts.error_bars(counts, "how far off the answers are")),
+        (
+            "Each segment: its true offset and the answer. On the line the answer is right; above it, too early.",
+            charts.answers_scatter(points, title),
+        ),
+        (
+            "How far off the answers are. Green: right; yellow: one class off; orange: more.",
+            charts.error_bars(counts, "how far off the answers are"),
+        ),
     ]
 
 
@@ -129,8 +133,8 @@ def curve_charts(
     curve: Mapping[int, Scores], beside: Scores | None = None, rows: Sequence[ReferenceRow] = ()
 ) -> list[tuple[str, Markup]]:
     """(title, chart) of the metrics over the windows seen. ``curve``: window -> scores; ``beside``: scores of the row
-    "always in sync", which accuracy has to beat; ``rows``: reference rows that are drawn if they have a curve of as many
-    windows (see :func:`drawn_rows`)."""
+    "always in sync", which accuracy has to beat; ``rows``: reference rows, of which those of :func:`drawn_rows` are
+    drawn too."""
     if len(curve) < 2:
         return []
     found = []

@@ -40,7 +40,7 @@ class Cuts(StrictPart):
 
     schema_version: Literal[1] = 1
     predictions: Sha256
-    cuts: Many[Cut] = []
+    cuts: Many[Cut]
 
 
 def clip_name(kind: str, number: int, shift: str) -> str:

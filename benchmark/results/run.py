@@ -122,8 +122,8 @@ class StreamLaw(StrictPart):
 
 class ReferenceRow(StrictPart):
     """A row shown beside the result: a trivial baseline, or the same backbone with another head or window count.
-    ``recovery``: its Kaplan-Meier table, where offsets change; ``curve``: of some rows, a few metrics at each iteration,
-    without intervals."""
+    ``recovery``: its Kaplan-Meier table, where offsets change; ``curve``: of some rows, a few metrics at each
+    iteration, without intervals."""
 
     name: str
     label: str

@@ -75,8 +75,8 @@ def cut_clips(folder: Path, result: RunResult, read: Read, source: Source) -> li
 
 
 def cut_again(run: Path, data: str, progress: Progress | None = None) -> list[Cut]:
-    """Cuts the clips of an earlier run anew; ``data``: any ``--data``, with the run's split. ``UsageError`` if it is not
-    what the run was computed from, or if the run's files are not as it wrote them."""
+    """Cuts the clips of an earlier run anew; ``data``: any ``--data``, with the run's split. ``UsageError`` if it is
+    not what the run was computed from, or if the run's files are not as it wrote them."""
     result = read_run(run)
     manifest = read_data(data, result.data.split, progress)
     if manifest.sha256 != result.data.manifest_sha256:
@@ -88,7 +88,7 @@ def cut_again(run: Path, data: str, progress: Progress | None = None) -> list[Cu
     return cut_clips(folder, result, read_again(run, result), source)
 
 
-def _file(  # noqa: PLR0913  (one segment of one run, and where its clips go)
+def _file(
     folder: Path, result: RunResult, manifest: Manifest, segment: SegmentRecord, logits: np.ndarray, pick: Pick
 ) -> MediaFile | MediaError:
     """What is asked of ``cut_excerpt`` for one segment with predictions (W, 21); why it cannot be asked."""
