@@ -58,6 +58,8 @@ def cut_clips(folder: Path, result: RunResult, read: Read, source: Source) -> li
     if not chosen:
         return []
     try:
+        if (folder / FOLDER).is_symlink():
+            raise AvbenchError(f"{folder / FOLDER} is a link: the clips of the page are not written through it")
         (folder / FOLDER).mkdir(exist_ok=True)
     except OSError as error:
         raise AvbenchError(f"cannot make {folder / FOLDER}: {error.strerror or error}") from error
