@@ -13,7 +13,7 @@ from markupsafe import Markup
 from avbench.pages import charts
 from avbench.pages.sections import GRID, from_the_worst
 from avbench.results.dynamic_truth import WindowTruth
-from avbench.results.excerpts import FOLDER, SHIFTS, Cut
+from avbench.results.excerpts import FOLDER, SHIFTS, Cut, Kind
 from avbench.results.run import RunResult
 from avbench.results.truth import Truth
 from avbench.scoring.calibration import believed_offsets_s
@@ -23,13 +23,13 @@ from avbench.ticks import seconds
 from avbench.types import offset_in_words
 
 N_OF_A_KIND = 3
-KINDS = ("worst", "surest")
+KINDS: tuple[Kind, ...] = ("worst", "surest")
 
 
 class Pick(NamedTuple):
     """A segment worth watching: the ``number``-th of its kind, from 1, and its row among the scored ones."""
 
-    kind: str
+    kind: Kind
     number: int
     row: int
 
@@ -71,7 +71,7 @@ def picks(result: RunResult, answers: Truth, logits: np.ndarray, windows: Window
         p, said = softmax(checked_logits(logits[:, at])).max(axis=1), logits[:, at].argmax(axis=1)
         right = [row for row in np.flatnonzero(said == answers.labels).tolist() if row not in worst]
         surest = sorted(right, key=lambda row: (-p[row], answers.segment_ids[row]))[:N_OF_A_KIND]
-    rows = {"worst": worst, "surest": surest}
+    rows: dict[Kind, list[int]] = {"worst": worst, "surest": surest}
     return [Pick(kind, number, row) for kind in KINDS for number, row in enumerate(rows[kind], 1)]
 
 

@@ -14,6 +14,7 @@ from avbench.system.strict import Many, Sha256, StrictPart, parse_record, read_b
 from avbench.types import AvbenchError
 
 FOLDER, RECORD = "run-clips", "clips.json"
+Kind = Literal["worst", "surest"]
 SHIFTS = ("seen", "corrected")
 MAX_RECORD_BYTES = 2**20
 _OURS = re.compile(r"(worst|surest)-\d{1,2}-(seen|corrected)\.mp4")
@@ -23,7 +24,7 @@ class Cut(StrictPart):
     """One segment: the ``number``-th of its kind, from 1. The clips show ``length_s`` seconds of its stream from
     ``start_s`` on; ``reason`` says why there are none."""
 
-    kind: Literal["worst", "surest"]
+    kind: Kind
     number: Annotated[int, Field(ge=1, le=99)]
     segment_id: str
     start_s: Annotated[float, Field(ge=0)] = 0.0

@@ -70,6 +70,9 @@ def test_the_page_in_a_browser(page: str, tmp_path: Path) -> None:
         assert seen.page.locator("svg.chart").count() == 4, "three curves and the reliability"
         assert seen.page.locator("svg.belief").count() == 6
         assert seen.page.get_by_text("procedural stand-in").first.is_visible()
+        drawn = "[...document.querySelectorAll('figure, .belief-card, .scroll.fit')]"
+        notes = seen.page.evaluate(f"{drawn}.map(e => getComputedStyle(e, '::after').content)")
+        assert (len(notes), set(notes)) == (11, {'"procedural stand-in"'}), "every figure says what the clips are"
         steps = seen.page.locator(".belief-card").first.locator("table.steps")
         assert not steps.is_visible()
         seen.page.locator(".belief-card summary").first.click()
@@ -112,6 +115,32 @@ def test_where_it_errs() -> None:
         assert item.steps[-1][1] == item.said
         assert item.p_truth == pytest.approx(item.steps[-1][3])
     assert result.n_scored == 168
+
+
+def test_few_segments_have_points_in_place_of_an_empty_matrix() -> None:
+    result, answers, logits = made_up(windows=2, n=30)
+    page = run_page(result, answers, logits)
+    assert '<table class="confusion">' not in page
+    off = logits[:, 1].argmax(axis=1) - answers.labels
+    charts = page.split('aria-label="answers against true offsets of 30 segments"')[1]
+    points, bars = charts.split('aria-label="how far off the answers are"')
+    assert points.split("</svg>")[0].count("<circle") == 30
+    assert bars.split("</svg>")[0].count("<rect") == len(set(off.tolist()))
+    assert f"{np.count_nonzero(off)} of 30 are" in " ".join(page.split())
+    assert '<table class="confusion">' in run_page(*made_up(windows=2, n=105))
+
+
+def test_rows_with_a_curve_are_drawn_beside_the_run() -> None:
+    result, answers, logits = made_up(windows=3, n=40)
+    curve = [{name: {"value": 0.25} for name in ("acc", "map", "mae_s")}] * 3
+    row = result.rows[0].model_dump()
+    rows = [row, {**row, "name": "apa", "label": "same, APA", "curve": curve}]
+    page = run_page(RunResult(**(result.model_dump() | {"rows": rows})), answers, logits)
+    assert page.count('class="line c1 thin"') == 3
+    assert '<span class="key c1"></span>same, APA' in page
+    shorter = [{**rows[1], "curve": curve[:2]}]
+    page = run_page(RunResult(**(result.model_dump() | {"rows": shorter})), answers, logits)
+    assert 'class="line c1 thin"' not in page
 
 
 # -- odd runs ----------------------------------------------------------------------------------------------------------
