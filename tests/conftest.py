@@ -32,6 +32,8 @@ os.environ["HF_HOME"] = os.path.join(tempfile.gettempdir(), f"avbench-tests-no-h
 for _name in ("XET", "TELEMETRY", "UPDATE_CHECK", "PROGRESS_BARS"):
     os.environ[f"HF_HUB_DISABLE_{_name}"] = "1"
 
+os.environ["AVBENCH_NO_MEDIA"] = "1"  # hundreds of runs need no clips; tests of these take it back
+
 # a busy machine is slow, not wrong
 settings.register_profile("avbench", deadline=None)
 settings.load_profile("avbench")

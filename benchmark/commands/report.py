@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import add_command
+from avbench.commands.common import Progress, add_command
 
 
 def add(commands: Any) -> None:
@@ -17,6 +17,7 @@ def add(commands: Any) -> None:
         _report,
         "rebuild a run's page from its files",
         "`avbench run` already writes the page; use this if it was lost, or after updating avbench.\n"
+        "The clips on it are kept; --data cuts them anew, if it is what the run was computed from.\n"
         "With --plot it draws one stream of a run over changing offsets instead: what was believed, and what was so.\n"
         "Of the folder of `avbench watch --record` it makes the page watch.html: the latest watch in it.",
         "avbench report runs/2026-11-25-streamsync-trf",
@@ -26,6 +27,7 @@ def add(commands: Any) -> None:
     report.add_argument(
         "run", type=Path, metavar="RUN_DIR", help="a folder that `avbench run` or `watch --record` wrote"
     )
+    report.add_argument("--data", metavar="DATA", help="the run's data, as of `avbench run`: cut the page's clips anew")
     report.add_argument("--plot", type=Path, metavar="FILE", help="draw a stream as SVG or PNG, and leave the page")
     report.add_argument("--stream", metavar="ID", help="which one (default: a typical one with a jump)")
 
@@ -36,8 +38,8 @@ def _report(args: argparse.Namespace) -> int:
     from avbench.types import UsageError
 
     if is_record(args.run):
-        if args.plot or args.stream:
-            raise UsageError("--plot and --stream are for runs over changing offsets, not for the record of a watch")
+        if args.plot or args.stream or args.data:
+            raise UsageError("--plot, --stream and --data are for runs, not for the record of a watch")
         print(write_watch_page(args.run))
         return 0
 
@@ -48,5 +50,10 @@ def _report(args: argparse.Namespace) -> int:
         return 0
     if args.stream:
         raise UsageError("--stream names the stream to draw: add --plot FILE")
+    if args.data:
+        from avbench.runs.run_clips import cut_again
+
+        with Progress() as progress:
+            cut_again(args.run, args.data, progress)
     print(report_again(args.run))
     return 0

@@ -118,6 +118,13 @@ def _add_run(commands: Any) -> None:  # one option after the other
         "--no-reference-rows", dest="reference_rows", action="store_false", help="only the model, no other rows"
     )
     run.add_argument(
+        "--no-media",
+        dest="media",
+        action="store_false",
+        default=None,
+        help="no clips of the worst and the surest segments on the page (also: AVBENCH_NO_MEDIA=1)",
+    )
+    run.add_argument(
         "--metrics",
         nargs="+",
         default=["default"],
@@ -231,6 +238,7 @@ def _run(args: argparse.Namespace) -> int:
             options=options,
             progress=progress,
             force=args.force,
+            media=args.media,
         )
     _report_problems(result)
     if args.csv:

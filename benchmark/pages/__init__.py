@@ -23,6 +23,7 @@ from avbench.scoring.metrics import METRICS
 from avbench.types import OffsetGrid, offset_in_words
 
 UNDEFINED = "–"
+STAND_IN = "procedural stand-in"  # in the note of data made by a program: every figure of it says so
 SCHEMES = ("https://", "http://")
 MAX_URL = 500
 
@@ -95,6 +96,11 @@ def seconds_short(value: float) -> str:
     return "0" if abs(value) < 0.005 else f"{'+' if value > 0 else chr(0x2212)}{abs(value):.1f}"
 
 
+def signed(value: float) -> str:
+    """``+0.43``, ``−1.20``, ``0.00``, for tables whose heading says what a sign means."""
+    return ("+" if round(value, 2) > 0 else "") + number(value)
+
+
 def class_in_words(label: int) -> str:
     """The offset of a class in words, such as "audio 0.4 s early"."""
     return offset_in_words(OffsetGrid().offset_of(label))
@@ -109,10 +115,11 @@ def _environment(package: str) -> Environment:
     environment.filters.update(
         number=number, interval=interval, seconds_short=seconds_short, in_words=class_in_words, safe_url=safe_url
     )
-    environment.filters.update(sortable=sortable, share_bar=share_bar)
+    environment.filters.update(sortable=sortable, share_bar=share_bar, signed=signed)
     grid = OffsetGrid()
     offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
     environment.globals.update(METRICS=METRICS, SHOWN=SHOWN, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)
+    environment.globals["STAND_IN"] = STAND_IN
     return environment
 
 

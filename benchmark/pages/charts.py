@@ -8,13 +8,14 @@ attributes (the content security policy forbids them), are a few kilobytes and c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup, escape
 
 from avbench.pages import class_in_words, interval, number
+from avbench.types import offset_in_words
 
 LEVELS = 10  # shades of a heat map; ``page.css`` has a colour for each
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 10.0, 12.0, 34.0  # margins
@@ -30,6 +31,7 @@ class Line(NamedTuple):
     low: Sequence[float | None] = ()
     high: Sequence[float | None] = ()
     colour: int = 0
+    thin: bool = False  # of a row beside the run
 
 
 class Point(NamedTuple):
@@ -135,12 +137,13 @@ def curve(
         for run in _runs([v is not None for v in line.y]):
             points = [(axes.x(line.x[i]), axes.y(line.y[i])) for i in run]  # type: ignore[arg-type]
             if len(points) > 1:
-                out.append(Markup('<path class="line c{}" d="{}"/>').format(line.colour, path_of(points)))
+                thin = " thin" if line.thin else ""
+                out.append(Markup('<path class="line c{}{}" d="{}"/>').format(line.colour, thin, path_of(points)))
         for i, value in enumerate(line.y):
             if value is not None:
                 bounds = interval(line.low[i], line.high[i]) if line.low and line.high else ""
                 told = f"{line.label}, {x_label} {_plain(line.x[i])}: {number(value)}" + (bounds and f" ({bounds})")
-                out.append(_dot(axes.x(line.x[i]), axes.y(value), 2.6, line.colour, told))
+                out.append(_dot(axes.x(line.x[i]), axes.y(value), 1.6 if line.thin else 2.6, line.colour, told))
     return svg(size, title, "chart", out)
 
 
@@ -252,6 +255,87 @@ def belief(probabilities: np.ndarray, truth: int, title: str) -> Markup:
         out.append(text_at("tick mid", left + (n - 0.5) * cell_w, height - 3, str(n)))
     told = f"{title}; the truth is {class_in_words(truth)}"
     return svg((width, height), told, "belief", out)
+
+
+class Answer(NamedTuple):
+    """One answer against the truth, in seconds; ``colour`` 0 ... 7."""
+
+    label: str
+    true_s: float
+    said_s: float
+    colour: int
+
+
+def answers_scatter(answers: Sequence[Answer], title: str) -> Markup:
+    """What was answered against what is true, both from -2 to 2 s: right answers are on the line. Answers that would
+    hide each other lie beside each other."""
+    size = (340.0, 300.0)
+    axes = Axes(size, (-2.2, 2.2), (-2.2, 2.2))
+    out = [axes.frame((-2, -1, 0, 1, 2), "true offset, seconds", (-2, -1, 0, 1, 2))]
+    out.append(text_at("label", LEFT, TOP - 3, "answer"))
+    out.append(_line("reference", axes.x(-2.2), axes.y(-2.2), axes.x(2.2), axes.y(2.2)))
+    taken: dict[tuple[int, int], int] = {}
+    for answer in answers:
+        place = round(answer.true_s / 0.1), round(answer.said_s / 0.1)
+        n = taken[place] = taken.get(place, -1) + 1
+        around, turn = 3.2 * math.sqrt(n), 2.4 * n  # a spiral
+        x, y = axes.x(answer.true_s) + around * math.cos(turn), axes.y(answer.said_s) + around * math.sin(turn)
+        out.append(_dot(x, y, 3.4, answer.colour, answer.label))
+    return svg(size, title, "chart", out)
+
+
+def error_bars(counts: Mapping[int, int], title: str) -> Markup:
+    """How many answers (``counts``) are off by each number of classes, 0.2 s each."""
+    size = (340.0, 300.0)
+    reach = max(3, *(abs(off) for off in counts)) + 0.5
+    axes = Axes(size, (-0.2 * reach, 0.2 * reach), (0.0, nice_top(max(counts.values()))))
+    ticks = [round(tick, 1) for tick in nice_ticks(-0.2 * reach, 0.2 * reach)]
+    out = [axes.frame(ticks, "answer minus truth, seconds", nice_ticks(*axes.y_range))]
+    out.append(text_at("label", LEFT, TOP - 3, "segments"))
+    for off, n in sorted(counts.items()):
+        left, right = axes.x(0.2 * (off - 0.4)), axes.x(0.2 * (off + 0.4))
+        told = f"{n} off by {_plain(round(0.2 * off, 1))} s" if off else f"{n} right"
+        colour = 2 if off == 0 else 4 if abs(off) == 1 else 1
+        out.append(
+            Markup(
+                '<rect class="dot c{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
+            ).format(colour, left, axes.y(n), right - left, axes.y(0) - axes.y(n), told)
+        )
+    return svg(size, title, "chart", out)
+
+
+def believed_line(
+    ends_s: Sequence[float],
+    believed_s: Sequence[float],
+    true_s: Sequence[float],
+    shown_s: tuple[float, float],
+    title: str,
+) -> Markup:
+    """The believed offset after each window of a stream, early sound at the top, with the true one dashed. ``shown_s``:
+    the part that a player shows; the line with class "cursor" is for its script to move."""
+    size = (420.0, 132.0)
+    reach = 1.15 * max(0.5, *map(abs, believed_s), *map(abs, true_s))
+    axes = Axes(size, (0.0, ends_s[-1]), (-reach, reach))
+    top, bottom = TOP, size[1] - BOTTOM
+    left, right = (axes.x(min(t, ends_s[-1])) for t in shown_s)
+    out = [
+        Markup('<rect class="shown" x="{:.1f}" y="{}" width="{:.1f}" height="{:.1f}"/>').format(
+            left, top, right - left, bottom - top
+        )
+    ]
+    out.append(axes.frame(nice_ticks(0, ends_s[-1]), "seconds of stream", nice_ticks(-reach, reach, most=5)))
+    true = [(axes.x(t), axes.y(offset)) for t, offset in zip((0.0, *ends_s), (true_s[0], *true_s), strict=True)]
+    out.append(Markup('<path class="true" d="{}"/>').format(path_of(true)))
+    points = [(axes.x(t), axes.y(offset)) for t, offset in zip(ends_s, believed_s, strict=True)]
+    if len(points) > 1:
+        out.append(Markup('<path class="line c0" d="{}"/>').format(path_of(points)))
+    for (x, y), end, offset in zip(points, ends_s, believed_s, strict=True):
+        if len(points) > 24:  # the dots would hide the line
+            break
+        out.append(_dot(x, y, 2.6, 0, f"after {_plain(end)} s: {offset_in_words(round(offset, 2))}"))
+    cursor = Markup('<path class="cursor" data-from="{0:.2f}" data-to="{1:.2f}" d="M{0:.2f} {2:.1f}L{0:.2f} {3:.1f}"/>')
+    out.append(cursor.format(left, right, top, bottom))
+    return svg(size, title, "chart believed", out)
 
 
 def lag_curves(lags: Sequence[int], curves: Sequence[tuple[Sequence[float], bool]]) -> Markup:

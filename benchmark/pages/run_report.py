@@ -4,6 +4,8 @@ probabilities on the worst segments, and everything needed to repeat the run."""
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +14,11 @@ import numpy as np
 from avbench.pages import class_in_words, render
 from avbench.pages.below_grid import below_grid, pair_section
 from avbench.pages.changing import page_of
-from avbench.pages.sections import BY_SLICE, BY_SLICE_CHANGING, curve_charts, errors, slice_tables
+from avbench.pages.players import players
+from avbench.pages.sections import BY_SLICE, BY_SLICE_CHANGING, curve_charts, drawn_rows, errors, slice_tables
+from avbench.pages.segment_table import listed
 from avbench.results.dynamic_truth import WindowTruth, read_truth
+from avbench.results.excerpts import Cut, read_cuts
 from avbench.results.predictions import N_CLASSES, read_alarm, read_predictions
 from avbench.results.run import REPORT_FILE, RunResult, Scores, read_run, run_file
 from avbench.results.truth import Truth, read_segments
@@ -44,9 +49,11 @@ def write_report(
     windows: WindowTruth | None = None,
     alarm: np.ndarray | None = None,
 ) -> Path:
-    """Writes ``folder/run.html``; the arguments are those of ``run_page``. ``AvbenchError`` if it cannot be written."""
+    """Writes ``folder/run.html`` with the clips that were cut into the folder; the arguments are those of ``run_page``.
+    ``AvbenchError`` if it cannot be written."""
     path = Path(folder) / REPORT_FILE
-    page = run_page(result, answers, logits, windows, alarm)
+    cuts = read_cuts(folder, result.files["predictions"].sha256) if "predictions" in result.files else []
+    page = run_page(result, answers, logits, windows, alarm, cuts)
     try:
         atomic_write_bytes(path, page.encode("utf-8"))
     except OSError as error:
@@ -94,24 +101,32 @@ def run_page(
     logits: np.ndarray,
     windows: WindowTruth | None = None,
     alarm: np.ndarray | None = None,
+    cuts: Sequence[Cut] = (),
 ) -> str:
     """The page as text; equal arguments give equal text.
 
     ``answers``: the truth about the scored segments, in the order of ``logits`` (N, W, 21); None if it is hidden. Both
     may be empty (nothing could be scored). Where offsets change, ``windows`` is the truth of every window, and
-    ``alarm`` (N, W) the model's own alarm, if it has one.
+    ``alarm`` (N, W) the model's own alarm, if it has one. ``cuts``: the clips beside the page, shown if the truth is.
     """
     changing = page_of(result, answers, windows, logits, alarm)
     at = scored_iteration(result)
     hop_s, window_s = seconds(result.protocol.hop), seconds(result.protocol.window)
     # accuracy of "always in sync" holds for every window only where offsets are fixed
     trivial = next((row.scores for row in result.rows if row.name == "constant"), None) if changing is None else None
+    drawn = {} if answers is None else players(result, answers, logits, windows, cuts)
+    table = None if answers is None else listed(answers, logits, at)
     return render(
         "run_report.html",
+        script=_script() if drawn or table else "",
+        media="'self' file:" if drawn else "",
+        players=drawn,
+        table=table,
         result=result,
         rows=table_rows(result),
         metrics=list(METRICS.values()),
-        curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial),
+        curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial, result.rows),
+        beside=drawn_rows(result.rows, len(result.curve)),
         slices=slice_tables(result.slices, BY_SLICE if changing is None else BY_SLICE_CHANGING),
         errors=errors(answers, logits, at) if answers is not None and changing is None else None,
         changing=changing,
@@ -125,6 +140,10 @@ def run_page(
         absent=[class_in_words(c) for c in result.absent_classes],
         max_listed=MAX_LISTED,
     )
+
+
+def _script() -> str:
+    return resources.files("avbench.pages").joinpath("run.js").read_text(encoding="utf-8")
 
 
 def table_rows(result: RunResult) -> list[Row]:

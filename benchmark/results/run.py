@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from avbench.protocol.rules import Protocol
 from avbench.results.dynamic_truth import TRUTH_FILE
+from avbench.results.excerpts import FOLDER as CLIPS_FOLDER
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.results.truth import is_segments
 from avbench.system.outputs import check_folder
@@ -41,7 +42,7 @@ RUN_FILE = "run.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "run.html"
 SEGMENTS_FILE = "segments.parquet"
-FILES = (RUN_FILE, PREDICTIONS_FILE, REPORT_FILE, SEGMENTS_FILE, TRUTH_FILE, "latency.json")  # in its folder
+FILES = (RUN_FILE, PREDICTIONS_FILE, REPORT_FILE, SEGMENTS_FILE, TRUTH_FILE, CLIPS_FOLDER, "latency.json")  # its folder
 SCHEMA_FILE = Path(__file__).parent / "schemas" / "run_result.v1.json"
 MAX_RUN_BYTES = 64 * 2**20
 
@@ -121,7 +122,8 @@ class StreamLaw(StrictPart):
 
 class ReferenceRow(StrictPart):
     """A row shown beside the result: a trivial baseline, or the same backbone with another head or window count.
-    ``recovery``: its Kaplan-Meier table, where offsets change."""
+    ``recovery``: its Kaplan-Meier table, where offsets change; ``curve``: of some rows, a few metrics at each
+    iteration, without intervals."""
 
     name: str
     label: str
@@ -130,6 +132,7 @@ class ReferenceRow(StrictPart):
     scores: Scores
     note: str = ""
     recovery: Many[RecoveryStep] = []
+    curve: Many[Scores] = []
 
 
 class Failure(StrictPart):

@@ -16,7 +16,8 @@ from avbench import __version__
 from avbench.baselines.trivial import TRIVIAL
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
-from avbench.pages.run_report import write_report
+from avbench.pages.run_report import Read, write_report
+from avbench.pages.sections import CURVES
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import Protocol, usual
 from avbench.protocol.signature import Signature
@@ -25,6 +26,7 @@ from avbench.registry.loading import check_device, load_all, load_plain_head
 from avbench.registry.names import resolve, resolve_object, without_folders
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.results.dynamic_truth import TRUTH_FILE, WindowTruth, write_truth
+from avbench.results.excerpts import remove_cuts
 from avbench.results.predictions import write_predictions
 from avbench.results.run import (
     PREDICTIONS_FILE,
@@ -41,13 +43,14 @@ from avbench.results.run import (
 )
 from avbench.results.truth import Truth, write_segments
 from avbench.runs.changing import check_changing, what_changed
+from avbench.runs.run_clips import STAGE, Source, cut_clips, wanted_by_default
 from avbench.scoring.pairwise import pair_scores
 from avbench.scoring.scorer import Scorer, scorer_of
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
 from avbench.system.facts import run_facts
 from avbench.system.outputs import claim
-from avbench.system.progress import Progress
+from avbench.system.progress import Progress, of_stage
 from avbench.ticks import seconds
 from avbench.types import SnapshotPredictor, UsageError
 
@@ -64,6 +67,7 @@ SAME_BACKBONE = (
     ("apa-decay", "apa-decay", "same, decaying APA", "final"),
     ("one-window", "none", "same, one window", "best_iter"),
 )
+CURVED = ("same, APA", "same, one window")  # of these rows the page draws the curve too
 SAME_BACKBONE_CHANGING = (
     *SAME_BACKBONE[:3],
     ("bayes", "bayes", "same, Bayes filter", "final"),
@@ -86,9 +90,10 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     progress: Progress | None = None,
     head: str = "",
     force: bool = False,
+    media: bool | None = None,
 ) -> RunResult:
     """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet``, ``segments.parquet`` and the page
-    ``run.html`` into ``out``.
+    ``run.html`` into ``out``, with clips of the worst and the surest segments in ``run-clips/``.
 
     ``model``: a name of ``avbench models`` or ``file.py:Class[+head]``; or an object, which this process alone
     computes; or a class or function that makes one, which worker processes call too if it can be pickled. ``head``: the
@@ -97,7 +102,8 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     (:func:`avbench.protocol.rules.usual` if None). ``compute``: store, workers, device, batch
     size. ``bootstrap``: resamples, seed (also of the random row) and level of the intervals. ``options``: weight files,
     random weights, precision. ``progress(stage, done, total, item)``. ``force``: replace what ``out`` holds; without it
-    only an earlier run with the same signature is.
+    only an earlier run with the same signature is. ``media``: whether to cut the clips (None: unless the environment
+    variable AVBENCH_NO_MEDIA is set); none are cut where labels are hidden.
 
     Segments too short for the protocol are listed as ``unsupported``; segments that failed as ``failures``, and the
     result is then ``incomplete``. Where the data hide their labels (a blind track) the predictions are written and all
@@ -106,6 +112,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     """
     started = datetime.now(UTC)
     compute, bootstrap = compute or Compute(), bootstrap or DEFAULT
+    media = wanted_by_default() if media is None else media
     if out:
         check_run_folder(Path(out), force)
     session, loaded, protocol, beside = _open(
@@ -148,8 +155,12 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
         **_what_happened(session, protocol, loaded),
     )
     write_run(result, folder)
-    told = None if hidden else truth
-    write_report(result, folder, told, logits, None if hidden else windows, session.alarms(loaded, protocol))
+    told = Read(None if hidden else truth, logits, None if hidden else windows, session.alarms(loaded, protocol))
+    if media and loaded.backbone is not None:  # what only guesses has seen nothing
+        cut_clips(folder, result, told, _source(session, loaded))
+    else:
+        remove_cuts(folder)
+    write_report(result, folder, *told)
     return result
 
 
@@ -170,6 +181,13 @@ def compute_share(  # noqa: PLR0913  (as of evaluate)
     session, *_ = _open(asked, data, split, limit, protocol, compute or Compute(), DEFAULT, reference_rows, progress)
     session.compute()
     return session
+
+
+def _source(session: Session, model: StreamingModel) -> Source:
+    """Where the clips of the page come from. A model of this process alone had its media decoded here, too."""
+    manifest, here_only = session.manifest, model.load_backbone is None
+    report = of_stage(session.progress, STAGE)
+    return Source(manifest, manifest.kind != "synthetic" and not here_only, session.workers, report)
 
 
 class _Opened(NamedTuple):
@@ -229,7 +247,7 @@ def _reference_rows(model: StreamingModel, session: Session, score: Scorer, prot
     same_backbone = SAME_BACKBONE if protocol.name != "dynamic" else SAME_BACKBONE_CHANGING
 
     def add(name: str, label: str, logits: np.ndarray, selection: str = "final", note: str = "") -> None:
-        scores = score(logits, selection)
+        scores, curve = score(logits, selection), score.values(logits, CURVES) if label in CURVED else []
         rows.append(
             ReferenceRow(
                 name=name,
@@ -239,6 +257,7 @@ def _reference_rows(model: StreamingModel, session: Session, score: Scorer, prot
                 scores=scores,
                 note=note,
                 recovery=[RecoveryStep(**step) for step in score.recovery(logits)],
+                curve=curve,
             )
         )
 

@@ -16,7 +16,7 @@ from avbench.results.truth import Truth
 from avbench.scoring import dynamic
 from avbench.scoring.below_grid import BELOW_GRID, below_grid_scores
 from avbench.scoring.calibration import classes_of
-from avbench.scoring.metrics import METRICS
+from avbench.scoring.metrics import METRICS, score
 from avbench.scoring.selection import selected_logits
 from avbench.scoring.stats import DEFAULT, Bootstrap, Estimate, bootstrap_scores
 from avbench.scoring.streams import Streams, checked_streams
@@ -52,6 +52,14 @@ class Scorer:
             return []
         return [self._scores(logits[:, i], self._few) for i in range(logits.shape[1])]
 
+    def values(self, logits: np.ndarray, metrics: Sequence[str]) -> list[Scores]:
+        """The values of these metrics at each iteration, without intervals; empty without segments."""
+        if not len(self.truth):
+            return []
+        labels = self._labels(logits.shape[1])
+        found = [score(logits[:, i], labels[:, i]) for i in range(logits.shape[1])]
+        return [{name: Score(value=values[name]) for name in metrics} for values in found]
+
     def recovery(self, logits: np.ndarray) -> list[dict[str, Any]]:
         """The Kaplan-Meier table of recovery from changes; empty where offsets are fixed."""
         return []
@@ -65,6 +73,10 @@ class Scorer:
             }
             for kind, groups in self.truth.groups().items()
         }
+
+    def _labels(self, iterations: int) -> np.ndarray:
+        """(N, W): the true class at each iteration."""
+        return np.repeat(self.truth.labels[:, None], iterations, axis=1)
 
     def _taken(self, rows: np.ndarray) -> Scorer:
         """A scorer of some of the segments."""
@@ -94,7 +106,7 @@ class ChangingScorer(Scorer):
         """As of ``Scorer``, each iteration against what is so at the end of its window."""
         if not len(self.truth):
             return []
-        labels = classes_of(self.windows.offset_end_s)
+        labels = self._labels(logits.shape[1])
         return [
             as_scores(bootstrap_scores(logits[:, i], labels[:, i], self.truth.clusters, self._few))
             for i in range(logits.shape[1])
@@ -117,6 +129,9 @@ class ChangingScorer(Scorer):
             bootstrap=self._few,
         )
         return undefined_is_none(found)
+
+    def _labels(self, iterations: int) -> np.ndarray:
+        return classes_of(self.windows.offset_end_s)
 
     def _taken(self, rows: np.ndarray) -> Scorer:
         return ChangingScorer(self.truth.take(rows), self.windows.take(rows), self.protocol, self._few)

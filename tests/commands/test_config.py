@@ -54,7 +54,7 @@ def test_every_option_means_the_same_in_a_recipe(tmp_path: Path) -> None:
         "dtype": "bfloat16",
         "model-args": ["width=3", "ckpt=b.pt"],
     }
-    switches = ["keep-going", "no-reference-rows", "json", "compile", "force"]
+    switches = ["keep-going", "no-reference-rows", "no-media", "json", "compile", "force"]
     run = parsed("--config", recipe(tmp_path, given | dict.fromkeys(switches, True)))
     words: list[object] = [f"--{name}" for name in switches]
     for name, value in given.items():

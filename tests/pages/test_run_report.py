@@ -6,80 +6,29 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from browser import DESKTOP, PHONE, opened
-from entries import make_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_runs import HOSTILE, SHA, TRACK, made_up
 from pages import assert_stands_alone, read
 
 from avbench.pages.run_report import command, run_page, write_report
 from avbench.pages.sections import confusion, worst_segments
-from avbench.protocol.rules import streaming
-from avbench.protocol.tracks import TRACKS
 from avbench.results.predictions import write_predictions
 from avbench.results.run import FileRef, RunResult, read_run, write_run
 from avbench.results.truth import Truth, write_segments
 from avbench.scoring.metrics import METRICS
-from avbench.scoring.scorer import Scorer
-from avbench.scoring.stats import Bootstrap
-from avbench.submissions.tracks import truth
 from avbench.types import SegmentRecord
 
+SCRIPT = resources.files("avbench.pages").joinpath("run.js").read_text(encoding="utf-8")
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
-SHA = "0123456789abcdef" * 4
-TRACK = TRACKS["synthsync-test"]
-
-
-def made_up(windows: int = 18, skill: float = 0.35, n: int | None = None) -> tuple[RunResult, Truth, np.ndarray]:
-    """A run of a model that was never there, on the labels of the SynthSync test split."""
-    true = truth(TRACK)
-    rows = slice(0, n)
-    logits = make_logits(true, windows, skill)[rows]
-    segments = [
-        SegmentRecord(id, video, video, 0, 0, int(label), category=category, channel=channel)
-        for id, video, label, category, channel in zip(
-            true.segment_ids[rows],
-            true.clusters[rows],
-            true.labels[rows],
-            true.categories[rows],
-            true.channels[rows],
-            strict=True,
-        )
-    ]
-    known = Truth.of(segments)
-    score = Scorer(known, Bootstrap(40, 0))
-    scores = score(logits)
-    result = RunResult(
-        avbench_version="0.1.0",
-        signature="avb|streaming:1|w5.000|h2.000|n18|m:1f3a|d:8211|v0.1.0",
-        protocol=streaming(iterations=windows),
-        model={"name": "streamsync-trf", "backbone": "sparsesync", "head": "trf", "fingerprint": SHA},
-        data={
-            "name": "synthsync",
-            "split": "test",
-            "manifest_sha256": TRACK.manifest_sha256,
-            "n_clips": 24,
-            "note": "procedural stand-in",
-        },
-        n_scored=len(segments),
-        n_total=len(segments),
-        scores=scores,
-        slices=score.slices(logits, "final"),
-        curve=score.curve(logits),
-        rows=[{"name": "constant", "label": "always in sync", "selection": "final", "n": 1, "scores": scores}],
-        warnings=["a word of warning"],
-        absent_classes=[0],
-        environment={"python": "3.11", "device": "cpu"},
-        seed=0,
-        n_resamples=40,
-        created="2026-01-02T03:04:05Z",
-    )
-    return result, known, logits
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +70,9 @@ def test_the_page_in_a_browser(page: str, tmp_path: Path) -> None:
         assert seen.page.locator("svg.chart").count() == 4, "three curves and the reliability"
         assert seen.page.locator("svg.belief").count() == 6
         assert seen.page.get_by_text("procedural stand-in").first.is_visible()
+        drawn = "[...document.querySelectorAll('figure, .belief-card, .scroll.fit')]"
+        notes = seen.page.evaluate(f"{drawn}.map(e => getComputedStyle(e, '::after').content)")
+        assert (len(notes), set(notes)) == (11, {'"procedural stand-in"'}), "every figure says what the clips are"
         steps = seen.page.locator(".belief-card").first.locator("table.steps")
         assert not steps.is_visible()
         seen.page.locator(".belief-card summary").first.click()
@@ -163,6 +115,32 @@ def test_where_it_errs() -> None:
         assert item.steps[-1][1] == item.said
         assert item.p_truth == pytest.approx(item.steps[-1][3])
     assert result.n_scored == 168
+
+
+def test_few_segments_have_points_in_place_of_an_empty_matrix() -> None:
+    result, answers, logits = made_up(windows=2, n=30)
+    page = run_page(result, answers, logits)
+    assert '<table class="confusion">' not in page
+    off = logits[:, 1].argmax(axis=1) - answers.labels
+    charts = page.split('aria-label="answers against true offsets of 30 segments"')[1]
+    points, bars = charts.split('aria-label="how far off the answers are"')
+    assert points.split("</svg>")[0].count("<circle") == 30
+    assert bars.split("</svg>")[0].count("<rect") == len(set(off.tolist()))
+    assert f"{np.count_nonzero(off)} of 30 are" in " ".join(page.split())
+    assert '<table class="confusion">' in run_page(*made_up(windows=2, n=105))
+
+
+def test_rows_with_a_curve_are_drawn_beside_the_run() -> None:
+    result, answers, logits = made_up(windows=3, n=40)
+    curve = [{name: {"value": 0.25} for name in ("acc", "map", "mae_s")}] * 3
+    row = result.rows[0].model_dump()
+    rows = [row, {**row, "name": "apa", "label": "same, APA", "curve": curve}]
+    page = run_page(RunResult(**(result.model_dump() | {"rows": rows})), answers, logits)
+    assert page.count('class="line c1 thin"') == 3
+    assert '<span class="key c1"></span>same, APA' in page
+    shorter = [{**rows[1], "curve": curve[:2]}]
+    page = run_page(RunResult(**(result.model_dump() | {"rows": shorter})), answers, logits)
+    assert 'class="line c1 thin"' not in page
 
 
 # -- odd runs ----------------------------------------------------------------------------------------------------------
@@ -238,8 +216,6 @@ def test_files_of_two_runs_are_refused(avbench: Avbench, tmp_path: Path) -> None
 
 # -- what may never be in it -------------------------------------------------------------------------------------------
 
-HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "javascript:alert(1)", "{{7*7}}", "</style>")
-
 
 def hostile_page(text: str) -> str:
     """The page of a run that says ``text`` wherever a stranger could have said it."""
@@ -261,15 +237,20 @@ def hostile_page(text: str) -> str:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_only_text(text: str) -> None:
     found = assert_stands_alone(hostile_page(text))
-    assert found.tags == read(hostile_page("harmless")).tags
+    assert found.tags == harmless_tags()
     assert text in found.text
-    assert found.blocks["script"] == []
+    assert found.blocks["script"] == [SCRIPT]
+
+
+@cache
+def harmless_tags() -> list[str]:
+    return read(hostile_page("harmless")).tags
 
 
 @settings(max_examples=25)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_text_is_only_text(text: str) -> None:
-    assert read(hostile_page(text)).tags == read(hostile_page("harmless")).tags
+    assert read(hostile_page(text)).tags == harmless_tags()
 
 
 def test_pages_load_neither_torch_nor_matplotlib() -> None:
