@@ -13,6 +13,7 @@ from avbench.pages import class_in_words, render
 from avbench.pages.below_grid import below_grid, pair_section
 from avbench.pages.changing import page_of
 from avbench.pages.sections import BY_SLICE, BY_SLICE_CHANGING, curve_charts, errors, slice_tables
+from avbench.pages.time_spent import where_time_went
 from avbench.results.dynamic_truth import WindowTruth, read_truth
 from avbench.results.predictions import N_CLASSES, read_alarm, read_predictions
 from avbench.results.run import REPORT_FILE, RunResult, Scores, read_run, run_file
@@ -124,6 +125,7 @@ def run_page(
         command=command(result),
         absent=[class_in_words(c) for c in result.absent_classes],
         max_listed=MAX_LISTED,
+        time_spent=where_time_went(result),
     )
 
 
