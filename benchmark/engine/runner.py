@@ -151,7 +151,8 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     cannot be made elsewhere. Batches are halved when an accelerator's memory runs out; on the CPU windows are computed
     one by one and by one thread per process, so that scores depend neither on the batch nor on the number of workers or
     cores. ``open_clip`` replaces reading the manifest's media; picklable if there are several workers. One with a true
-    attribute ``decodes`` reads media too, and is called in a worker process where that is possible.
+    attribute ``decodes`` reads media too, and is called in a worker process where that is possible. If ``how`` overlaps
+    the two, models stay in this process and workers decode for it; an ``open_clip`` that cannot be pickled forbids it.
 
     A clip or model that fails is reported and the run goes on; but a model that has never worked and fails in the same
     way on the first ``GIVE_UP_AFTER`` clips ends it, and the others are reported as not tried, unless ``how`` says to

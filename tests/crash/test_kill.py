@@ -107,7 +107,8 @@ def test_the_pipeline_killed_and_run_again(
     for k in range(n):
         root, save_every_s = tmp_path / str(k), (0.0, 30.0)[k % 2]
         run = start(root / "store", root / "predictions", 2, SLEEP_S, save_every_s, overlapped=1)
-        wait_until(lambda: (root / "store").exists() or run.poll() is not None)  # noqa: B023
+        # two decoders and multiprocessing's own helper
+        assert wait_until(lambda: len(children(run.pid)) >= 3 or run.poll() is not None)  # noqa: B023
         started = children(run.pid)
         with contextlib.suppress(subprocess.TimeoutExpired):
             run.wait(timeout=rng.uniform(0.5, 1.5) * undisturbed[2])
