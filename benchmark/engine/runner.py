@@ -46,7 +46,7 @@ class Compute:
     call on an accelerator (None: as many as fit its memory); on the CPU windows are computed one by one. ``share``:
     (i, n), only the i-th of n shares of the clips, i from 1 on (None: all of them). ``keep_going``: compute on though a
     model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips. ``overlapped``: whether processes
-    decode while this one computes, in batches of windows of all clips (None: on accelerators).
+    decode while this one computes, in batches of windows of all clips (None: on accelerators, if media are decoded).
     """
 
     store: SnapshotStore | Path | str | None = None
@@ -70,11 +70,6 @@ class Compute:
     def on_cpu(self) -> bool:
         """Whether models run on the CPU."""
         return self.device.startswith("cpu")
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether processes decode while this one computes."""
-        return not self.on_cpu if self.overlapped is None else self.overlapped
 
     def opened(self) -> SnapshotStore:
         """The store; ``StoreError`` if it cannot be used."""
@@ -168,19 +163,21 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
         planned = replace(planned, keys={clip_id: keys for clip_id, keys in planned.keys.items() if clip_id in mine})
     backbones = {name: Backbone.of(maker, how.device) for name, maker in predictors.items()}
     workers = how.workers or default_workers(backbones.values(), how.device)
+    decodes = bool(getattr(open_clip, "decodes", open_clip is None))
+    overlapped = not how.on_cpu and decodes if how.overlapped is None else how.overlapped
     tasks, n_stored = _tasks(planned, manifest, store, {backbone.fingerprint for backbone in backbones.values()})
     setup = Setup(
         makers={backbone.fingerprint: backbone.make for backbone in backbones.values() if backbone.make},
         names={backbone.fingerprint: name for name, backbone in backbones.items()},
         store_root=store.root,
         open_clip=open_clip or partial(open_media, replace(manifest, segments=(), sources={})),
-        batch_size=1 if how.on_cpu and not how.overlaps else how.batch_size or AUTO_BATCH,
+        batch_size=1 if how.on_cpu and not overlapped else how.batch_size or AUTO_BATCH,
         device=how.device,
         n_classes=_n_classes(protocols),
     )
-    overlapped = how.overlaps and can_be_sent(setup.open_clip)
-    if how.overlaps and not overlapped:
-        workers = 1
+    overlapped = overlapped and can_be_sent(setup.open_clip)
+    if not overlapped and (how.overlapped or not how.on_cpu):
+        workers = 1  # several were to decode, not to keep a model each on one device
     if workers > 1 and not overlapped:
         for name, backbone in backbones.items():
             if backbone.make is None:
@@ -189,7 +186,7 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     report = RunReport(planned, fingerprints, {name: [] for name in predictors})
     report.counters["snapshots_from_store"] = n_stored
     workers = min(workers, len(tasks))
-    foreign = getattr(open_clip, "decodes", open_clip is None) and manifest.kind != "synthetic"
+    foreign = decodes and manifest.kind != "synthetic"
     loaded = {backbone.fingerprint: backbone.predictor for backbone in backbones.values()}
     run: Callable[..., Generator[tuple[Task, Outcome]]]
     if overlapped:

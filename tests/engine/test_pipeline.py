@@ -145,6 +145,41 @@ def test_an_opener_that_cannot_be_sent_is_used_here(tmp_path: Path) -> None:
     assert opened == ["clip0", "clip1"]
 
 
+@pytest.mark.parametrize(
+    ("device", "overlapped", "media", "expected"),
+    [
+        ("cpu", None, True, False),
+        ("cuda", None, True, True),
+        ("cuda", None, False, False),  # made in memory: there is nothing to decode beside the device
+        ("cuda", False, True, False),
+        ("cpu", True, False, True),
+    ],
+)
+def test_where_decoding_and_computing_overlap(
+    device: str,
+    overlapped: bool | None,
+    media: bool,
+    expected: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipeline, "Pool", Here)
+    used: list[int] = []
+
+    def noted(*args: Any, **more: Any) -> Any:
+        used.append(args[3])
+        return pipeline.run_overlapped(*args, **more)
+
+    monkeypatch.setattr(runner, "run_overlapped", noted)
+    opener = partial(ToyReader)
+    opener.decodes = media  # type: ignore[attr-defined]
+    how = Compute(tmp_path, None if device == "cuda" else 1, device, overlapped=overlapped)
+    monkeypatch.setattr(runner.machine, "cores", lambda: 4)
+    report = compute(toy_manifest(2), [PROTOCOL], {"m": ToyModel()}, how, open_clip=opener)
+    assert report.counters["snapshots_computed"] == 24
+    assert used == ([min(how.workers or 3, 2)] if expected else [])
+
+
 class Sick(ToyModel):
     """Breaks, or gives NaN, in the window whose first frame is number ``at`` of a clip whose sound is as loud."""
 
