@@ -33,7 +33,7 @@ from avbench.results.run import Spent
 from avbench.system import debug
 from avbench.system.workers import Lost, Pool
 from avbench.ticks import frames
-from avbench.types import SnapshotPredictor
+from avbench.types import SnapshotPredictor, in_one_line
 
 LONG_SOUND_BYTES = 64 * 2**20  # 17 minutes; longer sound lies on the disk
 
@@ -169,13 +169,14 @@ class _OpenClip:
 
     @contextlib.contextmanager
     def _lent(self, place: Place) -> Iterator[np.ndarray | None]:
-        """The array at ``place``; None if the process that wrote it is gone, which the pool is about to find out."""
+        """The array at ``place``; None if the process that wrote it is gone, of which the pool
+        is about to say how it died."""
         try:
             self.slabs.add(place.slab)
             view = self.line.slabs.view(place)
         except OSError as error:
             debug.show(error)
-            self.outcome.error = "the decoding process died"
+            self.outcome.error = f"what its decoding process shares cannot be read: {in_one_line(error)}"
             yield None
             return
         try:
