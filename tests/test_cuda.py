@@ -108,6 +108,20 @@ def test_latency_says_what_it_was_measured_on(avbench_process: Callable[..., Any
     assert record["n"] == 70
 
 
+def test_decoding_beside_the_gpu_gives_the_bytes_of_decoding_in_turn(clicks: Path, tmp_path: Path) -> None:
+    from avbench.protocol.manifest import read_manifest
+
+    manifest, backbone = read_manifest(clicks), load_model("sparsesync", device="cuda").backbone
+    found = []
+    for name, overlapped in (("in turn", False), ("beside", True)):
+        how = Compute(tmp_path / name, 1 + overlapped, "cuda", overlapped=overlapped)
+        report = compute(manifest, [streaming(iterations=1)], {"m": backbone}, how)
+        assert not report.failures
+        found.append({p.name: p.read_bytes() for p in (tmp_path / name).rglob("*.safetensors")})
+    assert found[0] == found[1] != {}
+    assert report.spent.transfer_s > 0
+
+
 class _Clip:
     """224 x 224 pictures and sound from memory."""
 

@@ -1,4 +1,4 @@
-"""Run one model over one clip: cut windows from the frame stream, run both towers in batches, handle out-of-memory."""
+"""Run models over clips: cut windows from the frame stream, run both towers in batches, handle out-of-memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -26,7 +27,10 @@ from avbench.types import (
     SnapshotPredictor,
     UsageError,
     Window,
+    in_one_line,
 )
+
+COMPARED = 8  # windows of a first batch that are computed again one by one
 
 
 def cut_windows(
@@ -88,15 +92,46 @@ class CalledModel:
         self.n_classes = n_classes
         self.uses_torch = getattr(predictor, "uses_torch", True)
         self.device = device if hasattr(predictor, "parameters") else "cpu"
+        self.transfer_s = 0.0  # spent on bringing windows to the device
+        self.compared = False  # whether a batch was compared with single windows
+        self.notes: list[str] = []  # what the user should know of how it computes
+        self.reads_later = self.uses_torch and self.device.startswith("cuda")  # results, when the next batch has begun
 
-    def give(self, arrays: Sequence[np.ndarray]) -> Any:
-        """A batch in the form that the predictor takes: a copy, because the predictor may work in place."""
+    def give(self, arrays: Sequence[Any]) -> Any:
+        """A batch in the form that the predictor takes: a copy, because the predictor may work in place. Of arrays, or
+        of tensors that are on its device already."""
+        if not isinstance(arrays[0], np.ndarray):
+            import torch
+
+            return torch.stack(list(arrays))
         batch = np.stack(arrays)
         if not self.uses_torch:
             return batch
         import torch
 
-        return torch.from_numpy(batch).to(self.device)
+        given = torch.from_numpy(batch)
+        if self.device.startswith("cpu"):
+            return given
+        began = time.perf_counter()
+        given = given.to(self.device)
+        self.transfer_s += time.perf_counter() - began
+        return given
+
+    def copying(self, snapshot: Snapshot) -> Snapshot:
+        """The same snapshot in this process's memory, when ``when_copied`` has been waited for; ``UsageError`` for what
+        is no snapshot."""
+        self._refuse_what_is_none(snapshot)
+        return Snapshot(*(_begin_copy(part) for part in (snapshot.logits, snapshot.token)))
+
+    def when_copied(self) -> Callable[[], None]:
+        """To be called before what ``copying`` gave so far is read: waits until it has arrived."""
+        if not self.reads_later:
+            return lambda: None
+        import torch
+
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.device))
+        return event.synchronize
 
     def in_batches(self, call: Callable[[list[Any]], list[Any]], items: Sequence[Any]) -> list[Any]:
         """Results of ``call`` on at most ``batch_size`` items at a time; when memory runs out, the size is halved."""
@@ -142,8 +177,7 @@ class CalledModel:
     def rows(self, snapshot: Snapshot, n: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """(logits (21,), token (D,) or None) of each of ``n`` windows, float32; ``UsageError`` for another shape, or
         for what is no ``Snapshot``."""
-        if not (hasattr(snapshot, "logits") and hasattr(snapshot, "token")):
-            raise UsageError(f"model {self.name}: {not_a_snapshot(snapshot)}")
+        self._refuse_what_is_none(snapshot)
         logits, token = _array(snapshot.logits), _array(snapshot.token)
         if logits is None or logits.shape != (n, self.n_classes):
             raise UsageError(f"model {self.name}: logits are {_shape(logits)}, they must be {(n, self.n_classes)}")
@@ -152,20 +186,28 @@ class CalledModel:
             raise UsageError(f"model {self.name}: the token is {_shape(token)}, but token_dim is {width}")
         return [(logits[i], None if token is None else token[i]) for i in range(n)]
 
+    def _refuse_what_is_none(self, snapshot: Any) -> None:
+        if not (hasattr(snapshot, "logits") and hasattr(snapshot, "token")):
+            raise UsageError(f"model {self.name}: {not_a_snapshot(snapshot)}")
+
 
 class ClipPass:
     """Run one model over one clip. ``results``: key -> (logits, token); ``saved``: the keys already in the store;
-    ``bad``: key -> what went wrong."""
+    ``bad``: key -> what went wrong; ``n_waiting``: picture windows of which the results are still to come.
 
-    def __init__(self, model: CalledModel, keys: Iterable[SnapshotKey], sound: np.ndarray) -> None:
-        self.model, self.sound = model, sound
+    ``batch``: to share batches with other clips; the windows of a clip alone make up its own, if there is none."""
+
+    def __init__(
+        self, model: CalledModel, keys: Iterable[SnapshotKey], sound: np.ndarray, batch: Batch | None = None
+    ) -> None:
+        self.model, self.sound, self.batch = model, sound, batch or Batch(model)
+        self.n_waiting = 0
         self.results: dict[SnapshotKey, tuple[np.ndarray, np.ndarray | None]] = {}
         self.saved: set[SnapshotKey] = set()
         self.bad: dict[SnapshotKey, str] = {}
         self.counters: Counter[str] = Counter()
-        self.model_s = 0.0
+        self.model_s = self.transfer_s = 0.0
         self._keys_at: dict[Window, list[SnapshotKey]] = {}
-        self._pending: list[tuple[np.ndarray, list[SnapshotKey]]] = []
         self._sounds: dict[_SoundId, Any] = {}  # encoded sound windows that a later picture window still needs
         self._uses: Counter[_SoundId] = Counter()
         self._stretches: dict[_Stretch, Any] = {}  # what is heard of stretches that a later window is still cut out of
@@ -180,7 +222,7 @@ class ClipPass:
                 self.bad[key] = f"needs sound up to {seconds(heard.end):g} s, past the clip's end"
             else:
                 self._keys_at.setdefault(Window(key.picture, key.window), []).append(key)
-                self._cuts[_stretch(key)] += self._is_cut(key)
+                self._cuts[_stretch(key)] += self.is_cut(key)
 
     def refuse_gaps(self, window: Window, gaps: tuple[Gap, ...]) -> None:
         """Name the keys of a picture window as bad whose picture or sound touches a gap."""
@@ -201,90 +243,61 @@ class ClipPass:
         """Whether the model still needs this picture window."""
         return not self.broken and window in self._keys_at
 
-    def add(self, window: Window, video: np.ndarray) -> None:
-        """Add a picture window, ``video`` (T, 3, size, size) uint8; it is computed as soon as the batch is full."""
-        self._pending.append((video, self._keys_at[window]))
-        items = len(self._pending) if self.model.predictor.two_tower else sum(len(keys) for _, keys in self._pending)
-        if items >= self.model.batch_size:
-            self._flush()
+    def add(self, window: Window, video: Any) -> None:
+        """Add a picture window, ``video`` (T, 3, size, size) uint8, an array or a tensor on the model's device; it is
+        computed as soon as the batch is full."""
+        self.batch.add(Job(self, video, self._keys_at[window]))
 
     def finish(self) -> None:
         """Compute the last, partial batch. If the model failed, every remaining key is in ``bad`` with the reason."""
-        self._flush()
+        self.batch.finish()
+        self.settle()
+
+    def settle(self) -> None:
+        """When nothing is waiting any more: every key without a result is in ``bad`` with the reason."""
         for keys in self._keys_at.values():
             for key in keys:
                 if key not in self.results and key not in self.bad:
                     self.bad[key] = self.broken
 
-    def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        if self.broken or not pending:
-            return
-        began = time.perf_counter()
-        try:
-            with _inference(self.model.uses_torch):
-                (self._two_tower if self.model.predictor.two_tower else self._plain)(pending)
-        except AvbenchError:
-            raise
-        except (Exception, SystemExit) as error:  # a model that fails loses only the rest of this clip
-            debug.show(error)
-            self.broken = f"broke off with {debug.with_users_line(error)}"
-        for key in (key for _, keys in pending for key in keys if self._is_cut(key)):
-            self._cuts[_stretch(key)] -= 1
-            if not self._cuts[_stretch(key)]:
-                self._stretches.pop(_stretch(key), None)
-        self.model_s += time.perf_counter() - began
+    def keep(self, key: SnapshotKey, logits: np.ndarray, token: np.ndarray | None) -> None:
+        """Take what the model gave for ``key``."""
+        if np.isfinite(logits).all() and (token is None or np.isfinite(token).all()):
+            self.results[key] = logits, token
+        else:
+            self.bad[key] = "gave NaN or infinity"
 
-    def _plain(self, pending: list[tuple[np.ndarray, list[SnapshotKey]]]) -> None:
-        def predict(some: list[tuple[SnapshotKey, np.ndarray]]) -> list[Any]:
-            video = self.model.give([video for _, video in some])
-            keys = [key for key, _ in some]
-            self._keep(keys, self.model.predictor.predict(video, self._audio(keys)))
-            return some
+    def needs_sound(self, key: SnapshotKey) -> bool:
+        """Whether the key's sound window is still to be encoded."""
+        return _sound_id(key) not in self._sounds
 
-        jobs = [(key, video) for video, keys in pending for key in keys]
-        for alike in self._alike(jobs, lambda job: job[0]):
-            self.model.in_batches(predict, alike)
-        self.counters["picture_windows_encoded"] += len(jobs)
-        self.counters["sound_windows_encoded"] += len(jobs)
+    def keep_sound(self, key: SnapshotKey, features: Any) -> None:
+        """Take the encoded sound window of ``key``."""
+        self._sounds[_sound_id(key)] = features
 
-    def _two_tower(self, pending: list[tuple[np.ndarray, list[SnapshotKey]]]) -> None:
-        predictor = self.model.predictor
+    def sound_of(self, key: SnapshotKey) -> Any:
+        """The encoded sound window of ``key``, with a batch axis of length 1."""
+        return self._sounds[_sound_id(key)]
 
-        def encode_audio(some: list[SnapshotKey]) -> list[Any]:
-            return _split(predictor.encode_audio(self._audio(some)), len(some))
-
-        def fuse(some: list[tuple[Any, SnapshotKey]]) -> list[Any]:
-            video = _join([features for features, _ in some])
-            self._keep(
-                [key for _, key in some], predictor.fuse(video, _join([self._sounds[_sound_id(k)] for _, k in some]))
-            )
-            return some
-
-        videos = [video for video, _ in pending]
-        features = self.model.in_batches(
-            lambda some: _split(predictor.encode_video(self.model.give(some)), len(some)), videos
-        )
-        keys = [key for _, some in pending for key in some]
-        fresh = {_sound_id(key): key for key in keys if _sound_id(key) not in self._sounds}
-        for alike in self._alike(fresh.values(), lambda key: key):
-            encoded = self.model.in_batches(encode_audio, alike)
-            self._sounds.update(zip(map(_sound_id, alike), encoded, strict=True))
-        pairs = [(video, key) for video, (_, some) in zip(features, pending, strict=True) for key in some]
-        self.model.in_batches(fuse, pairs)
-        for sound in map(_sound_id, keys):
+    def let_go(self, keys: Iterable[SnapshotKey]) -> None:
+        """``keys`` are computed: forget the sound that none of the others needs."""
+        for key in keys:
+            sound, stretch = _sound_id(key), _stretch(key)
             self._uses[sound] -= 1
             if not self._uses[sound]:
-                del self._sounds[sound]
-        self.counters["picture_windows_encoded"] += len(videos)
-        self.counters["sound_windows_encoded"] += len(fresh)
+                self._sounds.pop(sound, None)
+            if self.is_cut(key):
+                self._cuts[stretch] -= 1
+                if not self._cuts[stretch]:
+                    self._stretches.pop(stretch, None)
 
-    def _keep(self, keys: Sequence[SnapshotKey], snapshot: Snapshot) -> None:
-        for key, (logits, token) in zip(keys, self.model.rows(snapshot, len(keys)), strict=True):
-            if np.isfinite(logits).all() and (token is None or np.isfinite(token).all()):
-                self.results[key] = logits, token
-            else:
-                self.bad[key] = "gave NaN or infinity"
+    def heard(self, key: SnapshotKey) -> Any:
+        """The sound of ``key``: samples (N,), or columns (1, ..., T) if the model gets these."""
+        return self._columns(key) if self.is_cut(key) else self._samples(key)
+
+    def is_cut(self, key: SnapshotKey) -> bool:
+        """Whether the model gets this window's sound as columns, rather than as samples."""
+        return key.stretch_start != NO_STRETCH and self.model.hears_stretches()
 
     def _heard(self, key: SnapshotKey) -> Window:
         """The part of the clip's sound that is needed: under a law, wherever its offset goes. A lead trim of n samples
@@ -314,22 +327,206 @@ class ClipPass:
         begin = (key.sound - key.scope.start) // step  # cut down to a whole column, as published
         return self._stretches[stretch][None, ..., begin : begin + key.window // step]
 
-    def _is_cut(self, key: SnapshotKey) -> bool:
-        """Whether the model gets this window's sound as columns, rather than as samples."""
-        return key.stretch_start != NO_STRETCH and self.model.hears_stretches()
 
-    def _audio(self, keys: Sequence[SnapshotKey]) -> Any:
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+class Job(NamedTuple):
+    """A picture window of a clip, and the keys that show it."""
+
+    work: ClipPass
+    video: Any  # (T, 3, size, size) uint8
+    keys: list[SnapshotKey]
+
+
+_Keyed = tuple[ClipPass, SnapshotKey]
+_Part = tuple[list[_Keyed], Snapshot]  # some keys, and what the model said of them
+
+
+class _Flight(NamedTuple):
+    """A batch whose results are still on their way from the device."""
+
+    jobs: list[Job]
+    parts: list[_Part]
+    arrived: Callable[[], None]
+
+
+class Batch:
+    """Picture windows of one model, of one clip or of several, which are computed together as soon as there are enough.
+
+    If a batch fails, its windows are computed again one by one, and only what fails then is lost. On CUDA the results
+    of a batch are read when the next one has been started, so that the device need not wait for this process.
+    """
+
+    def __init__(self, model: CalledModel) -> None:
+        self.model = model
+        self._waiting: list[Job] = []
+        self._flying: deque[_Flight] = deque()
+
+    def add(self, job: Job) -> None:
+        """Add a picture window; a full batch is computed."""
+        job.work.n_waiting += 1
+        self._waiting.append(job)
+        n_items = len(self._waiting) if self.model.predictor.two_tower else sum(len(j.keys) for j in self._waiting)
+        if n_items >= self.model.batch_size:
+            self._flush()
+
+    def finish(self) -> None:
+        """Compute what is waiting, and get all results."""
+        self._flush()
+        self._land(0)
+
+    def _flush(self) -> None:
+        jobs, self._waiting = self._waiting, []
+        if jobs:
+            parts: list[_Part] = []
+            with self._timed(jobs):
+                self._compute(jobs, parts)
+                self._flying.append(_Flight(jobs, parts, self.model.when_copied()))
+        self._land(1 if self.model.reads_later else 0)
+
+    def _land(self, n_left: int) -> None:
+        """Get the results of all batches but the last ``n_left``."""
+        while len(self._flying) > n_left:
+            flight = self._flying.popleft()
+            with self._timed(flight.jobs):
+                for reason in self._guarded(partial(self._read, flight)):
+                    for job in flight.jobs:
+                        job.work.broken = job.work.broken or reason
+            for job in flight.jobs:
+                job.work.n_waiting -= 1
+
+    def _compute(self, jobs: list[Job], parts: list[_Part]) -> None:
+        jobs = [job for job in jobs if not job.work.broken]
+        if not jobs:
+            return
+        call = self._two_tower if self.model.predictor.two_tower else self._plain
+        for reason in self._guarded(partial(call, jobs, parts)):
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._compute([job], parts)
+                return
+            jobs[0].work.broken = reason  # a model that fails loses only the rest of this clip
+        for job in jobs:
+            job.work.let_go(job.keys)
+
+    def _guarded(self, call: Callable[[], None]) -> Iterator[str]:
+        """Calls; gives the reason if the model failed."""
+        try:
+            with _inference(self.model.uses_torch):
+                call()
+            return
+        except AvbenchError:
+            raise
+        except (Exception, SystemExit) as error:
+            debug.show(error)
+            reason = f"broke off with {debug.with_users_line(error)}"
+        yield reason  # here the error is gone, and the tensors that it kept alive
+
+    @contextlib.contextmanager
+    def _timed(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Shares the time spent inside out among the clips of the windows."""
+        began, moved_s = time.perf_counter(), self.model.transfer_s
+        yield
+        each_s = (time.perf_counter() - began) / len(jobs)
+        for job in jobs:
+            job.work.model_s += each_s
+            job.work.transfer_s += (self.model.transfer_s - moved_s) / len(jobs)
+
+    def _plain(self, jobs: list[Job], parts: list[_Part]) -> None:
+        def predict(some: list[tuple[_Keyed, Any]]) -> list[Any]:
+            video = self.model.give([video for _, video in some])
+            pairs = [pair for pair, _ in some]
+            self._keep(pairs, self.model.predictor.predict(video, self._sound(pairs)), parts)
+            return some
+
+        windows = [((job.work, key), job.video) for job in jobs for key in job.keys]
+        for alike in _alike(windows, lambda window: window[0]):
+            self.model.in_batches(predict, alike)
+        for (work, _), _ in windows:
+            work.counters["picture_windows_encoded"] += 1
+            work.counters["sound_windows_encoded"] += 1
+
+    def _two_tower(self, jobs: list[Job], parts: list[_Part]) -> None:
+        predictor = self.model.predictor
+
+        def encode_audio(some: list[_Keyed]) -> list[Any]:
+            return _split(predictor.encode_audio(self._sound(some)), len(some))
+
+        def fuse(some: list[tuple[Any, _Keyed]]) -> list[Any]:
+            video, audio = _join([features for features, _ in some]), _join([w.sound_of(key) for _, (w, key) in some])
+            self._keep([pair for _, pair in some], predictor.fuse(video, audio), parts)
+            return some
+
+        features = self.model.in_batches(
+            lambda some: _split(predictor.encode_video(self.model.give(some)), len(some)), [job.video for job in jobs]
+        )
+        pairs = [(job.work, key) for job in jobs for key in job.keys]
+        fresh = {(work, _sound_id(key)): (work, key) for work, key in pairs if work.needs_sound(key)}
+        for alike in _alike(fresh.values(), lambda pair: pair):
+            for (work, key), encoded in zip(alike, self.model.in_batches(encode_audio, alike), strict=True):
+                work.keep_sound(key, encoded)
+                work.counters["sound_windows_encoded"] += 1
+        shown = [(video, (job.work, key)) for video, job in zip(features, jobs, strict=True) for key in job.keys]
+        self.model.in_batches(fuse, shown)
+        for job in jobs:
+            job.work.counters["picture_windows_encoded"] += 1
+
+    def _sound(self, pairs: Sequence[_Keyed]) -> Any:
         """The sound of a batch of windows that are alike, as the model takes it."""
-        if self._is_cut(keys[0]):
-            return _join([self._columns(key) for key in keys])
-        return self.model.give([self._samples(key) for key in keys])
+        heard = [work.heard(key) for work, key in pairs]
+        return _join(heard) if pairs[0][0].is_cut(pairs[0][1]) else self.model.give(heard)
 
-    def _alike(self, items: Iterable[Any], key_of: Callable[[Any], SnapshotKey]) -> Iterator[list[Any]]:
-        """Those of which the model gets samples, and those of which it gets columns: no batch has both."""
-        groups: dict[bool, list[Any]] = {}
-        for item in items:
-            groups.setdefault(self._is_cut(key_of(item)), []).append(item)
-        yield from groups.values()
+    def _keep(self, pairs: list[_Keyed], snapshot: Snapshot, parts: list[_Part]) -> None:
+        """Give the clips their results, now or when they are read."""
+        if self.model.reads_later:
+            parts.append((pairs, self.model.copying(snapshot)))
+            return
+        for (work, key), (logits, token) in zip(pairs, self.model.rows(snapshot, len(pairs)), strict=True):
+            work.keep(key, logits, token)
+
+    def _read(self, flight: _Flight) -> None:
+        flight.arrived()
+        for pairs, snapshot in flight.parts:
+            for (work, key), (logits, token) in zip(pairs, self.model.rows(snapshot, len(pairs)), strict=True):
+                work.keep(key, logits, token)
+        if not self.model.compared:
+            self._compare(flight.jobs)
+
+    def _compare(self, jobs: list[Job]) -> None:
+        """Compute a few windows of a batch again, one by one, and say if that gives other numbers."""
+        windows = [(job, key) for job in jobs for key in job.keys if key in job.work.results]
+        if self.model.batch_size == 1 or len(windows) == 1:
+            return
+        self.model.compared, most, said = True, 0.0, f"model {self.model.name}: batches of {self.model.batch_size}"
+        try:
+            for job, key in windows[:COMPARED]:
+                both = zip(job.work.results[key], self._alone(job, key), strict=True)
+                most = max([most, *(float(np.abs(a - b).max(initial=0)) for a, b in both if a is not None)])
+        except (Exception, SystemExit) as error:
+            debug.show(error)
+            self.model.notes.append(f"{said} work, but a single window does not: {in_one_line(error)}")
+        if most:
+            self.model.notes.append(
+                f"{said} round differently from single windows, by up to {most:.1g}: scores may differ in the last "
+                "digits from those at --batch-size 1"
+            )
+
+    def _alone(self, job: Job, key: SnapshotKey) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the model says of one window alone."""
+        predictor, video, audio = self.model.predictor, self.model.give([job.video]), self._sound([(job.work, key)])
+        if predictor.two_tower:
+            return self.model.rows(predictor.fuse(predictor.encode_video(video), predictor.encode_audio(audio)), 1)[0]
+        return self.model.rows(predictor.predict(video, audio), 1)[0]
+
+
+def _alike(items: Iterable[Any], pair_of: Callable[[Any], _Keyed]) -> Iterator[list[Any]]:
+    """Those of which the model gets samples, and those of which it gets columns: no batch has both."""
+    groups: dict[bool, list[Any]] = {}
+    for item in items:
+        work, key = pair_of(item)
+        groups.setdefault(work.is_cut(key), []).append(item)
+    yield from groups.values()
 
 
 def _stretch(key: SnapshotKey) -> _Stretch:
@@ -366,6 +563,11 @@ def not_a_snapshot(returned: Any) -> str:
     what = "nothing" if returned is None else f"a {type(returned).__name__}"
     what += f" of shape {tuple(shape)}" if shape is not None else ""
     return f"predict returned {what}: return avbench.Snapshot(logits=...), logits being (B, 21)"
+
+
+def _begin_copy(values: Any) -> Any:
+    """A tensor's copy in this process's memory, perhaps not complete yet; anything else as it is."""
+    return values.detach().float().to("cpu", non_blocking=True) if hasattr(values, "detach") else values
 
 
 def _array(values: Any) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import SnapshotKey
+from avbench.results.run import Spent
 from avbench.system import debug
 from avbench.system.paths import why_no_file
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, Gap, MediaError, SnapshotPredictor, Window, in_one_line
@@ -70,6 +72,7 @@ class Outcome:
     broken: dict[str, str] = field(default_factory=dict)  # fingerprint -> why its model gave nothing at all
     model_s: dict[str, float] = field(default_factory=dict)  # by fingerprint, like the next field
     model_snapshots: dict[str, int] = field(default_factory=dict)
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True)
@@ -157,14 +160,26 @@ def run_clip(task: Task, setup: Setup, models: Mapping[str, CalledModel], store:
     passes: dict[str, ClipPass] = {}
     saved_s = told_s = time.monotonic()
     try:
-        for _ in _windows_computed(task, setup, models, outcome, passes):
-            now_s = time.monotonic()
-            if now_s - saved_s > SAVE_EVERY_S:
-                _save(task, passes, store)
-                saved_s = time.monotonic()
-            if now_s - told_s > TELL_EVERY_S:
-                tell(task, sum(len(work.results) for work in passes.values()))
-                told_s = now_s
+        with only_this_clip(outcome):
+            for _ in _windows_computed(task, setup, models, outcome, passes):
+                now_s = time.monotonic()
+                if now_s - saved_s > SAVE_EVERY_S:
+                    save(task, passes, store)
+                    saved_s = time.monotonic()
+                if now_s - told_s > TELL_EVERY_S:
+                    tell(task, n_done(passes))
+                    told_s = now_s
+    finally:
+        save(task, passes, store)
+    add_up(outcome, passes)
+    return outcome
+
+
+@contextlib.contextmanager
+def only_this_clip(outcome: Outcome) -> Iterator[None]:
+    """What fails inside is the outcome's error; an ``AvbenchError`` other than ``MediaError`` is raised."""
+    try:
+        yield
     except MediaError as error:
         debug.show(error)
         outcome.error = error.reason
@@ -173,8 +188,15 @@ def run_clip(task: Task, setup: Setup, models: Mapping[str, CalledModel], store:
     except Exception as error:  # a reader that fails loses its clip, not the run
         debug.show(error)
         outcome.error = f"reading failed with {in_one_line(error)}"
-    finally:
-        _save(task, passes, store)
+
+
+def n_done(passes: Mapping[str, ClipPass]) -> int:
+    """How many snapshots of a clip are computed."""
+    return sum(len(work.results) for work in passes.values())
+
+
+def add_up(outcome: Outcome, passes: Mapping[str, ClipPass]) -> None:
+    """Put what became of each model's windows into the outcome."""
     for fingerprint, work in passes.items():
         if work.bad:
             outcome.bad[fingerprint] = work.bad
@@ -184,10 +206,12 @@ def run_clip(task: Task, setup: Setup, models: Mapping[str, CalledModel], store:
         outcome.model_snapshots[fingerprint] = len(work.results)
         outcome.model_s[fingerprint] = work.model_s
         outcome.counters.update(work.counters)
-    return outcome
+        outcome.warnings += work.model.notes
+        work.model.notes.clear()
+        outcome.spent += Spent(transfer_s=work.transfer_s, compute_s=max(work.model_s - work.transfer_s, 0.0))
 
 
-def _save(task: Task, passes: Mapping[str, ClipPass], store: SnapshotStore) -> None:
+def save(task: Task, passes: Mapping[str, ClipPass], store: SnapshotStore) -> None:
     """Stores the snapshots that are not stored yet."""
     for fingerprint, work in passes.items():
         keys = sorted(work.results.keys() - work.saved)
@@ -202,30 +226,64 @@ def _windows_computed(
     task: Task, setup: Setup, models: Mapping[str, CalledModel], outcome: Outcome, passes: dict[str, ClipPass]
 ) -> Iterator[None]:
     """One pass over the clip: fills ``passes`` (by fingerprint) and yields after each picture window."""
-    reader = setup.open_clip(task.clip)
-    sound = reader.audio()
-    if not any(sound[at : at + LOOKED_AT].any() for at in range(0, len(sound), LOOKED_AT)):  # it may lie on the disk
-        outcome.warnings.append(f"clip {task.clip.id}: the sound, the mean of its channels, is silent throughout")
+    reading = ClipReading(task, {name: models[name].predictor.frontend for name in task.keys}, outcome)
+    sound = reading.open(setup.open_clip)
     passes |= {fingerprint: ClipPass(models[fingerprint], keys, sound) for fingerprint, keys in task.keys.items()}
-    frontends = list(dict.fromkeys(models[fingerprint].predictor.frontend for fingerprint in task.keys))
-    windows = {Window(key.picture, key.window) for keys in task.keys.values() for key in keys}
-    grid = iter(reader.frames(*frontends))
-    try:
-        in_order = sorted(windows, key=lambda w: (w.end, w.start))
-        for window, held in cut_windows(grid, in_order, task.clip, outcome.counters):
-            cut: dict[int, np.ndarray] = {}  # one array per front end, made when first needed
-            gaps = reader.gaps()  # a manifest keeps its segments off those that it names; a list may not know them
-            for work in passes.values():
-                work.refuse_gaps(window, gaps)
-                which = frontends.index(work.model.predictor.frontend)
-                if work.wants(window):
-                    if which not in cut:
-                        cut[which] = np.stack([arrays[which] for arrays in held])
-                    work.add(window, cut[which])
-            yield
-    finally:
-        if hasattr(grid, "close"):
-            grid.close()
+    for window, held, gaps in reading.windows():
+        cut: dict[int, np.ndarray] = {}  # one array per front end, made when first needed
+        for work in passes.values():
+            work.refuse_gaps(window, gaps)
+            which = reading.frontends.index(work.model.predictor.frontend)
+            if work.wants(window):
+                if which not in cut:
+                    cut[which] = np.stack([arrays[which] for arrays in held])
+                work.add(window, cut[which])
+        yield
     for work in passes.values():
         work.finish()
     outcome.counters["clips_decoded"] += 1
+
+
+class ClipReading:
+    """One clip's media read once, front to back, for all models that need it. ``in_order``: the picture windows."""
+
+    def __init__(self, task: Task, frontends: Mapping[str, FrontEnd], outcome: Outcome) -> None:
+        self.clip, self.outcome = task.clip, outcome
+        self.frontends = list(dict.fromkeys(frontends[fingerprint] for fingerprint in task.keys))
+        windows = {Window(key.picture, key.window) for keys in task.keys.values() for key in keys}
+        self.in_order = sorted(windows, key=lambda w: (w.end, w.start))
+
+    def open(self, open_clip: Callable[[ClipRecord], Reader]) -> np.ndarray:
+        """The clip's sound, (n_samples,) float32; silence is a warning."""
+        with self._decoding():
+            self.reader = open_clip(self.clip)
+            sound = self.reader.audio()
+            # a part at a time: it may lie on the disk
+            if not any(sound[at : at + LOOKED_AT].any() for at in range(0, len(sound), LOOKED_AT)):
+                said = f"clip {self.clip.id}: the sound, the mean of its channels, is silent throughout"
+                self.outcome.warnings.append(said)
+        return sound
+
+    def windows(self) -> Iterator[tuple[Window, list[tuple[np.ndarray, ...]], tuple[Gap, ...]]]:
+        """Each picture window ``in_order`` with its frames (one array per front end), and the gaps so far."""
+        grid = iter(self.reader.frames(*self.frontends))
+        cut = cut_windows(grid, self.in_order, self.clip, self.outcome.counters)
+        try:
+            while True:
+                with self._decoding():
+                    found = next(cut, None)
+                if found is None:
+                    return
+                # a manifest keeps its segments off those gaps that it names; a list may not know them
+                yield (*found, self.reader.gaps())
+        finally:
+            if hasattr(grid, "close"):
+                grid.close()
+
+    @contextlib.contextmanager
+    def _decoding(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.outcome.spent += Spent(decode_s=time.perf_counter() - began)

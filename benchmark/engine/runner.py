@@ -3,7 +3,8 @@
 All windows of all segments of a clip are cut from that one pass, in bounded memory. A two-tower backbone encodes each
 picture window and each sound window once. What fails is listed with its reason and never replaced. Worker processes
 take clips one by one; a worker that crashes loses only its clip. Media that avbench did not make are always decoded in
-a worker process, unless a model cannot be built there: what crashes its decoder must not end the run.
+a worker process, unless a model cannot be built there: what crashes its decoder must not end the run. For accelerators
+worker processes only decode, and this process computes meanwhile (``pipeline``).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from avbench.engine.job import Backbone, Factory, Outcome, Reader, Setup, Task, open_media
+from avbench.engine.pipeline import run_overlapped
 from avbench.engine.store import SnapshotStore
 from avbench.engine.workers import run_apart, run_here, run_workers
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import Plan, SnapshotKey, keys_of, plan, shares
 from avbench.protocol.rules import Protocol
-from avbench.results.run import Failure
+from avbench.results.run import Failure, Spent
 from avbench.system import machine
 from avbench.system.cache import default_store
 from avbench.system.progress import ItemProgress
@@ -39,11 +41,12 @@ LARGE_BYTES = 100 * 2**20  # of weights; with more, memory for activations is co
 class Compute:
     """Where and how snapshots are computed. None of it changes a score, except that accelerators round differently.
 
-    ``store``: a folder (None: the user's). ``workers``: processes that decode and compute (None: as many as cores and
-    memory allow, one on an accelerator). ``device``: a torch device. ``batch_size``: windows per model
+    ``store``: a folder (None: the user's). ``workers``: processes that decode and compute, or that decode for an
+    accelerator (None: as many as cores and memory allow). ``device``: a torch device. ``batch_size``: windows per model
     call on an accelerator (None: as many as fit its memory); on the CPU windows are computed one by one. ``share``:
     (i, n), only the i-th of n shares of the clips, i from 1 on (None: all of them). ``keep_going``: compute on though a
-    model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips.
+    model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips. ``overlapped``: whether processes
+    decode while this one computes, in batches of windows of all clips (None: on accelerators, if media are decoded).
     """
 
     store: SnapshotStore | Path | str | None = None
@@ -52,6 +55,7 @@ class Compute:
     batch_size: int | None = 1
     share: tuple[int, int] | None = None
     keep_going: bool = False
+    overlapped: bool | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
@@ -78,10 +82,12 @@ class Compute:
 
 def default_workers(backbones: Iterable[Backbone], device: str = "cpu") -> int:
     """One worker process per core, fewer if memory is short: each needs memory for every backbone, a clip's sound and
-    frames and, with a large backbone, the activations of a window (2.7 GB in all, measured for Synchformer). One on an
-    accelerator (several would each keep the models in its memory), or if a backbone cannot be built in a worker."""
+    frames and, with a large backbone, the activations of a window (2.7 GB in all, measured for Synchformer). One if a
+    backbone cannot be built in a worker. For an accelerator workers only decode: one core is left to this process."""
     backbones = list(backbones)
-    if not device.startswith("cpu") or any(backbone.make is None for backbone in backbones):
+    if not device.startswith("cpu"):
+        return max(1, min(machine.worker_count(machine.GIB), machine.cores() - 1))
+    if any(backbone.make is None for backbone in backbones):
         return 1
     sizes = [sum(p.numel() * p.element_size() for p in _parameters(b.predictor)) for b in backbones]
     return machine.worker_count(machine.GIB * (2 if max(sizes, default=0) > LARGE_BYTES else 1) + sum(sizes))
@@ -94,6 +100,7 @@ def _parameters(predictor: Any) -> Iterable[Any]:
 @dataclass
 class RunReport:
     """What a run did. ``fingerprints``, ``failures_of``, ``model_s`` and ``model_snapshots`` are keyed by model name.
+    ``spent``: where the time went; it is not among ``counters``, which are the same however the work was spread.
 
     ``counters``: clips_decoded, frames_decoded, picture_windows_encoded, sound_windows_encoded, snapshots_computed,
     snapshots_from_store. ``model_s``: seconds in the model's own calls; ``model_snapshots``: how many it computed.
@@ -106,6 +113,7 @@ class RunReport:
     warnings: list[str] = field(default_factory=list)
     model_s: dict[str, float] = field(default_factory=dict)
     model_snapshots: dict[str, int] = field(default_factory=dict)
+    spent: Spent = field(default_factory=Spent)
 
     @property
     def failures(self) -> list[Failure]:
@@ -138,7 +146,8 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     cannot be made elsewhere. Batches are halved when an accelerator's memory runs out; on the CPU windows are computed
     one by one and by one thread per process, so that scores depend neither on the batch nor on the number of workers or
     cores. ``open_clip`` replaces reading the manifest's media; picklable if there are several workers. One with a true
-    attribute ``decodes`` reads media too, and is called in a worker process where that is possible.
+    attribute ``decodes`` reads media too, and is called in a worker process where that is possible. If ``how`` overlaps
+    the two, models stay in this process and workers decode for it; an ``open_clip`` that cannot be pickled forbids it.
 
     A clip or model that fails is reported and the run goes on; but a model that has never worked and fails in the same
     way on the first ``GIVE_UP_AFTER`` clips ends it, and the others are reported as not tried, unless ``how`` says to
@@ -154,17 +163,22 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
         planned = replace(planned, keys={clip_id: keys for clip_id, keys in planned.keys.items() if clip_id in mine})
     backbones = {name: Backbone.of(maker, how.device) for name, maker in predictors.items()}
     workers = how.workers or default_workers(backbones.values(), how.device)
+    decodes = bool(getattr(open_clip, "decodes", open_clip is None))
+    overlapped = not how.on_cpu and decodes if how.overlapped is None else how.overlapped
     tasks, n_stored = _tasks(planned, manifest, store, {backbone.fingerprint for backbone in backbones.values()})
     setup = Setup(
         makers={backbone.fingerprint: backbone.make for backbone in backbones.values() if backbone.make},
         names={backbone.fingerprint: name for name, backbone in backbones.items()},
         store_root=store.root,
         open_clip=open_clip or partial(open_media, replace(manifest, segments=(), sources={})),
-        batch_size=1 if how.on_cpu else how.batch_size or AUTO_BATCH,
+        batch_size=1 if how.on_cpu and not overlapped else how.batch_size or AUTO_BATCH,
         device=how.device,
         n_classes=_n_classes(protocols),
     )
-    if workers > 1:
+    overlapped = overlapped and can_be_sent(setup.open_clip)
+    if not overlapped and (how.overlapped or not how.on_cpu):
+        workers = 1  # several were to decode, not to keep a model each on one device
+    if workers > 1 and not overlapped:
         for name, backbone in backbones.items():
             if backbone.make is None:
                 raise UsageError(f"model {name}: several workers need a function that makes it, not the model itself")
@@ -172,12 +186,15 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     report = RunReport(planned, fingerprints, {name: [] for name in predictors})
     report.counters["snapshots_from_store"] = n_stored
     workers = min(workers, len(tasks))
-    foreign = getattr(open_clip, "decodes", open_clip is None) and manifest.kind != "synthetic"
-    if workers > 1:
+    foreign = decodes and manifest.kind != "synthetic"
+    loaded = {backbone.fingerprint: backbone.predictor for backbone in backbones.values()}
+    run: Callable[..., Generator[tuple[Task, Outcome]]]
+    if overlapped:
+        run = partial(run_overlapped, setup, tasks, loaded, workers)
+    elif workers > 1:
         run = partial(run_workers, setup, tasks, workers=workers)
     else:
         everywhere = len(setup.makers) == len(setup.names) and can_be_sent(setup)
-        loaded = {backbone.fingerprint: backbone.predictor for backbone in backbones.values()}
         run = partial(run_apart if foreign and everywhere else run_here, setup, tasks, loaded=loaded)
 
     def ended(task: Task, outcome: Outcome) -> None:
@@ -292,6 +309,7 @@ def _fill(report: RunReport, done: Sequence[tuple[Task, Outcome]]) -> None:
                 pairs += enumerate(keys_of(protocol, segment), 1)
     for task, outcome in done:
         report.counters.update(outcome.counters)
+        report.spent += outcome.spent
         report.warnings += outcome.warnings
         for name, model in report.fingerprints.items():
             report.model_s[name] = report.model_s.get(name, 0.0) + outcome.model_s.get(model, 0.0)

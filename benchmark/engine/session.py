@@ -20,7 +20,7 @@ from avbench.engine.runner import Compute, compute, default_workers
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import Protocol
-from avbench.results.run import Failure
+from avbench.results.run import Failure, Spent
 from avbench.results.truth import Truth
 from avbench.system.progress import Progress, of_stage
 from avbench.ticks import seconds
@@ -58,8 +58,8 @@ class Session:
 
     Every backbone is fingerprinted once, each clip is decoded once for all backbones that need the same protocols, and
     every snapshot is gathered once. A segment that failed for one model is left out for all of them and listed in
-    ``failures``. ``warnings`` and ``counters`` (of :class:`~avbench.engine.runner.RunReport`) add up over all passes.
-    ``seed``: of models that guess.
+    ``failures``. ``warnings``, ``counters`` and ``spent`` (of :class:`~avbench.engine.runner.RunReport`) add up over
+    all passes. ``seed``: of models that guess.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Session:
         self.failures: list[Failure] = []
         self.warnings: list[str] = []
         self.counters: Counter[str] = Counter()
+        self.spent = Spent()
         self.ms_per_snapshot: dict[str, float | None] = {}
         self._backbones: dict[str, Backbone] = {}
         self._needed: dict[str, dict[Protocol, None]] = {}  # backbone -> its protocols, in the order asked for
@@ -135,6 +136,7 @@ class Session:
         self.failures = list(dict.fromkeys([*self.failures, *report.failures]))  # each once, in order
         self.warnings = list(dict.fromkeys([*self.warnings, *report.warnings]))
         self.counters.update(report.counters)
+        self.spent += report.spent
         self.ms_per_snapshot |= {name: report.ms_per_snapshot(name) for name in backbones}
 
     def refuse_failures(self, why: str) -> None:

@@ -17,6 +17,7 @@ from avbench.pages.changing import page_of
 from avbench.pages.players import players
 from avbench.pages.sections import BY_SLICE, BY_SLICE_CHANGING, curve_charts, drawn_rows, errors, slice_tables
 from avbench.pages.segment_table import listed
+from avbench.pages.time_spent import where_time_went
 from avbench.results.dynamic_truth import WindowTruth, read_truth
 from avbench.results.excerpts import Cut, read_cuts
 from avbench.results.predictions import N_CLASSES, read_alarm, read_predictions
@@ -139,6 +140,7 @@ def run_page(
         command=command(result),
         absent=[class_in_words(c) for c in result.absent_classes],
         max_listed=MAX_LISTED,
+        time_spent=where_time_went(result),
     )
 
 

@@ -150,6 +150,21 @@ class Latency(StrictPart):
     note: Literal["indicative"] = "indicative"
 
 
+class Spent(StrictPart):
+    """Where a run's time went, in seconds. ``decode_s``: reading clips, converting and cutting their pictures, and
+    ``compute_s``: the models' calls, each summed over all processes, so that they may exceed the time that passed.
+    ``transfer_s``: bringing windows to the device. ``wait_s``: how long the process that computes had nothing to
+    compute because others were still decoding (0 where each process decodes for itself, in turn)."""
+
+    decode_s: Annotated[float, Field(ge=0)] = 0.0
+    wait_s: Annotated[float, Field(ge=0)] = 0.0
+    transfer_s: Annotated[float, Field(ge=0)] = 0.0
+    compute_s: Annotated[float, Field(ge=0)] = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(**{name: getattr(self, name) + getattr(other, name) for name in Spent.model_fields})
+
+
 class PairScore(StrictPart):
     """The share of ``n`` pairs of a stream and the same stream with its sound shifted in which the first has the higher
     mean probability of being in sync; a tie is wrong. ``shift_s`` null: all shifts."""
@@ -216,6 +231,7 @@ class RunResult(StrictPart):
     incomplete: bool = False
     latency: Latency | None = None
     counters: Named[str, int] = {}
+    spent: Spent | None = None  # null: nothing was computed, or an avbench that did not measure it
     environment: Named[str, JsonValue] = {}
     seed: int
     n_resamples: Annotated[int, Field(ge=0)]

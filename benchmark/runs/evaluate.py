@@ -348,6 +348,7 @@ def _what_happened(session: Session, protocol: Protocol, model: StreamingModel) 
         "incomplete": bool(session.failures),
         "latency": None if ms_per_step is None else Latency(ms_per_step=ms_per_step),
         "counters": dict(sorted(session.counters.items())),
+        "spent": session.spent if session.counters["snapshots_computed"] else None,
     }
 
 

@@ -25,9 +25,15 @@ SLEEP_S = 0.002  # a second or so for the whole run, so that kills fall everywhe
 
 
 def start(
-    store: Path, predictions: Path, workers: int = 1, sleep_s: float = SLEEP_S, save_every_s: float = 30
+    store: Path,
+    predictions: Path,
+    workers: int = 1,
+    sleep_s: float = SLEEP_S,
+    save_every_s: float = 30,
+    overlapped: int = 0,
 ) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(TOY), str(store), str(predictions), *map(str, (workers, sleep_s, save_every_s))]
+    options = map(str, (workers, sleep_s, save_every_s, overlapped))
+    command = [sys.executable, str(TOY), str(store), str(predictions), *options]
     # tests that run in the background have SIGINT ignored, and children inherit that
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heed)
@@ -91,6 +97,30 @@ def test_killed_at_forty_points(tmp_path: Path, undisturbed: tuple[bytes, dict[s
         points = [rng.uniform(0.2, 1.0) for _ in range(2)]
         in_the_middle += kill_and_finish(tmp_path / str(chain), undisturbed, points, (30.0, 0.0)[chain % 2])
     assert in_the_middle >= 5, "the kills did not fall where they hurt"
+
+
+@pytest.mark.parametrize("n", [1, pytest.param(12, marks=pytest.mark.slow)])
+def test_the_pipeline_killed_and_run_again(
+    tmp_path: Path, undisturbed: tuple[bytes, dict[str, bytes], float], n: int
+) -> None:
+    rng = random.Random(2)
+    for k in range(n):
+        root, save_every_s = tmp_path / str(k), (0.0, 30.0)[k % 2]
+        run = start(root / "store", root / "predictions", 2, SLEEP_S, save_every_s, overlapped=1)
+        # two decoders and multiprocessing's own helper
+        assert wait_until(lambda: len(children(run.pid)) >= 3 or run.poll() is not None)  # noqa: B023
+        started = children(run.pid)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(timeout=rng.uniform(0.5, 1.5) * undisturbed[2])
+        run.kill()  # this process alone: the decoding ones are to notice
+        run.communicate()
+        assert wait_until(lambda: not any(map(alive, started | children(run.pid))))  # noqa: B023
+        if (root / "store" / "store.json").exists():
+            assert SnapshotStore(root / "store").verify() == []
+        last = start(root / "store", root / "predictions", 1, 0, overlapped=1)
+        assert last.wait() == 0, last.communicate()[1].decode()
+        assert (root / "predictions").read_bytes() == undisturbed[0]
+        assert files(root / "store") == undisturbed[1]
 
 
 def test_killed_exactly_while_a_shard_is_written(tmp_path: Path) -> None:
@@ -201,9 +231,10 @@ def wait_until(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc, which only Linux has")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_no_worker_outlives_its_parent(tmp_path: Path, how: signal.Signals) -> None:
-    run = start(tmp_path / "store", tmp_path / "predictions", workers=2, sleep_s=0.05)  # 7 s a clip: workers are busy
+@pytest.mark.parametrize(("how", "overlapped"), [(signal.SIGKILL, 0), (signal.SIGINT, 0), (signal.SIGINT, 1)])
+def test_no_worker_outlives_its_parent(tmp_path: Path, how: signal.Signals, overlapped: int) -> None:
+    # 7 s a clip: workers are busy
+    run = start(tmp_path / "store", tmp_path / "predictions", workers=2, sleep_s=0.05, overlapped=overlapped)
     # two workers and multiprocessing's own helper
     assert wait_until(lambda: len(children(run.pid)) >= 3 or run.poll() is not None)
     started = children(run.pid)

@@ -1,7 +1,7 @@
 """A toy run for tests, importable by worker processes: procedural clips without media, models without torch.
 
-As a script: ``python toy_run.py STORE PREDICTIONS WORKERS SLEEP_S SAVE_EVERY_S`` makes all snapshots, then the
-predictions.
+As a script: ``python toy_run.py STORE PREDICTIONS WORKERS SLEEP_S SAVE_EVERY_S OVERLAPPED`` makes all snapshots, then
+the predictions; OVERLAPPED is 1 for the pipeline of accelerators, with batches of 5 windows.
 """
 
 from __future__ import annotations
@@ -139,16 +139,34 @@ def open_toy(clip: ClipRecord, sleep_s: float = 0.0, bad: str = "", how: str = "
     return ToyReader(clip, sleep_s)
 
 
+class DiesOnce(ToyReader):
+    """Its process dies after 200 frames of clip1, unless the file ``once`` says that this has happened before."""
+
+    def __init__(self, clip: ClipRecord, once: Path) -> None:
+        super().__init__(clip)
+        self.once = once
+
+    def frames(self, *frontends: FrontEnd) -> Iterator[tuple[np.ndarray, ...]]:
+        for k, arrays in enumerate(super().frames(*frontends)):
+            if k == 200 and self.clip.id == "clip1" and not self.once.exists():
+                self.once.touch()
+                os.kill(os.getpid(), signal.SIGSEGV)
+            yield arrays
+
+
 def unseeded() -> ToyModel:
     return ToyModel(seed=int.from_bytes(os.urandom(4), "big"))
 
 
-def main(store_root: str, predictions: str, workers: str, sleep_s: str, save_every_s: str) -> None:
+def main(
+    store_root: str, predictions: str, workers: str, sleep_s: str, save_every_s: str, overlapped: str = "0"
+) -> None:
     job.SAVE_EVERY_S = float(save_every_s)
     manifest, store = toy_manifest(), SnapshotStore(store_root)
     makers = {"plain": partial(ToyModel, 0), "towers": partial(ToyModel, 1, 16, True)}
     opener = partial(open_toy, sleep_s=float(sleep_s))
-    report = compute(manifest, [PROTOCOL], makers, Compute(store, int(workers)), open_clip=opener)
+    how = Compute(store, int(workers), batch_size=5, overlapped=overlapped == "1")
+    report = compute(manifest, [PROTOCOL], makers, how, open_clip=opener)
     assert not report.failures, report.failures
     parts = []
     for name in makers:

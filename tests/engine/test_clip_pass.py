@@ -184,3 +184,36 @@ def test_out_of_memory_with_one_window_is_a_failure() -> None:
     work.finish()
     (reason,) = work.bad.values()
     assert reason.startswith("broke off with OutOfMemoryError: CUDA out of memory (test_clip_pass.py, line ")
+
+
+@pytest.mark.parametrize("two_tower", [False, True])
+def test_results_that_are_read_later_are_those_of_now(two_tower: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA: a batch's results are read when the next batch has been started, and the last ones at the end."""
+    happened: list[str] = []
+
+    class Told(ToyModel):
+        def encode_video(self, video: np.ndarray) -> np.ndarray:
+            happened.append("start")
+            return super().encode_video(video)
+
+    manifest = toy_manifest(1)
+    keys = plan(manifest.segments, manifest.clips, [PROTOCOL]).keys["clip0"]
+    works = []
+    for later in (False, True):
+        model = CalledModel(Told(two_tower=two_tower), "m", 1, "cpu", 21)
+        model.reads_later = later
+        monkeypatch.setattr(model, "when_copied", lambda: lambda: happened.append("read"))
+        work = ClipPass(model, keys, ToyReader(manifest.clips["clip0"]).audio())
+        happened.clear()
+        for window in sorted({Window(key.picture, key.window) for key in keys})[:3]:
+            work.add(window, np.full((125, 3, 8, 8), window.start % 251, np.uint8))
+        before, n_left = [what for what in happened if what == "read"], work.n_waiting
+        work.batch.finish()
+        works.append(work)
+        assert work.n_waiting == 0
+        assert (len(before), n_left) == ((2, 1) if later else (3, 0))
+    assert happened[-1] == "read"
+    assert works[0].results.keys() == works[1].results.keys()
+    for key, (logits, token) in works[0].results.items():
+        np.testing.assert_array_equal(works[1].results[key][0], logits)
+        np.testing.assert_array_equal(works[1].results[key][1], token)

@@ -142,6 +142,8 @@ def test_text_that_utf8_cannot_hold_is_refused(tmp_path: Path) -> None:
         ({"level": 1.0}, "level"),
         ({"scores": {"acc": {"value": 0.5, "low": 0.4}}}, "low"),
         ({"latency": {"ms_per_step": 1.0, "note": "precise"}}, "note"),
+        ({"spent": {"decode_s": -1.0}}, "decode_s"),
+        ({"spent": {"sleep_s": 1.0}}, "sleep_s"),
         ({"files": {"predictions": {"path": "p", "sha256": "beef"}}}, "sha256"),
     ],
 )
