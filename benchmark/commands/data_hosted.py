@@ -1,4 +1,4 @@
-"""``avbench data import-realsync``, ``pull`` and ``push``: published lists, and data sets on the hub."""
+"""``avbench data import-realsync``, ``pull``, ``push`` and ``cache``: published lists, and data sets on the hub."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from avbench.commands.common import (
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add the three commands to ``avbench data``."""
+    """Add the four commands to ``avbench data``."""
     _add_import_realsync(verbs)
     _add_pull(verbs)
     _add_push(verbs)
+    _add_cache(verbs)
 
 
 def _add_import_realsync(verbs: Any) -> None:
@@ -94,6 +95,22 @@ def _add_push(verbs: Any) -> None:
     _add_endpoint(push)
 
 
+def _add_cache(verbs: Any) -> None:
+    cache = add_command(
+        verbs,
+        "cache",
+        _cache,
+        "what is kept of hosted data whose media are fetched on demand",
+        "One line a data set (`avbench run --fetch on-demand`). Pruning removes media that no run uses just now; what a "
+        "run needs is fetched again.",
+        "avbench data cache",
+        "avbench data cache --prune hub:ORG/NAME@COMMIT",
+        "avbench data cache --prune all",
+    )
+    cache.add_argument("--prune", metavar="DATA", help="remove the media of this data set, or of all")
+    cache.add_argument("--json", action="store_true", help="print a JSON list, and nothing else")
+
+
 def _add_endpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint", metavar="URL", help="another hub (default: $HF_ENDPOINT or huggingface.co)")
 
@@ -133,6 +150,33 @@ def _push(args: argparse.Namespace) -> int:
         )
     print(f"{args.repo} at {commit}")
     say_next([("data", "pull", args.repo, "--revision", commit)])
+    return 0
+
+
+def _cache(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from avbench.data.on_demand import kept, root
+    from avbench.types import UsageError
+
+    if args.prune is not None:
+        chosen = [one for one in kept() if args.prune in ("all", one.address)]
+        if not chosen and args.prune != "all":
+            raise UsageError(f"nothing is kept of {args.prune}; `avbench data cache` lists what is")
+        for one in chosen:
+            say(f"{one.address}: {one.cache.prune() / 1e6:.1f} MB removed")
+    found = kept()
+    if args.json:
+        rows = [{name: value for name, value in one._asdict().items() if name != "cache"} for one in found]
+        print(json.dumps(rows, indent=1))
+        return 0
+    caps = ["the disk" if one.keep_bytes is None else f"{one.keep_bytes / 1e6:.1f}" for one in found]
+    lines = [
+        (one.address, f"{one.n_clips} of {one.n_of}", f"{one.n_bytes / 1e6:.1f}", cap)
+        for one, cap in zip(found, caps, strict=True)
+    ]
+    show(tabulate(lines, ("data set", "clips", "MB", "at most MB"), tablefmt="plain", disable_numparse=True))
+    say(f"{root()}: {len(found)} data set{'s' * (len(found) != 1)}")
     return 0
 
 
