@@ -101,8 +101,8 @@ def _add_cache(verbs: Any) -> None:
         "cache",
         _cache,
         "what is kept of hosted data whose media are fetched on demand",
-        "One line a data set (`avbench run --fetch on-demand`). Pruning removes media that no run uses just now; what a "
-        "run needs is fetched again.",
+        "One line a data set (`avbench run --fetch on-demand`). Pruning removes media that no run uses just now; what "
+        "a run needs is fetched again.",
         "avbench data cache",
         "avbench data cache --prune hub:ORG/NAME@COMMIT",
         "avbench data cache --prune all",

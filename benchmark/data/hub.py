@@ -395,13 +395,27 @@ def media_sizes(repo: HubRepo, revision: str, paths: Sequence[str]) -> dict[str,
 
 def fetch_into(folder: Path, repo: HubRepo, revision: str, path: str, *, anew: bool = False) -> Path:
     """Fetch one medium into ``folder``, past the client's cache; nothing of it is verified. ``anew``: not from there
-    either. Errors as :func:`pull`'s."""
+    either. Errors as :func:`pull`'s; a hub that does not answer at once is told without further tries."""
+    from huggingface_hub import hf_hub_url
+
     name = f"{MEDIA}/{path}"
     with repo.client(revision, name) as api:
+        address = hf_hub_url(repo.name, name, repo_type="dataset", revision=revision, endpoint=api.endpoint)
+        api.get_hf_file_metadata(url=address)
         file = api.hf_hub_download(
             repo.name, name, repo_type="dataset", revision=revision, local_dir=folder, force_download=anew
         )
     return Path(file)
+
+
+def may_pass(error: AvbenchError) -> bool:
+    """Whether an error of the hub is of the kind that may be over soon: it does not answer, or is busy."""
+    from huggingface_hub import errors
+
+    cause = error.__cause__
+    if isinstance(cause, errors.HfHubHTTPError):
+        return cause.response.status_code >= 500 or cause.response.status_code == 429
+    return isinstance(cause, ConnectionError | TimeoutError) or _of_http(cause)
 
 
 def expect_file(repo: HubRepo, revision: str, path: str) -> None:
@@ -743,8 +757,7 @@ def _told(error: Exception, repo: str, where: str, revision: str | None, path: s
     if isinstance(error, OSError) and error.strerror:  # a full disk, a cache that cannot be written
         return AvbenchError(f"{error.filename or repo}: {error.strerror}")
     # the client's own kinds of a broken connection differ between its versions
-    http = type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
-    if isinstance(error, OSError) or http:
+    if isinstance(error, OSError) or _of_http(error):
         return AvbenchError(f"{where} cannot be reached: {first_line(error)}{proxy_hint()}")
     if isinstance(error, (LookupError, TypeError, AttributeError, AssertionError)):
         return AvbenchError(f"{where} is not a Hugging Face Hub endpoint")
@@ -752,3 +765,9 @@ def _told(error: Exception, repo: str, where: str, revision: str | None, path: s
         cause = error.__cause__
         return AvbenchError(f"{where}, {repo}: {first_line(error)} {first_line(cause) if cause else ''}")
     return None
+
+
+def _of_http(error: BaseException | None) -> bool:
+    """Whether it is an error of one of the libraries that the client may use."""
+    libraries = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+    return type(error).__module__.split(".")[0] in libraries

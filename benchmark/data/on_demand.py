@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +29,7 @@ from avbench.types import AvbenchError, ClipRecord, MediaError, UsageError
 SIZES = "sizes.json"
 AHEAD = 2  # clips that are fetched before their turn
 LOOK_S = 0.5  # between two tries to fetch ahead where there is no room yet
+TRY_AGAIN_S = (1.0, 4.0)  # after so long, where the hub cannot be reached
 LEAVE_S = 1.0  # for the last fetch to end by itself
 
 
@@ -174,10 +176,21 @@ class OnDemand:
 
     def _fetched(self, clip: ClipRecord, folder: Path, *, again: bool) -> Path:
         """The clip's file, fetched into ``folder`` and verified. ``again``: fetched anew once if it is damaged."""
-        for anew in (False, True)[: 1 + again]:
-            file = hub.fetch_into(folder, self.repo, self.revision, clip.path, anew=anew)
+        pauses_s = list(TRY_AGAIN_S) if again else []
+        anew = False
+        while True:
+            try:
+                file = hub.fetch_into(folder, self.repo, self.revision, clip.path, anew=anew)
+            except AvbenchError as error:
+                if not (pauses_s and hub.may_pass(error)):
+                    raise
+                time.sleep(pauses_s.pop(0))
+                continue
             if _is_pinned(clip, file):
                 return file
+            if anew or not again:
+                break
+            anew = True
         raise MediaError(
             clip.id,
             f"{hub.MEDIA}/{clip.path} of {self.repo.name} is not the file that the manifest pins (other sha256)",

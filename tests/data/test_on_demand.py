@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -100,15 +100,21 @@ def watched(root: Path) -> Iterator[Watched]:
 
 
 def bytes_below(folder: Path) -> int:
-    n_bytes = 0
+    """Bytes of the files that are there at one moment: those that are seen before it and after it."""
+    before, after = files_below(folder), files_below(folder)
+    return sum(n_bytes for number, n_bytes in before.items() if number in after)
+
+
+def files_below(folder: Path) -> dict[int, int]:
+    """Number on the disk (a file that is moved keeps it) -> bytes, of all media files below a folder."""
+    found = {}
     for at, _, names in os.walk(folder):
         for name in names:
             if {"media", "incoming"} & set(Path(at).relative_to(folder).parts):
-                try:
-                    n_bytes += os.stat(os.path.join(at, name)).st_size
-                except FileNotFoundError:
-                    continue
-    return n_bytes
+                with suppress(FileNotFoundError):
+                    facts = os.stat(os.path.join(at, name))
+                    found[facts.st_ino] = facts.st_size
+    return found
 
 
 def predictions(out: Path) -> bytes:
@@ -185,16 +191,15 @@ def test_a_wrong_file_is_fetched_anew_once_and_then_named(hosted: Hosted) -> Non
 
 
 def test_a_network_that_is_gone(hosted: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import file_download
-
-    monkeypatch.setattr(file_download, "_DEFAULT_RETRY_ON_EXCEPTIONS", ())  # it would ask for 23 s
+    monkeypatch.setattr(on_demand, "TRY_AGAIN_S", (0.01, 0.01))
     found = media(hosted)
     held = found(found.manifest.clips["a"])
     hosted.hub.stop()
-    with pytest.raises(MediaError, match="clip b: not fetched: .* cannot be reached"):
+    with pytest.raises(MediaError, match=r"clip b: not fetched: .* cannot be reached") as refused:
         found(found.manifest.clips["b"])
+    assert "b.mp4" not in refused.value.reason, "one line for all clips that fail so"
     assert len(held.audio())
-    assert found(held.clip or pytest.fail()).path == held.path, "what is there needs no network"
+    assert found(found.manifest.clips["a"]).path == held.path, "what is there needs no network"
 
 
 def test_a_full_disk_is_said(hosted: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +210,7 @@ def test_a_full_disk_is_said(hosted: Hosted, monkeypatch: pytest.MonkeyPatch) ->
 
     found = media(hosted)
     monkeypatch.setattr(file_download, "http_get", full)
-    with pytest.raises(MediaError, match="clip a: not fetched: the disk of .* is full"):
+    with pytest.raises(MediaError, match=r"clip a: not fetched: the disk of .* is full"):
         found(found.manifest.clips["a"])
 
 
@@ -291,7 +296,7 @@ def test_pictures_and_sound_only_of_what_is_asked_for(hosted: Hosted) -> None:
         media_of(read_data(hosted.address, on_demand=True), min(hosted.sizes.values()) - 1)
 
 
-# --------------------------------------------------------------------------------------- killed, shared, several at once
+# -------------------------------------------------------------------------------------- killed, shared, several at once
 
 
 def start(hosted: Hosted, folder: Path, *more: str) -> subprocess.Popen[str]:
@@ -335,7 +340,10 @@ def test_interrupted_and_resumed(
         hosted.hub.go_on.set()
         hosted.hub.requests.clear()
         finished(start(hosted, tmp_path, "--out", "out", "--store", "store"))
-    assert sorted(hosted.fetched()) == ["c", "d", "e"], "what was stored or there is not fetched again"
+    again = hosted.fetched()
+    assert "c" in again
+    assert set(again) <= {"c", "d", "e"}, "what was stored is not fetched again"
+    assert len(again) == len(set(again))
     assert seen.most <= hosted.cap
     assert predictions(tmp_path / "out") == expected
 
