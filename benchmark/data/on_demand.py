@@ -240,8 +240,7 @@ class _Ahead(threading.Thread):
 
     def run(self) -> None:
         for place, clip in enumerate(self.clips):
-            with self.news:
-                self.news.wait_for(lambda place=place: self.leaving or place < len(self.ended) + self.reach)
+            self._wait(partial(self._is_near, place))
             while not self.leaving and clip.id not in self.ended:
                 try:
                     if self.media.fetch_ahead(clip):
@@ -249,5 +248,11 @@ class _Ahead(threading.Thread):
                     patience_s: float | None = LOOK_S
                 except (AvbenchError, OSError):
                     patience_s = None  # who needs it will say so; until then nothing else is tried
-                with self.news:
-                    self.news.wait_for(lambda clip=clip: self.leaving or clip.id in self.ended, timeout=patience_s)
+                self._wait(partial(self.ended.__contains__, clip.id), patience_s)
+
+    def _is_near(self, place: int) -> bool:
+        return place < len(self.ended) + self.reach
+
+    def _wait(self, until: Callable[[], bool], at_most_s: float | None = None) -> None:
+        with self.news:
+            self.news.wait_for(lambda: self.leaving or until(), at_most_s)
