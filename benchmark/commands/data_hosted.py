@@ -1,4 +1,5 @@
-"""``avbench data import-realsync``, ``pull``, ``push`` and ``cache``: published lists, and data sets on the hub."""
+"""``avbench data import-realsync``, ``pull``, ``push``, ``cache`` and ``croissant``: published lists, and data
+sets on the hub."""
 
 from __future__ import annotations
 
@@ -23,11 +24,12 @@ from avbench.commands.common import (
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add the four commands to ``avbench data``."""
+    """Add the five commands to ``avbench data``."""
     _add_import_realsync(verbs)
     _add_pull(verbs)
     _add_push(verbs)
     _add_cache(verbs)
+    _add_croissant(verbs)
 
 
 def _add_import_realsync(verbs: Any) -> None:
@@ -111,6 +113,26 @@ def _add_cache(verbs: Any) -> None:
     cache.add_argument("--json", action="store_true", help="print a JSON list, and nothing else")
 
 
+def _add_croissant(verbs: Any) -> None:
+    croissant = add_command(
+        verbs,
+        "croissant",
+        _croissant,
+        "write a data set's Croissant 1.1 metadata (JSON-LD)",
+        "For search engines of data sets and loaders of MLCommons. Of hosted data only the tables are fetched. What a "
+        "manifest does not know of itself is said by options.",
+        "avbench data croissant my_manifest --license cc-by-4.0 --creator 'My group' --out my_manifest/croissant.json",
+        "avbench data croissant hub:ORG/NAME@COMMIT --out croissant.json",
+    )
+    croissant.add_argument("data", metavar="DATA", help="a manifest folder or hub:ORG/NAME@COMMIT")
+    croissant.add_argument("--out", type=Path, required=True, metavar="FILE")
+    croissant.add_argument("--url", default="", help="the page of the data (default: that on the hub)")
+    croissant.add_argument("--license", default="", metavar="NAME", help="such as cc-by-4.0, or an address")
+    croissant.add_argument("--creator", default="", metavar="NAME", help="who made the data")
+    croissant.add_argument("--published", default="", metavar="DATE", help="such as 2026-11-30")
+    croissant.add_argument("--cite", default="", metavar="TEXT", help="how to cite the data, such as a BibTeX entry")
+
+
 def _add_endpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint", metavar="URL", help="another hub (default: $HF_ENDPOINT or huggingface.co)")
 
@@ -177,6 +199,23 @@ def _cache(args: argparse.Namespace) -> int:
     ]
     show(tabulate(lines, ("data set", "clips", "MB", "at most MB"), tablefmt="plain", disable_numparse=True))
     say(f"{root()}: {len(found)} data set{'s' * (len(found) != 1)}")
+    return 0
+
+
+def _croissant(args: argparse.Namespace) -> int:
+    from avbench.data.croissant import About, croissant
+    from avbench.pages import safe_url
+    from avbench.system.outputs import check_file
+    from avbench.system.strict import write_whole
+    from avbench.types import UsageError
+
+    if args.url and safe_url(args.url) is None:
+        raise UsageError(f"--url is {args.url[:80]!r}; it must be an http(s) address")
+    check_file(args.out, "--out")
+    about = About(args.url, args.license, args.creator, args.published, args.cite)
+    facts = croissant(args.data, about)
+    write_whole(args.out, (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
+    print(args.out)
     return 0
 
 
