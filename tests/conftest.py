@@ -118,6 +118,14 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def five_clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest folder with five short sound clips, a to e, and ten segments; read only."""
+    folder = tmp_path_factory.mktemp("five-clicks")
+    click_manifest(folder, "abcde", duration_s=10)
+    return folder
+
+
 @pytest.fixture
 def make_clicks(tmp_path: Path) -> Callable[..., Path]:
     """A fresh manifest folder of the test's own, to be damaged at will."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -144,6 +146,40 @@ def add_csv(parser: argparse.ArgumentParser, rows: str) -> None:
 def add_force(parser: argparse.ArgumentParser) -> None:
     """Adds --force, for a command that fills a folder."""
     parser.add_argument("--force", action="store_true", help="replace what is in the folder already")
+
+
+def add_fetch(parser: argparse.ArgumentParser) -> None:
+    """Adds the options about fetching hosted media; :func:`fetch_of` reads them."""
+    group = parser.add_argument_group("hosted data (--data hub:ORG/NAME@COMMIT)")
+    group.add_argument(
+        "--fetch",
+        choices=("all", "on-demand"),
+        default="all",
+        help="fetch all media first (default), or each clip when its turn comes, for data larger than the disk",
+    )
+    group.add_argument(
+        "--keep-media",
+        type=_n_bytes,
+        metavar="SIZE",
+        help="with on-demand: media on the disk at any time, such as 500MB or 20GB (default: what the disk holds)",
+    )
+
+
+def _n_bytes(text: str) -> int:
+    """A size such as 20GB, in bytes."""
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)B?", text, re.IGNORECASE | re.ASCII)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 500MB or 20GB")
+    return round(Decimal(found[1]) * 1000 ** "_KMGT".index(found[2].upper() or "_"))
+
+
+def fetch_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that :func:`add_fetch` added, as those of ``Compute``; ``UsageError`` if they do not go together."""
+    from avbench.types import UsageError
+
+    if args.keep_media is not None and args.fetch != "on-demand":
+        raise UsageError("--keep-media goes with --fetch on-demand")
+    return {"on_demand": args.fetch == "on-demand", "keep_bytes": args.keep_media}
 
 
 def by_spaces(option: str, names: Sequence[str]) -> None:

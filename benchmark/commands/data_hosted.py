@@ -1,4 +1,5 @@
-"""``avbench data import-realsync``, ``pull`` and ``push``: published lists, and data sets on the hub."""
+"""``avbench data import-realsync``, ``pull``, ``push``, ``cache`` and ``croissant``: published lists, and data
+sets on the hub."""
 
 from __future__ import annotations
 
@@ -23,10 +24,12 @@ from avbench.commands.common import (
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add the three commands to ``avbench data``."""
+    """Add the five commands to ``avbench data``."""
     _add_import_realsync(verbs)
     _add_pull(verbs)
     _add_push(verbs)
+    _add_cache(verbs)
+    _add_croissant(verbs)
 
 
 def _add_import_realsync(verbs: Any) -> None:
@@ -94,6 +97,42 @@ def _add_push(verbs: Any) -> None:
     _add_endpoint(push)
 
 
+def _add_cache(verbs: Any) -> None:
+    cache = add_command(
+        verbs,
+        "cache",
+        _cache,
+        "what is kept of hosted data whose media are fetched on demand",
+        "One line a data set (`avbench run --fetch on-demand`). Pruning removes media that no run uses just now; what "
+        "a run needs is fetched again.",
+        "avbench data cache",
+        "avbench data cache --prune hub:ORG/NAME@COMMIT",
+        "avbench data cache --prune all",
+    )
+    cache.add_argument("--prune", metavar="DATA", help="remove the media of this data set, or of all")
+    cache.add_argument("--json", action="store_true", help="print a JSON list, and nothing else")
+
+
+def _add_croissant(verbs: Any) -> None:
+    croissant = add_command(
+        verbs,
+        "croissant",
+        _croissant,
+        "write a data set's Croissant 1.1 metadata (JSON-LD)",
+        "For search engines of data sets and loaders of MLCommons. Of hosted data only the tables are fetched. What a "
+        "manifest does not know of itself is said by options.",
+        "avbench data croissant my_manifest --license cc-by-4.0 --creator 'My group' --out my_manifest/croissant.json",
+        "avbench data croissant hub:ORG/NAME@COMMIT --out croissant.json",
+    )
+    croissant.add_argument("data", metavar="DATA", help="a manifest folder or hub:ORG/NAME@COMMIT")
+    croissant.add_argument("--out", type=Path, required=True, metavar="FILE")
+    croissant.add_argument("--url", default="", help="the page of the data (default: that on the hub)")
+    croissant.add_argument("--license", default="", metavar="NAME", help="such as cc-by-4.0, or an address")
+    croissant.add_argument("--creator", default="", metavar="NAME", help="who made the data")
+    croissant.add_argument("--published", default="", metavar="DATE", help="such as 2026-11-30")
+    croissant.add_argument("--cite", default="", metavar="TEXT", help="how to cite the data, such as a BibTeX entry")
+
+
 def _add_endpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint", metavar="URL", help="another hub (default: $HF_ENDPOINT or huggingface.co)")
 
@@ -133,6 +172,50 @@ def _push(args: argparse.Namespace) -> int:
         )
     print(f"{args.repo} at {commit}")
     say_next([("data", "pull", args.repo, "--revision", commit)])
+    return 0
+
+
+def _cache(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from avbench.data.on_demand import kept, root
+    from avbench.types import UsageError
+
+    if args.prune is not None:
+        chosen = [one for one in kept() if args.prune in ("all", one.address)]
+        if not chosen and args.prune != "all":
+            raise UsageError(f"nothing is kept of {args.prune}; `avbench data cache` lists what is")
+        for one in chosen:
+            say(f"{one.address}: {one.cache.prune() / 1e6:.1f} MB removed")
+    found = kept()
+    if args.json:
+        rows = [{name: value for name, value in one._asdict().items() if name != "cache"} for one in found]
+        print(json.dumps(rows, indent=1))
+        return 0
+    caps = ["the disk" if one.keep_bytes is None else f"{one.keep_bytes / 1e6:.1f}" for one in found]
+    lines = [
+        (one.address, f"{one.n_clips} of {one.n_of}", f"{one.n_bytes / 1e6:.1f}", cap)
+        for one, cap in zip(found, caps, strict=True)
+    ]
+    show(tabulate(lines, ("data set", "clips", "MB", "at most MB"), tablefmt="plain", disable_numparse=True))
+    say(f"{root()}: {len(found)} data set{'s' * (len(found) != 1)}")
+    return 0
+
+
+def _croissant(args: argparse.Namespace) -> int:
+    from avbench.data.croissant import About, croissant
+    from avbench.pages import safe_url
+    from avbench.system.outputs import check_file
+    from avbench.system.strict import write_whole
+    from avbench.types import UsageError
+
+    if args.url and safe_url(args.url) is None:
+        raise UsageError(f"--url is {args.url[:80]!r}; it must be an http(s) address")
+    check_file(args.out, "--out")
+    about = About(args.url, args.license, args.creator, args.published, args.cite)
+    facts = croissant(args.data, about)
+    write_whole(args.out, (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
+    print(args.out)
     return 0
 
 

@@ -73,14 +73,18 @@ def _add_export(verbs: Any) -> None:
         verbs,
         "export",
         _export,
-        "write the entries as CSV, or as .eval_results files for model cards on the Hugging Face Hub",
-        "Exports the recomputed scores.",
+        "write the entries as CSV, for the Hugging Face Hub or for Every Eval Ever",
+        "Exports the recomputed scores. eval-results: files for model cards on the Hub; eval-yaml: the file that makes "
+        "a data set there a benchmark; every-eval-ever: records of its schema 0.3.0.",
         "avbench leaderboard export --entries submissions/entries --format csv --out board.csv",
         "avbench leaderboard export --entries submissions/entries --format eval-results --dataset ORG/NAME --out cards",
+        "avbench leaderboard export --entries submissions/entries --format eval-yaml --out eval.yaml",
+        "avbench leaderboard export --entries submissions/entries --format every-eval-ever --out records",
     )
     _add_entries(export)
-    export.add_argument("--format", choices=("csv", "eval-results"), required=True)
-    export.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file (csv) or a folder")
+    formats = ("csv", "eval-results", "eval-yaml", "every-eval-ever")
+    export.add_argument("--format", choices=formats, required=True)
+    export.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file (csv, eval-yaml) or a folder")
     export.add_argument("--dataset", metavar="ORG/NAME", help="eval-results: the benchmark's dataset on the Hub")
     export.add_argument("--url", help="eval-results: the address of the leaderboard")
 
@@ -177,7 +181,7 @@ def _publish(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from avbench.leaderboard.board import assemble
-    from avbench.leaderboard.export import write_csv, write_eval_results
+    from avbench.leaderboard.export import write_csv, write_eval_results, write_eval_yaml, write_every_eval_ever
     from avbench.types import UsageError
 
     if args.format == "eval-results" and not args.dataset:
@@ -186,6 +190,10 @@ def _export(args: argparse.Namespace) -> int:
     board = assemble(entries, _cache(args))
     if args.format == "csv":
         files = [write_csv(board, args.out)]
+    elif args.format == "eval-yaml":
+        files = [write_eval_yaml(board, args.out)]
+    elif args.format == "every-eval-ever":
+        files = write_every_eval_ever(board, args.out)
     else:
         files = write_eval_results(board, args.out, args.dataset, args.url)
     print("\n".join(map(str, files)))

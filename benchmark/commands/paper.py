@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, add_force, bootstrap_of, say, say_each
+from avbench.commands.common import Progress, add_command, add_fetch, add_force, bootstrap_of, fetch_of, say, say_each
 
 
 def add(commands: Any) -> None:
@@ -36,7 +36,9 @@ def add(commands: Any) -> None:
     )
     paper.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR", help="output folder (default: paper)")
     paper.add_argument(
-        "--data", default="synthsync-hard", help="a name of `avbench data ls` (default: synthsync-hard) or a folder"
+        "--data",
+        default="synthsync-hard",
+        help="a name of `avbench data ls` (default: synthsync-hard), folder or hub:ORG/NAME@COMMIT",
     )
     paper.add_argument("--split", default="test", help="split to score (default: test)")
     paper.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
@@ -51,6 +53,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="steps timed for Table 3's ms, 0: none (default: 30)",
     )
+    add_fetch(paper)
     add_force(paper)
     paper.add_argument("--json", action="store_true", help="print only paper.json")
 
@@ -68,7 +71,7 @@ def _paper(args: argparse.Namespace) -> int:
             data=args.data,
             split=args.split,
             limit=args.limit,
-            compute=Compute(args.store, args.workers),
+            compute=Compute(args.store, args.workers, **fetch_of(args)),
             bootstrap=bootstrap_of(args),
             latency_samples=args.latency_samples,
             progress=progress,

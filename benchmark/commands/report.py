@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
         "Of the folder of `avbench watch --record` it makes the page watch.html: the latest watch in it.",
         "avbench report runs/2026-11-25-streamsync-trf",
         "avbench report RUN_DIR --plot tracked.svg --stream clip_7@10",
+        "avbench report RUN_DIR --every-eval-ever record.json --evaluator 'My group' --relationship first_party",
         "avbench report seen   # of avbench watch URL --record seen",
     )
     report.add_argument(
@@ -30,6 +31,19 @@ def add(commands: Any) -> None:
     report.add_argument("--data", metavar="DATA", help="the run's data, as of `avbench run`: cut the page's clips anew")
     report.add_argument("--plot", type=Path, metavar="FILE", help="draw a stream as SVG or PNG, and leave the page")
     report.add_argument("--stream", metavar="ID", help="which one (default: a typical one with a jump)")
+    report.add_argument(
+        "--every-eval-ever",
+        type=Path,
+        metavar="FILE",
+        help="write the scores as a record of Every Eval Ever (schema 0.3.0), and leave the page",
+    )
+    report.add_argument("--evaluator", default="unknown", metavar="NAME", help="who evaluated, for that record")
+    report.add_argument(
+        "--relationship",
+        default="other",
+        choices=("first_party", "third_party", "collaborative", "other"),
+        help="of who evaluated to the model's makers, for that record (default: other)",
+    )
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -38,11 +52,13 @@ def _report(args: argparse.Namespace) -> int:
     from avbench.types import UsageError
 
     if is_record(args.run):
-        if args.plot or args.stream or args.data:
-            raise UsageError("--plot, --stream and --data are for runs, not for the record of a watch")
+        if args.plot or args.stream or args.data or args.every_eval_ever:
+            raise UsageError("--plot, --stream, --data and --every-eval-ever are for runs, not for the record of a watch")
         print(write_watch_page(args.run))
         return 0
 
+    if args.every_eval_ever:
+        return _export(args)
     if args.plot:
         from avbench.pages.stream_plot import plot_stream
 
@@ -56,4 +72,21 @@ def _report(args: argparse.Namespace) -> int:
         with Progress() as progress:
             cut_again(args.run, args.data, progress)
     print(report_again(args.run))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    import json
+
+    from avbench.pages.every_eval_ever import of_run, record
+    from avbench.results.run import read_run
+    from avbench.system.outputs import check_file
+    from avbench.system.strict import write_whole
+
+    check_file(args.every_eval_ever, "--every-eval-ever")
+    found = record(of_run(read_run(args.run), args.evaluator, args.relationship))
+    write_whole(
+        args.every_eval_ever, (json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    )
+    print(args.every_eval_ever)
     return 0

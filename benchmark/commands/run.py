@@ -16,12 +16,14 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_csv,
+    add_fetch,
     add_force,
     add_model_options,
     bootstrap_of,
     by_spaces,
     check_csv,
     check_plot,
+    fetch_of,
     model_options,
     protocol_of,
     say,
@@ -66,6 +68,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
         "avbench run --model my_net.py:MyNet+apa --limit 20",
         "avbench run --model my_net.py:MyNet --model-args width=128 ckpt=best.pt --save-config run.yaml",
         "avbench run --config run.yaml --hop 4",
+        "avbench run --model streamsync-trf --data hub:ORG/NAME@COMMIT --fetch on-demand --keep-media 20GB",
         "avbench run --model sparsesync+my_head.py:MyHead",
         "avbench run --model sparsesync.vggsound+apa --data my_manifest --iterations 3   # see `avbench weights list`",
     )
@@ -133,6 +136,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
     add_config(run)
+    add_fetch(run)
     add_csv(run, "per line of the table and metric")
     add_force(run)
     add_model_options(run)
@@ -152,7 +156,9 @@ def _add_sweep(commands: Any) -> None:
     )
     sweep.add_argument("--models", nargs="+", required=True, metavar="M", help="the others are compared with the first")
     sweep.add_argument(
-        "--data", default="synthsync", help="a name of `avbench data ls` (default: synthsync) or a folder"
+        "--data",
+        default="synthsync",
+        help="a name of `avbench data ls` (default: synthsync), folder or hub:ORG/NAME@COMMIT",
     )
     sweep.add_argument("--split", default="test", help="(default: test)")
     sweep.add_argument("--hops", nargs="+", type=float, default=[2.0], metavar="S", help="seconds (default: 2)")
@@ -171,6 +177,7 @@ def _add_sweep(commands: Any) -> None:
     sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
     sweep.add_argument("--json", action="store_true", help="print a JSON list of rows, and nothing else")
+    add_fetch(sweep)
     add_csv(sweep, "per model, setting and metric")
     add_model_options(sweep)
 
@@ -232,7 +239,14 @@ def _run(args: argparse.Namespace) -> int:
             limit=args.limit,
             protocol=protocol,
             out=out,
-            compute=Compute(args.store, args.workers, args.device, args.batch_size or None, keep_going=args.keep_going),
+            compute=Compute(
+                args.store,
+                args.workers,
+                args.device,
+                args.batch_size or None,
+                keep_going=args.keep_going,
+                **fetch_of(args),
+            ),
             bootstrap=bootstrap_of(args),
             reference_rows=args.reference_rows,
             options=options,
@@ -256,7 +270,7 @@ def _compute_share(args: argparse.Namespace, share: Share) -> int:
     from avbench.runs.evaluate import compute_share
 
     workers, batch_size = args.workers or share.workers, args.batch_size or None
-    how = Compute(args.store, workers, args.device, batch_size, share.which, args.keep_going)
+    how = Compute(args.store, workers, args.device, batch_size, share.which, args.keep_going, **fetch_of(args))
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr), share.done_together():
         session = compute_share(
             args.model,
@@ -321,7 +335,7 @@ def _sweep(args: argparse.Namespace) -> int:
             data=args.data,
             split=args.split,
             limit=args.limit,
-            compute=Compute(args.store, args.workers),
+            compute=Compute(args.store, args.workers, **fetch_of(args)),
             bootstrap=bootstrap_of(args),
             options=model_options(args),
             progress=progress,

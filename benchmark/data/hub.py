@@ -374,6 +374,50 @@ def fetch_meta(repo: HubRepo, revision: str) -> dict[str, Any]:
         return read(source.fetch_anew("manifest.json", "manifest.json", str(error)))
 
 
+def place_tables(repo: HubRepo, revision: str, folder: Path) -> Manifest:
+    """Fetch and verify the tables of one commit and write them into ``folder``, which gets no media; the manifest in
+    it. Errors as :func:`pull`'s."""
+    data, _ = _Source(repo, revision).tables()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_pulled(folder, data, None)
+    except OSError as error:
+        raise AvbenchError(f"cannot write {folder}: {error.strerror or error}") from error
+    return read_manifest(folder)
+
+
+def media_sizes(repo: HubRepo, revision: str, paths: Sequence[str]) -> dict[str, int]:
+    """The sizes in bytes of the hosted media of these paths (relative to the media), as the hub says. Errors as
+    :func:`pull`'s."""
+    found = _Source(repo, revision).sizes([f"{MEDIA}/{path}" for path in paths], MEDIA)
+    return {path: found[f"{MEDIA}/{path}"] for path in paths}
+
+
+def fetch_into(folder: Path, repo: HubRepo, revision: str, path: str, *, anew: bool = False) -> Path:
+    """Fetch one medium into ``folder``, past the client's cache; nothing of it is verified. ``anew``: not from there
+    either. Errors as :func:`pull`'s; a hub that does not answer at once is told without further tries."""
+    from huggingface_hub import hf_hub_url
+
+    name = f"{MEDIA}/{path}"
+    with repo.client(revision, name) as api:
+        address = hf_hub_url(repo.name, name, repo_type="dataset", revision=revision, endpoint=api.endpoint)
+        api.get_hf_file_metadata(url=address)
+        file = api.hf_hub_download(
+            repo.name, name, repo_type="dataset", revision=revision, local_dir=folder, force_download=anew
+        )
+    return Path(file)
+
+
+def may_pass(error: AvbenchError) -> bool:
+    """Whether an error of the hub is of the kind that may be over soon: it does not answer, or is busy."""
+    from huggingface_hub import errors
+
+    cause = error.__cause__
+    if isinstance(cause, errors.HfHubHTTPError):
+        return cause.response.status_code >= 500 or cause.response.status_code == 429
+    return isinstance(cause, ConnectionError | TimeoutError) or _of_http(cause)
+
+
 def expect_file(repo: HubRepo, revision: str, path: str) -> None:
     """``AvbenchError`` unless the commit has this table and its size is allowed. Errors as :func:`pull`'s."""
     _Source(repo, revision).expect([path], TABLES[0])
@@ -471,14 +515,19 @@ class _Source:
     def expect(self, paths: Sequence[str], kind: str, *, anew: bool = False) -> None:
         """Ask the hub for the sizes of the files that are not cached (``anew``: of all); a missing or too large one is
         refused."""
+        todo = [path for path in paths if path not in self.expected and (anew or self.cached(path) is None)]
+        self.expected |= self.sizes(todo, kind).keys()
+
+    def sizes(self, paths: Sequence[str], kind: str) -> dict[str, int]:
+        """What the hub says are the sizes of the files; a missing or too large one is refused."""
         from huggingface_hub.hf_api import RepoFile
 
-        todo = [path for path in paths if path not in self.expected and (anew or self.cached(path) is None)]
-        for begin in range(0, len(todo), 500):
-            part = todo[begin : begin + 500]
+        sizes: dict[str, int] = {}
+        for begin in range(0, len(paths), 500):
+            part = paths[begin : begin + 500]
             with self.repo.client(self.revision, part[0]) as api:
-                found = api.get_paths_info(self.repo.name, part, revision=self.revision, repo_type="dataset")
-                sizes = {f.path: f.size for f in found if isinstance(f, RepoFile)}
+                found = api.get_paths_info(self.repo.name, list(part), revision=self.revision, repo_type="dataset")
+                sizes |= {f.path: f.size for f in found if isinstance(f, RepoFile)}
             for path in part:
                 if path not in sizes:
                     hint = "; it is not an avbench data set" if path == "manifest.json" else ""
@@ -487,7 +536,7 @@ class _Source:
                     raise AvbenchError(
                         f"{self.repo.name}: {path} has {sizes[path]} bytes, at most {MAX_BYTES[kind]} are allowed"
                     )
-            self.expected |= set(part)
+        return sizes
 
     def fetch(self, path: str, kind: str) -> Path:
         """The file in the client's cache, fetched if it is not there. ``kind``: its key in ``MAX_BYTES``."""
@@ -708,8 +757,7 @@ def _told(error: Exception, repo: str, where: str, revision: str | None, path: s
     if isinstance(error, OSError) and error.strerror:  # a full disk, a cache that cannot be written
         return AvbenchError(f"{error.filename or repo}: {error.strerror}")
     # the client's own kinds of a broken connection differ between its versions
-    http = type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
-    if isinstance(error, OSError) or http:
+    if isinstance(error, OSError) or _of_http(error):
         return AvbenchError(f"{where} cannot be reached: {first_line(error)}{proxy_hint()}")
     if isinstance(error, (LookupError, TypeError, AttributeError, AssertionError)):
         return AvbenchError(f"{where} is not a Hugging Face Hub endpoint")
@@ -717,3 +765,9 @@ def _told(error: Exception, repo: str, where: str, revision: str | None, path: s
         cause = error.__cause__
         return AvbenchError(f"{where}, {repo}: {first_line(error)} {first_line(cause) if cause else ''}")
     return None
+
+
+def _of_http(error: BaseException | None) -> bool:
+    """Whether it is an error of one of the libraries that the client may use."""
+    libraries = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+    return type(error).__module__.split(".")[0] in libraries

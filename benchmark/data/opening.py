@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 
 def read_data(
-    data: str, split: str | None = "test", progress: Progress | None = None, limit: int | None = None
+    data: str,
+    split: str | None = "test",
+    progress: Progress | None = None,
+    limit: int | None = None,
+    on_demand: bool = False,
 ) -> Manifest:
     """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there), a track's name, a
-    folder, or ``hub:ORG/NAME@COMMIT`` (pulled if it is not there).
+    folder, or ``hub:ORG/NAME@COMMIT`` (pulled if it is not there; ``on_demand``: its tables only).
 
-    ``split`` None: all of a folder, the test split of SynthSync. ``UsageError`` for an unknown name or split.
+    ``split`` None: all of a folder, the test split of SynthSync. ``UsageError`` for an unknown name or split, and for
+    ``on_demand`` where nothing is hosted.
     """
     from avbench.data import dynamic, synthsync
     from avbench.protocol.manifest import read_manifest
@@ -29,6 +34,8 @@ def read_data(
 
     if data in DATA_OF_TRACK:
         data, split = DATA_OF_TRACK[data]
+    if on_demand and not data.startswith("hub:"):
+        raise UsageError(f"{data} is not hosted, so nothing is fetched on demand; that goes with hub:ORG/NAME@COMMIT")
     if data == dynamic.NAME:
         manifest = dynamic.ensure("test" if split is None else split, progress=of_stage(progress, "making clips"))
     elif data in synthsync.NAMES:
@@ -40,7 +47,11 @@ def read_data(
         otherwise = f"it is neither {', '.join((*synthsync.NAMES, dynamic.NAME))} nor a manifest folder"
         raise UsageError(f"unknown data {data!r}: {nearest(data, built_in, otherwise)}")
     else:
-        if data.startswith("hub:"):
+        if on_demand:
+            from avbench.data.on_demand import open_tables
+
+            manifest = open_tables(data)
+        elif data.startswith("hub:"):
             from avbench.data.hub import open_address
 
             manifest = open_address(data, of_stage(progress, "fetching data"))

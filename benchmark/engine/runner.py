@@ -47,6 +47,8 @@ class Compute:
     (i, n), only the i-th of n shares of the clips, i from 1 on (None: all of them). ``keep_going``: compute on though a
     model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips. ``overlapped``: whether processes
     decode while this one computes, in batches of windows of all clips (None: on accelerators, if media are decoded).
+    ``on_demand``: each clip of hosted data is fetched when its turn comes; at most ``keep_bytes`` of them are on the
+    disk (None: as many as it holds).
     """
 
     store: SnapshotStore | Path | str | None = None
@@ -56,11 +58,15 @@ class Compute:
     share: tuple[int, int] | None = None
     keep_going: bool = False
     overlapped: bool | None = None
+    on_demand: bool = False
+    keep_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
+        if self.keep_bytes is not None and not self.on_demand:
+            raise UsageError("how much media may be kept is asked only where they are fetched on demand")
         if self.share and not 1 <= self.share[0] <= self.share[1]:
             raise UsageError(
                 f"share {self.share[0]} of {self.share[1]} does not exist; shares are 1 to {self.share[1]}"
@@ -146,8 +152,9 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     cannot be made elsewhere. Batches are halved when an accelerator's memory runs out; on the CPU windows are computed
     one by one and by one thread per process, so that scores depend neither on the batch nor on the number of workers or
     cores. ``open_clip`` replaces reading the manifest's media; picklable if there are several workers. One with a true
-    attribute ``decodes`` reads media too, and is called in a worker process where that is possible. If ``how`` overlaps
-    the two, models stay in this process and workers decode for it; an ``open_clip`` that cannot be pickled forbids it.
+    attribute ``decodes`` reads media too, and is called in a worker process where that is possible; one with ``ahead``
+    is told here which clips come next (:class:`avbench.data.on_demand.OnDemand`). If ``how`` overlaps the two, models
+    stay in this process and workers decode for it; an ``open_clip`` that cannot be pickled forbids it.
 
     A clip or model that fails is reported and the run goes on; but a model that has never worked and fails in the same
     way on the first ``GIVE_UP_AFTER`` clips ends it, and the others are reported as not tried, unless ``how`` says to
@@ -198,13 +205,17 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
         run = partial(run_apart if foreign and everywhere else run_here, setup, tasks, loaded=loaded)
 
     def ended(task: Task, outcome: Outcome) -> None:
+        if done_with:
+            done_with(task.clip)
         if finished:
             alone = RunReport(planned, fingerprints, {name: [] for name in predictors})
             _fill(alone, [(task, outcome)])
             finished(task.clip, alone)
 
     watch = None if how.keep_going else _NeverWorked(setup.names, _untried(tasks, planned, backbones.values()))
-    outcomes = _outcomes(run, tasks, progress, ended, watch)
+    ahead = getattr(open_clip, "ahead", lambda clips, workers: contextlib.nullcontext())
+    with ahead([task.clip for task in tasks], workers) as done_with:
+        outcomes = _outcomes(run, tasks, progress, ended, watch)
     if watch and watch.verdict:
         report.warnings.append(watch.in_words(len(outcomes), len(tasks) - len(outcomes)))
         for task in tasks:

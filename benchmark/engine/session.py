@@ -13,6 +13,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
+from avbench.data.on_demand import media_of
 from avbench.data.opening import read_data
 from avbench.engine.job import Backbone
 from avbench.engine.replay import alarms, gather, replay
@@ -66,6 +67,7 @@ class Session:
         self, manifest: Manifest, how: Compute | None = None, seed: int = 0, progress: Progress | None = None
     ) -> None:
         self.manifest, self.how, self.seed, self.progress = manifest, how or Compute(), seed, progress
+        self.media = media_of(manifest, self.how.keep_bytes) if self.how.on_demand else None
         self.failures: list[Failure] = []
         self.warnings: list[str] = []
         self.counters: Counter[str] = Counter()
@@ -89,7 +91,8 @@ class Session:
         progress: Progress | None = None,
     ) -> Session:
         """A session on any ``--data``; errors as in :func:`avbench.data.opening.read_data`."""
-        return cls(read_data(data, split, progress, limit), how, seed, progress)
+        on_demand = how is not None and how.on_demand
+        return cls(read_data(data, split, progress, limit, on_demand), how, seed, progress)
 
     def need(self, model: Model, *protocols: Protocol) -> None:
         """Ask for the snapshots that ``model`` needs under ``protocols``; a model that guesses needs none.
@@ -116,8 +119,9 @@ class Session:
 
     @property
     def workers(self) -> int:
-        """How many processes compute."""
-        return self.how.workers or default_workers(self._backbones.values(), self.how.device)
+        """How many processes compute; with media on demand no more than have room for a clip."""
+        workers = self.how.workers or default_workers(self._backbones.values(), self.how.device)
+        return min(workers, (self.media and self.media.at_once) or workers)
 
     def compute(self, stage: str = STAGE) -> None:
         """Compute the snapshots that the store lacks. Errors as in :func:`avbench.engine.runner.compute`."""
@@ -132,7 +136,8 @@ class Session:
 
     def _pass(self, protocols: Sequence[Protocol], backbones: Mapping[str, Backbone], stage: str) -> None:
         how = self.how.using(self.store, self.workers)
-        report = compute(self.manifest, protocols, backbones, how, progress=of_stage(self.progress, stage))
+        told = of_stage(self.progress, stage)
+        report = compute(self.manifest, protocols, backbones, how, open_clip=self.media, progress=told)
         self.failures = list(dict.fromkeys([*self.failures, *report.failures]))  # each once, in order
         self.warnings = list(dict.fromkeys([*self.warnings, *report.warnings]))
         self.counters.update(report.counters)

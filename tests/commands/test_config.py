@@ -52,6 +52,8 @@ def test_every_option_means_the_same_in_a_recipe(tmp_path: Path) -> None:
         "head-weights": "h",
         "random-weights": 4,
         "dtype": "bfloat16",
+        "fetch": "on-demand",
+        "keep-media": "20GB",
         "model-args": ["width=3", "ckpt=b.pt"],
     }
     switches = ["keep-going", "no-reference-rows", "no-media", "json", "compile", "force"]

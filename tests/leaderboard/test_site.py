@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import workertasks
@@ -484,6 +485,26 @@ def test_exports(avbench: Avbench, site: Path, entries: Path, store: Path, tmp_p
     (entry,) = parse_eval_result_entries(yaml.safe_load(alpha.read_text()))
     assert entry.value == rows_of(site)["alpha"]["scores"]["map"]["value"]
     assert (entry.dataset_id, entry.task_id, entry.source_url) == ("acme/synthsync", "synthsync-test", url)
+    # the data set's own file names the same tasks
+    done = avbench(*base, "--format", "eval-yaml", "--out", "eval.yaml")
+    assert done.returncode == 0, done.stderr
+    benchmark = yaml.safe_load((tmp_path / "eval.yaml").read_text())
+    assert list(benchmark) == ["name", "description", "evaluation_framework", "tasks"]
+    tasks = {task["id"]: (task["config"], task["split"]) for task in benchmark["tasks"]}
+    assert tasks[entry.task_id] == ("segments", "test")
+    assert {yaml.safe_load(path.read_text())[0]["dataset"]["task_id"] for path in files} <= set(tasks)
+
+    done = avbench(*base, "--format", "every-eval-ever", "--out", "records")
+    assert done.returncode == 0, done.stderr
+    records = {tmp_path / line: json.loads((tmp_path / line).read_text()) for line in done.stdout.splitlines()}
+    assert len(records) == 5
+    schema = json.loads((Path(__file__).parents[1] / "pages/data/every_eval_ever-0.3.0/eval.schema.json").read_text())
+    for record in records.values():
+        jsonschema.validate(record, schema, jsonschema.Draft7Validator)
+    first = next(one for one in records.values() if one["model_info"]["id"] == "acme/alpha")
+    scores = {one["metric_config"]["metric_id"]: one["score_details"]["score"] for one in first["evaluation_results"]}
+    assert scores["avbench.map"] == rows_of(site)["alpha"]["scores"]["map"]["value"]
+
     for wrong in (("--dataset", "no slash"), (), ("--dataset", "a/b", "--url", "javascript:alert(1)")):
         assert avbench(*base, "--format", "eval-results", "--out", "x", *wrong).returncode == 2
 
