@@ -16,12 +16,14 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_csv,
+    add_engine,
     add_force,
     add_model_options,
     bootstrap_of,
     by_spaces,
     check_csv,
     check_plot,
+    engine_of,
     model_options,
     protocol_of,
     say,
@@ -64,6 +66,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
         "avbench run --model sparsesync+bayes --data synthsync-dynamic   # offsets that change",
         "avbench run --model streamsync-trf --metrics acc offset_error_s ece out_of_ebu_roc_auc",
         "avbench run --model my_net.py:MyNet+apa --limit 20",
+        "avbench run --model streamsync-trf --engine ray --ray-address auto",
         "avbench run --model my_net.py:MyNet --model-args width=128 ckpt=best.pt --save-config run.yaml",
         "avbench run --config run.yaml --hop 4",
         "avbench run --model sparsesync+my_head.py:MyHead",
@@ -110,6 +113,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
         help="compute only the snapshots of the I-th of N shares of the clips, and report nothing; `avbench store "
         "merge` joins the stores. Under torchrun each process takes its share by itself, and the first one reports",
     )
+    add_engine(run)
     run.add_argument(
         "--keep-going", action="store_true", help="compute on though a model fails in the same way on the first 3 clips"
     )
@@ -160,6 +164,7 @@ def _add_sweep(commands: Any) -> None:
     sweep.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
     sweep.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: as in `run`)")
     sweep.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
+    add_engine(sweep)
     sweep.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
@@ -202,13 +207,16 @@ def _run(args: argparse.Namespace) -> int:
     from avbench.runs.evaluate import default_out, evaluate
     from avbench.runs.shared import shared_by
     from avbench.system.outputs import claimed
+    from avbench.types import UsageError
 
     check_csv(args.csv)
     by_spaces("--metrics", args.metrics)
     columns_of(args.metrics)  # a wrong name is said before the work
-    protocol, options = protocol_of(args), model_options(args)
+    protocol, options, engine = protocol_of(args), model_options(args), engine_of(args)
     save_config(args, args.parser)
     share = shared_by(args.shard)
+    if share and engine:
+        raise UsageError("--engine ray shares the clips out by itself: no --shard, torchrun or WORLD_SIZE with it")
     if share:
         code = _compute_share(args, share)
         if not share.reports:
@@ -225,7 +233,14 @@ def _run(args: argparse.Namespace) -> int:
             limit=args.limit,
             protocol=protocol,
             out=out,
-            compute=Compute(args.store, args.workers, args.device, args.batch_size or None, keep_going=args.keep_going),
+            compute=Compute(
+                args.store,
+                args.workers,
+                args.device,
+                args.batch_size or None,
+                keep_going=args.keep_going,
+                engine=engine,
+            ),
             bootstrap=bootstrap_of(args),
             reference_rows=args.reference_rows,
             options=options,
@@ -306,6 +321,7 @@ def _sweep(args: argparse.Namespace) -> int:
     by_spaces("--models", args.models)
     check_csv(args.csv)
     check_plot(args.plot)
+    engine = engine_of(args)
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         rows = sweep(
             args.models,
@@ -313,7 +329,7 @@ def _sweep(args: argparse.Namespace) -> int:
             data=args.data,
             split=args.split,
             limit=args.limit,
-            compute=Compute(args.store, args.workers),
+            compute=Compute(args.store, args.workers, engine=engine),
             bootstrap=bootstrap_of(args),
             options=model_options(args),
             progress=progress,

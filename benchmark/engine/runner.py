@@ -43,7 +43,8 @@ class Compute:
     memory allow, one on an accelerator). ``device``: a torch device. ``batch_size``: windows per model
     call on an accelerator (None: as many as fit its memory); on the CPU windows are computed one by one. ``share``:
     (i, n), only the i-th of n shares of the clips, i from 1 on (None: all of them). ``keep_going``: compute on though a
-    model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips.
+    model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips. ``engine``: runs the tasks in place
+    of the worker processes of this machine (:class:`avbench.engine.on_ray.OnRay`).
     """
 
     store: SnapshotStore | Path | str | None = None
@@ -52,6 +53,7 @@ class Compute:
     batch_size: int | None = 1
     share: tuple[int, int] | None = None
     keep_going: bool = False
+    engine: Callable[..., Generator[tuple[Task, Outcome]]] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
@@ -164,7 +166,7 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
         device=how.device,
         n_classes=_n_classes(protocols),
     )
-    if workers > 1:
+    if workers > 1 and not how.engine:
         for name, backbone in backbones.items():
             if backbone.make is None:
                 raise UsageError(f"model {name}: several workers need a function that makes it, not the model itself")
@@ -173,7 +175,9 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     report.counters["snapshots_from_store"] = n_stored
     workers = min(workers, len(tasks))
     foreign = getattr(open_clip, "decodes", open_clip is None) and manifest.kind != "synthetic"
-    if workers > 1:
+    if how.engine:
+        run = partial(how.engine, setup, tasks)
+    elif workers > 1:
         run = partial(run_workers, setup, tasks, workers=workers)
     else:
         everywhere = len(setup.makers) == len(setup.names) and can_be_sent(setup)
