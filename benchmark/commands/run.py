@@ -258,14 +258,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _compute_share(args: argparse.Namespace, share: Share) -> int:
-    """Computes one share of the snapshots; 1 if some failed."""
+    """Computes one share of the snapshots; 1 if some failed, unless another process reports them (torchrun would end
+    that one)."""
     from avbench.engine.runner import Compute
-    from avbench.runs.evaluate import compute_share
+    from avbench.runs.evaluate import open_share
 
     workers, batch_size = args.workers or share.workers, args.batch_size or None
     how = Compute(args.store, workers, args.device, batch_size, share.which, args.keep_going)
-    with Progress() as progress, contextlib.redirect_stdout(sys.stderr), share.done_together():
-        session = compute_share(
+    with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
+        session = open_share(
             args.model,
             data=args.data,
             split=args.split,
@@ -276,10 +277,12 @@ def _compute_share(args: argparse.Namespace, share: Share) -> int:
             options=model_options(args),
             progress=progress,
         )
+        with share.done_together(session.unfinished):
+            session.compute()
     computed, stored = session.counters["snapshots_computed"], session.counters["snapshots_from_store"]
     say(f"share {share.which[0]} of {share.which[1]}: {computed} snapshots computed, {stored} were stored")
     _report_failures(session.failures)
-    return 1 if session.failures else 0
+    return 1 if session.failures and not share.waits else 0
 
 
 def _report_failures(failures: Sequence[Failure]) -> None:

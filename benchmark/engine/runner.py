@@ -203,6 +203,14 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     return report
 
 
+def unfinished(
+    manifest: Manifest, protocols: Sequence[Protocol], backbones: Iterable[Backbone], store: SnapshotStore
+) -> list[str]:
+    """The clips of which the store lacks snapshots that :func:`compute` would make, in the plan's order."""
+    planned = plan(manifest.segments, manifest.clips, protocols)
+    return [task.clip.id for task in _tasks(planned, manifest, store, {b.fingerprint for b in backbones})[0]]
+
+
 def _untried(tasks: Sequence[Task], planned: Plan, backbones: Iterable[Backbone]) -> set[str]:
     """The fingerprints of the models of which no snapshot is stored yet."""
     missing: Counter[str] = Counter()
