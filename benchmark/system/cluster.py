@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import socket
 import time
 import uuid
 from collections import deque
@@ -18,6 +20,7 @@ from avbench.types import AvbenchError, UsageError, in_one_line
 T = TypeVar("T")
 R = TypeVar("R")
 LOOK_EVERY_S = 0.5
+ANSWER_S = 10.0  # for a cluster to be reached
 _begun: dict[str, Any] = {}  # in a worker process: what ``begin`` gave, by its run
 _kept_open = contextlib.ExitStack()
 
@@ -57,10 +60,18 @@ class Cluster(Generic[T, R]):
         if self.ray.is_initialized():
             return
         try:
+            self._knock()
             self.ray.init(address=self.address, log_to_driver=False, include_dashboard=False, logging_level="warning")
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            where = f"the Ray cluster at {self.address}" if self.address else "a Ray cluster"
+            address = self.address or os.environ.get("RAY_ADDRESS")
+            where = f"the Ray cluster at {address}" if address else "a Ray cluster"
             raise AvbenchError(f"{where} cannot be used: {in_one_line(error)}") from error
+
+    def _knock(self) -> None:
+        """``OSError`` if nobody listens at the address: Ray would try for minutes, and then end this process."""
+        host, _, port = (self.address or os.environ.get("RAY_ADDRESS", "")).removeprefix("ray://").rpartition(":")
+        if host and port.isdigit():
+            socket.create_connection((host, int(port)), ANSWER_S).close()
 
     def run(self, tasks: Iterable[T], told: Callable[[T, Any], None] | None = None) -> Generator[tuple[T, R | Lost]]:
         """Each task with its result, in the order in which they finish; joins the cluster first.

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import types
@@ -103,6 +104,19 @@ def test_another_avbench_on_a_machine_is_refused(
     monkeypatch.setattr(Cluster, "run", elsewhere)
     with pytest.raises(AvbenchError, match=r"has avbench 0\.0 with reader 1, this one has avbench .*: install"):
         compute(toy_manifest(), [PROTOCOL], MAKERS, Compute(tmp_path, engine=OnRay()), open_clip=open_toy)
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = types.ModuleType("ray")
+    ray.is_initialized = lambda: False  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for given in (address, None):
+            monkeypatch.setenv("RAY_ADDRESS", address)
+            with pytest.raises(AvbenchError, match=f"the Ray cluster at {address} cannot be used: ConnectionRefused"):
+                compute(toy_manifest(), [PROTOCOL], MAKERS, Compute(tmp_path, engine=OnRay(given)), open_clip=open_toy)
 
 
 def test_wrong_requests_are_one_line(avbench: Avbench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,24 @@ def shard_bytes(n: int, width: int) -> int:
         return sum(path.stat().st_size for path in files)
 
 
+def store_s(n_clips: int = 300, n: int = 468) -> dict[str, float]:
+    """CPU seconds a clip of ``n`` snapshots without tokens: to store it, to see that nothing is missing, to merge it
+    into another store."""
+    keys = [SnapshotKey(TICKS_PER_FRAME * k, TICKS_PER_FRAME * k) for k in range(n)]
+    logits, names = np.zeros((n, 21), np.float32), [f"{k:064x}"[::-1] for k in range(n_clips)]
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+        store, costs = SnapshotStore(one), {}
+        for what, do in (
+            ("store_s", lambda: [store.put("0" * 64, name, keys, logits) for name in names]),
+            ("missing_s", lambda: [store.missing("0" * 64, name, keys) for name in names]),
+            ("merge_s", lambda: SnapshotStore(two).absorb(store)),
+        ):
+            began = time.process_time()
+            do()
+            costs[what] = (time.process_time() - began) / n_clips
+    return costs
+
+
 def measured(full: bool) -> Iterator[dict[str, Any]]:
     """The rows."""
     for name, make in (("sparsesync", MiniSparseSync), ("synchformer", MiniSynchformer)):
@@ -106,6 +124,7 @@ def measured(full: bool) -> Iterator[dict[str, Any]]:
     many, one = shard_bytes(1000, 96), shard_bytes(1, 96)
     each = (many - one) / 999
     yield {"unit": "store", "bytes_of_a_snapshot": each - 4 * 96, "bytes_of_a_file": one - each, "files_of_a_clip": 2}
+    yield {"unit": "store", "snapshots_of_a_clip": 468, **store_s()}
     if full:
         with torch.device("meta"):
             empty = SparseSync()
