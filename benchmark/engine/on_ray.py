@@ -21,7 +21,7 @@ from avbench.engine.job import Outcome, Setup, Task, Tell
 from avbench.engine.store import SnapshotStore
 from avbench.engine.workers import ready_to_run
 from avbench.protocol.plan import SnapshotKey
-from avbench.system.cluster import Cluster
+from avbench.system.cluster import Cluster, installed_ray
 from avbench.system.workers import Lost
 from avbench.system.workers import Tell as Send
 from avbench.types import AvbenchError, UsageError
@@ -38,7 +38,7 @@ class OnRay:
 
     def __init__(self, address: str | None = None, at_once: int | None = None) -> None:
         self.address, self.at_once = address, at_once
-        Cluster(contextlib.nullcontext, address)
+        installed_ray()
 
     def __call__(self, setup: Setup, tasks: Sequence[Task], tell: Tell) -> Generator[tuple[Task, Outcome]]:
         """Outcomes in the order in which the cluster finishes them; their snapshots are stored by then."""

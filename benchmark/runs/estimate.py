@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,7 +166,7 @@ def equal_clips(clip_s: float, every_s: float) -> Manifest:
         segments.append(record)
     n_samples = length * SAMPLE_RATE_HZ // TICKS_PER_S
     clip = ClipRecord("clip", "clip", "clip.mp4", "0" * 64, length // TICKS_PER_FRAME, n_samples)
-    return Manifest("equal clips", "none", "", "list", {"clip": clip}, tuple(segments), None)
+    return Manifest("equal clips", "none", "", "list", {"clip": clip}, tuple(segments), Path())
 
 
 def estimate(data: str, work: Work, protocol: Protocol, model: Model) -> Estimate:

@@ -25,6 +25,15 @@ _begun: dict[str, Any] = {}  # in a worker process: what ``begin`` gave, by its 
 _kept_open = contextlib.ExitStack()
 
 
+def installed_ray() -> Any:
+    """The module; ``UsageError`` if it is not installed."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("engine ray needs Ray: pip install 'avbench[ray]'") from error
+    return ray
+
+
 @dataclass(frozen=True)
 class Cluster(Generic[T, R]):
     """As a :class:`~avbench.system.workers.Pool`, but its processes are those of a Ray cluster. Every machine of it has
@@ -44,16 +53,12 @@ class Cluster(Generic[T, R]):
     gpus: int = 0
 
     def __post_init__(self) -> None:
-        self.ray  # noqa: B018  (a missing Ray is said before any work)
+        installed_ray()  # a missing one is said before any work
 
     @property
     def ray(self) -> Any:
         """The module."""
-        try:
-            import ray
-        except ImportError as error:
-            raise UsageError("engine ray needs Ray: pip install 'avbench[ray]'") from error
-        return ray
+        return installed_ray()
 
     def join(self) -> None:
         """Joins or starts the cluster, if there is no connection yet; ``AvbenchError`` if it does not answer."""
