@@ -24,6 +24,7 @@ from avbench.commands import (
     latency,
     leaderboard,
     paper,
+    plan,
     predict,
     report,
     run,
@@ -40,7 +41,7 @@ from avbench.system.spelling import nearest
 
 # in the order of the help
 COMMANDS = (
-    *(run, predict, watch, score, report, compare, paper, latency, view, cite),
+    *(run, plan, predict, watch, score, report, compare, paper, latency, view, cite),
     *(data, weights, store, train, submit, leaderboard, doctor),
 )
 # what of the work is kept, and what will be done again

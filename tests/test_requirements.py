@@ -111,7 +111,7 @@ def test_the_package_imports_what_it_declares_and_nothing_else() -> None:
     [
         ("annotate", {"benchmark/data/annotators.py", "benchmark/data/faces.py"}),
         ("live", {"benchmark/runs/watch_metrics.py"}),
-        ("ray", {"benchmark/data/building/jobs.py"}),
+        ("ray", {"benchmark/system/cluster.py"}),
     ],
 )
 def test_what_an_extra_brings_is_used_by_its_part_only(extra: str, files: set[str]) -> None:

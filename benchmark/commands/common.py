@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     import pandas as pd
 
+    from avbench.engine.on_ray import OnRay
     from avbench.protocol.manifest import Manifest
     from avbench.protocol.rules import Protocol
     from avbench.registry.options import ModelOptions
@@ -141,6 +142,35 @@ class Progress:
 def add_csv(parser: argparse.ArgumentParser, rows: str) -> None:
     """Adds --csv; ``rows``: what a row of the file is."""
     parser.add_argument("--csv", type=Path, metavar="FILE", help=f"also write a CSV file with one row {rows}")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Adds --engine and --ray-address; :func:`engine_of` reads them."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: hand the clips to a Ray cluster, --workers at a time; its machines must see the media under the "
+        "same paths, and send back what they compute (default: local, worker processes here)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="A",
+        help="of a running cluster, HOST:PORT or auto (default: $RAY_ADDRESS, else one on this machine)",
+    )
+
+
+def engine_of(args: argparse.Namespace) -> OnRay | None:
+    """What --engine and --ray-address ask for, None for local; ``UsageError`` if Ray is not installed."""
+    from avbench.types import UsageError
+
+    if args.engine == "local":
+        if args.ray_address:
+            raise UsageError("--ray-address goes with --engine ray")
+        return None
+    from avbench.engine.on_ray import OnRay
+
+    return OnRay(args.ray_address, args.workers)
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:

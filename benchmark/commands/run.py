@@ -16,6 +16,7 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_csv,
+    add_engine,
     add_fetch,
     add_force,
     add_model_options,
@@ -23,6 +24,7 @@ from avbench.commands.common import (
     by_spaces,
     check_csv,
     check_plot,
+    engine_of,
     fetch_of,
     model_options,
     protocol_of,
@@ -66,6 +68,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
         "avbench run --model sparsesync+bayes --data synthsync-dynamic   # offsets that change",
         "avbench run --model streamsync-trf --metrics acc offset_error_s ece out_of_ebu_roc_auc",
         "avbench run --model my_net.py:MyNet+apa --limit 20",
+        "avbench run --model streamsync-trf --engine ray --ray-address auto",
         "avbench run --model my_net.py:MyNet --model-args width=128 ckpt=best.pt --save-config run.yaml",
         "avbench run --config run.yaml --hop 4",
         "avbench run --model streamsync-trf --data hub:ORG/NAME@COMMIT --fetch on-demand --keep-media 20GB",
@@ -113,6 +116,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
         help="compute only the snapshots of the I-th of N shares of the clips, and report nothing; `avbench store "
         "merge` joins the stores. Under torchrun each process takes its share by itself, and the first one reports",
     )
+    add_engine(run)
     run.add_argument(
         "--keep-going", action="store_true", help="compute on though a model fails in the same way on the first 3 clips"
     )
@@ -173,6 +177,7 @@ def _add_sweep(commands: Any) -> None:
     sweep.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
     sweep.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: as in `run`)")
     sweep.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
+    add_engine(sweep)
     sweep.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
@@ -216,13 +221,16 @@ def _run(args: argparse.Namespace) -> int:
     from avbench.runs.evaluate import default_out, evaluate
     from avbench.runs.shared import shared_by
     from avbench.system.outputs import claimed
+    from avbench.types import UsageError
 
     check_csv(args.csv)
     by_spaces("--metrics", args.metrics)
     columns_of(args.metrics)  # a wrong name is said before the work
-    protocol, options = protocol_of(args), model_options(args)
+    protocol, options, engine = protocol_of(args), model_options(args), engine_of(args)
     save_config(args, args.parser)
     share = shared_by(args.shard)
+    if share and engine:
+        raise UsageError("--engine ray shares the clips out by itself: no --shard, torchrun or WORLD_SIZE with it")
     if share:
         code = _compute_share(args, share)
         if not share.reports:
@@ -245,6 +253,7 @@ def _run(args: argparse.Namespace) -> int:
                 args.device,
                 args.batch_size or None,
                 keep_going=args.keep_going,
+                engine=engine,
                 **fetch_of(args),
             ),
             bootstrap=bootstrap_of(args),
@@ -265,14 +274,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _compute_share(args: argparse.Namespace, share: Share) -> int:
-    """Computes one share of the snapshots; 1 if some failed."""
+    """Computes one share of the snapshots; 1 if some failed, unless another process reports them (torchrun would end
+    that one)."""
     from avbench.engine.runner import Compute
-    from avbench.runs.evaluate import compute_share
+    from avbench.runs.evaluate import open_share
 
     workers, batch_size = args.workers or share.workers, args.batch_size or None
     how = Compute(args.store, workers, args.device, batch_size, share.which, args.keep_going, **fetch_of(args))
-    with Progress() as progress, contextlib.redirect_stdout(sys.stderr), share.done_together():
-        session = compute_share(
+    with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
+        session = open_share(
             args.model,
             data=args.data,
             split=args.split,
@@ -283,10 +293,12 @@ def _compute_share(args: argparse.Namespace, share: Share) -> int:
             options=model_options(args),
             progress=progress,
         )
+        with share.done_together(session.unfinished):
+            session.compute()
     computed, stored = session.counters["snapshots_computed"], session.counters["snapshots_from_store"]
     say(f"share {share.which[0]} of {share.which[1]}: {computed} snapshots computed, {stored} were stored")
     _report_failures(session.failures)
-    return 1 if session.failures else 0
+    return 1 if session.failures and not share.waits else 0
 
 
 def _report_failures(failures: Sequence[Failure]) -> None:
@@ -328,6 +340,7 @@ def _sweep(args: argparse.Namespace) -> int:
     by_spaces("--models", args.models)
     check_csv(args.csv)
     check_plot(args.plot)
+    engine = engine_of(args)
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         rows = sweep(
             args.models,
@@ -335,7 +348,7 @@ def _sweep(args: argparse.Namespace) -> int:
             data=args.data,
             split=args.split,
             limit=args.limit,
-            compute=Compute(args.store, args.workers, **fetch_of(args)),
+            compute=Compute(args.store, args.workers, engine=engine, **fetch_of(args)),
             bootstrap=bootstrap_of(args),
             options=model_options(args),
             progress=progress,

@@ -48,7 +48,8 @@ class Compute:
     model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips. ``overlapped``: whether processes
     decode while this one computes, in batches of windows of all clips (None: on accelerators, if media are decoded).
     ``on_demand``: each clip of hosted data is fetched when its turn comes; at most ``keep_bytes`` of them are on the
-    disk (None: as many as it holds).
+    disk (None: as many as it holds). ``engine``: runs the tasks in place of the worker processes of this machine
+    (:class:`avbench.engine.on_ray.OnRay`).
     """
 
     store: SnapshotStore | Path | str | None = None
@@ -60,6 +61,7 @@ class Compute:
     overlapped: bool | None = None
     on_demand: bool = False
     keep_bytes: int | None = None
+    engine: Callable[..., Generator[tuple[Task, Outcome]]] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
@@ -182,10 +184,10 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
         device=how.device,
         n_classes=_n_classes(protocols),
     )
-    overlapped = overlapped and can_be_sent(setup.open_clip)
+    overlapped = overlapped and not how.engine and can_be_sent(setup.open_clip)
     if not overlapped and (how.overlapped or not how.on_cpu):
         workers = 1  # several were to decode, not to keep a model each on one device
-    if workers > 1 and not overlapped:
+    if workers > 1 and not overlapped and not how.engine:
         for name, backbone in backbones.items():
             if backbone.make is None:
                 raise UsageError(f"model {name}: several workers need a function that makes it, not the model itself")
@@ -196,7 +198,9 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     foreign = decodes and manifest.kind != "synthetic"
     loaded = {backbone.fingerprint: backbone.predictor for backbone in backbones.values()}
     run: Callable[..., Generator[tuple[Task, Outcome]]]
-    if overlapped:
+    if how.engine:
+        run = partial(how.engine, setup, tasks)
+    elif overlapped:
         run = partial(run_overlapped, setup, tasks, loaded, workers)
     elif workers > 1:
         run = partial(run_workers, setup, tasks, workers=workers)
@@ -225,6 +229,14 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     # in the plan's order, not as they finish: the report does not depend on the number of workers
     _fill(report, [(task, outcomes[task.clip.id]) for task in tasks])
     return report
+
+
+def unfinished(
+    manifest: Manifest, protocols: Sequence[Protocol], backbones: Iterable[Backbone], store: SnapshotStore
+) -> list[str]:
+    """The clips of which the store lacks snapshots that :func:`compute` would make, in the plan's order."""
+    planned = plan(manifest.segments, manifest.clips, protocols)
+    return [task.clip.id for task in _tasks(planned, manifest, store, {b.fingerprint for b in backbones})[0]]
 
 
 def _untried(tasks: Sequence[Task], planned: Plan, backbones: Iterable[Backbone]) -> set[str]:

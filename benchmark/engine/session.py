@@ -17,7 +17,7 @@ from avbench.data.on_demand import media_of
 from avbench.data.opening import read_data
 from avbench.engine.job import Backbone
 from avbench.engine.replay import alarms, gather, replay
-from avbench.engine.runner import Compute, compute, default_workers
+from avbench.engine.runner import Compute, compute, default_workers, unfinished
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import Protocol
@@ -125,14 +125,24 @@ class Session:
 
     def compute(self, stage: str = STAGE) -> None:
         """Compute the snapshots that the store lacks. Errors as in :func:`avbench.engine.runner.compute`."""
+        passes = self._passes()
+        for number, (protocols, backbones) in enumerate(passes, 1):
+            self._pass(protocols, backbones, stage + (f", pass {number} of {len(passes)}" if len(passes) > 1 else ""))
+        for cache in (self._segments, self._gathered, self._predictions, self._alarms):  # segments may have failed
+            cache.clear()
+
+    def unfinished(self) -> list[str]:
+        """The clips of which the store lacks snapshots that are needed, of all shares."""
+        found = (unfinished(self.manifest, ps, backbones.values(), self.store) for ps, backbones in self._passes())
+        return list(dict.fromkeys(clip_id for some in found for clip_id in some))
+
+    def _passes(self) -> list[tuple[tuple[Protocol, ...], dict[str, Backbone]]]:
+        """Protocols, and the backbones that need just these: they share one decoding."""
         passes: dict[frozenset[Protocol], tuple[tuple[Protocol, ...], dict[str, Backbone]]] = {}
         for name, needed in self._needed.items():
             _, sharing = passes.setdefault(frozenset(needed), (tuple(needed), {}))
             sharing[name] = self._backbones[name]
-        for number, (protocols, backbones) in enumerate(passes.values(), 1):
-            self._pass(protocols, backbones, stage + (f", pass {number} of {len(passes)}" if len(passes) > 1 else ""))
-        for cache in (self._segments, self._gathered, self._predictions, self._alarms):  # segments may have failed
-            cache.clear()
+        return list(passes.values())
 
     def _pass(self, protocols: Sequence[Protocol], backbones: Mapping[str, Backbone], stage: str) -> None:
         how = self.how.using(self.store, self.workers)

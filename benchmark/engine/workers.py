@@ -81,8 +81,11 @@ def run_workers(setup: Setup, tasks: Sequence[Task], workers: int, tell: Tell) -
 
 
 @contextlib.contextmanager
-def ready_to_run(setup: Setup) -> Iterator[Callable[[Task, Callable[[int], None]], Outcome]]:
-    """In a worker: loads the models once and gives ``run(task, tell)``; ``tell`` gets the number of snapshots done."""
+def ready_to_run(
+    setup: Setup, store: SnapshotStore | None = None
+) -> Iterator[Callable[[Task, Callable[[int], None]], Outcome]]:
+    """In a worker: loads the models once and gives ``run(task, tell)``; ``tell`` gets the number of snapshots done.
+    ``store``: in place of the one that ``setup`` names."""
     try:
         loaded = {fingerprint: load_predictor(maker, setup.device) for fingerprint, maker in setup.makers.items()}
         for fingerprint, predictor in loaded.items():
@@ -90,7 +93,7 @@ def ready_to_run(setup: Setup) -> Iterator[Callable[[Task, Callable[[int], None]
                 raise _BuiltAnew(
                     f"model {setup.names[fingerprint]} gets different weights each time it is built (unseeded?)"
                 )
-        models, store = setup.models(loaded), SnapshotStore(setup.store_root)
+        models, store = setup.models(loaded), store or SnapshotStore(setup.store_root)
         with same_everywhere(models.values()):
             yield lambda task, tell: run_clip(task, setup, models, store, lambda _, n_done: tell(n_done))
     except AvbenchError:

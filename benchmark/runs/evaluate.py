@@ -164,7 +164,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     return result
 
 
-def compute_share(  # noqa: PLR0913  (as of evaluate)
+def open_share(  # noqa: PLR0913  (as of evaluate)
     model: str,
     data: str = "synthsync",
     split: str = "test",
@@ -175,11 +175,10 @@ def compute_share(  # noqa: PLR0913  (as of evaluate)
     options: ModelOptions | None = None,
     progress: Progress | None = None,
 ) -> Session:
-    """Compute the snapshots of one share (``compute.share``) of what :func:`evaluate` needs with the same arguments,
-    and nothing else; the session, with its ``failures`` and ``counters``. Errors as there."""
+    """A session whose ``compute`` makes the snapshots of one share (``compute.share``) of what :func:`evaluate` needs
+    with the same arguments, and nothing else. Errors as there."""
     asked = _resolver(model, "", options)
     session, *_ = _open(asked, data, split, limit, protocol, compute or Compute(), DEFAULT, reference_rows, progress)
-    session.compute()
     return session
 
 

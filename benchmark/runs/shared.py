@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, NoReturn
 
 from avbench.system import machine
 from avbench.types import AvbenchError, UsageError
 
 LONGEST = timedelta(days=7)  # that the first process waits for the others
+NAMED = 10  # clips, of those that are missing
 
 
 @dataclass(frozen=True)
@@ -26,25 +29,71 @@ class Share:
     waits: bool = False
 
     @contextlib.contextmanager
-    def done_together(self) -> Iterator[None]:
+    def done_together(self, missing: Callable[[], Sequence[str]]) -> Iterator[None]:
         """Ends when the block has ended in all processes of one torchrun; at once for a share by itself.
-        ``AvbenchError`` if another process is lost."""
+
+        If a process is lost, torchrun ends the others: ``AvbenchError``, in the first of them with the clips of which
+        snapshots are ``missing``.
+        """
         if not self.waits:
             yield
             return
         from torch import distributed
+        from torch.distributed.rendezvous import rendezvous
 
-        distributed.init_process_group("gloo", timeout=LONGEST)
+        notes, rank, size = next(rendezvous("env://", timeout=LONGEST))
+        distributed.init_process_group(
+            "gloo", store=distributed.PrefixStore("avbench", notes), rank=rank, world_size=size, timeout=LONGEST
+        )
+        before = signal.signal(signal.SIGTERM, _break_off)
         try:
             yield
-            distributed.barrier()
-        except RuntimeError as error:
+            _wait_for_all()
+            signal.signal(signal.SIGTERM, before)
+        except _BrokenOff as error:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all that is left is to say so, in torchrun's 30 s
             raise AvbenchError(
-                "another process of this run was lost: its clips are missing; run the same command again"
+                _what_is_missing(missing()) if _first_to_say(notes) else f"share {rank + 1} of {size} was broken off"
             ) from error
         finally:
             with contextlib.suppress(RuntimeError):
                 distributed.destroy_process_group()
+
+
+class _BrokenOff(BaseException):
+    """Another process was lost, or torchrun ends this one. No ``Exception``: those that a model or a reader raises are
+    failures of a clip."""
+
+
+def _break_off(*_: object) -> NoReturn:
+    raise _BrokenOff
+
+
+def _wait_for_all() -> None:
+    from torch import distributed
+
+    try:
+        distributed.barrier()
+    except RuntimeError as error:
+        raise _BrokenOff from error
+
+
+def _first_to_say(notes: Any) -> bool:
+    """Whether no other process of this torchrun has said that one is lost; also if there is nobody left to ask."""
+    notes.set_timeout(timedelta(seconds=5))
+    try:
+        said: int = notes.add(f"said {os.environ.get('TORCHELASTIC_RESTART_COUNT', '')}", 1)
+    except RuntimeError:
+        return True
+    return said == 1
+
+
+def _what_is_missing(clips: Sequence[str]) -> str:
+    more = f" and {len(clips) - NAMED} more" if len(clips) > NAMED else ""
+    what = (
+        f"{len(clips)} clips are not finished: {', '.join(clips[:NAMED])}{more}" if clips else "all clips are finished"
+    )
+    return f"a process of this run was lost or stopped; {what}; the same command computes what is missing and reports"
 
 
 def shared_by(asked: tuple[int, int] | None, environment: Mapping[str, str] = os.environ) -> Share | None:

@@ -45,6 +45,8 @@ def test_every_option_means_the_same_in_a_recipe(tmp_path: Path) -> None:
         "device": "cuda:1",
         "batch-size": "auto",
         "shard": "2/4",
+        "engine": "ray",
+        "ray-address": "auto",
         "n-resamples": 7,
         "metrics": ["acc", "map"],
         "csv": "c.csv",

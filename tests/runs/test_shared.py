@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,8 +30,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def run(data: Path, folder: Path, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    command = [*(launcher or (sys.executable, "-m", "avbench")), "run", "--model", "xcorr+apa", "--data", str(data)]
+def torchrun(n: int) -> tuple[str, ...]:
+    return (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m", "avbench")
+
+
+def run(
+    data: Path, folder: Path, *options: str, launcher: tuple[str, ...] = (), model: str = "xcorr+apa"
+) -> subprocess.CompletedProcess[str]:
+    command = [*(launcher or (sys.executable, "-m", "avbench")), "run", "--model", model, "--data", str(data)]
     command += ["--iterations", "1", "--n-resamples", "50", "--no-reference-rows", "--workers", "1", *options]
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     folder.mkdir(exist_ok=True)
@@ -38,6 +46,20 @@ def run(data: Path, folder: Path, *options: str, launcher: tuple[str, ...] = ())
 
 def store_bytes(store: Path) -> dict[str, bytes]:
     return {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*.safetensors"))}
+
+
+def counters_of(folder: Path) -> dict[str, int]:
+    counters: dict[str, int] = json.loads((folder / "out" / "run.json").read_text())["counters"]
+    return counters
+
+
+def assert_same(folder: Path, alone: Path) -> None:
+    """The store, the predictions, the segments and the scores, byte for byte."""
+    assert store_bytes(folder / "store") == store_bytes(alone / "store")
+    for name in ("predictions.parquet", "segments.parquet"):
+        assert (folder / "out" / name).read_bytes() == (alone / "out" / name).read_bytes()
+    results = [json.loads((f / "out" / "run.json").read_text()) for f in (folder, alone)]
+    assert results[0]["scores"] == results[1]["scores"]
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +99,91 @@ def test_a_share_that_was_given_before_computes_nothing_again(data: Path, tmp_pa
 
 
 def test_torchrun_shares_the_clips_out_and_reports_once(data: Path, alone: Path, tmp_path: Path) -> None:
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "avbench")
-    done = run(data, tmp_path, "--out", "out", "--store", "store", launcher=launcher)
+    done = run(data, tmp_path, "--out", "out", "--store", "store", launcher=torchrun(2))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("signature") == 1
-    assert store_bytes(tmp_path / "store") == store_bytes(alone / "store")
-    names = ("predictions.parquet", "segments.parquet")
-    assert [(tmp_path / "out" / n).read_bytes() for n in names] == [(alone / "out" / n).read_bytes() for n in names]
+    assert_same(tmp_path, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 4])
+def test_any_number_of_processes_gives_the_same(data: Path, alone: Path, tmp_path: Path, n: int) -> None:
+    done = run(data, tmp_path, "--out", "out", "--store", "store", launcher=torchrun(n))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("signature") == 1
+    assert_same(tmp_path, alone)
+
+
+# the media are real, so that each rank computes in a worker process of its own, whose parent it is
+KILLING = '''
+import os
+import signal
+from pathlib import Path
+import numpy as np
+from avbench import FrontEnd, Snapshot, SnapshotPredictor
+
+class Killing(SnapshotPredictor):
+    """Kills the process whose RANK the marker names, on the second window that it computes; once."""
+    frontend, uses_torch = FrontEnd(size=16), False
+
+    def __init__(self, marker: str):
+        self.marker, self.calls = marker + ".rank", [0]  # the file of an argument itself is a part of the model
+
+    def fingerprint_parts(self):
+        return {}
+
+    def predict(self, video, audio):
+        self.calls[0] += 1
+        marker = Path(self.marker)
+        if self.calls[0] == 2 and marker.exists() and marker.read_text() == os.environ.get("RANK"):
+            marker.unlink()
+            os.kill(os.getppid(), signal.SIGKILL)
+            os._exit(9)
+        return Snapshot(np.tile(np.float32([video.mean(), audio.std()]), 11)[None, :21])
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_that_is_killed_costs_its_clips_and_the_same_command_goes_on(
+    data: Path, tmp_path: Path, rank: str
+) -> None:
+    (tmp_path / "killing.py").write_text(KILLING)
+    model, marker = "killing.py:Killing+apa", ("--model-args", f"marker={tmp_path / 'marker'}")
+    first = run(data, tmp_path, *marker, "--out", "alone/out", "--store", "alone/store", model=model)
+    assert first.returncode == 0, first.stderr
+    command = (*marker, "--out", "out", "--store", "store")
+    (tmp_path / "marker.rank").write_text(rank)
+    broken = run(data, tmp_path, *command, launcher=torchrun(2), model=model)
+    assert broken.returncode != 0
+    assert not (tmp_path / "marker.rank").exists(), "it was killed"
+    said = [line for line in broken.stderr.splitlines() if "a process of this run was lost" in line]
+    assert len(said) == 1, broken.stderr
+    n, names = re.findall(r"; (\d+) clips are not finished: ([^;]+); the same command computes", said[0])[0]
+    assert 0 < int(n) == len(names.split(", "))
+    assert broken.stdout == ""
+    again = run(data, tmp_path, *command, launcher=torchrun(2), model=model)
+    assert again.returncode == 0, again.stderr
+    computed = sum(int(found) for found in re.findall(r"(\d+) snapshots computed", again.stderr))
+    assert 0 < computed < counters_of(tmp_path / "alone")["snapshots_computed"], "what was stored is not done again"
+    assert_same(tmp_path, tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_clip_that_fails_is_reported_once(data: Path, tmp_path: Path) -> None:
+    from avbench.data.from_files import SegmentRules, manifest_from_files
+
+    copy = tmp_path / "copy"
+    shutil.copytree(data.parent, copy, ignore=shutil.ignore_patterns("data"))
+    manifest_from_files([copy], copy / "data", SegmentRules())
+    for name in ("clip1.mp4", "clip3.mp4"):  # the longest two: one in each share
+        (copy / name).write_bytes(b"no media")
+    done = run(copy / "data", tmp_path, "--out", "out", "--store", "store", launcher=torchrun(2))
+    assert done.returncode != 0
+    assert done.stdout.count("signature") == 1
+    found = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert found["incomplete"]
+    assert {failure["clip_id"] for failure in found["failures"]} == {"clip1", "clip3"}
 
 
 def test_whose_share() -> None:

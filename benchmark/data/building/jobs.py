@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from avbench.system.workers import START_TIMEOUT_S, Lost, Pool, stateless
+from avbench.system.cluster import Cluster
+from avbench.system.workers import Lost, Pool, stateless
 from avbench.types import AvbenchError, MediaError, UsageError
 
 JOBS_PER_PROCESS = 32  # then the worker is replaced, so that decoders' leaks do not add up
@@ -81,20 +81,36 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
 _Attempt = tuple[Job, int]  # a job, and how many times it has been tried with this one
 
 
-def _spec(job: Job) -> dict[str, Any]:
-    return {"task": job.task, "arguments": job.arguments}
+class _Runs(Protocol):
+    """A :class:`Pool` or a :class:`Cluster`."""
+
+    def run(self, tasks: deque[_Attempt]) -> Generator[tuple[_Attempt, dict[str, Any] | Lost]]: ...
 
 
-def _outcome(job: Job, answer: dict[str, Any], attempt: int) -> Outcome:
-    return Outcome(job, answer["kind"], answer.get("value"), answer.get("reason", ""), attempt)
+def _outcomes(where: _Runs, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """One outcome for each job; those that crash or time out are tried again."""
+    todo = deque((job, 1) for job in jobs)
+    with contextlib.closing(where.run(todo)) as answers:
+        for (job, attempt), answer in answers:
+            if isinstance(answer, Lost):
+                kind = "timeout" if answer.timed_out else "crashed"
+                outcome = Outcome(job, kind, reason=answer.reason, attempts=attempt)
+            else:
+                reason = answer.get("reason", "")
+                outcome = Outcome(job, answer["kind"], answer.get("value"), reason, attempts=attempt)
+            if outcome.kind in ("crashed", "timeout") and attempt <= job.retries:
+                todo.appendleft((job, attempt + 1))
+            else:
+                yield outcome
 
 
-def _settle(outcome: Outcome, todo: deque[_Attempt]) -> Iterator[Outcome]:
-    """The outcome, unless the job will be tried again."""
-    if outcome.kind in ("crashed", "timeout") and outcome.attempts <= outcome.job.retries:
-        todo.appendleft((outcome.job, outcome.attempts + 1))
-    else:
-        yield outcome
+def _perform(attempt: _Attempt) -> dict[str, Any]:
+    job, _ = attempt
+    return perform({"task": job.task, "arguments": job.arguments})
+
+
+def _timeout_s(attempt: _Attempt) -> float:
+    return attempt[0].timeout_s
 
 
 # -------------------------------------------------------------------------------------------------------------- local
@@ -109,7 +125,6 @@ class LocalEngine:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Outcomes in the order in which the processes finish; closing the generator kills them."""
-        todo = deque((job, 1) for job in jobs)
         pool = Pool[_Attempt, dict[str, Any]](
             partial(stateless, _perform),
             self.workers,
@@ -118,22 +133,7 @@ class LocalEngine:
             quiet=True,
             one_thread=True,
         )
-        with contextlib.closing(pool.run(todo)) as answers:
-            for (job, attempt), answer in answers:
-                if isinstance(answer, Lost):
-                    kind = "timeout" if answer.timed_out else "crashed"
-                    outcome = Outcome(job, kind, reason=answer.reason, attempts=attempt)
-                else:
-                    outcome = _outcome(job, answer, attempt)
-                yield from _settle(outcome, todo)
-
-
-def _perform(attempt: _Attempt) -> dict[str, Any]:
-    return perform(_spec(attempt[0]))
-
-
-def _timeout_s(attempt: _Attempt) -> float:
-    return attempt[0].timeout_s
+        yield from _outcomes(pool, jobs)
 
 
 # ---------------------------------------------------------------------------------------------------------------- ray
@@ -143,43 +143,10 @@ class RayEngine:
     """The jobs on a Ray cluster (``RAY_ADDRESS``, else one on this machine); all nodes must see the same folders."""
 
     def __init__(self) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise UsageError("engine ray needs Ray: pip install 'avbench[ray]'") from error
-        self._ray: Any = ray
+        self.cluster = Cluster[_Attempt, dict[str, Any]](
+            partial(stateless, _perform), timeout_of=_timeout_s, tasks_per_process=JOBS_PER_PROCESS
+        )
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Outcomes in the order in which Ray finishes them. Starts or joins a cluster if there is no connection yet."""
-        ray = self._ray
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False, include_dashboard=False)
-        remote = ray.remote(num_cpus=1, max_retries=0, max_calls=JOBS_PER_PROCESS)(perform)
-        # no more than can run at once, so that a job's time does not pass while it waits in Ray's queue
-        at_once = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        todo = deque((job, 1) for job in jobs)
-        running: dict[Any, tuple[Job, int, float]] = {}
-        while todo or running:
-            while todo and len(running) < at_once:
-                job, attempt = todo.popleft()
-                handle = remote.remote(_spec(job))
-                running[handle] = (job, attempt, time.monotonic() + job.timeout_s + START_TIMEOUT_S)
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
-            for handle in ready:
-                job, attempt, _ = running.pop(handle)
-                outcome = self._answer(handle, job, attempt)
-                yield from _settle(outcome, todo)
-            for handle, (job, attempt, latest) in list(running.items()):
-                if time.monotonic() > latest:
-                    del running[handle]
-                    ray.cancel(handle, force=True)
-                    reason = f"timed out after {job.timeout_s:g} s"
-                    yield from _settle(Outcome(job, "timeout", reason=reason, attempts=attempt), todo)
-
-    def _answer(self, handle: Any, job: Job, attempt: int) -> Outcome:
-        try:
-            answer = self._ray.get(handle)
-        except self._ray.exceptions.RayError as error:  # the worker process died
-            reason = f"the process died ({type(error).__name__})"
-            return Outcome(job, "crashed", reason=reason, attempts=attempt)
-        return _outcome(job, answer, attempt)
+        yield from _outcomes(self.cluster, jobs)

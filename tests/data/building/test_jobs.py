@@ -144,16 +144,19 @@ class FakeRay(types.ModuleType):
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 2.0}
 
+    def put(self, value: Any) -> Any:
+        return value
+
     def remote(self, **options: Any) -> Any:
         assert options["max_retries"] == 0
 
         def decorate(function: Any) -> Any:
-            def start(spec: dict[str, Any]) -> object:
-                self.started.append(spec["task"])
-                return (len(self.started), function, spec)
+            def start(*given: Any) -> object:
+                self.started.append(given[-1][0].task)
+                return (function, given)
 
             class Remote:
-                remote = staticmethod(lambda spec: Handle(start(spec)))
+                remote = staticmethod(lambda *given: Handle(start(*given)))
 
             return Remote
 
@@ -164,14 +167,14 @@ class FakeRay(types.ModuleType):
         return decorate
 
     def wait(self, handles: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
-        ready = [h for h in handles if not h.call[2]["task"].endswith("hang")][:num_returns]
+        ready = [h for h in handles if not h.call[1][-1][0].task.endswith("hang")][:num_returns]
         return ready, [h for h in handles if h not in ready]
 
     def get(self, handle: Any) -> Any:
-        _, function, spec = handle.call
-        if spec["task"].endswith("leave"):
+        function, given = handle.call
+        if given[-1][0].task.endswith("leave"):
             raise self.exceptions.RayError("worker died")
-        return function(spec)
+        return function(*given)
 
     def cancel(self, handle: Any, force: bool) -> None:
         assert force
@@ -182,7 +185,7 @@ def test_the_ray_engine_retries_dead_workers_and_cancels_what_hangs(monkeypatch:
     ray = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.syspath_prepend(str(SUPPORT))
-    monkeypatch.setattr("avbench.data.building.jobs.START_TIMEOUT_S", 0)
+    monkeypatch.setattr("avbench.system.cluster.START_TIMEOUT_S", 0)
     ends = run(
         RayEngine(),
         job("a", "double", n=1),
