@@ -10,7 +10,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, add_force, bootstrap_of, say, say_each
+from avbench.commands.common import (
+    Progress,
+    add_command,
+    add_compute_options,
+    add_force,
+    batch_of,
+    bootstrap_of,
+    device_of,
+    model_options,
+    say,
+    say_each,
+)
 
 
 def add(commands: Any) -> None:
@@ -51,6 +62,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="steps timed for Table 3's ms, 0: none (default: 30)",
     )
+    add_compute_options(paper)
     add_force(paper)
     paper.add_argument("--json", action="store_true", help="print only paper.json")
 
@@ -68,9 +80,10 @@ def _paper(args: argparse.Namespace) -> int:
             data=args.data,
             split=args.split,
             limit=args.limit,
-            compute=Compute(args.store, args.workers),
+            compute=Compute(args.store, args.workers, device_of(args), batch_of(args)),
             bootstrap=bootstrap_of(args),
             latency_samples=args.latency_samples,
+            options=model_options(args),
             progress=progress,
             force=args.force,
         )

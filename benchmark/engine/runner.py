@@ -25,6 +25,7 @@ from avbench.protocol.rules import Protocol
 from avbench.results.run import Failure
 from avbench.system import machine
 from avbench.system.cache import default_store
+from avbench.system.devices import device_meant, on_cpu
 from avbench.system.progress import ItemProgress
 from avbench.system.workers import can_be_sent
 from avbench.ticks import seconds
@@ -40,7 +41,7 @@ class Compute:
     """Where and how snapshots are computed. None of it changes a score, except that accelerators round differently.
 
     ``store``: a folder (None: the user's). ``workers``: processes that decode and compute (None: as many as cores and
-    memory allow, one on an accelerator). ``device``: a torch device. ``batch_size``: windows per model
+    memory allow, one on an accelerator). ``device``: a torch device, or "auto". ``batch_size``: windows per model
     call on an accelerator (None: as many as fit its memory); on the CPU windows are computed one by one. ``share``:
     (i, n), only the i-th of n shares of the clips, i from 1 on (None: all of them). ``keep_going``: compute on though a
     model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips.
@@ -54,6 +55,7 @@ class Compute:
     keep_going: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", device_meant(self.device))
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
@@ -65,7 +67,7 @@ class Compute:
     @property
     def on_cpu(self) -> bool:
         """Whether models run on the CPU."""
-        return self.device.startswith("cpu")
+        return on_cpu(self.device)
 
     def opened(self) -> SnapshotStore:
         """The store; ``StoreError`` if it cannot be used."""
@@ -81,7 +83,7 @@ def default_workers(backbones: Iterable[Backbone], device: str = "cpu") -> int:
     frames and, with a large backbone, the activations of a window (2.7 GB in all, measured for Synchformer). One on an
     accelerator (several would each keep the models in its memory), or if a backbone cannot be built in a worker."""
     backbones = list(backbones)
-    if not device.startswith("cpu") or any(backbone.make is None for backbone in backbones):
+    if not on_cpu(device) or any(backbone.make is None for backbone in backbones):
         return 1
     sizes = [sum(p.numel() * p.element_size() for p in _parameters(b.predictor)) for b in backbones]
     return machine.worker_count(machine.GIB * (2 if max(sizes, default=0) > LARGE_BYTES else 1) + sum(sizes))
