@@ -117,12 +117,12 @@ def _watch(args: argparse.Namespace) -> int:
     from avbench.runs.watch import Alerts, Watch, watch
 
     one_window(args, ONE_WINDOW)
+    device = device_of(args)
     alarm, options = _alarm(args), _options(args)
     address = Address.of(args.url, args.format, _input_options(args.input_option))
     out = sys.stdout
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # what a user's model prints
-        device = device_of(args)
         model = _model(args, device)
         answering = Answering(model, options.hop_s, device)
         if answering.why:
