@@ -178,6 +178,7 @@ def test_in_a_process_of_its_own(avbench: Avbench, data: Path, tmp_path: Path, c
         said[device] = [(e["type"], e.get("expected_s")) for e in found] if command == "watch" else found
     assert said["cpu"]
     assert said["cpu"] == said["fake"]
+    assert command != "watch" or fake_device.ran, "it computes in this process"
 
 
 def test_a_model_by_name() -> None:
