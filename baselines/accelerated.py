@@ -49,7 +49,8 @@ def folded(trunk: S3D) -> S3D:
     trunk = copy.deepcopy(trunk)
     for part in trunk.modules():
         for conv, norm in _PAIRS.get(type(part), ()):  # type: ignore[call-overload]
-            part.add_module(conv, fuse_conv_bn_eval(part.get_submodule(conv), part.get_submodule(norm)))
+            before, after = getattr(part, conv), getattr(part, norm)
+            part.add_module(conv, fuse_conv_bn_eval(before, after))
             part.add_module(norm, nn.Identity())
     return trunk
 
