@@ -77,15 +77,15 @@ def _latency(args: argparse.Namespace) -> int:
         check_file(latency_file(args.out), "--out", args.force)
 
     one_window(args, ONE_WINDOW)
-    device = device_of(args)
     request = Request(
         mode=args.mode,
         samples=args.samples,
-        device=device,
+        device=args.device,
         threads=args.threads,
         hop_s=hop_s(args),
         leaderboard=args.leaderboard,
     )
+    device_of(args)
     # what a user's model prints must not mix with the JSON on stdout
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         record = measure(args.model, request, model_options(args), progress=progress)
