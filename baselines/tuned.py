@@ -1,16 +1,19 @@
-"""Other ways to compute the same model: in lower precision (autocast) or compiled. Plain float32 is the reference.
+"""Other ways to compute the same model: in lower precision or compiled. Plain float32 is the reference.
 
 They change at least the last digits of the logits, and therefore the fingerprint and the signature.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from avbench.baselines.accelerated import accelerated, stored
 from avbench.baselines.sparsesync import SparseSync, fast
+from avbench.baselines.synchformer import Synchformer
 from avbench.types import AvbenchError, Snapshot, SnapshotPredictor, UsageError, first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,10 +32,18 @@ class Tuned(nn.Module, SnapshotPredictor):
         self.frontend, self.token_dim, self.two_tower = inner.frontend, inner.token_dim, inner.two_tower
         self.description, self.trained_on = inner.description, inner.trained_on
         if hasattr(inner, "stretch_sound"):
-            self.stretch_sound, self.column_samples = inner.stretch_sound, inner.column_samples
-        names = ["predict", *(("encode_video", "encode_audio", "fuse") if inner.two_tower else ())]
+            # in float32, whatever the weights are stored in: the runner cuts and keeps it outside autocast
+            self.stretch_sound = lambda audio: inner.stretch_sound(audio).float()
+            self.column_samples = inner.column_samples
+        segments = [name for name in ("encode_video_segments", "encode_audio_segments") if hasattr(inner, name)]
+        names = ["predict", *(("encode_video", "encode_audio", "fuse") if inner.two_tower else ()), *segments]
+        names += ["fuse_segments"] if hasattr(inner, "fuse_segments") else []
         calls = {name: getattr(inner, name) for name in names}
         self._calls = {name: torch.compile(call) if compiled else call for name, call in calls.items()}
+        for name in segments:  # only a Synchformer's: what a model offers says what it can do
+            setattr(self, name, partial(self._call, name))
+        if "fuse_segments" in calls:
+            self.fuse_segments = partial(self._snapshot, "fuse_segments")
         self._tried: set[str] = set()  # devices for which a tiny function was compiled
 
     def fingerprint_parts(self) -> dict[str, Any]:
@@ -69,17 +80,22 @@ class Tuned(nn.Module, SnapshotPredictor):
         return self._snapshot("fuse", video_features, audio_features)
 
 
-def tuned(model: Any, quick: bool = False, dtype: str = "float32", compiled: bool = False) -> Any:
-    """``model``, made ready to run. ``quick``: the fast copy for CPUs if the family has one (equal logits up to
-    rounding; with bfloat16 its picture encoder computes in bfloat16). ``UsageError`` for a model without torch. The
-    first call of a compiled model raises ``AvbenchError`` if this machine cannot compile for its device.
+def tuned(model: Any, made_for: str = "", dtype: str = "float32", compiled: bool = False) -> Any:
+    """``model``, made ready to run. ``made_for``: "cpu" or "accelerator", the copy for it if the family has one (equal
+    logits up to rounding; on the CPU with bfloat16 the picture encoder computes in bfloat16). With another ``dtype``
+    than float32 a full-size model's large weights are stored in it. ``UsageError`` for a model without torch. The first
+    call of a compiled model raises ``AvbenchError`` if this machine cannot compile for its device.
     """
-    if quick and isinstance(model, SparseSync):
+    if made_for == "cpu" and isinstance(model, SparseSync):
         model = fast(model.eval(), torch.bfloat16 if dtype == "bfloat16" else None)
+    if made_for == "accelerator" and isinstance(model, nn.Module):
+        model = accelerated(model.eval())
     if dtype == "float32" and not compiled:
         return model
     if not isinstance(model, nn.Module):
         raise UsageError(f"--dtype and --compile need a torch model; {type(model).__name__} is not one")
+    if dtype != "float32" and isinstance(model, SparseSync | Synchformer):
+        model = stored(model, DTYPES[dtype])
     return Tuned(model, dtype, compiled)
 
 

@@ -16,7 +16,9 @@ from avbench.engine.clip_pass import CalledModel
 from avbench.engine.runner import Compute, compute
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.rules import streaming
-from avbench.registry.names import load_model
+from avbench.registry.loading import load
+from avbench.registry.names import load_model, resolve
+from avbench.registry.options import ModelOptions
 from avbench.results.predictions import read_predictions
 from avbench.system.precision import exact_float32
 from avbench.types import ClipRecord, FrontEnd
@@ -92,6 +94,40 @@ def test_a_run_on_the_gpu_agrees_with_one_on_the_cpu(avbench_process: Callable[.
     assert np.abs(a[1] - b[1]).max() < TOLERANCE
     assert (a[1].argmax(-1) == b[1].argmax(-1)).mean() > 0.99
     assert json.loads((tmp_path / "cuda" / "run.json").read_text())["environment"]["device"] == "cuda"
+
+
+def test_a_sweep_on_the_gpu_agrees_with_one_on_the_cpu(avbench_process: Callable[..., Any], tmp_path: Path) -> None:
+    words = ("sweep", "--models", "streamsync-trf", "xcorr+apa", "--iterations", 2, 4, "--limit", 14, "--json")
+    rows = []
+    for device in ("cpu", "cuda"):
+        done = avbench_process(*words, "--n-resamples", 20, "--device", device, "--store", tmp_path / device)
+        assert done.returncode == 0, done.stderr
+        rows.append(json.loads(done.stdout))
+    for a, b in zip(*rows, strict=True):
+        assert a["model"] == b["model"]
+        assert abs(a["scores"]["map"]["value"] - b["scores"]["map"]["value"]) < 0.02
+
+
+def test_the_paper_on_the_gpu_agrees_with_the_cpu(avbench_process: Callable[..., Any], tmp_path: Path) -> None:
+    words = ("paper", "table6", "--limit", 14, "--n-resamples", 20, "--latency-samples", 0)
+    cells = []
+    for device in ("cpu", "cuda"):
+        places = ("--store", tmp_path / f"{device}-store", "--out", tmp_path / device)
+        done = avbench_process(*words, "--device", device, *places)
+        assert done.returncode == 0, done.stderr
+        cells.append(json.loads((tmp_path / device / "table6.json").read_text())["cells"])
+    for a, b in zip(*cells, strict=True):
+        assert (a["row"], a["column"], a["n_scored"]) == (b["row"], b["column"], b["n_scored"])
+        assert a["value"] is None or abs(a["value"] - b["value"]) < 0.02
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["sparsesync", "synchformer"])
+def test_the_copy_for_accelerators_says_the_same(name: str, dtype: str) -> None:
+    plain = said(load_model(name, random_weights=0, device="cuda"), "cuda", 1)
+    quick = load(resolve(name, ModelOptions(random_seed=0, autocast=dtype).made_quick("cuda")), "cuda")
+    gap = np.abs(said(quick, "cuda", 1) - plain).max()
+    assert gap < (TOLERANCE if dtype == "float32" else 0.5 * plain.std())
 
 
 def test_latency_says_what_it_was_measured_on(avbench_process: Callable[..., Any]) -> None:

@@ -317,9 +317,68 @@ def chosen_tracks(args: argparse.Namespace, reading: Reading) -> Reading:
     return replace(reading, video_track=args.video_track, audio_track=args.audio_track)
 
 
+def add_compute_options(
+    parser: argparse.ArgumentParser, batch: str = "1", each: str = "windows", one: str = ""
+) -> None:
+    """Adds --device, --dtype, --compile and --batch-size, the same in every command that computes. ``batch``: what
+    --batch-size is by default; ``each``: what a batch is of; ``one``: why it can only be 1 (see :func:`one_window`).
+    :func:`device_of`, :func:`batch_of` and :func:`model_options` read them."""
+    group = parser.add_argument_group("where and how to compute")
+    group.add_argument(
+        "--device",
+        default="cpu",
+        metavar="D",
+        help="cpu, cuda, cuda:1, mps ...; auto: the best there is (default: cpu)",
+    )
+    group.add_argument(
+        "--dtype",
+        default="float32",
+        help="bfloat16 or float16: layers compute in it, large weights are stored in it (default: float32)",
+    )
+    group.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
+    group.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        default=batch,
+        metavar="N|auto",
+        help=f"only 1: {one}"
+        if one
+        else f"{each} per call on an accelerator, halved when its memory runs out; auto: many (default: {batch})",
+    )
+
+
+def _batch_size(text: str) -> int:
+    """A number, or 0 for auto."""
+    return 0 if text == "auto" else int(text)
+
+
+def device_of(args: argparse.Namespace) -> str:
+    """--device, checked; what "auto" picked is said on stderr. ``UsageError`` for one that is not here."""
+    from avbench.system.devices import AUTO, check_device, in_words
+
+    device = check_device(args.device)
+    if args.device == AUTO:
+        say(f"device: {in_words(device)}")
+        args.device = device  # said once
+    return device
+
+
+def batch_of(args: argparse.Namespace) -> int | None:
+    """--batch-size; None for auto."""
+    return args.batch_size or None
+
+
+def one_window(args: argparse.Namespace, why: str) -> None:
+    """``UsageError`` for a --batch-size other than 1, in a command that computes windows one by one; ``why`` so."""
+    from avbench.types import UsageError
+
+    if args.batch_size != 1:
+        raise UsageError(f"--batch-size can only be 1 here: {why}")
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options about weights and precision; :func:`model_options` reads them."""
-    group = parser.add_argument_group("weights and precision")
+    """Adds the options about weights; with those of :func:`add_compute_options`, :func:`model_options` reads them."""
+    group = parser.add_argument_group("weights")
     add_model_args(group)
     group.add_argument("--weights", type=Path, metavar="FILE", help="converted, published .pt, or from `avbench train`")
     group.add_argument("--head-weights", type=Path, metavar="FILE", help="a separately trained head, for +trf or +lstm")
@@ -331,8 +390,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="full-size model with random values for all weights not in a file: its scores are meaningless",
     )
-    group.add_argument("--dtype", default="float32", help="autocast to bfloat16 or float16 (default: float32)")
-    group.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
 
 
 def add_model_args(parser: Any) -> None:
@@ -348,13 +405,18 @@ def add_model_args(parser: Any) -> None:
 
 
 def model_options(args: argparse.Namespace) -> ModelOptions:
-    """The options that :func:`add_model_options` added."""
+    """The options that :func:`add_model_options` and :func:`add_compute_options` added, as far as they did."""
     from avbench.registry.arguments import parsed
     from avbench.registry.options import ModelOptions
 
-    given = parsed(args.model_args)
+    given = vars(args)
     return ModelOptions(
-        args.weights, args.head_weights, args.random_weights, args.dtype, args.compile, model_args=given
+        weights=given.get("weights"),
+        head_weights=given.get("head_weights"),
+        random_seed=given.get("random_weights"),
+        autocast=args.dtype,
+        compiled=args.compile,
+        model_args=parsed(given.get("model_args", [])),
     )
 
 

@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 from avbench.commands.common import (
     Progress,
     add_command,
+    add_compute_options,
     add_force,
     add_model_options,
+    device_of,
     hop_s,
     model_options,
+    one_window,
     say,
     say_each,
 )
 
 if TYPE_CHECKING:
     from avbench.latency.record import LatencyRecord, Timing
+
+ONE_WINDOW = "a step is timed with one window"
 
 
 def add(commands: Any) -> None:
@@ -50,7 +55,6 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--samples", type=int, metavar="N", help="timed steps (default: 100; leaderboard, streams: 662)"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch threads on the CPU (default: 1)")
     parser.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between windows (default: 2)")
     parser.add_argument(
@@ -59,6 +63,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the record with all times to a file or folder")
     add_force(parser)
     parser.add_argument("--json", action="store_true", help="print only the record, as one JSON object")
+    add_compute_options(parser, one=ONE_WINDOW)
     add_model_options(parser)
 
 
@@ -71,6 +76,7 @@ def _latency(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_file(latency_file(args.out), "--out", args.force)
 
+    one_window(args, ONE_WINDOW)
     request = Request(
         mode=args.mode,
         samples=args.samples,
@@ -79,6 +85,7 @@ def _latency(args: argparse.Namespace) -> int:
         hop_s=hop_s(args),
         leaderboard=args.leaderboard,
     )
+    device_of(args)
     # what a user's model prints must not mix with the JSON on stdout
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         record = measure(args.model, request, model_options(args), progress=progress)

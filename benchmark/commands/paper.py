@@ -10,7 +10,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, add_fetch, add_force, bootstrap_of, fetch_of, say, say_each
+from avbench.commands.common import (
+    Progress,
+    add_command,
+    add_compute_options,
+    add_fetch,
+    add_force,
+    batch_of,
+    bootstrap_of,
+    device_of,
+    fetch_of,
+    model_options,
+    say,
+    say_each,
+)
 
 
 def add(commands: Any) -> None:
@@ -54,6 +67,7 @@ def add(commands: Any) -> None:
         help="steps timed for Table 3's ms, 0: none (default: 30)",
     )
     add_fetch(paper)
+    add_compute_options(paper)
     add_force(paper)
     paper.add_argument("--json", action="store_true", help="print only paper.json")
 
@@ -71,9 +85,10 @@ def _paper(args: argparse.Namespace) -> int:
             data=args.data,
             split=args.split,
             limit=args.limit,
-            compute=Compute(args.store, args.workers, **fetch_of(args)),
+            compute=Compute(args.store, args.workers, device_of(args), batch_of(args), **fetch_of(args)),
             bootstrap=bootstrap_of(args),
             latency_samples=args.latency_samples,
+            options=model_options(args),
             progress=progress,
             force=args.force,
         )

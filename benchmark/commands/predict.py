@@ -16,11 +16,14 @@ from avbench.commands.common import (
     SIGN,
     Progress,
     add_command,
+    add_compute_options,
     add_csv,
     add_force,
     add_model_options,
+    batch_of,
     check_csv,
     chosen_tracks,
+    device_of,
     hop_s,
     model_options,
     say,
@@ -82,8 +85,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write a page a file, and an index, into this folder")
     add_force(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: as cores and memory allow)")
-    parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
     parser.add_argument("--store", type=Path, metavar="DIR", help="snapshot store (default: in the user's cache)")
+    add_compute_options(parser, batch="auto")
     add_model_options(parser)
 
 
@@ -124,7 +127,7 @@ def _predictor(args: argparse.Namespace) -> Predictor:
         with Progress(unit="B") as progress:
             fetch_best(progress.of(f"fetching {BEST}"))
     store = writable(args.store or default_store(), "--store")
-    how = Compute(store, args.workers, args.device, None)
+    how = Compute(store, args.workers, device_of(args), batch_of(args))
     return Predictor(args.model, model_options(args), hop_s=hop_s(args), how=how, reading=reading, tolerance=tolerance)
 
 

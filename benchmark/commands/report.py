@@ -53,7 +53,9 @@ def _report(args: argparse.Namespace) -> int:
 
     if is_record(args.run):
         if args.plot or args.stream or args.data or args.every_eval_ever:
-            raise UsageError("--plot, --stream, --data and --every-eval-ever are for runs, not for the record of a watch")
+            raise UsageError(
+                "--plot, --stream, --data and --every-eval-ever are for runs, not for the record of a watch"
+            )
         print(write_watch_page(args.run))
         return 0
 

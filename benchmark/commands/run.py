@@ -15,15 +15,18 @@ from avbench.commands.common import (
     SIGN,
     Progress,
     add_command,
+    add_compute_options,
     add_csv,
     add_engine,
     add_fetch,
     add_force,
     add_model_options,
+    batch_of,
     bootstrap_of,
     by_spaces,
     check_csv,
     check_plot,
+    device_of,
     engine_of,
     fetch_of,
     model_options,
@@ -101,14 +104,6 @@ def _add_run(commands: Any) -> None:  # one option after the other
     run.add_argument("--store", type=Path, metavar="DIR", help="snapshots (default: in $AVBENCH_CACHE or ~/.cache)")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of bootstrap and random guesses (default: 0)")
     run.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
-    run.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, mps ... (default: cpu)")
-    run.add_argument(
-        "--batch-size",
-        type=_batch_size,
-        default=1,
-        metavar="N|auto",
-        help="windows per call on a GPU, halved when its memory runs out; auto: start with 32 (default: 1)",
-    )
     run.add_argument(
         "--shard",
         type=_shard,
@@ -143,6 +138,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
     add_fetch(run)
     add_csv(run, "per line of the table and metric")
     add_force(run)
+    add_compute_options(run)
     add_model_options(run)
     run.set_defaults(parser=run)
 
@@ -184,6 +180,7 @@ def _add_sweep(commands: Any) -> None:
     sweep.add_argument("--json", action="store_true", help="print a JSON list of rows, and nothing else")
     add_fetch(sweep)
     add_csv(sweep, "per model, setting and metric")
+    add_compute_options(sweep)
     add_model_options(sweep)
 
 
@@ -200,11 +197,6 @@ def _add_models(commands: Any) -> None:
         "avbench models '*apa*'",
     )
     models.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="wildcards * and ?")
-
-
-def _batch_size(text: str) -> int:
-    """A number, or 0 for auto."""
-    return 0 if text == "auto" else int(text)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -235,6 +227,7 @@ def _run(args: argparse.Namespace) -> int:
         code = _compute_share(args, share)
         if not share.reports:
             return code
+    device = device_of(args)
     with contextlib.ExitStack() as stack:
         out = args.out or stack.enter_context(claimed(default_out(args.model)))
         progress = stack.enter_context(Progress())
@@ -250,8 +243,8 @@ def _run(args: argparse.Namespace) -> int:
             compute=Compute(
                 args.store,
                 args.workers,
-                args.device,
-                args.batch_size or None,
+                device,
+                batch_of(args),
                 keep_going=args.keep_going,
                 engine=engine,
                 **fetch_of(args),
@@ -279,8 +272,8 @@ def _compute_share(args: argparse.Namespace, share: Share) -> int:
     from avbench.engine.runner import Compute
     from avbench.runs.evaluate import open_share
 
-    workers, batch_size = args.workers or share.workers, args.batch_size or None
-    how = Compute(args.store, workers, args.device, batch_size, share.which, args.keep_going, **fetch_of(args))
+    workers = args.workers or share.workers
+    how = Compute(args.store, workers, device_of(args), batch_of(args), share.which, args.keep_going, **fetch_of(args))
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         session = open_share(
             args.model,
@@ -348,7 +341,7 @@ def _sweep(args: argparse.Namespace) -> int:
             data=args.data,
             split=args.split,
             limit=args.limit,
-            compute=Compute(args.store, args.workers, engine=engine, **fetch_of(args)),
+            compute=Compute(args.store, args.workers, device_of(args), batch_of(args), engine=engine, **fetch_of(args)),
             bootstrap=bootstrap_of(args),
             options=model_options(args),
             progress=progress,

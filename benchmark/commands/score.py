@@ -13,12 +13,15 @@ from avbench.commands.common import (
     SIGN,
     Progress,
     add_command,
+    add_compute_options,
     add_csv,
     add_force,
     add_model_options,
+    batch_of,
     bootstrap_of,
     check_csv,
     complain,
+    device_of,
     model_options,
     say,
     say_each,
@@ -67,7 +70,6 @@ def add(commands: Any) -> None:  # one option after the other
         help="read only the beginning of each file (default: all; lse always reads all)",
     )
     score.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core; 1 on a GPU)")
-    score.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, mps ... (default: cpu)")
     score.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     score.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     score.add_argument("--out", type=Path, metavar="DIR", help=f"write {', '.join(NAMES)} into this folder")
@@ -76,6 +78,7 @@ def add(commands: Any) -> None:  # one option after the other
     score.add_argument("--list", action="store_true", help="print the metrics with their definitions")
     add_csv(score, "per file")
     add_force(score)
+    add_compute_options(score, batch="auto", each="segments of Synchformer")
     add_model_options(score)
 
 
@@ -92,14 +95,16 @@ def _score(args: argparse.Namespace) -> int:
     names = [name.strip() for name in args.metrics.split(",") if name.strip()]
     checked_metrics(names)  # before the work, as the outputs
     _check_outputs(args)
+    device = device_of(args)
     how = How(
         model=args.model,
         options=model_options(args),
         syncnet=args.syncnet,
-        device=args.device,
-        workers=_workers(args),
+        device=device,
+        workers=_workers(args, device),
         length_s=args.seconds,
         boxes=args.boxes,
+        batch_size=batch_of(args),
     )
     bootstrap = bootstrap_of(args)
     try:
@@ -125,9 +130,11 @@ def _score(args: argparse.Namespace) -> int:
     return 0 if found.complete else 1
 
 
-def _workers(args: argparse.Namespace) -> int:
+def _workers(args: argparse.Namespace, device: str) -> int:
     """--workers; one on an accelerator, because each would keep the networks in its memory."""
-    if args.workers is None and not args.device.startswith("cpu"):
+    from avbench.system.devices import on_cpu
+
+    if args.workers is None and not on_cpu(device):
         return 1
     return workers_of(args)
 

@@ -7,7 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, add_model_args, say_next
+from avbench.commands.common import (
+    Progress,
+    add_command,
+    add_compute_options,
+    add_model_args,
+    batch_of,
+    device_of,
+    model_options,
+    say_next,
+)
 
 
 def add(verbs: Any) -> None:
@@ -32,11 +41,11 @@ def add(verbs: Any) -> None:
     head.add_argument("--out", type=Path, default=Path("train"), metavar="DIR", help="output folder (default: train)")
     head.add_argument("--store", type=Path, metavar="DIR", help="store of the snapshots (default: as in `run`)")
     head.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
+    add_compute_options(head)
 
 
 def _head(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
-    from avbench.registry.arguments import parsed
     from avbench.registry.names import backbone_alone
     from avbench.training.common import Told
     from avbench.training.head import HeadRecipe, train_head
@@ -47,12 +56,14 @@ def _head(args: argparse.Namespace) -> int:
         path = train_head(
             recipe,
             args.out,
-            Compute(args.store, args.workers),
+            Compute(args.store, args.workers, device_of(args), batch_of(args)),
             Told(progress.line, progress),
             progress,
-            parsed(args.model_args),
+            model_options(args),
         )
     print(path)
     given = ["--model-args", *args.model_args] if args.model_args else []
+    given += ["--dtype", args.dtype] if args.dtype != "float32" else []
+    given += ["--compile"] if args.compile else []
     say_next([("run", "--model", f"{name}+{args.head}", "--head-weights", path, *given)], to=sys.stderr)
     return 0

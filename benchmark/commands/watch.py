@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import SIGN, add_command, add_model_options, hop_s, model_options, say
+from avbench.commands.common import (
+    SIGN,
+    add_command,
+    add_compute_options,
+    add_model_options,
+    device_of,
+    hop_s,
+    model_options,
+    one_window,
+    say,
+)
 
 if TYPE_CHECKING:
     from avbench.data.live import LiveOptions, LiveSource
@@ -20,6 +30,8 @@ if TYPE_CHECKING:
     from avbench.runs.watch import Alarm, Sink, Watch
     from avbench.runs.watch_record import Record
     from avbench.system.webhook import Webhook
+
+ONE_WINDOW = "a stream is watched window by window, as they arrive"
 
 
 def add(commands: Any) -> None:
@@ -47,11 +59,11 @@ def add(commands: Any) -> None:
         "published weights in the cache)",
     )
     parser.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between windows (default: 2)")
-    parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, mps ... (default: cpu)")
     parser.add_argument("--jsonl", action="store_true", help="JSON lines on a terminal, too")
     parser.add_argument("--for", dest="for_s", type=float, metavar="S", help="end after S seconds of stream")
     _add_alarm(parser)
     _add_stream(parser)
+    add_compute_options(parser, one=ONE_WINDOW)
     add_model_options(parser)
 
 
@@ -104,13 +116,15 @@ def _watch(args: argparse.Namespace) -> int:
     from avbench.runs.answering import Answering
     from avbench.runs.watch import Alerts, Watch, watch
 
+    one_window(args, ONE_WINDOW)
+    device = device_of(args)
     alarm, options = _alarm(args), _options(args)
     address = Address.of(args.url, args.format, _input_options(args.input_option))
     out = sys.stdout
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # what a user's model prints
-        model = _model(args)
-        answering = Answering(model, options.hop_s, args.device)
+        model = _model(args, device)
+        answering = Answering(model, options.hop_s, device)
         if answering.why:
             say(f"note: {answering.why}")
         source = LiveSource(address, answering.frontend, options)
@@ -132,9 +146,9 @@ def _watch(args: argparse.Namespace) -> int:
     return 0
 
 
-def _model(args: argparse.Namespace) -> StreamingModel:
+def _model(args: argparse.Namespace, device: str) -> StreamingModel:
     """The model, loaded, with a head that follows changing offsets if its name has none."""
-    from avbench.registry.loading import check_device, load
+    from avbench.registry.loading import load
     from avbench.runs.predict import default_model, resolved
     from avbench.types import UsageError
 
@@ -144,7 +158,7 @@ def _model(args: argparse.Namespace) -> StreamingModel:
     name, told = (args.model, "") if args.model is not None else default_model()
     if told:
         say(told)
-    return load(resolved(name, options), check_device(args.device))
+    return load(resolved(name, options.for_device(device)), device)
 
 
 def _alarm(args: argparse.Namespace) -> Alarm:

@@ -11,6 +11,7 @@ from avbench.doctor.new_process import fingerprint_finding
 from avbench.engine.fingerprint import head_fingerprint
 from avbench.engine.replay import leaks, replay, snapshot_for
 from avbench.registry.heads import head_label, is_outside, outside_head
+from avbench.registry.loading import moved
 from avbench.registry.names import split_model_name
 from avbench.registry.user_files import HEAD, MODEL, file_and_class, is_file, kind_of, registered
 from avbench.system import debug
@@ -33,9 +34,10 @@ def names_a_head(name: str) -> bool:
     return is_outside(name) and name not in registered(MODEL)
 
 
-def check_head_alone(name: str) -> Iterator[Finding]:
-    """The findings about a head from outside, fed random snapshots (and tokens, if it needs them)."""
-    head = outside_head(name)()
+def check_head_alone(name: str, device: str = "cpu") -> Iterator[Finding]:
+    """The findings about a head from outside, fed random snapshots (and tokens, if it needs them); computed on
+    ``device`` if it is a torch module."""
+    head = moved(outside_head(name)(), device)
     token_dim = None
     if head.needs_token:
         token_dim = int(getattr(head, "token_dim", None) or getattr(head, "dim", None) or TOKEN_DIM)

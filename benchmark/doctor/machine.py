@@ -21,7 +21,7 @@ from typing import Any
 
 from avbench.data.clicks import CLIP_S, click_and_flash
 from avbench.doctor.head import check_head_alone, names_a_head
-from avbench.doctor.model import check_model
+from avbench.doctor.model import On, check_model
 from avbench.protocol.rules import streaming
 from avbench.registry.options import ModelOptions
 from avbench.system import machine
@@ -36,12 +36,12 @@ METRICS = "metrics"  # the name to give instead of a model's
 
 
 def examine(
-    model: str | None = None, store: Path | None = None, options: ModelOptions | None = None
+    model: str | None = None, store: Path | None = None, options: ModelOptions | None = None, on: On | None = None
 ) -> Iterator[Finding]:
-    """Yields the findings as they are made: about ``model``, about our metrics if ``model`` is "metrics", or about
-    this machine if it is None. ``UsageError``: an unknown model, one that ignores its input, or ``options`` without a
-    model; ``AvbenchError``: the model cannot be loaded."""
-    options = options or ModelOptions()
+    """Yields the findings as they are made: about ``model``, computed as ``on`` says, about our metrics if ``model`` is
+    "metrics", or about this machine if it is None. ``UsageError``: an unknown model, one that ignores its input, or
+    ``options`` without a model; ``AvbenchError``: the model cannot be loaded."""
+    options, on = options or ModelOptions(), on or On()
     if model in (None, METRICS) and options.changes_anything:
         raise UsageError("--weights, --dtype and --compile need a model name")
     if model == METRICS:
@@ -51,9 +51,9 @@ def examine(
     elif model is not None and names_a_head(model):
         if options.changes_anything:
             raise UsageError(f"head {model} loads its own weights: --weights, --dtype and --compile need a model name")
-        yield from check_head_alone(model)
+        yield from check_head_alone(model, on.device)
     elif model is not None:
-        yield from check_model(model, options)
+        yield from check_model(model, options, on)
     else:
         for check in (_environment, _decoder, _shifts, _laws, _weights, lambda: _store(store)):
             try:

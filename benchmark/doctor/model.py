@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -26,16 +27,30 @@ from avbench.types import FrontEnd, OffsetGrid, Snapshot, UsageError, in_one_lin
 SIGN_SHIFTS_S = (-1.6, -0.8, 0.8, 1.6)  # known shifts of the windows on which a model's sign is checked
 SIGN_CLIP_S = 11
 SIGN_SOURCES = 4  # clips of each kind of material
+WINDOWS = 3  # of a batch
 SURE = 3.0  # standard errors (Fisher's z) from which a correlation is more than chance
 
 
-def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class On:
+    """Where a model is checked: a torch device, and how many windows a batch has."""
+
+    device: str = "cpu"
+    windows: int = WINDOWS
+
+    def __post_init__(self) -> None:
+        if self.windows < 2:
+            raise UsageError(f"the batch of the checks has {self.windows} window; it must have at least 2")
+
+
+def check_model(name: str, options: ModelOptions, on: On | None = None) -> Iterator[Finding]:
     """Shape, determinism, batch invariance, two-tower equality, sign, causality of the head, fingerprint stability."""
+    on = on or On()
     resolved = resolve(name, options)
     if resolved.load_backbone is None:
         raise UsageError(f"{name} ignores its input: there is nothing to check")
-    model = load(resolved)
-    video, audio = _windows(model.backbone.frontend)  # type: ignore[union-attr]
+    model = load(resolved, on.device)
+    video, audio = _windows(model.backbone.frontend, on.windows)  # type: ignore[union-attr]
     yield Finding(True, f"{name} loads: {model.description or 'no description'}")
     if model.random_seed is not None:
         yield Finding(True, f"RANDOM WEIGHTS (seed {model.random_seed}): its scores are meaningless")
@@ -68,7 +83,7 @@ def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
         except Exception as error:
             debug.show(error)
             yield Finding(False, f"two towers: {in_one_line(error)}")
-    yield from _stretch(name, model.backbone, video, audio)
+    yield from _stretch(name, model.backbone, video, audio, on.device)
     yield from _sign(model.backbone)
     head = split_model_name(name)[1]
     yield from check_head(model.head, model.head_name, model.backbone.token_dim)  # type: ignore[arg-type, union-attr]
@@ -77,29 +92,30 @@ def check_model(name: str, options: ModelOptions) -> Iterator[Finding]:
     yield _fingerprint(name, model.backbone, options)
 
 
-def _windows(frontend: FrontEnd, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
+def _windows(frontend: FrontEnd, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(count, 125, 3, size, size) uint8 and (count, 80000) float32: click-and-flash windows with some noise."""
     frames, sound = click_and_flash()
     rng = np.random.default_rng(1)
     video = np.empty((count, 125, 3, frontend.size, frontend.size), np.uint8)
     audio = np.empty((count, 5 * SAMPLE_RATE_HZ), np.float32)
     for i in range(count):
-        level = frames[50 * i : 50 * i + 125, 0, 0].astype(np.int16)
+        first = 50 * (i % 3)
+        level = frames[first : first + 125, 0, 0].astype(np.int16)
         video[i] = level[:, :, None, None] + rng.integers(-16, 16, (125, 3, frontend.size, frontend.size), np.int16)
-        start = 50 * i * TICKS_PER_FRAME
+        start = first * TICKS_PER_FRAME
         audio[i] = sound[start : start + audio.shape[1]] + 0.01 * rng.standard_normal(audio.shape[1])
     return video, audio
 
 
-def _stretch(name: str, backbone: Any, video: np.ndarray, audio: np.ndarray) -> Iterator[Finding]:
+def _stretch(name: str, backbone: Any, video: np.ndarray, audio: np.ndarray, device: str) -> Iterator[Finding]:
     """Does the model take windows cut out of a stretch of sound, as the paper protocol gives them, if it offers to?"""
-    called = CalledModel(backbone, name, len(video), "cpu", OffsetGrid().n_classes)
+    called = CalledModel(backbone, name, len(video), device, OffsetGrid().n_classes)
     try:
         if not called.hears_stretches():
             return
         with _inference(backbone) as give:
             heard, width = called.stretch_sound(audio.reshape(-1)), audio.shape[1] // backbone.column_samples
-            columns = np.stack([np.asarray(heard)[..., i * width : (i + 1) * width] for i in range(len(video))])
+            columns = np.stack([_array(heard)[..., i * width : (i + 1) * width] for i in range(len(video))])
             whole = _arrays(backbone.predict(give(video), give(columns)))
             problem = _shape_problem(whole, len(video), backbone.token_dim)
             yield Finding(not problem, f"stretch: {problem or 'windows cut out of stretch_sound are taken'}")
@@ -199,15 +215,20 @@ def _inference(backbone: Any) -> Iterator[Callable[[np.ndarray], Any]]:
         return
     import torch
 
+    weight = next(iter(backbone.parameters()), None) if hasattr(backbone, "parameters") else None
     with torch.inference_mode():
-        yield torch.from_numpy
+        yield lambda array: torch.from_numpy(array).to("cpu" if weight is None else weight.device)
 
 
 def _arrays(snapshot: Any) -> Snapshot:
     if not (hasattr(snapshot, "logits") and hasattr(snapshot, "token")):  # as in the runner
         raise UsageError(not_a_snapshot(snapshot))
     logits, token = snapshot.logits, snapshot.token
-    return Snapshot(np.asarray(logits), None if token is None else np.asarray(token))
+    return Snapshot(_array(logits), None if token is None else _array(token))
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def _stack(snapshots: list[Snapshot]) -> Snapshot:

@@ -27,6 +27,7 @@ from avbench.protocol.rules import Protocol
 from avbench.results.run import Failure, Spent
 from avbench.system import machine
 from avbench.system.cache import default_store
+from avbench.system.devices import device_meant, on_cpu
 from avbench.system.progress import ItemProgress
 from avbench.system.workers import can_be_sent
 from avbench.ticks import seconds
@@ -42,11 +43,12 @@ class Compute:
     """Where and how snapshots are computed. None of it changes a score, except that accelerators round differently.
 
     ``store``: a folder (None: the user's). ``workers``: processes that decode and compute, or that decode for an
-    accelerator (None: as many as cores and memory allow). ``device``: a torch device. ``batch_size``: windows per model
-    call on an accelerator (None: as many as fit its memory); on the CPU windows are computed one by one. ``share``:
-    (i, n), only the i-th of n shares of the clips, i from 1 on (None: all of them). ``keep_going``: compute on though a
-    model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips. ``overlapped``: whether processes
-    decode while this one computes, in batches of windows of all clips (None: on accelerators, if media are decoded).
+    accelerator (None: as many as cores and memory allow). ``device``: a torch device, or "auto". ``batch_size``:
+    windows per model call on an accelerator (None: as many as fit its memory); on the CPU windows are computed one by
+    one. ``share``: (i, n), only the i-th of n shares of the clips, i from 1 on (None: all of them). ``keep_going``:
+    compute on though a model has failed in the same way on each of the first ``GIVE_UP_AFTER`` clips. ``overlapped``:
+    whether processes decode while this one computes, in batches of windows of all clips (None: on accelerators, if
+    media are decoded).
     ``on_demand``: each clip of hosted data is fetched when its turn comes; at most ``keep_bytes`` of them are on the
     disk (None: as many as it holds). ``engine``: runs the tasks in place of the worker processes of this machine
     (:class:`avbench.engine.on_ray.OnRay`).
@@ -64,6 +66,7 @@ class Compute:
     engine: Callable[..., Generator[tuple[Task, Outcome]]] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", device_meant(self.device))
         for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
@@ -77,7 +80,7 @@ class Compute:
     @property
     def on_cpu(self) -> bool:
         """Whether models run on the CPU."""
-        return self.device.startswith("cpu")
+        return on_cpu(self.device)
 
     def opened(self) -> SnapshotStore:
         """The store; ``StoreError`` if it cannot be used."""
@@ -93,7 +96,7 @@ def default_workers(backbones: Iterable[Backbone], device: str = "cpu") -> int:
     frames and, with a large backbone, the activations of a window (2.7 GB in all, measured for Synchformer). One if a
     backbone cannot be built in a worker. For an accelerator workers only decode: one core is left to this process."""
     backbones = list(backbones)
-    if not device.startswith("cpu"):
+    if not on_cpu(device):
         return max(1, min(machine.worker_count(machine.GIB), machine.cores() - 1))
     if any(backbone.make is None for backbone in backbones):
         return 1
@@ -187,15 +190,13 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     overlapped = overlapped and not how.engine and can_be_sent(setup.open_clip)
     if not overlapped and (how.overlapped or not how.on_cpu):
         workers = 1  # several were to decode, not to keep a model each on one device
-    if workers > 1 and not overlapped and not how.engine:
-        for name, backbone in backbones.items():
-            if backbone.make is None:
-                raise UsageError(f"model {name}: several workers need a function that makes it, not the model itself")
+    lonely = next((name for name, backbone in backbones.items() if backbone.make is None), None)
+    if lonely and workers > 1 and not overlapped and not how.engine:
+        raise UsageError(f"model {lonely}: several workers need a function that makes it, not the model itself")
     fingerprints = {name: backbone.fingerprint for name, backbone in backbones.items()}
     report = RunReport(planned, fingerprints, {name: [] for name in predictors})
     report.counters["snapshots_from_store"] = n_stored
     workers = min(workers, len(tasks))
-    foreign = decodes and manifest.kind != "synthetic"
     loaded = {backbone.fingerprint: backbone.predictor for backbone in backbones.values()}
     run: Callable[..., Generator[tuple[Task, Outcome]]]
     if how.engine:
@@ -205,8 +206,10 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     elif workers > 1:
         run = partial(run_workers, setup, tasks, workers=workers)
     else:
-        everywhere = len(setup.makers) == len(setup.names) and can_be_sent(setup)
-        run = partial(run_apart if foreign and everywhere else run_here, setup, tasks, loaded=loaded)
+        apart = (
+            decodes and manifest.kind != "synthetic" and len(setup.makers) == len(setup.names) and can_be_sent(setup)
+        )
+        run = partial(run_apart if apart else run_here, setup, tasks, loaded=loaded)
 
     def ended(task: Task, outcome: Outcome) -> None:
         if done_with:

@@ -57,7 +57,8 @@ def measure(
     from avbench.engine.fingerprint import model_fingerprint
     from avbench.engine.store import SnapshotStore
     from avbench.registry.facts import model_facts, whole_fingerprint
-    from avbench.registry.loading import check_device, load
+    from avbench.registry.loading import load
+    from avbench.system.devices import check_device
 
     device = check_device(request.device)
     resolved, compared = _resolved(model, reference, options, device)
@@ -103,9 +104,9 @@ def _resolved(
     from avbench.registry.names import resolve
     from avbench.registry.options import ModelOptions
 
-    options = replace(options or ModelOptions(), quick=device == "cpu")
+    options = (options or ModelOptions()).made_quick(device)
     resolved = resolve(model, options)
-    of_reference = ModelOptions(autocast=options.autocast, compiled=options.compiled, quick=options.quick)
+    of_reference = ModelOptions(autocast=options.autocast, compiled=options.compiled, made_for=options.made_for)
     if resolved.full_size:
         of_reference = replace(of_reference, random_seed=0)
     compared = resolve(reference, of_reference)

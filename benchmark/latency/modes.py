@@ -11,6 +11,7 @@ import numpy as np
 from avbench.engine.replay import snapshot_for
 from avbench.latency.record import LEADERBOARD_SAMPLES, UNSTABLE, Audit, Mode, Probe, Warmup, percentile_ms, summary
 from avbench.latency.stepper import ITERATION, WINDOW_S, Clock, Media, Stepper, as_array
+from avbench.system.devices import device_meant
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, ticks
 from avbench.types import Snapshot, UsageError
 
@@ -33,9 +34,9 @@ OUTPUT_TOLERANCE = 1e-3  # largest allowed logit difference: float32 sums may ru
 class Request:
     """What to time, and how. ``UsageError`` for an impossible request.
 
-    ``samples``: timed steps (None: 100, or 662 for the leaderboard and for ``streams``). ``device``: "cpu", "cuda" or
-    "cuda:N". ``threads``: of torch on the CPU. ``leaderboard``: the strict settings, and an ``AvbenchError`` where a
-    leaderboard would refuse the outcome. ``seed``: of the timed clip.
+    ``samples``: timed steps (None: 100, or 662 for the leaderboard and for ``streams``). ``device``: "cpu", "cuda",
+    "cuda:N" or "auto". ``threads``: of torch on the CPU. ``leaderboard``: the strict settings, and an
+    ``AvbenchError`` where a leaderboard would refuse the outcome. ``seed``: of the timed clip.
     """
 
     mode: Mode = "step"
@@ -54,6 +55,7 @@ class Request:
         return LEADERBOARD_SAMPLES if self.leaderboard or self.mode == "streams" else SAMPLES
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", device_meant(self.device))
         if self.mode not in MODES:
             raise UsageError(f"unknown mode {self.mode!r}: there are {', '.join(MODES)}")
         n = self.n_samples

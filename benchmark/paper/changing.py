@@ -20,8 +20,8 @@ from avbench.paper.exhibits import CHANGING, Cell, Claim, Curve, Exhibit, cell, 
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import dynamic
 from avbench.registry.loading import load_all
-from avbench.registry.names import resolve
-from avbench.registry.options import StreamingModel
+from avbench.registry.names import only_learned, resolve
+from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.results.dynamic_truth import WindowTruth
 from avbench.results.truth import Truth
 from avbench.runs.changing import without_laws
@@ -86,14 +86,14 @@ class Followed:
         return checked_streams(self.logits[row], self.windows, videos=self.truth.clusters)
 
 
-def follow(session: Session) -> tuple[Followed, list[Session]]:
+def follow(session: Session, options: ModelOptions | None = None) -> tuple[Followed, list[Session]]:
     """All rows on the data of ``session``: as they are if their offsets change, else laws are imposed on their clips as
     ``synthsync-dynamic`` does. Returns with them the sessions that computed, for their counters, failures and warnings.
 
     Snapshots come from the session's store; those that it lacks are computed. ``UsageError``: no clip, or no stream, is
     long enough, or the offsets are hidden.
     """
-    models, missing = _models()
+    models, missing = _models(session.how.device, options or ModelOptions())
     whole = _session(session, with_laws(session.manifest))
     if not whole.supported(PROTOCOL):
         raise UsageError(
@@ -123,17 +123,17 @@ def _session(like: Session, manifest: Manifest) -> Session:
     return Session(manifest, replace(like.how, store=like.store), like.seed, like.progress)
 
 
-def _models() -> tuple[dict[str, StreamingModel], tuple[str, ...]]:
+def _models(device: str, options: ModelOptions) -> tuple[dict[str, StreamingModel], tuple[str, ...]]:
     """Row -> loaded model, and the rows of models that this avbench does not have."""
     found, missing = {}, []
     for row, name in ROWS.items():
         try:
-            found[row] = resolve(name)
+            found[row] = resolve(name, only_learned(name, options.made_quick(device)))
         except UsageError:
             if row not in TRAINED_FOR_IT.values():
                 raise
             missing.append(row)
-    return dict(zip(found, load_all(list(found.values())), strict=True)), tuple(missing)
+    return dict(zip(found, load_all(list(found.values()), device), strict=True)), tuple(missing)
 
 
 def _predictions(session: Session, models: Mapping[str, StreamingModel], stage: str) -> dict[str, np.ndarray]:

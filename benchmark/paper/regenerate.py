@@ -33,8 +33,11 @@ from avbench.paper.replays import Need, Replays, summary, with_weights
 from avbench.paper.reported import of_table
 from avbench.paper.write import markdown, orderings, write, write_text
 from avbench.protocol.manifest import Manifest
+from avbench.registry.names import only_learned
+from avbench.registry.options import ModelOptions
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
+from avbench.system.devices import check_device
 from avbench.system.outputs import check_folder
 from avbench.system.progress import Progress
 from avbench.system.spelling import nearest
@@ -73,6 +76,7 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     latency_samples: int = 0,
     progress: Progress | None = None,
     force: bool = False,
+    options: ModelOptions | None = None,
 ) -> Outcome:
     """Write the tables and figures ``names`` into ``out`` (each NAME.md, .csv, .json; figures also .svg and .png), and
     paper.md and paper.json over all of them. ``changing``: on ``data`` whose offsets change; else laws are imposed on
@@ -80,12 +84,14 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
 
     ``data``, ``split``, ``limit``, ``compute``, ``bootstrap``: as in ``evaluate``. On the harder SynthSync, a model has
     the weights that were trained for it, where the package has such. ``latency_samples``: steps timed per model for
-    Table 3's ms, 0 for none. ``force``: write into a folder that holds other files. A table that needs more windows
+    Table 3's ms, 0 for none, on the device of ``compute``. ``options``: precision and compiling of the learned models.
+    ``force``: write into a folder that holds other files. A table that needs more windows
     than any segment holds is written with empty cells and a note. ``UsageError`` for an unknown name, or if no
     asked-for table can be filled; ``AvbenchError`` if ``out`` or the store cannot be used.
     """
     began = time.monotonic()
     wanted = _wanted(names)
+    check_device((compute or Compute()).device)
     _check_counts(limit=limit, latency_samples=latency_samples)
     check_folder(out, force, ours=_is_ours)
     folder = writable(out, "--out")
@@ -93,14 +99,15 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     manifest = session.manifest
     needs = _possible(session, wanted)
     tag = synthsync.difficulty_of(manifest.name).name if manifest.name in synthsync.HARD_NAMES else ""
-    replays = Replays(session, list(needs.values()), tag) if needs else None
-    followed, sessions = _followed(session, wanted)
+    options = options or ModelOptions()
+    replays = Replays(session, list(needs.values()), tag, options) if needs else None
+    followed, sessions = _followed(session, wanted, options)
     source = _Source(
         manifest=manifest,
         needs=needs,
         replays=replays,
         followed=followed,
-        latencies=_latencies(latency_samples, tag, progress) if "table3" in needs else {},
+        latencies=_latencies(latency_samples, tag, session.how.device, options, progress) if "table3" in needs else {},
         facts=info(manifest) if any(name in STATISTICS for name in wanted) else {},
         boot=bootstrap,
     )
@@ -181,13 +188,13 @@ def _possible(session: Session, wanted: Sequence[str]) -> dict[str, Need]:
     return possible
 
 
-def _followed(session: Session, wanted: Sequence[str]) -> tuple[Followed | str, list[Session]]:
+def _followed(session: Session, wanted: Sequence[str], options: ModelOptions) -> tuple[Followed | str, list[Session]]:
     """The streams whose offsets change, or why there are none; and all sessions that computed. ``UsageError`` if
     nothing else is wanted and there are none."""
     if CHANGING not in wanted:
         return "not asked for", [session]
     try:
-        followed, more = follow(session)
+        followed, more = follow(session, options)
     except UsageError as error:
         if len(wanted) == 1:
             raise
@@ -264,7 +271,7 @@ def _empty(name: str, manifest: Manifest) -> Exhibit:
     return exhibit
 
 
-def _latencies(samples: int, tag: str, progress: Progress | None) -> Latencies:
+def _latencies(samples: int, tag: str, device: str, options: ModelOptions, progress: Progress | None) -> Latencies:
     """One step of each of Table 3's models that have a backbone, timed in this process without the store."""
     if not samples:
         return {}
@@ -277,7 +284,9 @@ def _latencies(samples: int, tag: str, progress: Progress | None) -> Latencies:
     for done, model in enumerate(models):
         if progress:
             progress("timing models", done, len(models), model)
-        record = measure(with_weights(model, tag), Request(samples=samples))
+        record = measure(
+            with_weights(model, tag), Request(samples=samples, device=device), only_learned(model, options)
+        )
         found[model] = {
             key: getattr(record, key)
             for key in ("mode", "p50_ms", "p90_ms", "n", "ratio_to_snapshot", "unstable", "device", "threads")

@@ -12,7 +12,8 @@ from avbench.baselines.families import families
 from avbench.engine.session import Session
 from avbench.protocol.rules import Protocol
 from avbench.registry.loading import load_all
-from avbench.registry.names import resolve, split_model_name
+from avbench.registry.names import only_learned, resolve, split_model_name
+from avbench.registry.options import ModelOptions
 from avbench.results.truth import Truth
 from avbench.ticks import ticks
 
@@ -56,13 +57,19 @@ class Replays:
     """``part(need)`` and ``streams(need, model, hop_s)`` of one session, computed for all ``needs`` at once.
 
     ``tag``: of the embedded weights that stand in for the shipped ones, where a family has such (``with_weights``).
+    ``options``: precision and compiling of the learned models. They compute on the session's device.
     A segment that failed for one model is left out for all of them and listed in the session's ``failures``.
     """
 
-    def __init__(self, session: Session, needs: Sequence[Need], tag: str = "") -> None:
+    def __init__(
+        self, session: Session, needs: Sequence[Need], tag: str = "", options: ModelOptions | None = None
+    ) -> None:
         self.session, self.manifest, self.tag = session, session.manifest, tag
         names = list(dict.fromkeys(name for need in needs for name in need.models))
-        loaded = load_all([resolve(with_weights(name, tag)) for name in names])
+        device = session.how.device
+        options = (options or ModelOptions()).made_quick(device)
+        resolved = [resolve(with_weights(name, tag), only_learned(name, options)) for name in names]
+        loaded = load_all(resolved, device)
         self.models = dict(zip(names, loaded, strict=True))
         for need in needs:
             for name in need.models:

@@ -13,7 +13,7 @@ from avbench.baselines.family import Family
 from avbench.baselines.trivial import TRIVIAL
 from avbench.registry.heads import head_class, is_learned
 from avbench.registry.options import FROM_BACKBONE, StreamingModel
-from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, first_line, in_one_line
+from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, in_one_line
 
 
 def load_all(models: Sequence[StreamingModel], device: str = "cpu") -> list[StreamingModel]:
@@ -36,7 +36,7 @@ def load(
         return replace(model, guess=TRIVIAL[model.name].predict)
     if backbone is None:
         made = model.backbone if model.load_backbone is None else model.load_backbone()
-        backbone = _moved(made, device, dtype)
+        backbone = moved(made, device, dtype)
     assert backbone is not None
     head = model.load_head() if model.load_head else None
     token = ""
@@ -55,7 +55,7 @@ def load(
     return replace(
         model,
         backbone=backbone,
-        head=_moved(head, device, dtype),
+        head=moved(head, device, dtype),
         token=token,
         description=model.description or backbone.description,
         trained_on=trained_on,
@@ -83,25 +83,7 @@ def _with_token(head: Any, backbone: SnapshotPredictor, model: StreamingModel) -
     return head, FROM_BACKBONE
 
 
-def check_device(device: str) -> str:
-    """``device`` if torch can compute there; ``UsageError`` otherwise. The CPU is there without asking torch."""
-    if device == "cpu":
-        return device
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown word, no such number, no driver, built without
-        reason = first_line(error).partition(". ")[0]  # of some, pages follow
-        if reason.startswith("Expected one of"):
-            reason = "torch has no device of that name; a GPU is called cuda (or cuda:1, mps), the processor cpu"
-        elif device.startswith("cuda") and not torch.cuda.is_available():
-            reason = f"torch finds no GPU ({reason}); leave out --device to compute on the processor"
-        raise UsageError(f"device {device!r} cannot be used here: {reason}") from None
-    return device
-
-
-def _moved(module: Any, device: str, dtype: Any | None) -> Any:
+def moved(module: Any, device: str, dtype: Any | None = None) -> Any:
     """The module in eval mode where it should be; what is no torch module stays as it is."""
     if hasattr(module, "eval") and hasattr(module, "to"):
         return module.eval().to(device=device, dtype=dtype)
@@ -153,15 +135,15 @@ def load_random_head(kind: str, seed: int) -> StreamingHead:
 
 
 def load_tuned(
-    factory: Callable[[], SnapshotPredictor], quick: bool, autocast: str, compiled: bool
+    factory: Callable[[], SnapshotPredictor], made_for: str, autocast: str, compiled: bool
 ) -> SnapshotPredictor:
     """What ``factory`` makes, computed otherwise: see :mod:`avbench.baselines.tuned`."""
-    return import_module("avbench.baselines.tuned").tuned(factory(), quick, autocast, compiled)
+    return import_module("avbench.baselines.tuned").tuned(factory(), made_for, autocast, compiled)
 
 
 def load_without_weights(family: Family) -> SnapshotPredictor:
     """The backbone of a family that has no weights to choose, in eval mode."""
-    return _moved(family.mini_class()(), "cpu", None)
+    return moved(family.mini_class()(), "cpu", None)
 
 
 def load_plain_head(name: str) -> StreamingHead:

@@ -26,7 +26,6 @@ from avbench.baselines.family import DEFAULT_TAG, Family
 from avbench.baselines.trivial import TRIVIAL
 from avbench.registry.heads import describe_head, head_label, is_outside, outside_head, plain_heads, split_head
 from avbench.registry.loading import (
-    check_device,
     load,
     load_embedded,
     load_full,
@@ -47,6 +46,7 @@ from avbench.registry.user_files import (
     load_made,
     registered,
 )
+from avbench.system.devices import check_device
 from avbench.system.workers import can_be_sent
 from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError
 
@@ -195,6 +195,11 @@ def without_folders(name: str) -> str:
     except UsageError:  # a head that is not installed here
         parts = (name, "")
     return "+".join(re.sub(r"^.*[/\\]", "", part) for part in parts if part)
+
+
+def only_learned(name: str, options: ModelOptions) -> ModelOptions | None:
+    """``options`` for a model with trained weights; None for one that has none, to which they do not apply."""
+    return None if name in TRIVIAL or name.partition("+")[0] == "xcorr" else options
 
 
 def takes_arguments(name: str) -> bool:
@@ -384,13 +389,13 @@ def _user_model(
 
 def _computed(factory: Callable[[], SnapshotPredictor], options: ModelOptions) -> Callable[[], SnapshotPredictor]:
     """The factory, computing as the options say."""
-    if options.autocast == "float32" and not options.compiled and not _has_quick(factory, options):
+    if options.autocast == "float32" and not options.compiled and not _has_copy(factory, options):
         return factory
-    return partial(load_tuned, factory, options.quick, options.autocast, options.compiled)
+    return partial(load_tuned, factory, options.made_for, options.autocast, options.compiled)
 
 
-def _has_quick(factory: Callable[[], SnapshotPredictor], options: ModelOptions) -> bool:
-    return options.quick and isinstance(factory, partial) and factory.func is load_full
+def _has_copy(factory: Callable[[], SnapshotPredictor], options: ModelOptions) -> bool:
+    return bool(options.made_for) and isinstance(factory, partial) and factory.func is load_full
 
 
 def _did_you_mean(name: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avbench.baselines.family import PROCEDURAL
+from avbench.system.devices import CPU, on_cpu
 from avbench.types import SnapshotPredictor, StreamingHead, UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 FROM_BACKBONE = "the backbone's own"  # where a head's streaming token comes from, unless an adapter makes it
 AUTOCASTS = ("float32", "bfloat16", "float16")
+ACCELERATOR = "accelerator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,10 @@ class ModelOptions:
 
     ``weights``: a file, or a state dict in published keys. ``head_weights``: a file with a learned head
     (:mod:`avbench.weights.heads`). ``random_seed``: weights that no file gives are drawn from this seed, at full size;
-    such a model's scores mean nothing. ``autocast``: "float32" (the reference), "bfloat16" or "float16".
-    ``compiled``: with ``torch.compile``. ``quick``: the fast CPU copy where the family has one (equal logits to
-    rounding). ``model_args``: arguments for the constructor of a user's class, name -> value or text
+    such a model's scores mean nothing. ``autocast``: "float32" (the reference), "bfloat16" or "float16", in which a
+    full-size model's large weights are stored, too. ``compiled``: with ``torch.compile``. ``made_for``: the copy for
+    the "cpu" or for an "accelerator", where the family has one (equal logits to rounding); "": the model as it is.
+    ``model_args``: arguments for the constructor of a user's class, name -> value or text
     (:mod:`avbench.registry.arguments`); for a user's head where the backbone is the package's.
     """
 
@@ -34,7 +37,7 @@ class ModelOptions:
     random_seed: int | None = None
     autocast: str = "float32"
     compiled: bool = False
-    quick: bool = False
+    made_for: str = ""
     model_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -42,6 +45,16 @@ class ModelOptions:
             raise UsageError(f"dtype is {self.autocast!r}; it must be one of {', '.join(AUTOCASTS)}")
         if self.random_seed is not None and self.random_seed < 0:
             raise UsageError(f"the seed of random weights is {self.random_seed}; it must be 0 or more")
+
+    def made_quick(self, device: str) -> ModelOptions:
+        """The same, with the copy that is quick on ``device``; MPS gets the model as it is, because what it does with
+        3-D convolutions that store channels last is not known."""
+        kind = device.partition(":")[0]
+        return replace(self, made_for={"cpu": CPU, "mps": ""}.get(kind, ACCELERATOR))
+
+    def for_device(self, device: str) -> ModelOptions:
+        """The same, with the copy for accelerators if ``device`` is one."""
+        return self if on_cpu(device) else self.made_quick(device)
 
     @property
     def changes_anything(self) -> bool:

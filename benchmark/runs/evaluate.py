@@ -22,7 +22,7 @@ from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import Protocol, usual
 from avbench.protocol.signature import Signature
 from avbench.registry.facts import model_facts, whole_fingerprint
-from avbench.registry.loading import check_device, load_all, load_plain_head
+from avbench.registry.loading import load_all, load_plain_head
 from avbench.registry.names import resolve, resolve_object, without_folders
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.results.dynamic_truth import TRUTH_FILE, WindowTruth, write_truth
@@ -48,6 +48,7 @@ from avbench.scoring.pairwise import pair_scores
 from avbench.scoring.scorer import Scorer, scorer_of
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
+from avbench.system.devices import check_device
 from avbench.system.facts import run_facts
 from avbench.system.outputs import claim
 from avbench.system.progress import Progress, of_stage
@@ -199,7 +200,7 @@ class _Opened(NamedTuple):
 
 
 def _open(  # noqa: PLR0913  (as of evaluate)
-    resolver: Callable[[bool], StreamingModel],
+    resolver: Callable[[str], StreamingModel],
     data: str,
     split: str,
     limit: int | None,
@@ -212,7 +213,7 @@ def _open(  # noqa: PLR0913  (as of evaluate)
     choose = protocol if callable(protocol) else (lambda changing: protocol or usual(changing))
     _check_request(choose(False), limit, bootstrap, check_device(compute.device))
     # a wrong name or a missing file is reported before any clip is made
-    resolved = resolver(compute.on_cpu)
+    resolved = resolver(compute.device)
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     chosen = choose(session.manifest.changing)
     _check_data(session, chosen, resolved.name)
@@ -223,9 +224,9 @@ def _open(  # noqa: PLR0913  (as of evaluate)
     return _Opened(session, loaded, chosen, beside)
 
 
-def _resolver(model: Any, head: str, options: ModelOptions | None) -> Callable[[bool], StreamingModel]:
-    """What resolves the model, once it is known whether it runs on the CPU."""
-    return lambda quick: _resolved(model, head, replace(options or ModelOptions(), quick=quick))
+def _resolver(model: Any, head: str, options: ModelOptions | None) -> Callable[[str], StreamingModel]:
+    """What resolves the model, once it is known on which device it runs."""
+    return lambda device: _resolved(model, head, (options or ModelOptions()).made_quick(device))
 
 
 def _resolved(model: Any, head: str, options: ModelOptions) -> StreamingModel:

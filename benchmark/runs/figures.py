@@ -22,7 +22,6 @@ from avbench.data.media import ClipReader
 from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.job import Factory, load_predictor
 from avbench.engine.workers import STALL_S
-from avbench.registry.loading import check_device
 from avbench.registry.names import resolve, without_folders
 from avbench.registry.options import ModelOptions
 from avbench.runs.segments import Segmenter, SegmentLogits
@@ -30,6 +29,7 @@ from avbench.scoring import desync
 from avbench.scoring.figures import Figure, FileFigures, FileRow, LabelFree, pair
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system import debug
+from avbench.system.devices import check_device, device_meant, on_cpu
 from avbench.system.machine import GIB
 from avbench.system.precision import exact_float32
 from avbench.system.progress import ItemProgress
@@ -243,7 +243,8 @@ def checked_metrics(names: Iterable[str]) -> list[LabelFree]:
 class How:
     """How files are measured. ``model``: the Synchformer (None: ``synchformer.audioset``, or with weights in
     ``options`` those), ``syncnet``: the network of ``lse``. ``length_s``: read only the beginning of each file.
-    ``boxes``: a file with the faces' boxes for ``lse``."""
+    ``boxes``: a file with the faces' boxes for ``lse``. ``device``: a torch device, or "auto". ``batch_size``: of
+    Synchformer's segments on an accelerator (None: ``avbench.runs.segments.BATCH``)."""
 
     model: str | None = None
     options: ModelOptions = field(default=ModelOptions(), repr=False)
@@ -252,8 +253,12 @@ class How:
     workers: int = 1
     length_s: float | None = None
     boxes: Path | None = None
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", device_meant(self.device))
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"batch_size is {self.batch_size}; it must be at least 1")
         if self.workers < 1:
             raise UsageError(f"workers is {self.workers}; it must be at least 1")
         if self.length_s is not None and not (math.isfinite(self.length_s) and self.length_s > 0):
@@ -267,7 +272,7 @@ class How:
     @property
     def on_cpu(self) -> bool:
         """Whether networks run on the CPU."""
-        return self.device.startswith("cpu")
+        return on_cpu(self.device)
 
 
 def score_files(  # noqa: PLR0913  (what is measured, how, and who is told: the options of `avbench score`)
@@ -328,6 +333,8 @@ def _in_words(how: How, networks: Sequence[_Network]) -> tuple[str, ...]:
         )
         if network.name != DEFAULT_MODEL:
             said.append(f"published DeSync is by {DEFAULT_MODEL}: figures by another model are not comparable")
+        if how.options.autocast != "float32":
+            said.append(f"computed in {how.options.autocast}: figures differ from those in float32 by its rounding")
         read += f" (the published codes of DeSync read the first {PUBLISHED_LENGTH_S} s unless told otherwise)"
     return (*said, read)
 
@@ -370,7 +377,7 @@ def _network(need: str, how: How) -> _Network:
         options = ModelOptions(random_seed=how.options.random_seed)
         name = how.syncnet or (DEFAULT_SYNCNET if options.random_seed is None else SYNCNET)
     else:
-        options = how.options
+        options = how.options.for_device(how.device)
         given = options.weights is not None or options.random_seed is not None
         name = how.model or (SYNCHFORMER if given else DEFAULT_MODEL)
     model = resolve(name, options)
@@ -447,9 +454,9 @@ def _ready(setup: Setup) -> Iterator[Callable[[_Task, Callable[[int], None]], _E
     for network in setup.networks:
         loaded = load_predictor(network.make, setup.how.device)
         facts[network.need] = _facts(loaded)
-        networks[network.need] = (
-            Segmenter(loaded, network.name, setup.how.device) if network.need == SYNCHFORMER else loaded
-        )
+        networks[network.need] = loaded
+        if network.need == SYNCHFORMER:
+            networks[network.need] = Segmenter(loaded, network.name, setup.how.device, setup.how.batch_size)
     if setup.how.on_cpu:  # sums must depend neither on the machine nor on the number of workers
         torch.set_num_threads(1)
     with exact_float32():

@@ -27,13 +27,14 @@ from avbench.engine.replay import gather
 from avbench.engine.runner import Compute, RunReport, compute, default_workers
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import Protocol, streaming
-from avbench.registry.loading import check_device, load
+from avbench.registry.loading import load
 from avbench.registry.names import list_models, resolve, split_model_name
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.runs.answering import HEAD, Answering
 from avbench.scoring.prediction import Prediction
 from avbench.scoring.regimes import WORDS, Evidence, Regime
 from avbench.scoring.tolerance import Tolerance, tolerance_asked
+from avbench.system.devices import check_device
 from avbench.system.progress import ItemProgress, Progress, of_stage
 from avbench.ticks import TICKS_PER_S, Tick, seconds
 from avbench.types import ClipRecord, MediaError, Reading, SegmentRecord, UsageError, Window
@@ -182,7 +183,8 @@ class Predictor:
             raise UsageError("weights and precision go with a model: name it with --model")
         name, self.told = (model, "") if model is not None else default_model()
         self.how, self.reading, self.tolerance = how or Compute(), reading, tolerance
-        self.model = load(resolved(name, options), check_device(self.how.device))
+        device = check_device(self.how.device)
+        self.model = load(resolved(name, (options or ModelOptions()).for_device(device)), device)
         asked = self._answering()
         self.weakness = tuple(filter(None, [asked.why]))
         load_backbone = self.model.load_backbone

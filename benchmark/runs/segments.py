@@ -24,6 +24,7 @@ from avbench.scoring.desync import (
     is_start,
     members,
 )
+from avbench.system.devices import on_cpu
 from avbench.types import MediaError, UsageError
 
 if TYPE_CHECKING:
@@ -49,15 +50,15 @@ class Segmenter:
     ``encode_audio_segments (N, 10240) -> (N, ...)`` and ``fuse_segments((B, 14, ...), (B, 14, ...)) -> Snapshot``.
     """
 
-    def __init__(self, model: Any, name: str, device: str = "cpu") -> None:
+    def __init__(self, model: Any, name: str, device: str = "cpu", batch: int | None = None) -> None:
         lacking = [method for method in NEEDED if not callable(getattr(model, method, None))]
         if lacking:
             raise UsageError(
                 f"model {name} cannot encode single segments (it lacks {', '.join(lacking)}): "
-                "needed is a full-size Synchformer in float32 (`avbench weights fetch synchformer.audioset`)"
+                "needed is a full-size Synchformer (`avbench weights fetch synchformer.audioset`)"
             )
         self.model, self.name, self.device = model, name, device
-        self.batch = 1 if device.startswith("cpu") else BATCH
+        self.batch = 1 if on_cpu(device) else batch or BATCH
 
     def logits(
         self, reader: ClipReader, most_frames: int | None = None, tell: Callable[[int], None] = lambda n: None

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from avbench.baselines.trivial import TRIVIAL
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
 from avbench.protocol.rules import SUPPORTS, Protocol
-from avbench.registry.loading import check_device, load_all
-from avbench.registry.names import resolve, takes_arguments
+from avbench.registry.loading import load_all
+from avbench.registry.names import only_learned, resolve, takes_arguments
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
 from avbench.scoring.stats import DEFAULT, Bootstrap, Difference, Estimate, bootstrap_scores, paired_difference
+from avbench.system.devices import check_device
 from avbench.system.progress import Progress
 from avbench.ticks import Tick, seconds, ticks
 from avbench.types import UsageError
@@ -162,9 +162,8 @@ def sweep(  # noqa: PLR0913  (the options of `avbench sweep`; what belongs toget
 
 def _options_of(name: str, options: ModelOptions, compute: Compute) -> ModelOptions | None:
     """The options for this model; None if it has no trained weights."""
-    if name in TRIVIAL or name.partition("+")[0] == "xcorr":
-        return None
-    return replace(options, quick=compute.on_cpu, model_args=options.model_args if takes_arguments(name) else {})
+    given = options.model_args if takes_arguments(name) else {}
+    return only_learned(name, replace(options.made_quick(compute.device), model_args=given))
 
 
 def _check_support(session: Session, settings: Settings, planned: Mapping[tuple[Tick, int], Protocol]) -> None:

@@ -99,7 +99,7 @@ def read_checkpoint(path: Path, signature: str) -> dict[str, Any] | None:
     """The state saved at ``path``; None if there is none. ``UsageError`` if another recipe wrote it."""
     if not path.exists():
         return None
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, weights_only=True, map_location="cpu")  # it may be of a device that is not here
     if saved["recipe"] != signature:
         raise UsageError(f"{path} belongs to another version of its recipe: delete it to start again")
     return saved

@@ -9,7 +9,7 @@ start. A backbone with the streaming-token hook provides the head's token; for a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,9 @@ from avbench.protocol.manifest import Manifest
 from avbench.protocol.offsets import draw_offset
 from avbench.protocol.rules import Protocol, streaming
 from avbench.registry.heads import HEADS, is_learned
-from avbench.registry.options import StreamingModel
+from avbench.registry.loading import load
+from avbench.registry.options import ModelOptions, StreamingModel
+from avbench.system.devices import check_device
 from avbench.system.progress import Progress
 from avbench.ticks import TICKS_PER_S, seconds, ticks
 from avbench.training.streaming import Snapshots, StreamRecipe, Streams, StreamSync, train_phase1
@@ -103,22 +105,25 @@ def train_head(
     compute: Compute | None = None,
     say: Callable[[str], None] = print,
     progress: Progress | None = None,
-    model_args: Mapping[str, Any] | None = None,
+    options: ModelOptions | None = None,
 ) -> Path:
     """Train a head and write ``out/<backbone>-<head>.safetensors`` with its card; returns the file.
 
-    ``compute``: where and how the snapshots are computed. ``model_args``: as in ``ModelOptions``.
+    ``compute``: where and how the snapshots are computed; the head is trained on the same device. ``options``: of the
+    backbone: precision, arguments of a user's class.
     ``UsageError``: an unknown backbone, or no streams to train on; ``AvbenchError``: ``out`` or store not writable.
     """
-    from avbench.registry.names import backbone_alone, load_model, resolve
+    from avbench.registry.names import backbone_alone, resolve
 
     backbone_alone(recipe.backbone)
+    compute = compute or Compute()
+    device = check_device(compute.device)
     if resolve(recipe.backbone).load_backbone is None:
         raise UsageError(f"{recipe.backbone} ignores its input: no head can be trained on it")
-    model = load_model(recipe.backbone, model_args=model_args)
+    model = load(resolve(recipe.backbone, (options or ModelOptions()).for_device(device)), device)
     assert model.backbone is not None
     out.mkdir(parents=True, exist_ok=True)
-    train, valid = (snapshots_of_streams(recipe, split, model, compute or Compute(), progress) for split in SPLITS)
+    train, valid = (snapshots_of_streams(recipe, split, model, compute, progress).to(device) for split in SPLITS)
     fingerprint = model_fingerprint(model.backbone)
     dim = model.backbone.token_dim or ADAPTED_DIM
     kind = OwnToken if model.backbone.token_dim else MadeToken
@@ -135,7 +140,8 @@ def train_head(
         lr=recipe.lr,
         validate_every=recipe.validate_every,
     )
-    trained, log = train_phase1(phase1, partial(kind, recipe.head, dim, phase1.layers), train, valid, out, say)
+    trained, log = train_phase1(phase1, partial(kind, recipe.head, dim, phase1.layers), train, valid, out, say, device)
+    trained = trained.cpu()
     head: Any = trained.head
     if kind is MadeToken:
         maker: Any = trained.token_maker

@@ -132,6 +132,10 @@ class Streams(NamedTuple):
     passed: Tensor  # (N, W, D)
     labels: Tensor  # (N,)
 
+    def to(self, device: str) -> Streams:
+        """The same on a torch device."""
+        return Streams(*(part.to(device) for part in self))
+
     def loss(self, recipe: StreamRecipe, model: StreamSync, rng: np.random.Generator) -> Tensor:
         """Cross-entropy after several numbers of windows, on a batch of streams at one hop."""
         return _phase1_loss(recipe, model, self, rng)
@@ -265,7 +269,7 @@ class StreamSync(nn.Module):
 
 def pick(streams: Streams, rows: np.ndarray, columns: np.ndarray) -> Streams:
     """The streams ``rows`` (B,), and of each the windows ``columns`` (B, W)."""
-    r, c = torch.from_numpy(rows), torch.from_numpy(columns)
+    r, c = (torch.from_numpy(x).to(streams.labels.device) for x in (rows, columns))
     logits, off, passed = (x[r[:, None], c] for x in streams[:3])
     return Streams(logits, off, passed, streams.labels[r])
 
@@ -276,26 +280,33 @@ def evaluate_heads(model: StreamSync, streams: Streams, hop_s: int = 2, iteratio
     rows = np.arange(len(streams.labels))
     part = pick(streams, rows, np.tile(hop_s * np.arange(iterations), (len(rows), 1)))
     with torch.inference_mode():
-        logits = model.at_lengths(model.tokens(part), [iterations])[:, 0].numpy()
-    labels = streams.labels.numpy()
-    apa = np.log(part.logits.double().softmax(-1).mean(1).numpy() + 1e-12)
+        logits = model.at_lengths(model.tokens(part), [iterations])[:, 0].cpu().numpy()
+    labels = streams.labels.cpu().numpy()
+    apa = np.log(part.logits.cpu().double().softmax(-1).mean(1).numpy() + 1e-12)
     model.train()
     ours, theirs = score(logits, labels), score(apa, labels)
     keep = ("acc", "acc_tol1", "map", "roc_auc")
     return {k: round(ours[k], 4) for k in keep} | {f"apa_{k}": round(theirs[k], 4) for k in keep}
 
 
-def train_phase1(
-    recipe: StreamRecipe, make: Callable[[], StreamSync], train: Lessons, valid: Lessons, work: Path, say: Say
+def train_phase1(  # noqa: PLR0913  (what is trained, on what, where, and who is told)
+    recipe: StreamRecipe,
+    make: Callable[[], StreamSync],
+    train: Lessons,
+    valid: Lessons,
+    work: Path,
+    say: Say,
+    device: str = "cpu",
 ) -> tuple[StreamSync, list[dict[str, float]]]:
     """Train token map and head on cached snapshots; returns the weights that validate best, as
     ``common.best_validation`` says, and the log.
 
-    ``make``: builds the untrained model, called after the recipe's seed is set. Continues from the checkpoint in
+    ``make``: builds the untrained model, called after the recipe's seed is set. ``train`` and ``valid`` lie on
+    ``device``. Continues from the checkpoint in
     ``work``; ``UsageError`` if it belongs to another recipe.
     """
     torch.manual_seed(recipe.seed)
-    model = make()
+    model = make().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     state = PhaseState(work / f"{recipe.name}-{recipe.seed}.phase1.ckpt", recipe, model, optimizer)
     model.train()

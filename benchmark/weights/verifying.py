@@ -100,7 +100,7 @@ def _answers(path: Path, family: str, entry: Published | None, media: Path) -> I
         what = entry.name if entry else path.name
         known = ", ".join(there) or "none"
         raise UsageError(f"no answer of {what} is published for {media.name}; clips with answers: {known}")
-    model: Any = tuned(checkpoints.load_full_size(family, path), quick=True)
+    model: Any = tuned(checkpoints.load_full_size(family, path), made_for="cpu")
     frames, sound, priming = decoded(media)
     for said in stated:
         trim = priming if said["decoding"] == "legacy" else 0
