@@ -17,12 +17,15 @@ from avbench.commands.common import (
     add_command,
     add_csv,
     add_force,
+    add_format,
     add_model_options,
     bootstrap_of,
     by_spaces,
     check_csv,
+    check_format,
     check_plot,
     model_options,
+    print_as,
     protocol_of,
     say,
     say_each,
@@ -125,6 +128,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
         help=f"columns of the table: {METRIC_NAMES}; default: the first six; all. run.json and --csv always have all",
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+    add_format(run)
     add_config(run)
     add_csv(run, "per line of the table and metric")
     add_force(run)
@@ -164,6 +168,7 @@ def _add_sweep(commands: Any) -> None:
     sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
     sweep.add_argument("--json", action="store_true", help="print a JSON list of rows, and nothing else")
+    add_format(sweep)
     add_csv(sweep, "per model, setting and metric")
     add_model_options(sweep)
 
@@ -198,11 +203,13 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _run(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
+    from avbench.pages.run_tables import run_csv, run_table
     from avbench.pages.run_text import columns_of, render
     from avbench.runs.evaluate import default_out, evaluate
     from avbench.runs.shared import shared_by
     from avbench.system.outputs import claimed
 
+    check_format(args)
     check_csv(args.csv)
     by_spaces("--metrics", args.metrics)
     columns_of(args.metrics)  # a wrong name is said before the work
@@ -235,10 +242,13 @@ def _run(args: argparse.Namespace) -> int:
     _report_problems(result)
     if args.csv:
         write_csv(result.frame(), args.csv)
-    if args.json:
-        print(result.to_json(), end="")
-    else:
-        print(render(result, out, args.metrics, _again(args)))
+    print_as(
+        args,
+        text=lambda: render(result, out, args.metrics, _again(args)),
+        tables=lambda: [run_table(result, args.metrics)],
+        csv=lambda: run_csv(result),
+        json=result.to_json,
+    )
     return 1 if result.incomplete else 0
 
 
@@ -301,8 +311,9 @@ def _failed(reason: str, clips: Counter[str]) -> str:
 
 def _sweep(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
-    from avbench.runs.sweep import Settings, render, sweep
+    from avbench.runs.sweep import Settings, render, sweep, tables
 
+    check_format(args)
     by_spaces("--models", args.models)
     check_csv(args.csv)
     check_plot(args.plot)
@@ -323,10 +334,16 @@ def _sweep(args: argparse.Namespace) -> int:
 
         fewest, most = min(row.n_scored for row in rows), max(row.n_scored for row in rows)
         n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        plot_sweep(rows, args.plot, f"{args.data} {args.split}, {n} segments, 95 % intervals")
+        plot_sweep(rows, args.plot, f"{rows[0].measured_on}, {n} segments, 95 % intervals")
     if args.csv:
         write_csv(rows.frame(), args.csv)
-    print(json.dumps([row.to_json() for row in rows], indent=1) if args.json else render(rows))
+    print_as(
+        args,
+        text=lambda: render(rows),
+        tables=lambda: tables(rows),
+        csv=rows.to_csv,
+        json=lambda: json.dumps([row.to_json() for row in rows], indent=1),
+    )
     return 0
 
 
