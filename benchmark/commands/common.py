@@ -63,10 +63,11 @@ UNITS = {  # what a stage counts, if not clips
     **dict.fromkeys(("training", "training, phase 2"), "step"),
     "timing": "sample",
     "timing models": "model",
-    "tables and figures": "table",
+    "written": "table or figure",
     "entries": "entry",
     **dict.fromkeys(("reading", "fetching data", "fetching and verifying", "uploading", "hashing media"), "file"),
 }
+PLURALS = {"B": "bytes", "entry": "entries", "table or figure": "tables and figures"}  # of units; others end in s
 
 
 class _Lines:
@@ -88,7 +89,7 @@ class _Lines:
 
     def _say(self) -> None:
         self.said_s = time.monotonic()
-        many = {"B": "bytes", "entry": "entries"}.get(self.unit, f"{self.unit}s")
+        many = PLURALS.get(self.unit, f"{self.unit}s")
         say(f"{self.desc}: {self.n} of {self.total} {many}, {self.said_s - self.began_s:.0f} s")
 
 

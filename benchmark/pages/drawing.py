@@ -1,4 +1,4 @@
-"""Figures, deterministic: as files (SVG, PNG) or as SVG text for a page. matplotlib is loaded on first use."""
+"""Figures, deterministic: as files (SVG, PNG, PDF) or as SVG text for a page. matplotlib is loaded on first use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-FORMATS = (".svg", ".png")
+FORMATS = (".svg", ".png", ".pdf")
+_UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 # Okabe and Ito's palette: distinguishable in grey and by colour-blind readers
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
@@ -27,7 +28,7 @@ def drawing(width_in: float, height_in: float) -> Iterator[Figure]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({"svg.hashsalt": "avbench", "svg.fonttype": "none", "font.size": 9}):
+    with rc_context({"svg.hashsalt": "avbench", "svg.fonttype": "none", "font.size": 9, "pdf.fonttype": 42}):
         yield Figure(figsize=(width_in, height_in), layout="constrained")
 
 
@@ -38,8 +39,8 @@ def svg_text(figure: Figure) -> str:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Writes the figure as SVG or PNG, by the suffix of ``path``. ``UsageError`` for other suffixes; ``AvbenchError``
-    if the file cannot be written."""
+    """Writes the figure as SVG, PNG or PDF, by the suffix of ``path``. ``UsageError`` for other suffixes;
+    ``AvbenchError`` if the file cannot be written."""
     check_format(path)
     try:
         atomic_write_bytes(path, _rendered(figure, path.suffix[1:]))
@@ -48,12 +49,12 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def check_format(path: Path) -> None:
-    """``UsageError`` unless ``path`` ends in .svg or .png; to call before computing what will be drawn."""
+    """``UsageError`` unless ``path`` ends in one of ``FORMATS``; to call before computing what will be drawn."""
     if path.suffix not in FORMATS:
         raise UsageError(f"cannot draw {path.name}: a figure's file name ends in {' or '.join(FORMATS)}")
 
 
 def _rendered(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
+    figure.savefig(buffer, format=kind, dpi=150, metadata=_UNDATED.get(kind, {}))
     return buffer.getvalue()

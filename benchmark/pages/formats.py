@@ -51,12 +51,13 @@ class Origin(NamedTuple):
         models = {whose: _model(signature) for whose, signature in self.signatures}
         several = len(set(models.values())) > 1
         said = dict.fromkeys(_starred(s) if several else s for _, s in self.signatures)
-        yield f"signature{'s' * (len(said) > 1)} ", False
-        yield from _joined(((text, True),) for text in said)
+        if said:
+            yield f"signature{'s' * (len(said) > 1)} ", False
+            yield from _joined(((text, True),) for text in said)
         if several:
             yield ", with m: ", False
             yield from _joined(((f"{whose} ", False), (model, True)) for whose, model in models.items() if model)
-        yield f"; avbench {self.version}; n = {self.n}", False
+        yield f"{'; ' if said else ''}avbench {self.version}; n = {self.n}", False
 
     def in_words(self) -> str:
         """The same as plain text."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,13 @@ import numpy as np
 from avbench.baselines.families import families
 from avbench.engine.session import Session
 from avbench.protocol.rules import Protocol
+from avbench.registry.facts import signature_of
 from avbench.registry.loading import load_all
-from avbench.registry.names import resolve, split_model_name
+from avbench.registry.names import resolve, split_model_name, takes_arguments, without_folders
+from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.results.truth import Truth
 from avbench.ticks import ticks
+from avbench.types import UsageError
 
 FORWARDS = "snapshots_computed"  # the counter of backbone forwards: one per window and backbone
 
@@ -26,6 +29,10 @@ class Need:
 
     models: tuple[str, ...]
     settings: tuple[tuple[float, int], ...]
+
+    def and_of(self, models: Iterable[str]) -> Need:
+        """The same of more models."""
+        return replace(self, models=(*self.models, *models))
 
     def protocol(self, hop_s: float) -> Protocol:
         """The protocol with the most windows at this hop. Heads are causal: its beginnings are the shorter streams."""
@@ -52,17 +59,49 @@ def with_weights(model: str, tag: str) -> str:
     return "+".join(part for part in (f"{backbone}.{tag}", head) if part)
 
 
+@dataclass(frozen=True)
+class Own:
+    """The reader's own models: ``rows``, row -> model, the options of those that are of a class from outside, and the
+    ``tag`` of the weights that the package's models have in the tables."""
+
+    rows: Mapping[str, str] = field(default_factory=dict)
+    options: ModelOptions = field(default_factory=ModelOptions)
+    tag: str = ""
+
+    @classmethod
+    def of(cls, models: Sequence[str], options: ModelOptions, tag: str = "") -> Own:
+        """One row per model, marked, with the weights that it has in the tables; ``UsageError`` for an unknown model,
+        or options that go with none."""
+        rows: dict[str, str] = {}
+        for model in dict.fromkeys(models):
+            name = without_folders(with_weights(model, tag))
+            same = sum(row.startswith(f"† {name} (yours") for row in rows)  # files of one name in two folders
+            rows[f"† {name} (yours{f', {same + 1}' if same else ''})"] = model
+        own = cls(rows, options, tag)
+        if options.model_args and not any(map(takes_arguments, rows.values())):
+            raise UsageError("--model-args goes with a class of your own in --model, and there is none")
+        for model in rows.values():
+            own.resolved(model, tag)
+        return own
+
+    def resolved(self, model: str, tag: str) -> StreamingModel:
+        """Any model of the tables, with the weights ``tag`` (``with_weights``); not loaded."""
+        return resolve(with_weights(model, tag), self.options if takes_arguments(model) else None)
+
+
 class Replays:
     """``part(need)`` and ``streams(need, model, hop_s)`` of one session, computed for all ``needs`` at once.
 
     ``tag``: of the embedded weights that stand in for the shipped ones, where a family has such (``with_weights``).
-    A segment that failed for one model is left out for all of them and listed in the session's ``failures``.
+    ``own``: row -> model of the reader's own, which are in the needs, too. A segment that failed for one model is left
+    out for all of them and listed in the session's ``failures``.
     """
 
-    def __init__(self, session: Session, needs: Sequence[Need], tag: str = "") -> None:
-        self.session, self.manifest, self.tag = session, session.manifest, tag
+    def __init__(self, session: Session, needs: Sequence[Need], tag: str = "", own: Own | None = None) -> None:
+        own = own or Own()
+        self.session, self.manifest, self.tag, self.own = session, session.manifest, tag, own.rows
         names = list(dict.fromkeys(name for need in needs for name in need.models))
-        loaded = load_all([resolve(with_weights(name, tag)) for name in names])
+        loaded = load_all([own.resolved(name, tag) for name in names])
         self.models = dict(zip(names, loaded, strict=True))
         for need in needs:
             for name in need.models:
@@ -79,6 +118,18 @@ class Replays:
         ``model``: its name in the need.
         """
         return self.session.predictions(self.models[model], need.protocol(hop_s))
+
+    def single_windows(self, need: Need, model: str, hop_s: float) -> np.ndarray | None:
+        """(N, W, 21) float32: what the backbone of ``model`` says of each window alone; None if it has none."""
+        loaded = self.models[model]
+        if loaded.backbone is None:
+            return None
+        return self.session.snapshots(loaded.backbone_name, need.protocol(hop_s))[0]
+
+    def signature(self, need: Need, model: str, selection: str = "final", hop_s: float = 2.0) -> str:
+        """The signature of one model's streams."""
+        protocol = replace(need.protocol(hop_s), selection=selection)
+        return str(signature_of(self.session, self.models[model], protocol))
 
     def setting(self, model: str, selection: str, hop_s: float | None, windows: int) -> dict[str, Any]:
         """What was run for a row, as the exhibits' files record it; ``model`` with the weights that were used."""

@@ -14,7 +14,7 @@ import pytest
 from avbench.data.dynamic import with_laws
 from avbench.paper.changing import ON_THE_SAME, PROTOCOL, ROWS, TRAINED_FOR_IT
 from avbench.paper.exhibits import CHANGING, FIG4_HOPS_S, NAMES, STREAMING_ROWS, TABLE3_ROWS, TABLE4_WINDOWS
-from avbench.paper.figures import PAINTERS
+from avbench.paper.figures import PAINTERS, SUFFIXES
 from avbench.paper.records import TABLE5_ROWS
 from avbench.protocol.manifest import read_manifest
 from avbench.protocol.plan import keys_of
@@ -76,7 +76,7 @@ def test_everything_from_one_store_and_nothing_twice(
     done = avbench(*args, "--out", tmp_path / "a")
     assert done.returncode == 0, done.stderr
     for name in NAMES:
-        for suffix in (".md", ".csv", ".json", *((".svg", ".png") if name in PAINTERS else ())):
+        for suffix in (".md", ".tex", ".csv", ".json", *(SUFFIXES if name in PAINTERS else ())):
             assert (tmp_path / "a" / f"{name}{suffix}").stat().st_size > 0, name + suffix
     tables = {name: read(tmp_path / "a", name) for name in NAMES}
     for name, table in tables.items():
@@ -136,7 +136,7 @@ def test_everything_from_one_store_and_nothing_twice(
     assert second["counters"].get("snapshots_computed", 0) == 0
     assert second["counters"].get("clips_decoded", 0) == 0
     assert second["counters"]["snapshots_from_store"] >= first["counters"]["snapshots_computed"]
-    for file in (f"{name}{suffix}" for name in NAMES for suffix in (".json", ".csv", ".md")):
+    for file in (f"{name}{suffix}" for name in NAMES for suffix in (".json", ".csv", ".md", ".tex")):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
@@ -152,7 +152,8 @@ def test_what_the_paper_expected_on_data_whose_offsets_change(
     done = avbench(*args, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == {*(f"{CHANGING}{s}" for s in (".md", ".csv", ".json", ".svg", ".png")), "paper.md", "paper.json"}
+    made_of = {f"{CHANGING}{suffix}" for suffix in (".md", ".tex", ".csv", ".json", *SUFFIXES)}
+    assert files == {*made_of, "paper.md", "paper.json", "index.html"}
     assert "does a learned head react faster than averaging?" in done.stdout.lower()
     assert '"could possibly adapt faster" (section 4)' in done.stdout
 
@@ -179,7 +180,7 @@ def test_what_the_paper_expected_on_data_whose_offsets_change(
     again = avbench(*args, "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
     assert "0 backbone forwards" in again.stdout
-    for name in files - {"paper.md", "paper.json", "changing.png"}:
+    for name in files - {"paper.md", "paper.json", "index.html", "changing.png"}:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
     # tables that take offsets for fixed: refused alone, empty beside others
