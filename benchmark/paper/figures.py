@@ -28,6 +28,7 @@ from avbench.runs.sweep_plot import MARKERS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OWN_COLOURS = ("#7A1FA2", "#8C564B", "#5F6B00", "#B5179E")  # of the reader's own models: not those of any other line
 SUFFIXES = (".svg", ".png", ".pdf")
 
 
@@ -119,12 +120,12 @@ def _outlines(axis: Any, exhibit: Exhibit, row: str) -> None:
         values = [c.value or 0.0 for c in _of(exhibit, f"{row}, {own}")]
         if values:
             axis.stairs(values, [x - 0.5 for x in range(len(values) + 1)], color=_own_colour(i), lw=1.3, label=own)
-    if axis.get_legend_handles_labels()[0]:
+    if row == ERROR_ROW and axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=7, loc="upper left")
 
 
 def _own_colour(i: int) -> str:
-    return COLOURS[(6, 4, 5, 1)[i % 4]]
+    return OWN_COLOURS[i % len(OWN_COLOURS)]
 
 
 def _fig4(exhibit: Exhibit, figure: Figure) -> None:
@@ -134,8 +135,9 @@ def _fig4(exhibit: Exhibit, figure: Figure) -> None:
             cells = [c for c in _of(exhibit, row) if c.column.startswith(title_of(metric))]
             if any(c.value is None for c in cells):
                 continue
-            colour, x = COLOURS[(0, 2, 6, 1, 3, 4, 5)[i % 7]], list(FIG4_HOPS_S)
-            style = {"ls": "--", "lw": 2.2} if exhibit.is_own(row) else {}
+            own = exhibit.is_own(row)
+            colour = _own_colour(exhibit.own.index(row)) if own else COLOURS[(0, 2, 6)[i % 3]]
+            x, style = list(FIG4_HOPS_S), {"ls": "--", "lw": 2.2} if own else {}
             marker = MARKERS[i % len(MARKERS)]
             axis.plot(x, [c.value for c in cells], marker=marker, ms=5, c=colour, label=row, **style)
             if all(c.ci_low is not None for c in cells):
@@ -146,7 +148,7 @@ def _fig4(exhibit: Exhibit, figure: Figure) -> None:
         axis.set_ylabel(title_of(metric))
         axis.grid(alpha=0.25, lw=0.5)
     if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+        axes[0].legend(frameon=False, fontsize=8, loc="best" if exhibit.own else "lower right")
 
 
 # row -> colour and line style: the style tells how the head came about, the colour which one it is
@@ -164,7 +166,7 @@ LOOKS = {
     "oracle": (COLOURS[5], "-"),
 }
 BANDS = (APA, TRF, LSTM, *TRAINED_FOR_IT.values())  # whose intervals are drawn: those of the question
-CHARACTERS_PER_IN = 22  # of the caption
+CHARACTERS_PER_IN = 19  # of the caption
 LABEL_GAP = 0.045  # least distance of two labels, as a share of the axis
 
 

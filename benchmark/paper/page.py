@@ -20,20 +20,20 @@ VERDICTS = {HOLDS: "right", FAILS: "wrong", OPEN: ""}  # verdict -> the class of
 
 def page(exhibits: Sequence[Exhibit], facts: Mapping[str, Any], folder: Path) -> str:
     """The page as text. ``facts``: of paper.json; ``folder``: where the drawn figures and the other files are."""
-    claims = [(exhibit, claim) for exhibit in exhibits for claim in exhibit.claims]
-    counts = Counter(claim.verdict for _, claim in claims)
+    shown = [_shown(exhibit, folder) for exhibit in exhibits]
+    counts = {verdict: sum(one["counts"][verdict] for one in shown) for verdict in VERDICTS}
     return render(
         "paper.html",
         facts=facts,
         n_failed=len({failure["segment_id"] for failure in facts["failures"]}),
         computed=summary(facts["counters"]) if facts["counters"] else "",
         version=exhibits[0].version if exhibits else "",
-        counts=[(verdict, counts[verdict]) for verdict in VERDICTS],
-        claims=claims,
+        counts=counts,
+        n_claims=sum(counts.values()),
         verdicts=VERDICTS,
         elsewhere=ELSEWHERE,
         own=next((exhibit.own for exhibit in exhibits if exhibit.own), ()),
-        exhibits=[_shown(exhibit, folder) for exhibit in exhibits],
+        exhibits=shown,
     )
 
 
@@ -43,10 +43,12 @@ def _shown(exhibit: Exhibit, folder: Path) -> dict[str, Any]:
     suffixes = [".tex", ".csv", ".json", ".md", *([".pdf", ".svg", ".png"] if drawn else [])]
     by = {(c.row, c.column): c for c in exhibit.cells}
     reported = [row for row in exhibit.rows if any(c.row == row and c.paper is not None for c in exhibit.cells)]
+    counts = Counter(claim.verdict for claim in exhibit.claims)
     ns = {(c.n_scored, c.n_total) for c in exhibit.cells}
     return {
         "it": exhibit,
         "figure": _as_address((folder / f"{exhibit.name}.svg").read_bytes()) if drawn else "",
+        "counts": {verdict: counts[verdict] for verdict in VERDICTS},
         "files": [f"{exhibit.name}{suffix}" for suffix in suffixes],
         "long": len(exhibit.columns) > WIDE,
         "by_n": exhibit.unit == "score" and len(ns) > 1,
