@@ -40,16 +40,21 @@ def draw(exhibit: Exhibit, folder: Path) -> list[Path]:
     paths = [folder / f"{exhibit.name}{suffix}" for suffix in SUFFIXES]
     with drawing(painter.width_in, painter.height_in) as figure:
         painter.paint(exhibit, figure)
-        figure.suptitle(exhibit.measured_on, fontsize=9)
+        figure.suptitle(_literal(exhibit.measured_on), fontsize=9)
         figure.supxlabel(_caption(exhibit, painter.width_in), fontsize=6, color="#57606a")
         for path in paths:
             write_figure(figure, path)
     return paths
 
 
+def _literal(text: str) -> str:
+    """A name as matplotlib is to show it: it would read what is between two dollars as a formula."""
+    return text.replace("$", r"\$")
+
+
 def _caption(exhibit: Exhibit, width_in: float) -> str:
     """Signature, version and n, broken between words to the figure's width."""
-    words = exhibit.origin.in_words().replace("|", "|\u200b")  # a signature may be broken behind a bar
+    words = _literal(exhibit.origin.in_words()).replace("|", "|\u200b")  # a signature may be broken behind a bar
     pieces = re.split(r"(?<=[ \u200b])", words)
     lines = [""]
     for piece in pieces:
@@ -119,7 +124,7 @@ def _outlines(axis: Any, exhibit: Exhibit, row: str) -> None:
     for i, own in enumerate(exhibit.own):
         values = [c.value or 0.0 for c in _of(exhibit, f"{row}, {own}")]
         if values:
-            axis.stairs(values, [x - 0.5 for x in range(len(values) + 1)], color=_own_colour(i), lw=1.3, label=own)
+            axis.stairs(values, [x - 0.5 for x in range(len(values) + 1)], color=_own_colour(i), lw=1.3, label=_literal(own))
     if row == ERROR_ROW and axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=7, loc="upper left")
 
@@ -139,7 +144,7 @@ def _fig4(exhibit: Exhibit, figure: Figure) -> None:
             colour = _own_colour(exhibit.own.index(row)) if own else COLOURS[(0, 2, 6)[i % 3]]
             x, style = list(FIG4_HOPS_S), {"ls": "--", "lw": 2.2} if own else {}
             marker = MARKERS[i % len(MARKERS)]
-            axis.plot(x, [c.value for c in cells], marker=marker, ms=5, c=colour, label=row, **style)
+            axis.plot(x, [c.value for c in cells], marker=marker, ms=5, c=colour, label=_literal(row), **style)
             if all(c.ci_low is not None for c in cells):
                 low, high = [c.ci_low for c in cells], [c.ci_high for c in cells]
                 axis.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
@@ -147,8 +152,13 @@ def _fig4(exhibit: Exhibit, figure: Figure) -> None:
         axis.set_xticks(list(FIG4_HOPS_S))
         axis.set_ylabel(title_of(metric))
         axis.grid(alpha=0.25, lw=0.5)
-    if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(frameon=False, fontsize=8, loc="best" if exhibit.own else "lower right")
+    if not axes[0].get_legend_handles_labels()[0]:
+        return
+    if exhibit.own:  # more lines than the panel has room for
+        figure.set_figwidth(figure.get_figwidth() + 2.6)
+        axes[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    else:
+        axes[0].legend(frameon=False, fontsize=8, loc="lower right")
 
 
 # row -> colour and line style: the style tells how the head came about, the colour which one it is
@@ -184,7 +194,7 @@ def _changing(exhibit: Exhibit, figure: Figure) -> None:
         for curve, y, place in zip(curves, ends, apart(ends, LABEL_GAP), strict=True):
             colour, style = _look(exhibit, curve.row)
             axis.plot([40, 42], [y, place], c=colour, ls=style, lw=0.6, clip_on=False)
-            axis.text(42.4, place, curve.row, color=colour, fontsize=8, va="center")
+            axis.text(42.4, place, _literal(curve.row), color=colour, fontsize=8, va="center")
         axis.set_xlim(0, 40)
         axis.set_ylim(0, 1.02)
         axis.set_xlabel("seconds since the change")
