@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 FORMATS = (".svg", ".png", ".pdf")
+CAPTION_PER_IN = 19  # characters in an inch of a caption
 _UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 # Okabe and Ito's palette: distinguishable in grey and by colour-blind readers
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -30,6 +32,21 @@ def drawing(width_in: float, height_in: float) -> Iterator[Figure]:
 
     with rc_context({"svg.hashsalt": "avbench", "svg.fonttype": "none", "font.size": 9, "pdf.fonttype": 42}):
         yield Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Small print below the figure, for signature, version and n, broken between words and behind bars."""
+    lines = [""]
+    for piece in re.split(r"(?<=[ |])", literal(text)):
+        if len(lines[-1]) + len(piece) > CAPTION_PER_IN * figure.get_figwidth():
+            lines.append("")
+        lines[-1] += piece
+    figure.supxlabel("\n".join(lines), fontsize=6, color="#57606a")
+
+
+def literal(text: str) -> str:
+    """A name as matplotlib is to show it: it would read what is between two dollars as a formula."""
+    return text.replace("$", r"\$")
 
 
 def svg_text(figure: Figure) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from avbench.pages.drawing import COLOURS, drawing, write_figure
+from avbench.pages.drawing import COLOURS, caption, drawing, literal, write_figure
 from avbench.pages.offsets_plot import event_bars
 from avbench.paper.changing import APA, BAYES, DECAYING, LSTM, NOT_RECOVERED, SLIDING, TRACKED, TRAINED_FOR_IT, TRF
 from avbench.paper.exhibits import (
@@ -40,28 +39,11 @@ def draw(exhibit: Exhibit, folder: Path) -> list[Path]:
     paths = [folder / f"{exhibit.name}{suffix}" for suffix in SUFFIXES]
     with drawing(painter.width_in, painter.height_in) as figure:
         painter.paint(exhibit, figure)
-        figure.suptitle(_literal(exhibit.measured_on), fontsize=9)
-        figure.supxlabel(_caption(exhibit, painter.width_in), fontsize=6, color="#57606a")
+        figure.suptitle(literal(exhibit.measured_on), fontsize=9)
+        caption(figure, exhibit.origin.in_words())
         for path in paths:
             write_figure(figure, path)
     return paths
-
-
-def _literal(text: str) -> str:
-    """A name as matplotlib is to show it: it would read what is between two dollars as a formula."""
-    return text.replace("$", r"\$")
-
-
-def _caption(exhibit: Exhibit, width_in: float) -> str:
-    """Signature, version and n, broken between words to the figure's width."""
-    words = _literal(exhibit.origin.in_words()).replace("|", "|\u200b")  # a signature may be broken behind a bar
-    pieces = re.split(r"(?<=[ \u200b])", words)
-    lines = [""]
-    for piece in pieces:
-        if len(lines[-1]) + len(piece) > CHARACTERS_PER_IN * width_in:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(lines).replace("\u200b", "")
 
 
 def _bars(axis: Any, cells: list[Cell], colour: str) -> None:
@@ -124,7 +106,9 @@ def _outlines(axis: Any, exhibit: Exhibit, row: str) -> None:
     for i, own in enumerate(exhibit.own):
         values = [c.value or 0.0 for c in _of(exhibit, f"{row}, {own}")]
         if values:
-            axis.stairs(values, [x - 0.5 for x in range(len(values) + 1)], color=_own_colour(i), lw=1.3, label=_literal(own))
+            axis.stairs(
+                values, [x - 0.5 for x in range(len(values) + 1)], color=_own_colour(i), lw=1.3, label=literal(own)
+            )
     if row == ERROR_ROW and axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=7, loc="upper left")
 
@@ -144,7 +128,7 @@ def _fig4(exhibit: Exhibit, figure: Figure) -> None:
             colour = _own_colour(exhibit.own.index(row)) if own else COLOURS[(0, 2, 6)[i % 3]]
             x, style = list(FIG4_HOPS_S), {"ls": "--", "lw": 2.2} if own else {}
             marker = MARKERS[i % len(MARKERS)]
-            axis.plot(x, [c.value for c in cells], marker=marker, ms=5, c=colour, label=_literal(row), **style)
+            axis.plot(x, [c.value for c in cells], marker=marker, ms=5, c=colour, label=literal(row), **style)
             if all(c.ci_low is not None for c in cells):
                 low, high = [c.ci_low for c in cells], [c.ci_high for c in cells]
                 axis.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
@@ -176,7 +160,6 @@ LOOKS = {
     "oracle": (COLOURS[5], "-"),
 }
 BANDS = (APA, TRF, LSTM, *TRAINED_FOR_IT.values())  # whose intervals are drawn: those of the question
-CHARACTERS_PER_IN = 19  # of the caption
 LABEL_GAP = 0.045  # least distance of two labels, as a share of the axis
 
 
@@ -194,7 +177,7 @@ def _changing(exhibit: Exhibit, figure: Figure) -> None:
         for curve, y, place in zip(curves, ends, apart(ends, LABEL_GAP), strict=True):
             colour, style = _look(exhibit, curve.row)
             axis.plot([40, 42], [y, place], c=colour, ls=style, lw=0.6, clip_on=False)
-            axis.text(42.4, place, _literal(curve.row), color=colour, fontsize=8, va="center")
+            axis.text(42.4, place, literal(curve.row), color=colour, fontsize=8, va="center")
         axis.set_xlim(0, 40)
         axis.set_ylim(0, 1.02)
         axis.set_xlabel("seconds since the change")

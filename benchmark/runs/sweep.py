@@ -264,12 +264,12 @@ def render(rows: Sequence[SweepRow]) -> str:
         text += "\n\npaired differences (same resampled videos)\n"
         headers = ["model", "hop (s)", "windows", *titles, "minus"]
         text += tabulate(differences, headers, tablefmt="plain", disable_numparse=True)
-    return f"{text}\n{_origin(rows).in_words()}"
+    return f"{text}\n{origin_of(rows).in_words()}"
 
 
 def tables(rows: Sequence[SweepRow]) -> list[Table]:
     """The sweep for a paper: the scores, then, if there are any, the paired differences."""
-    first, origin = rows[0], _origin(rows)
+    first, origin = rows[0], origin_of(rows)
     titles = [m.title for m in METRICS.values()]
     common = len({row.n_scored for row in rows}) == 1
     setting = f"{first.measured_on}, {first.selection} iteration"
@@ -299,7 +299,8 @@ def _difference(found: Difference) -> str:
     return estimate(found["difference"], found["ci_low"], found["ci_high"], signed=True)
 
 
-def _origin(rows: Sequence[SweepRow]) -> Origin:
+def origin_of(rows: Sequence[SweepRow]) -> Origin:
+    """Signature, version and n of all rows."""
     counts = sorted({row.n_scored for row in rows})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return Origin([(row.model, row.signature) for row in rows], __version__, f"{n} of {rows[0].n_total} segments")
