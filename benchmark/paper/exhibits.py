@@ -101,9 +101,10 @@ class Exhibit:
     @property
     def origin(self) -> Origin:
         """Signature, version and n of its cells."""
-        scored, total = ([c[i] for c in self.cells] or [0] for i in (5, 6))
-        n = f"{min(scored)}" if min(scored) == max(scored) else f"{min(scored)} to {max(scored)}"
-        return Origin(self.signatures, self.version, f"{n} of {max(total)} segments")
+        scored = sorted(c.n_scored for c in self.cells) or [0]
+        n = f"{scored[0]}" if scored[0] == scored[-1] else f"{scored[0]} to {scored[-1]}"
+        total = max((c.n_total for c in self.cells), default=0)
+        return Origin(self.signatures, self.version, f"{n} of {total} segments")
 
     def signature_of(self, row: str) -> str:
         """The signature of a row, one after the other if it has several; of the first model if it names none."""
@@ -227,8 +228,9 @@ def table3(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
         *_weights_notes(table, replays.tag),
     ]
     for own in replays.own:
-        found = {other: paired(chosen[own]["acc"], chosen[other]["acc"], part, boot, SCORES) for other in AGAINST}
-        table.notes += [_against(own, other, differences) for other, differences in found.items()]
+        for other in AGAINST:
+            differences = {m: paired(chosen[own][m], chosen[other][m], part, boot, (m,))[m] for m in SCORES}
+            table.notes.append(_against(own, other, differences))
     table.notes += [*_own_notes(replays), UNTIMED]
     return table
 
