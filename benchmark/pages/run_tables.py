@@ -54,7 +54,9 @@ def _notes(result: RunResult) -> list[str]:
     if result.incomplete:
         notes.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored.")
     if result.unsupported:
-        notes.append(f"{len(result.unsupported)} segments are too short for this hop and number of windows.")
+        n = len(result.unsupported)
+        verb = "is" if n == 1 else "are"
+        notes.append(f"{n} segment{'s' * (n > 1)} {verb} too short for this hop and number of windows.")
     if result.data.labels == "hidden":
         notes.append("The labels of this data are hidden: nothing is scored.")
     elif any(score.ci_low is not None for score in result.scores.values()):
