@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from avbench.engine.on_ray import OnRay
+    from avbench.pages.formats import Table
     from avbench.protocol.manifest import Manifest
     from avbench.protocol.rules import Protocol
     from avbench.registry.options import ModelOptions
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 DEBUG_HELP = "show the traceback behind a one-line error (also: AVBENCH_DEBUG=1)"
 SIGN = "A positive offset means that the sound comes early (it leads the picture), a negative one that it is late."
+FORMATS = ("text", "md", "latex", "csv", "json")  # the first one is the default
 FEWEST_RESAMPLES = 20  # with fewer, the ends of a 95 % interval are the smallest and the largest of a handful
 MAX_LINES = 10  # of one kind on the screen; run.json has all of them
 
@@ -64,9 +66,11 @@ UNITS = {  # what a stage counts, if not clips
     **dict.fromkeys(("training", "training, phase 2"), "step"),
     "timing": "sample",
     "timing models": "model",
+    "written": "table or figure",
     "entries": "entry",
     **dict.fromkeys(("reading", "fetching data", "fetching and verifying", "uploading", "hashing media"), "file"),
 }
+PLURALS = {"B": "bytes", "entry": "entries", "table or figure": "tables and figures"}  # of units; others end in s
 
 
 class _Lines:
@@ -88,7 +92,7 @@ class _Lines:
 
     def _say(self) -> None:
         self.said_s = time.monotonic()
-        many = {"B": "bytes", "entry": "entries"}.get(self.unit, f"{self.unit}s")
+        many = PLURALS.get(self.unit, f"{self.unit}s")
         say(f"{self.desc}: {self.n} of {self.total} {many}, {self.said_s - self.began_s:.0f} s")
 
 
@@ -115,7 +119,7 @@ class Progress:
         tqdm.write(text, file=sys.stderr)
 
     def _bar(self, stage: str, total: int) -> Any:
-        unit = UNITS.get(stage, self.unit)
+        unit = UNITS.get(stage.partition(", pass ")[0], self.unit)
         if not sys.stderr.isatty():
             return _Lines(total, stage, unit)
         from tqdm import tqdm
@@ -171,6 +175,40 @@ def engine_of(args: argparse.Namespace) -> OnRay | None:
     from avbench.engine.on_ray import OnRay
 
     return OnRay(args.ray_address, args.workers)
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Adds --format; :func:`print_as` obeys it."""
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="what is printed: text, a GitHub table, a LaTeX table (booktabs), CSV, or the same as --json "
+        "(default: text)",
+    )
+
+
+def check_format(args: argparse.Namespace) -> None:
+    """``UsageError``, before the work, if --json and --format ask for two different things."""
+    from avbench.types import UsageError
+
+    if args.json and args.format not in (FORMATS[0], "json"):
+        raise UsageError(f"--json and --format {args.format} contradict each other: leave out one of them")
+
+
+def print_as(
+    args: argparse.Namespace,
+    text: Callable[[], str],
+    tables: Callable[[], Sequence[Table]],
+    csv: Callable[[], str],
+    json: Callable[[], str],
+) -> None:
+    """Prints a result as --format or --json asks for it."""
+    from avbench.pages.formats import as_text
+
+    form = "json" if args.json else args.format
+    made = {"text": text, "csv": csv, "json": json}.get(form) or (lambda: as_text(tables(), form))
+    print(made().rstrip("\n"))
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, add_csv, bootstrap_of, check_csv, write_csv
+from avbench.commands.common import (
+    Progress,
+    add_command,
+    add_csv,
+    add_format,
+    bootstrap_of,
+    check_csv,
+    check_format,
+    print_as,
+    write_csv,
+)
 
 
 def add(commands: Any) -> None:
@@ -30,17 +40,25 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="bootstrap seed (default: 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object with one member per metric")
+    add_format(parser)
     add_csv(parser, "per metric")
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from avbench.runs.compare import compare, render
+    from avbench.runs.compare import compare, render, table, to_csv
 
+    check_format(args)
     check_csv(args.csv)
     bootstrap = bootstrap_of(args)
     with Progress() as progress:
         found = compare(args.run_a, args.run_b, data=args.data, bootstrap=bootstrap, progress=progress)
     if args.csv:
         write_csv(found.frame(), args.csv)
-    print(json.dumps(found.to_json(), indent=1, allow_nan=False) if args.json else render(found))
+    print_as(
+        args,
+        text=lambda: render(found),
+        tables=lambda: [table(found)],
+        csv=lambda: to_csv(found),
+        json=lambda: json.dumps(found.to_json(), indent=1, allow_nan=False),
+    )
     return 0

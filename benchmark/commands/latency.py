@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,21 @@ from avbench.commands.common import (
     add_command,
     add_compute_options,
     add_force,
+    add_format,
     add_model_options,
+    check_format,
     device_of,
     hop_s,
     model_options,
     one_window,
+    print_as,
     say,
     say_each,
 )
 
 if TYPE_CHECKING:
     from avbench.latency.record import LatencyRecord, Timing
+    from avbench.pages.formats import Origin, Table
 
 ONE_WINDOW = "a step is timed with one window"
 
@@ -64,6 +69,7 @@ def add(commands: Any) -> None:
     add_force(parser)
     parser.add_argument("--json", action="store_true", help="print only the record, as one JSON object")
     add_compute_options(parser, one=ONE_WINDOW)
+    add_format(parser)
     add_model_options(parser)
 
 
@@ -73,6 +79,7 @@ def _latency(args: argparse.Namespace) -> int:
     from avbench.latency.record import latency_file, write_latency
     from avbench.system.outputs import check_file
 
+    check_format(args)
     if args.out is not None:
         check_file(latency_file(args.out), "--out", args.force)
 
@@ -92,7 +99,13 @@ def _latency(args: argparse.Namespace) -> int:
     say_each("note", record.warnings)
     say_each("audit failed", [audit.text for audit in record.audits.values() if not audit.ok])
     path = write_latency(record, args.out) if args.out else None
-    print(record.to_json() if args.json else _text(record), end="" if args.json else "\n")
+    print_as(
+        args,
+        text=lambda: _text(record),
+        tables=lambda: [_table(record)],
+        csv=lambda: _csv(record),
+        json=record.to_json,
+    )
     if path:
         say(f"written: {path}")
     return 0 if record.audits_passed else 1
@@ -101,36 +114,93 @@ def _latency(args: argparse.Namespace) -> int:
 def _text(record: LatencyRecord) -> str:
     from tabulate import tabulate
 
-    def cell(value: float | None) -> str:
-        return "–" if value is None else f"{value:.2f}"
-
-    def row(label: str, times: LatencyRecord | Timing) -> list[Any]:
-        percentiles = (cell(ms) for ms in (times.p50_ms, times.p90_ms, times.p99_ms))
-        return [label, times.n, *percentiles, f"{times.iqr_over_median:.0%}"]
-
-    others = [(k, times) for k, times in record.by_iteration.items() if k != str(record.iteration)]
-    rows = [
-        row(record.model.name, record),
-        *(row(f"  iteration {k}", times) for k, times in others),
-        row(f"{record.reference} (reference)", record.snapshot),
-    ]
-    where = record.environment.get("gpu") or record.environment.get("cpu")
-    threads = f"{record.threads} thread{'s' * (record.threads > 1)}"
-    setting = f"{record.device}, {threads}, {record.model.dtype}, batch 1, iteration {record.iteration}"
     lines = [
-        f"{record.mode} · {where} · {setting}",
-        tabulate(
-            rows, ["", "n", "p50 (ms)", "p90 (ms)", "p99 (ms)", "spread"], tablefmt="plain", disable_numparse=True
-        ),
-        f"ratio to the {record.reference} snapshot  {record.ratio_to_snapshot:.2f}",
+        _setting(record),
+        tabulate(_rows(record), HEADERS, tablefmt="plain", disable_numparse=True),
+        *_measured(record),
     ]
-    if record.realtime_factor is not None:
-        lines.append(f"real-time factor  {record.realtime_factor:.1f} s of stream per second")
-    if record.streams is not None:
-        lines.append(f"streams within a hop of {record.hop_s:g} s  {record.streams}")
     lines += [f"audit {name}: {'passed' if a.ok else 'FAILED'}, {a.text}" for name, a in record.audits.items()]
     if record.unstable:
         lines.append(
             "UNSTABLE: the spread (interquartile range over median) is above 10 %; measure again on an idle machine"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, _origin(record).in_words()])
+
+
+HEADERS = ["", "n", "p50 (ms)", "p90 (ms)", "p99 (ms)", "spread"]
+
+
+def _timed(record: LatencyRecord) -> Iterator[tuple[str, LatencyRecord | Timing]]:
+    """What each line of the table is of, and its times."""
+    yield record.model.name, record
+    for k, times in record.by_iteration.items():
+        if k != str(record.iteration):
+            yield f"  iteration {k}", times
+    yield f"{record.reference} (reference)", record.snapshot
+
+
+def _rows(record: LatencyRecord) -> list[list[str]]:
+    def cell(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    return [
+        [label, str(t.n), *(cell(ms) for ms in (t.p50_ms, t.p90_ms, t.p99_ms)), f"{t.iqr_over_median:.0%}"]
+        for label, t in _timed(record)
+    ]
+
+
+def _setting(record: LatencyRecord) -> str:
+    where = record.environment.get("gpu") or record.environment.get("cpu")
+    threads = f"{record.threads} thread{'s' * (record.threads > 1)}"
+    setting = f"{record.device}, {threads}, {record.model.dtype}, batch 1, iteration {record.iteration}"
+    return f"{record.mode} · {where} · {setting}"
+
+
+def _measured(record: LatencyRecord) -> list[str]:
+    """The figures that are no row of the table."""
+    lines = [f"ratio to the {record.reference} snapshot  {record.ratio_to_snapshot:.2f}"]
+    if record.realtime_factor is not None:
+        lines.append(f"real-time factor  {record.realtime_factor:.1f} s of stream per second")
+    if record.streams is not None:
+        lines.append(f"streams within a hop of {record.hop_s:g} s  {record.streams}")
+    return lines
+
+
+def _origin(record: LatencyRecord) -> Origin:
+    """A measurement has no data; its signature names the mode, the setting and the two models."""
+    from avbench.pages.formats import Origin
+    from avbench.protocol.signature import DIGITS
+
+    model, reference = record.model.fingerprint[:DIGITS], record.reference_fingerprint[:DIGITS]
+    parts = [f"latency:{record.mode}", record.device, f"t{record.threads}", record.model.dtype]
+    parts += ["compiled"] if record.model.compiled else []
+    parts += [f"h{record.hop_s:.3f}", f"i{record.iteration}", f"m:{model}", f"reference:{reference}"]
+    signature = "|".join(("avb", *parts, f"v{record.avbench_version}"))
+    return Origin([(record.model.name, signature)], record.avbench_version, f"{record.n} timed")
+
+
+def _table(record: LatencyRecord) -> Table:
+    from avbench.pages.formats import Table
+
+    notes = [*(" ".join(line.split()) for line in _measured(record)), "Spread: interquartile range over median."]
+    notes += [f"Audit {name} FAILED: {audit.text}" for name, audit in record.audits.items() if not audit.ok]
+    notes += ["UNSTABLE: the spread is above 10 %."] if record.unstable else []
+    title = f"Latency of {record.model.name}: {_setting(record)}"
+    rows = [[row[0].strip(), *row[1:]] for row in _rows(record)]
+    return Table(f"latency-{record.model.name}", title, HEADERS, rows, _origin(record), notes)
+
+
+def _csv(record: LatencyRecord) -> str:
+    """One line per row of the table, with the columns signature, version and n."""
+    import pandas as pd
+
+    from avbench.pages.formats import csv_text
+
+    ((_, signature),) = _origin(record).signatures
+    shared = {"mode": record.mode, "device": record.device, "ratio_to_snapshot": record.ratio_to_snapshot}
+    rows = [
+        {"row": label.strip(), "n": t.n, "p50_ms": t.p50_ms, "p90_ms": t.p90_ms, "p99_ms": t.p99_ms}
+        | {"iqr_over_median": t.iqr_over_median, **shared, "signature": signature, "version": record.avbench_version}
+        for label, t in _timed(record)
+    ]
+    return csv_text(pd.DataFrame(rows))

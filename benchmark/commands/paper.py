@@ -8,7 +8,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avbench.commands.common import (
     Progress,
@@ -16,14 +16,22 @@ from avbench.commands.common import (
     add_compute_options,
     add_fetch,
     add_force,
+    add_format,
+    add_model_args,
     batch_of,
     bootstrap_of,
+    by_spaces,
+    check_format,
     device_of,
     fetch_of,
     model_options,
+    print_as,
     say,
     say_each,
 )
+
+if TYPE_CHECKING:
+    from avbench.paper.regenerate import Outcome
 
 
 def add(commands: Any) -> None:
@@ -43,10 +51,21 @@ def add(commands: Any) -> None:
         "avbench paper table3 --data synthsync-hard-full --out paper-full",
         "avbench paper table4 fig4 --data my_manifest --split test",
         "avbench paper changing --data synthsync-dynamic",
+        "avbench paper table3 table4 fig4 --model my_net.py:MyNet+apa",
+        "avbench paper table3 --format latex",
     )
     paper.add_argument(
         "names", nargs="*", default=[], metavar="NAME", help="table1 ... table6, fig1, fig2, fig4, changing, all"
     )
+    paper.add_argument(
+        "--model",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="M",
+        help="your own models, named as in `run`: a marked row each in Tables 3, 4, 6, Figures 2, 4 and changing",
+    )
+    add_model_args(paper)
     paper.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR", help="output folder (default: paper)")
     paper.add_argument(
         "--data",
@@ -70,14 +89,16 @@ def add(commands: Any) -> None:
     add_compute_options(paper)
     add_force(paper)
     paper.add_argument("--json", action="store_true", help="print only paper.json")
+    add_format(paper)
 
 
 def _paper(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
     from avbench.paper.regenerate import regenerate
-    from avbench.paper.replays import summary
-    from avbench.paper.write import markdown, verdicts_for_a_terminal
+    from avbench.paper.write import csv_of_all, tables
 
+    check_format(args)
+    by_spaces("--model", args.model)
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         outcome = regenerate(
             args.names,
@@ -87,6 +108,7 @@ def _paper(args: argparse.Namespace) -> int:
             limit=args.limit,
             compute=Compute(args.store, args.workers, device_of(args), batch_of(args), **fetch_of(args)),
             bootstrap=bootstrap_of(args),
+            own=args.model,
             latency_samples=args.latency_samples,
             options=model_options(args),
             progress=progress,
@@ -98,13 +120,23 @@ def _paper(args: argparse.Namespace) -> int:
     if outcome.incomplete:
         n = len({failure.segment_id for failure in outcome.failures})
         say(f"INCOMPLETE: {n} segments failed and are excluded from every replayed table")
-    if args.json:
-        print(json.dumps(outcome.facts, indent=1, ensure_ascii=False))
-    else:
-        few = len(outcome.exhibits) <= 2
-        text = "\n".join(markdown(e) for e in outcome.exhibits) if few else verdicts_for_a_terminal(outcome.exhibits)
-        print(text)
-        if outcome.counters:
-            print(f"\n{summary(outcome.counters)} · {outcome.wall_s:.0f} s")
-        print(f"files   {args.out}: {len(outcome.files)} files, paper.md shows everything on one page")
+    print_as(
+        args,
+        text=lambda: _text(outcome, args.out),
+        tables=lambda: [table for exhibit in outcome.exhibits for table in tables(exhibit)],
+        csv=lambda: csv_of_all(outcome.exhibits),
+        json=lambda: json.dumps(outcome.facts, indent=1, ensure_ascii=False),
+    )
     return 1 if outcome.incomplete else 0
+
+
+def _text(outcome: Outcome, out: Path) -> str:
+    """One or two tables whole, else the verdicts."""
+    from avbench.paper.replays import summary
+    from avbench.paper.write import markdown, verdicts_for_a_terminal
+
+    few = len(outcome.exhibits) <= 2
+    lines = ["\n".join(map(markdown, outcome.exhibits)) if few else verdicts_for_a_terminal(outcome.exhibits)]
+    lines += [f"\n{summary(outcome.counters)} · {outcome.wall_s:.0f} s"] if outcome.counters else []
+    where = f"{out}: {len(outcome.files)} files, index.html shows everything on one page, paper.md the same as Markdown"
+    return "\n".join([*lines, f"files   {where}"])

@@ -20,16 +20,19 @@ from avbench.commands.common import (
     add_engine,
     add_fetch,
     add_force,
+    add_format,
     add_model_options,
     batch_of,
     bootstrap_of,
     by_spaces,
     check_csv,
+    check_format,
     check_plot,
     device_of,
     engine_of,
     fetch_of,
     model_options,
+    print_as,
     protocol_of,
     say,
     say_each,
@@ -134,6 +137,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
         help=f"columns of the table: {METRIC_NAMES}; default: the first six; all. run.json and --csv always have all",
     )
     run.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+    add_format(run)
     add_config(run)
     add_fetch(run)
     add_csv(run, "per line of the table and metric")
@@ -179,6 +183,7 @@ def _add_sweep(commands: Any) -> None:
     sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
     sweep.add_argument("--json", action="store_true", help="print a JSON list of rows, and nothing else")
     add_fetch(sweep)
+    add_format(sweep)
     add_csv(sweep, "per model, setting and metric")
     add_compute_options(sweep)
     add_model_options(sweep)
@@ -209,12 +214,14 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _run(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
+    from avbench.pages.run_tables import run_csv, run_table
     from avbench.pages.run_text import columns_of, render
     from avbench.runs.evaluate import default_out, evaluate
     from avbench.runs.shared import shared_by
     from avbench.system.outputs import claimed
     from avbench.types import UsageError
 
+    check_format(args)
     check_csv(args.csv)
     by_spaces("--metrics", args.metrics)
     columns_of(args.metrics)  # a wrong name is said before the work
@@ -259,10 +266,13 @@ def _run(args: argparse.Namespace) -> int:
     _report_problems(result)
     if args.csv:
         write_csv(result.frame(), args.csv)
-    if args.json:
-        print(result.to_json(), end="")
-    else:
-        print(render(result, out, args.metrics, _again(args)))
+    print_as(
+        args,
+        text=lambda: render(result, out, args.metrics, _again(args)),
+        tables=lambda: [run_table(result, args.metrics)],
+        csv=lambda: run_csv(result),
+        json=result.to_json,
+    )
     return 1 if result.incomplete else 0
 
 
@@ -328,8 +338,9 @@ def _failed(reason: str, clips: Counter[str]) -> str:
 
 def _sweep(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
-    from avbench.runs.sweep import Settings, render, sweep
+    from avbench.runs.sweep import Settings, origin_of, render, sweep, tables
 
+    check_format(args)
     by_spaces("--models", args.models)
     check_csv(args.csv)
     check_plot(args.plot)
@@ -351,10 +362,17 @@ def _sweep(args: argparse.Namespace) -> int:
 
         fewest, most = min(row.n_scored for row in rows), max(row.n_scored for row in rows)
         n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        plot_sweep(rows, args.plot, f"{args.data} {args.split}, {n} segments, 95 % intervals")
+        title = f"{rows[0].measured_on}, {n} segments, 95 % intervals"
+        plot_sweep(rows, args.plot, title, small_print=origin_of(rows).in_words())
     if args.csv:
         write_csv(rows.frame(), args.csv)
-    print(json.dumps([row.to_json() for row in rows], indent=1) if args.json else render(rows))
+    print_as(
+        args,
+        text=lambda: render(rows),
+        tables=lambda: tables(rows),
+        csv=rows.to_csv,
+        json=lambda: json.dumps([row.to_json() for row in rows], indent=1),
+    )
     return 0
 
 

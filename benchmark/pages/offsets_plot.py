@@ -25,7 +25,9 @@ def plot_offsets(manifest: Manifest, path: Path) -> None:
         axes[0].bar([r["offset_s"] for r in rows], [r["segments"] for r in rows], width, color=COLOURS[2])
         axes[0].set_xlabel("offset (s): audio late  <  0 in sync  <  audio early")
         axes[0].set_ylabel("segments")
-        axes[0].set_title(f"{manifest.name}, {len(manifest.segments)} segments", fontsize=9, parse_math=False)
+        note = f" ({manifest.note})" if manifest.note else ""
+        title = f"{manifest.name}{note}, {len(manifest.segments)} segments"
+        axes[0].set_title(title, fontsize=9, parse_math=False)
         axes[0].yaxis.get_major_locator().set_params(integer=True)
         axes[0].grid(alpha=0.25, lw=0.5, axis="y")
         if events:

@@ -38,7 +38,8 @@ def plot_stream(run: Path, path: Path, stream: str | None = None) -> str:
     with drawing(7.2, 2.9) as figure:
         axes = figure.subplots()
         _draw(axes, teller.tracked(row))
-        title = f"{result.model.name} on {name}{f' ({law})' if law else ''}"
+        note = f", {result.data.note}" if result.data.note else ""
+        title = f"{result.model.name} on {name}{f' ({law})' if law else ''}{note}"
         axes.set_title(title, fontsize=9, loc="left", parse_math=False)
         write_figure(figure, path)
     return name

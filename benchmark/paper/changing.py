@@ -9,19 +9,20 @@ only the head differs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from avbench.data.dynamic import with_laws
 from avbench.engine.session import Session
 from avbench.paper import reported
-from avbench.paper.exhibits import CHANGING, Cell, Claim, Curve, Exhibit, cell, claim, number, title_of
+from avbench.paper.exhibits import CHANGING, OWN_NOTE, Cell, Claim, Curve, Exhibit, cell, claim, number, title_of
+from avbench.paper.replays import Own
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import dynamic
+from avbench.registry.facts import signature_of
 from avbench.registry.loading import load_all
-from avbench.registry.names import only_learned, resolve
-from avbench.registry.options import ModelOptions, StreamingModel
+from avbench.registry.options import StreamingModel
 from avbench.results.dynamic_truth import WindowTruth
 from avbench.results.truth import Truth
 from avbench.runs.changing import without_laws
@@ -80,20 +81,24 @@ class Followed:
     held: Truth
     held_logits: Mapping[str, np.ndarray]  # row -> (H, 21), at the last window, nothing muted
     missing: tuple[str, ...] = ()
+    own: Mapping[str, str] = field(default_factory=dict)  # row -> model of the reader's own
+    signatures: Mapping[str, str] = field(default_factory=dict)  # row -> that of the streams that change
 
     def streams(self, row: str) -> Streams:
         """What one row says, ready to be scored."""
         return checked_streams(self.logits[row], self.windows, videos=self.truth.clusters)
 
 
-def follow(session: Session, options: ModelOptions | None = None) -> tuple[Followed, list[Session]]:
-    """All rows on the data of ``session``: as they are if their offsets change, else laws are imposed on their clips as
-    ``synthsync-dynamic`` does. Returns with them the sessions that computed, for their counters, failures and warnings.
+def follow(session: Session, own: Own | None = None) -> tuple[Followed, list[Session]]:
+    """All rows, with those of one's ``own`` models, on the data of ``session``: as they are if their offsets change,
+    else laws are imposed on their clips as ``synthsync-dynamic`` does. Returns with them the sessions that computed,
+    for their counters, failures and warnings.
 
     Snapshots come from the session's store; those that it lacks are computed. ``UsageError``: no clip, or no stream, is
     long enough, or the offsets are hidden.
     """
-    models, missing = _models(session.how.device, options or ModelOptions())
+    own = own or Own(device=session.how.device)
+    models, missing = _models(own)
     whole = _session(session, with_laws(session.manifest))
     if not whole.supported(PROTOCOL):
         raise UsageError(
@@ -115,6 +120,8 @@ def follow(session: Session, options: ModelOptions | None = None) -> tuple[Follo
         held=still.truth(PROTOCOL),
         held_logits={row: said[:, -1] for row, said in held.items()},
         missing=missing,
+        own=own.rows,
+        signatures={row: str(signature_of(whole, model, PROTOCOL)) for row, model in models.items() if row in logits},
     )
     return followed, [whole, still]
 
@@ -123,17 +130,17 @@ def _session(like: Session, manifest: Manifest) -> Session:
     return Session(manifest, replace(like.how, store=like.store), like.seed, like.progress)
 
 
-def _models(device: str, options: ModelOptions) -> tuple[dict[str, StreamingModel], tuple[str, ...]]:
+def _models(own: Own) -> tuple[dict[str, StreamingModel], tuple[str, ...]]:
     """Row -> loaded model, and the rows of models that this avbench does not have."""
     found, missing = {}, []
-    for row, name in ROWS.items():
+    for row, name in (ROWS | dict(own.rows)).items():
         try:
-            found[row] = resolve(name, only_learned(name, options.made_quick(device)))
+            found[row] = own.resolved(name, own.tag if row in own.rows else "")
         except UsageError:
             if row not in TRAINED_FOR_IT.values():
                 raise
             missing.append(row)
-    return dict(zip(found, load_all(list(found.values()), device), strict=True)), tuple(missing)
+    return dict(zip(found, load_all(list(found.values()), own.device), strict=True)), tuple(missing)
 
 
 def _predictions(session: Session, models: Mapping[str, StreamingModel], stage: str) -> dict[str, np.ndarray]:
@@ -150,12 +157,14 @@ def _predictions(session: Session, models: Mapping[str, StreamingModel], stage: 
 def changing(followed: Followed, boot: Bootstrap) -> Exhibit:
     """The scores of all rows, the verdicts on the paper's expectation, and the lines of the figure."""
     exhibit = _empty()
+    exhibit.own, exhibit.signatures = tuple(followed.own), list(followed.signatures.items())
+    models = ROWS | dict(followed.own)
     raised = []
     for row in followed.logits:
         streams = followed.streams(row)
         best = headline(streams, boot)
         exhibit.settings[row] = {
-            "model": ROWS[row],
+            "model": models[row],
             "selection": "every window",
             "hop_s": seconds(PROTOCOL.hop),
             "windows": PROTOCOL.iterations,
@@ -282,4 +291,5 @@ def _notes(followed: Followed, claims: list[Claim], raised: list[str]) -> list[s
         + (f"They differ for {', '.join(apart)}." if apart else "They say the same: only the heads differ.")
     )
     notes.append("No row but APA and StreamSync's is the paper's.")
+    notes += [OWN_NOTE] if followed.own else []
     return notes

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from avbench import __version__
 from avbench.baselines.trivial import TRIVIAL
 from avbench.data.inspect import event_credit
+from avbench.pages.formats import Origin
+from avbench.pages.formats import estimate as estimate_in_words
 from avbench.paper import reported
 from avbench.paper.replays import Need, Replays
 from avbench.protocol.manifest import Manifest
@@ -77,7 +80,8 @@ class Curve(NamedTuple):
 @dataclass
 class Exhibit:
     """A table or figure. ``settings``: row -> what was run for it; ``measured_on``: the data, in words; ``claimed``:
-    whose the claims are; ``quotations``: the paper's own words."""
+    whose the claims are; ``quotations``: the paper's own words; ``signatures``: (row or model, signature), several of
+    one where settings differ; ``own``: the rows, or ends of rows, of the reader's own models."""
 
     name: str
     title: str
@@ -90,6 +94,27 @@ class Exhibit:
     claimed: str = "Orderings that the paper claims"
     quotations: Sequence[reported.Quotation] = ()
     curves: list[Curve] = field(default_factory=list)
+    signatures: list[tuple[str, str]] = field(default_factory=list)
+    version: str = __version__
+    own: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> Origin:
+        """Signature, version and n of its cells."""
+        scored = sorted(c.n_scored for c in self.cells) or [0]
+        n = f"{scored[0]}" if scored[0] == scored[-1] else f"{scored[0]} to {scored[-1]}"
+        total = max((c.n_total for c in self.cells), default=0)
+        return Origin(self.signatures, self.version, f"{n} of {total} segments")
+
+    def signature_of(self, row: str) -> str:
+        """The signature of a row, one after the other if it has several; of the first model if it names none."""
+        first = self.signatures[0][0] if self.signatures else ""
+        owner = next((whose for whose, _ in self.signatures if whose and row.endswith(whose)), first)
+        return " ".join(signature for whose, signature in self.signatures if whose == owner)
+
+    def is_own(self, row: str) -> bool:
+        """Whether a row is of one of the reader's own models."""
+        return row.endswith(self.own)
 
     def value(self, row: str, column: str) -> Cell | None:
         """The cell at a row and column, None if there is none."""
@@ -173,25 +198,25 @@ TABLE3_CLAIMS = (
     (ON_SYNCHFORMER, "APA Synchformer", ("map", "roc_auc")),
 )
 MS = "ms"
+UNTIMED = "ms: not measured in this run. The paper's are of an NVIDIA L4 at batch 1."
+OWN_NOTE = "† (yours): a model given with --model, measured here as the others are; it is not in the paper."
 Latencies = Mapping[str, Mapping[str, Any]]  # model -> p50_ms, n, ratio_to_snapshot, unstable, ... of one step
+AGAINST = ("APA SparseSync", "StreamSync-Trf")  # what one's own rows are compared with
 
 
-def table3(replays: Replays, need: Need, boot: Bootstrap, latencies: Latencies | None = None) -> Exhibit:
-    """Every model at 18 windows, with latencies in ms where they were measured."""
+def table3(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
+    """Every model at 18 windows; the column of milliseconds is filled by :func:`with_latencies`."""
     part = replays.part(need)
-    table = Exhibit("table3", "Table 3: models at 18 windows, hop 2 s")
+    table = _started("table3", "Table 3: models at 18 windows, hop 2 s", replays)
     chosen: dict[str, dict[str, np.ndarray]] = {}
-    for row, (model, selection) in TABLE3_ROWS.items():
+    for row, (model, selection) in (TABLE3_ROWS | {row: (own, "final") for row, own in replays.own.items()}).items():
         chosen[row] = selected_logits(replays.streams(need, model, 2.0), part.labels, selection)
         table.settings[row] = replays.setting(model, selection, 2.0, 18)
+        table.signatures.append((row, replays.signature(need, model, selection)))
         for metric in SCORES:
             estimate = _estimates(chosen[row][metric], part, boot, (metric,))[metric]
             table.cells.append(cell("table3", row, title_of(metric), estimate, len(part), part.n_total))
-        timed = (latencies or {}).get(model)
-        milliseconds = Estimate(timed["p50_ms"], math.nan, math.nan) if timed else None
-        table.cells.append(cell("table3", row, MS, milliseconds, len(part), part.n_total))
-        if timed:
-            table.settings[row]["latency"] = dict(timed)
+        table.cells.append(cell("table3", row, MS, None, len(part), part.n_total))
     for better, worse, metrics in TABLE3_CLAIMS:
         found = {m: paired(chosen[better][m], chosen[worse][m], part, boot, (m,))[m] for m in metrics}
         ordered = claims(better, worse, found)
@@ -201,9 +226,43 @@ def table3(replays: Replays, need: Need, boot: Bootstrap, latencies: Latencies |
         "* single windows, each metric at its best iteration: chosen on these labels, so these rows are optimistic.",
         f"{ON_SYNCHFORMER}, constant, prior, uniform and oracle: {ADDED}; it only predicts the first.",
         *_weights_notes(table, replays.tag),
-        *_latency_notes(table),
     ]
+    for own in replays.own:
+        for other in AGAINST:
+            differences = {m: paired(chosen[own][m], chosen[other][m], part, boot, (m,))[m] for m in SCORES}
+            table.notes.append(_against(own, other, differences))
+    table.notes += [*_own_notes(replays), UNTIMED]
     return table
+
+
+def with_latencies(table: Exhibit, latencies: Latencies) -> Exhibit:
+    """Table 3 with the milliseconds of the models that were timed."""
+    cells, settings = list(table.cells), {row: dict(facts) for row, facts in table.settings.items()}
+    for i, c in enumerate(cells):
+        timed = latencies.get(settings[c.row]["model"]) if c.column == MS else None
+        if timed:
+            cells[i] = c._replace(value=number(timed["p50_ms"]))
+            settings[c.row]["latency"] = dict(timed)
+    filled = replace(table, cells=cells, settings=settings)
+    filled.notes = [note for note in table.notes if note != UNTIMED] + _latency_notes(filled)
+    return filled
+
+
+def _started(name: str, title: str, replays: Replays) -> Exhibit:
+    return Exhibit(name, title, own=tuple(replays.own))
+
+
+def _against(own: str, other: str, found: Mapping[str, Difference]) -> str:
+    said = (
+        f"{title_of(metric)} {estimate_in_words(d['difference'], d['ci_low'], d['ci_high'], signed=True)}"
+        for metric, d in found.items()
+    )
+    return f"{own} minus {other}, paired: {', '.join(said)}."
+
+
+def _own_notes(replays: Replays) -> list[str]:
+    """What a dagger means."""
+    return [OWN_NOTE] if replays.own else []
 
 
 def _weights_notes(table: Exhibit, tag: str) -> list[str]:
@@ -221,7 +280,7 @@ def _weights_notes(table: Exhibit, tag: str) -> list[str]:
 def _latency_notes(table: Exhibit) -> list[str]:
     timed = {row: facts["latency"] for row, facts in table.settings.items() if "latency" in facts}
     if not timed:
-        return ["ms: not measured in this run. The paper's are of an NVIDIA L4 at batch 1."]
+        return [UNTIMED]
     some = next(iter(timed.values()))
     ratios = ", ".join(
         f"{row} {facts['ratio_to_snapshot']:.2f}{' (unstable)' if facts['unstable'] else ''}"
@@ -244,16 +303,17 @@ STREAMING_ROWS = {
 TABLE4_WINDOWS = (2, 4, 12, 24, 32, 40, 48)
 FIG4_HOPS_S = (1.0, 2.0, 3.0, 4.0)
 FIG4_METRICS = ("acc", "map")
-TABLE6_MODEL = "streamsync-lstm"
+STREAMSYNC_LSTM, TABLE6_MODEL = "StreamSync-LSTM", "streamsync-lstm"
 TABLE6_ROWS = dict(zip(("talking heads", "voice-overs", "others"), CATEGORIES, strict=True))
 
 
 def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     """mAP against the number of windows, all on the segments that hold the most."""
     part = replays.part(need)
-    table = Exhibit("table4", "Table 4: mAP against the number of windows, hop 2 s")
+    table = _started("table4", "Table 4: mAP against the number of windows, hop 2 s", replays)
     at: dict[tuple[str, int], np.ndarray] = {}
-    for row, model in STREAMING_ROWS.items():
+    for row, model in (STREAMING_ROWS | dict(replays.own)).items():
+        table.signatures.append((row, replays.signature(need, model)))
         streams = replays.streams(need, model, 2.0)
         table.settings[row] = replays.setting(model, "final", 2.0, max(TABLE4_WINDOWS))
         for windows in TABLE4_WINDOWS:
@@ -273,46 +333,53 @@ def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
         found = paired(at[better, windows], at[worse, windows], part, boot, ("map",))
         table.claims += claims(f"at {windows} windows: {better}", worse, found)
     table.notes.append("All columns are scored on the segments that hold 48 windows. StreamSync-LSTM: " + ADDED + ".")
+    table.notes += _own_notes(replays)
     return table
 
 
 def fig4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     """Accuracy and mAP against the hop, 18 windows."""
     part = replays.part(need)
-    figure = Exhibit("fig4", "Figure 4: the hop, 18 windows")
-    for row, model in STREAMING_ROWS.items():
+    figure = _started("fig4", "Figure 4: the hop, 18 windows", replays)
+    for row, model in (STREAMING_ROWS | dict(replays.own)).items():
         last = {hop_s: replays.streams(need, model, hop_s)[:, -1] for hop_s in FIG4_HOPS_S}
+        figure.signatures += [(row, replays.signature(need, model, hop_s=hop_s)) for hop_s in FIG4_HOPS_S]
         figure.settings[row] = replays.setting(model, "final", None, 18)
         for metric in FIG4_METRICS:
             for hop_s, logits in last.items():
                 estimate = _estimates(logits, part, boot, (metric,))[metric]
                 column = f"{title_of(metric)}, {hop_s:g} s"
                 figure.cells.append(cell("fig4", row, column, estimate, len(part), part.n_total))
-        for larger, smaller in ((4.0, 1.0), (2.0, 1.0), (4.0, 2.0)):
+        for larger, smaller in () if row in replays.own else ((4.0, 1.0), (2.0, 1.0), (4.0, 2.0)):
             found = paired(last[larger], last[smaller], part, boot, FIG4_METRICS)
             figure.claims += claims(f"{row}: hop {larger:g} s", f"hop {smaller:g} s", found)
     figure.notes += [
         "All hops are scored on the segments that hold 18 windows at each of them.",
         "The values in the paper's Figure 4 are not available, so there is nothing to compare with.",
+        *_own_notes(replays),
     ]
     return figure
 
 
 def table6(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
-    """StreamSync-LSTM per category of clips, and overall."""
+    """StreamSync-LSTM, and one's own models, per category of clips, and overall."""
     part = replays.part(need)
-    table = Exhibit("table6", "Table 6: StreamSync-LSTM by category, 18 windows, hop 2 s")
-    logits = replays.streams(need, TABLE6_MODEL, 2.0)[:, -1]
+    table = _started("table6", "Table 6: StreamSync-LSTM by category, 18 windows, hop 2 s", replays)
     category = np.array(part.categories, str)
     totals = [s.category for s in replays.manifest.segments]
     groups = {row: category == name for row, name in TABLE6_ROWS.items()} | {"overall": np.ones(len(part), bool)}
-    for row, group in groups.items():
-        total = part.n_total if row == "overall" else totals.count(TABLE6_ROWS[row])
-        table.settings[row] = replays.setting(TABLE6_MODEL, "final", 2.0, 18)
-        some = part.take(np.flatnonzero(group), total)
-        found = _estimates(logits[group], some, boot, SCORES) if group.any() else {}
-        for metric in SCORES:
-            table.cells.append(cell("table6", row, title_of(metric), found.get(metric), int(group.sum()), total))
+    for whose, model in ({"": TABLE6_MODEL} | dict(replays.own)).items():
+        logits = replays.streams(need, model, 2.0)[:, -1]
+        table.signatures.append((whose or STREAMSYNC_LSTM, replays.signature(need, model)))
+        for name, group in groups.items():
+            row = f"{name}, {whose}" if whose else name
+            total = part.n_total if name == "overall" else totals.count(TABLE6_ROWS[name])
+            table.settings[row] = replays.setting(model, "final", 2.0, 18)
+            some = part.take(np.flatnonzero(group), total)
+            found = _estimates(logits[group], some, boot, SCORES) if group.any() else {}
+            for metric in SCORES:
+                table.cells.append(cell("table6", row, title_of(metric), found.get(metric), int(group.sum()), total))
+    logits = replays.streams(need, TABLE6_MODEL, 2.0)[:, -1]
     for better, worse in (("talking heads", "voice-overs"), ("voice-overs", "others")):
         first, second = groups[better], groups[worse]
         if first.any() and second.any():
@@ -321,6 +388,7 @@ def table6(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
         else:
             table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *(math.nan,) * 3) for m in ("acc", "map")]
     table.notes.append("The categories compared contain different segments; their videos are resampled together.")
+    table.notes += _own_notes(replays)
     if not any(group.any() for row, group in groups.items() if row != "overall"):
         table.notes.append("No segment of this split has a category.")
     return table
@@ -350,19 +418,40 @@ def isolated_errors(errors: np.ndarray) -> np.ndarray:
 def fig2(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     """How single windows err: signed class errors, their spread over a segment, and the share of uncorrelated ones."""
     part = replays.part(need)
-    figure = Exhibit("fig2", "Figure 2: errors of single windows (finetuned SparseSync, 18 windows, hop 2 s)")
-    n_classes = OffsetGrid().n_classes
-    errors = replays.streams(need, FIG2_MODEL, 2.0).argmax(axis=-1) - part.labels[:, None]
-    windows = np.full(len(part), errors.shape[1])
+    figure = _started("fig2", "Figure 2: errors of single windows (finetuned SparseSync, 18 windows, hop 2 s)", replays)
     figure.settings["all"] = replays.setting(FIG2_MODEL, "every iteration", 2.0, 18)
+    figure.signatures.append(("finetuned SparseSync", replays.signature(need, FIG2_MODEL)))
+    figure.cells += _window_errors(replays.streams(need, FIG2_MODEL, 2.0), part, boot)
+    for own, model in replays.own.items():
+        if (alone := replays.single_windows(need, model, 2.0)) is not None:
+            figure.settings[own] = replays.setting(model, "every iteration, the backbone alone", 2.0, 18)
+            figure.signatures.append((own, replays.signature(need, model)))
+            found = _window_errors(alone, part, boot)
+            figure.cells += [c._replace(row=f"{c.row}, {own}", paper=None) for c in found]
+    figure.notes += [
+        "Signed class error: predicted minus true class, in classes of 0.2 s; positive: the sound is predicted earlier "
+        "than it is.",
+        "Uncorrelated: more than one class off, and neither the window before nor the one after is off by the same "
+        "within one class.",
+        "The values in the paper's Figure 2 are not available, so there is nothing to compare with.",
+        *_own_notes(replays),
+    ]
+    return figure
+
+
+def _window_errors(logits: np.ndarray, part: Truth, boot: Bootstrap) -> list[Cell]:
+    """The cells of one backbone's single windows: ``logits`` (N, W, 21)."""
+    n_classes, cells = OffsetGrid().n_classes, []
+    errors = logits.argmax(axis=-1) - part.labels[:, None]
+    windows = np.full(len(part), errors.shape[1])
 
     def add(row: str, columns: Sequence[str], parts: np.ndarray, wholes: np.ndarray) -> None:
         for column, estimate in zip(columns, shares(parts, wholes, part.clusters, boot), strict=True):
-            figure.cells.append(cell("fig2", row, column, estimate, len(part), part.n_total))
+            cells.append(cell("fig2", row, column, estimate, len(part), part.n_total))
 
     kinds = np.arange(-(n_classes - 1), n_classes)
     counts = (errors[:, :, None] == kinds).sum(axis=1)
-    add("share of windows by signed class error", [f"{k:+d}" if k else "0" for k in kinds], counts, windows)
+    add(ERROR_ROW, [f"{k:+d}" if k else "0" for k in kinds], counts, windows)
     spread = errors.std(axis=1)
     bins = np.digitize(spread, SD_EDGES) - 1
     names = [f"{a:g} to {b:g}" for a, b in pairwise(SD_EDGES[:-1])] + [f"over {SD_EDGES[-2]:g}"]
@@ -370,16 +459,10 @@ def fig2(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     wrong, alone = (np.abs(errors) > 1).sum(axis=1), isolated_errors(errors).sum(axis=1)
     add(ISOLATED_ROW, ["share"], alone[:, None], wrong)
     add("windows more than one class off", ["share"], wrong[:, None], windows)
-    figure.notes += [
-        "Signed class error: predicted minus true class, in classes of 0.2 s; positive: the sound is predicted earlier "
-        "than it is.",
-        "Uncorrelated: more than one class off, and neither the window before nor the one after is off by the same "
-        "within one class.",
-        "The values in the paper's Figure 2 are not available, so there is nothing to compare with.",
-    ]
-    return figure
+    return cells
 
 
+ERROR_ROW = "share of windows by signed class error"
 SD_ROW = "share of segments by standard deviation of the error over consecutive windows (classes)"
 ISOLATED_ROW = "share of errors that are uncorrelated"
 
@@ -491,6 +574,7 @@ NEEDS = {
     "fig4": Need(tuple(STREAMING_ROWS.values()), tuple((hop_s, 18) for hop_s in FIG4_HOPS_S)),
 }
 REPLAYED: dict[str, Callable[[Replays, Need, Bootstrap], Exhibit]] = {
+    "table3": table3,
     "table4": table4,
     "table6": table6,
     "fig2": fig2,

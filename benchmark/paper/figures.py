@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from avbench.pages.drawing import COLOURS, drawing, write_figure
+from avbench.pages.drawing import COLOURS, caption, drawing, literal, write_figure
 from avbench.pages.offsets_plot import event_bars
 from avbench.paper.changing import APA, BAYES, DECAYING, LSTM, NOT_RECOVERED, SLIDING, TRACKED, TRAINED_FOR_IT, TRF
 from avbench.paper.exhibits import (
     CHANGING,
+    ERROR_ROW,
     EVENTS_ROW,
     FIG4_HOPS_S,
     FIG4_METRICS,
@@ -26,18 +27,20 @@ from avbench.runs.sweep_plot import MARKERS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUFFIXES = (".svg", ".png")
+OWN_COLOURS = ("#7A1FA2", "#8C564B", "#5F6B00", "#B5179E")  # of the reader's own models: not those of any other line
+SUFFIXES = (".svg", ".png", ".pdf")
 
 
 def draw(exhibit: Exhibit, folder: Path) -> list[Path]:
-    """Write NAME.svg and NAME.png into ``folder``; returns the paths, none for a table."""
+    """Write NAME.svg, NAME.png and NAME.pdf into ``folder``; returns the paths, none for a table."""
     if exhibit.name not in PAINTERS:
         return []
     painter = PAINTERS[exhibit.name]
     paths = [folder / f"{exhibit.name}{suffix}" for suffix in SUFFIXES]
     with drawing(painter.width_in, painter.height_in) as figure:
         painter.paint(exhibit, figure)
-        figure.suptitle(exhibit.measured_on, fontsize=9)
+        figure.suptitle(literal(exhibit.measured_on), fontsize=9)
+        caption(figure, exhibit.origin.in_words())
         for path in paths:
             write_figure(figure, path)
     return paths
@@ -79,7 +82,7 @@ def _fig1(exhibit: Exhibit, figure: Figure) -> None:
 
 def _fig2(exhibit: Exhibit, figure: Figure) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
-    errors, spread = _of(exhibit, exhibit.rows[0]), _of(exhibit, SD_ROW)
+    errors, spread = _of(exhibit, ERROR_ROW), _of(exhibit, SD_ROW)
     _bars(left, errors, COLOURS[2])
     _label(left, errors, every=5)
     left.set_xlabel("signed class error (classes of 0.2 s)")
@@ -88,12 +91,30 @@ def _fig2(exhibit: Exhibit, figure: Figure) -> None:
     _label(right, spread, rotation=45)
     right.set_xlabel("sd of the error over a segment's windows (classes)")
     right.set_ylabel("share of segments")
+    for axis, row in ((left, ERROR_ROW), (right, SD_ROW)):
+        _outlines(axis, exhibit, row)
     found = exhibit.value(ISOLATED_ROW, "share")
     if found and found.value is not None:
         text = f"{100 * found.value:.0f} % of errors uncorrelated"
         if found.ci_low is not None and found.ci_high is not None:
             text += f"\n[{100 * found.ci_low:.0f}, {100 * found.ci_high:.0f}]"
         left.annotate(text, (0.98, 0.95), xycoords="axes fraction", ha="right", va="top", fontsize=8)
+
+
+def _outlines(axis: Any, exhibit: Exhibit, row: str) -> None:
+    """The reader's own models over the bars of ``row``, as steps."""
+    for i, own in enumerate(exhibit.own):
+        values = [c.value or 0.0 for c in _of(exhibit, f"{row}, {own}")]
+        if values:
+            axis.stairs(
+                values, [x - 0.5 for x in range(len(values) + 1)], color=_own_colour(i), lw=1.3, label=literal(own)
+            )
+    if row == ERROR_ROW and axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=7, loc="upper left")
+
+
+def _own_colour(i: int) -> str:
+    return OWN_COLOURS[i % len(OWN_COLOURS)]
 
 
 def _fig4(exhibit: Exhibit, figure: Figure) -> None:
@@ -103,8 +124,11 @@ def _fig4(exhibit: Exhibit, figure: Figure) -> None:
             cells = [c for c in _of(exhibit, row) if c.column.startswith(title_of(metric))]
             if any(c.value is None for c in cells):
                 continue
-            colour, x = COLOURS[(0, 2, 6)[i % 3]], list(FIG4_HOPS_S)
-            axis.plot(x, [c.value for c in cells], marker=MARKERS[i % len(MARKERS)], ms=5, c=colour, label=row)
+            own = exhibit.is_own(row)
+            colour = _own_colour(exhibit.own.index(row)) if own else COLOURS[(0, 2, 6)[i % 3]]
+            x, style = list(FIG4_HOPS_S), {"ls": "--", "lw": 2.2} if own else {}
+            marker = MARKERS[i % len(MARKERS)]
+            axis.plot(x, [c.value for c in cells], marker=marker, ms=5, c=colour, label=literal(row), **style)
             if all(c.ci_low is not None for c in cells):
                 low, high = [c.ci_low for c in cells], [c.ci_high for c in cells]
                 axis.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
@@ -112,7 +136,12 @@ def _fig4(exhibit: Exhibit, figure: Figure) -> None:
         axis.set_xticks(list(FIG4_HOPS_S))
         axis.set_ylabel(title_of(metric))
         axis.grid(alpha=0.25, lw=0.5)
-    if axes[0].get_legend_handles_labels()[0]:
+    if not axes[0].get_legend_handles_labels()[0]:
+        return
+    if exhibit.own:  # more lines than the panel has room for
+        figure.set_figwidth(figure.get_figwidth() + 2.6)
+        axes[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    else:
         axes[0].legend(frameon=False, fontsize=8, loc="lower right")
 
 
@@ -139,22 +168,28 @@ def _changing(exhibit: Exhibit, figure: Figure) -> None:
     for axis, panel in zip(axes, (NOT_RECOVERED, TRACKED), strict=True):
         curves = [curve for curve in exhibit.curves if curve.panel == panel]
         for curve in curves:
-            colour, style = LOOKS[curve.row]
+            colour, style = _look(exhibit, curve.row)
             stepped = "steps-post" if panel == NOT_RECOVERED else "default"
             axis.plot(curve.x, _gaps(curve.value), c=colour, ls=style, lw=1.4, drawstyle=stepped)
             if curve.row in BANDS:
                 axis.fill_between(curve.x, _gaps(curve.ci_low), _gaps(curve.ci_high), color=colour, alpha=0.1, lw=0)
         ends = [next((y for y in reversed(curve.value) if y is not None), 0.0) for curve in curves]
         for curve, y, place in zip(curves, ends, apart(ends, LABEL_GAP), strict=True):
-            colour, style = LOOKS[curve.row]
+            colour, style = _look(exhibit, curve.row)
             axis.plot([40, 42], [y, place], c=colour, ls=style, lw=0.6, clip_on=False)
-            axis.text(42.4, place, curve.row, color=colour, fontsize=8, va="center")
+            axis.text(42.4, place, literal(curve.row), color=colour, fontsize=8, va="center")
         axis.set_xlim(0, 40)
         axis.set_ylim(0, 1.02)
         axis.set_xlabel("seconds since the change")
         axis.set_ylabel(panel)
         axis.grid(alpha=0.25, lw=0.5)
     axes[1].set_title("bands: 95 % intervals, of APA SparseSync and StreamSync", fontsize=8)
+
+
+def _look(exhibit: Exhibit, row: str) -> tuple[str, str]:
+    if row in LOOKS:
+        return LOOKS[row]
+    return _own_colour(exhibit.own.index(row)), "-."
 
 
 def _gaps(values: Sequence[float | None]) -> list[float]:

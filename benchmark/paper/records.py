@@ -17,6 +17,8 @@ import numpy as np
 
 from avbench.paper.exhibits import SCORES, Exhibit, cell, claim, claims, paired, title_of
 from avbench.paper.reported import of_table
+from avbench.protocol.rules import Protocol
+from avbench.protocol.signature import DIGITS, Signature
 from avbench.results.truth import Truth
 from avbench.scoring.stats import Bootstrap, bootstrap_scores
 from avbench.system.atomic import atomic_write_bytes
@@ -90,6 +92,7 @@ def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
     rows = tuple(map(str, range(len(record.labels))))  # the record does not name its segments
     part = Truth(rows, record.labels.astype(np.int64), record.videos, n_total=n_total)
     n = len(record.labels)
+    protocol, table.version = Protocol.from_json(record.facts["protocol"]), record.facts["avbench"]
     missing = [row for row, recipe in TABLE5_ROWS.items() if recipe not in trainings]
     if missing:
         table.notes.append(f"Not in the record: {', '.join(missing)}.")
@@ -98,6 +101,8 @@ def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
             table.cells += [cell("table5", row, title_of(metric), None, 0, n_total) for metric in SCORES]
             continue
         trained = trainings[recipe]["recipe"]
+        signature = Signature(protocol, recipe, data["sha256"][:DIGITS], record.facts["avbench"])
+        table.signatures.append((row, str(signature)))
         found = bootstrap_scores(record.logits[recipe], part.labels, part.clusters, boot, metrics=SCORES)
         table.cells += [cell("table5", row, title_of(metric), found[metric], n, n_total) for metric in SCORES]
         table.settings[row] = {

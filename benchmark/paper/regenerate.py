@@ -26,14 +26,15 @@ from avbench.paper.exhibits import (
     Cell,
     Exhibit,
     Latencies,
-    table3,
+    with_latencies,
 )
-from avbench.paper.figures import PAINTERS
-from avbench.paper.replays import Need, Replays, summary, with_weights
+from avbench.paper.figures import PAINTERS, SUFFIXES
+from avbench.paper.page import page
+from avbench.paper.replays import Need, Own, Replays, summary, with_weights
 from avbench.paper.reported import of_table
 from avbench.paper.write import markdown, orderings, write, write_text
 from avbench.protocol.manifest import Manifest
-from avbench.registry.names import only_learned
+from avbench.protocol.signature import DIGITS
 from avbench.registry.options import ModelOptions
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
@@ -44,6 +45,8 @@ from avbench.system.spelling import nearest
 from avbench.types import UsageError
 
 ALL = "all"
+STAGE = "written"
+OVERALL, PAGE = ("paper.md", "paper.json"), "index.html"
 DATA = "synthsync-hard"  # the stand-in whose difficulty was calibrated to the paper's
 
 
@@ -73,19 +76,23 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     limit: int | None = None,
     compute: Compute | None = None,
     bootstrap: Bootstrap = DEFAULT,
+    own: Sequence[str] = (),
+    options: ModelOptions | None = None,
     latency_samples: int = 0,
     progress: Progress | None = None,
     force: bool = False,
-    options: ModelOptions | None = None,
 ) -> Outcome:
-    """Write the tables and figures ``names`` into ``out`` (each NAME.md, .csv, .json; figures also .svg and .png), and
-    paper.md and paper.json over all of them. ``changing``: on ``data`` whose offsets change; else laws are imposed on
-    their clips. The other tables take offsets for fixed, so on data whose offsets change their cells stay empty.
+    """Write the tables and figures ``names`` into ``out`` (each NAME.md, .tex, .csv, .json; figures also .svg, .png and
+    .pdf), and paper.md, paper.json and the page index.html over all of them. ``changing``: on ``data`` whose offsets
+    change; else laws are imposed on their clips. The other tables take offsets for fixed, so on data whose offsets
+    change their cells stay empty.
 
     ``data``, ``split``, ``limit``, ``compute``, ``bootstrap``: as in ``evaluate``. On the harder SynthSync, a model has
-    the weights that were trained for it, where the package has such. ``latency_samples``: steps timed per model for
-    Table 3's ms, 0 for none, on the device of ``compute``. ``options``: precision and compiling of the learned models.
-    ``force``: write into a folder that holds other files. A table that needs more windows
+    the weights that were trained for it, where the package has such. ``own``: models that get marked rows of their own
+    in Tables 3, 4 and 6, Figures 2 and 4 and ``changing``; ``options``: precision and compiling of the learned models,
+    and the arguments of those that are of a class from outside. ``latency_samples``: steps timed per model for
+    Table 3's ms, 0 for none, on the device of ``compute``; all is written before the first, and the table again after
+    the last. ``force``: write into a folder that holds other files. A table that needs more windows
     than any segment holds is written with empty cells and a note. ``UsageError`` for an unknown name, or if no
     asked-for table can be filled; ``AvbenchError`` if ``out`` or the store cannot be used.
     """
@@ -93,48 +100,65 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     wanted = _wanted(names)
     check_device((compute or Compute()).device)
     _check_counts(limit=limit, latency_samples=latency_samples)
+    _check_own(wanted, own, options)
     check_folder(out, force, ours=_is_ours)
     folder = writable(out, "--out")
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     manifest = session.manifest
-    needs = _possible(session, wanted)
     tag = synthsync.difficulty_of(manifest.name).name if manifest.name in synthsync.HARD_NAMES else ""
-    options = options or ModelOptions()
-    replays = Replays(session, list(needs.values()), tag, options) if needs else None
-    followed, sessions = _followed(session, wanted, options)
+    mine = Own.of(own, options or ModelOptions(), tag, session.how.device)
+    needs = {name: need.and_of(mine.rows.values()) for name, need in _possible(session, wanted).items()}
+    replays = Replays(session, list(needs.values()), tag, mine) if needs else None
+    followed, sessions = _followed(session, wanted, mine)
     source = _Source(
         manifest=manifest,
         needs=needs,
         replays=replays,
         followed=followed,
-        latencies=_latencies(latency_samples, tag, session.how.device, options, progress) if "table3" in needs else {},
         facts=info(manifest) if any(name in STATISTICS for name in wanted) else {},
         boot=bootstrap,
     )
-    exhibits = [_exhibit(name, source) for name in wanted]
-    for exhibit in exhibits:
-        on = followed.manifest if exhibit.name == CHANGING and isinstance(followed, Followed) else manifest
-        exhibit.measured_on = exhibit.measured_on or _in_words(on, split)
+    exhibits, files = [], []
+    for done, name in enumerate(wanted):
+        if progress:
+            progress(STAGE, done, len(wanted), name)
+        exhibits.append(_signed(_exhibit(name, source), source, split))
+        files += write(exhibits[-1], folder)
+    if progress:
+        progress(STAGE, len(wanted), len(wanted), "")
     outcome = Outcome(
         exhibits=exhibits,
-        files=[path for exhibit in exhibits for path in write(exhibit, folder)],
+        files=files,
         counters=dict(sorted(sum((one.counters for one in sessions), Counter()).items())),
         failures=list(dict.fromkeys(failure for one in sessions for failure in one.failures)),
         warnings=list(dict.fromkeys(warning for one in sessions for warning in one.warnings)),
         wall_s=round(time.monotonic() - began, 1),
     )
-    outcome.facts = _facts(outcome, manifest, split, source.boot)
-    text = json.dumps(outcome.facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    outcome.files += [
-        write_text(folder / "paper.md", overview(outcome)),
-        write_text(folder / "paper.json", text),
-    ]
+    outcome.files += [folder / name for name in (*OVERALL, PAGE)]
+    _write_overall(outcome, folder, source, split)
+    if latency_samples and replays and "table3" in needs:
+        place = wanted.index("table3")
+        exhibits[place] = with_latencies(exhibits[place], _latencies(latency_samples, replays, mine, progress))
+        write(exhibits[place], folder)
+        outcome.wall_s = round(time.monotonic() - began, 1)
+        _write_overall(outcome, folder, source, split)
     return outcome
+
+
+def _write_overall(outcome: Outcome, folder: Path, source: _Source, split: str) -> None:
+    """The files over all tables and figures."""
+    outcome.facts = _facts(outcome, source.manifest, split, source.boot)
+    text = json.dumps(outcome.facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    for name, content in zip(
+        (*OVERALL, PAGE), (overview(outcome), text, page(outcome.exhibits, outcome.facts, folder)), strict=True
+    ):
+        write_text(folder / name, content)
 
 
 def _is_ours(name: str) -> bool:
     """Whether a file of this name is one of an earlier reproduction."""
-    return Path(name).stem in (*NAMES, "paper") and Path(name).suffix in (".md", ".csv", ".json", ".svg", ".png")
+    suffixes = (".md", ".tex", ".csv", ".json", *SUFFIXES)
+    return name == PAGE or (Path(name).stem in (*NAMES, "paper") and Path(name).suffix in suffixes)
 
 
 def overview(outcome: Outcome) -> str:
@@ -165,6 +189,14 @@ def _check_counts(**values: int | None) -> None:
             raise UsageError(f"{name} is {value}; it must be at least {least}")
 
 
+def _check_own(wanted: Sequence[str], own: Sequence[str], options: ModelOptions | None) -> None:
+    """``UsageError``, before the data are opened, for unknown models, or where no table has a row for them."""
+    Own.of(own, options or ModelOptions())
+    with_rows = (*NEEDS, CHANGING)
+    if own and not any(name in with_rows for name in wanted):
+        raise UsageError(f"--model adds no row to {', '.join(wanted)}; it does to {', '.join(with_rows)}")
+
+
 def _possible(session: Session, wanted: Sequence[str]) -> dict[str, Need]:
     """The replayed ones among the ``wanted`` that some segment is long enough for.
 
@@ -188,13 +220,13 @@ def _possible(session: Session, wanted: Sequence[str]) -> dict[str, Need]:
     return possible
 
 
-def _followed(session: Session, wanted: Sequence[str], options: ModelOptions) -> tuple[Followed | str, list[Session]]:
+def _followed(session: Session, wanted: Sequence[str], own: Own) -> tuple[Followed | str, list[Session]]:
     """The streams whose offsets change, or why there are none; and all sessions that computed. ``UsageError`` if
     nothing else is wanted and there are none."""
     if CHANGING not in wanted:
         return "not asked for", [session]
     try:
-        followed, more = follow(session, options)
+        followed, more = follow(session, own)
     except UsageError as error:
         if len(wanted) == 1:
             raise
@@ -211,7 +243,6 @@ class _Source:
     needs: dict[str, Need]
     replays: Replays | None
     followed: Followed | str
-    latencies: Latencies
     facts: dict[str, Any]  # of `avbench data info`
     boot: Bootstrap
 
@@ -228,9 +259,16 @@ def _exhibit(name: str, source: _Source) -> Exhibit:
     need, replays = source.needs.get(name), source.replays
     if need is None or replays is None or not len(replays.part(need)):
         return _empty(name, source.manifest)
-    if name == "table3":
-        return table3(replays, need, source.boot, source.latencies)
     return REPLAYED[name](replays, need, source.boot)
+
+
+def _signed(exhibit: Exhibit, source: _Source, split: str) -> Exhibit:
+    """The exhibit with the words for its data, and a signature: of the data alone where no model is in it."""
+    followed = source.followed
+    on = followed.manifest if exhibit.name == CHANGING and isinstance(followed, Followed) else source.manifest
+    exhibit.measured_on = exhibit.measured_on or _in_words(on, split)
+    exhibit.signatures = exhibit.signatures or [("", f"avb|d:{on.sha256[:DIGITS]}|v{exhibit.version}")]
+    return exhibit
 
 
 def _in_words(manifest: Manifest, split: str) -> str:
@@ -271,24 +309,23 @@ def _empty(name: str, manifest: Manifest) -> Exhibit:
     return exhibit
 
 
-def _latencies(samples: int, tag: str, device: str, options: ModelOptions, progress: Progress | None) -> Latencies:
+def _latencies(samples: int, replays: Replays, own: Own, progress: Progress | None) -> Latencies:
     """One step of each of Table 3's models that have a backbone, timed in this process without the store."""
-    if not samples:
-        return {}
     from avbench.latency.measure import measure
     from avbench.latency.modes import Request
-    from avbench.registry.names import resolve
 
-    models = [model for model, _ in TABLE3_ROWS.values() if resolve(model).load_backbone is not None]
+    named = dict.fromkeys([*(model for model, _ in TABLE3_ROWS.values()), *own.rows.values()])
+    models = [model for model in named if replays.models[model].load_backbone is not None]
     found = {}
     for done, model in enumerate(models):
         if progress:
             progress("timing models", done, len(models), model)
-        record = measure(
-            with_weights(model, tag), Request(samples=samples, device=device), only_learned(model, options)
-        )
-        found[model] = {
+        name = with_weights(model, replays.tag)
+        record = measure(name, Request(samples=samples, device=own.device), own.options_of(model))
+        found[name] = {
             key: getattr(record, key)
             for key in ("mode", "p50_ms", "p90_ms", "n", "ratio_to_snapshot", "unstable", "device", "threads")
         }
+    if progress:
+        progress("timing models", len(models), len(models), "")
     return found

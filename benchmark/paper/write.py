@@ -1,4 +1,4 @@
-"""A table or figure as Markdown, CSV and JSON. Measured and reported numbers never share a column."""
+"""A table or figure as Markdown, LaTeX, CSV and JSON. Measured and reported numbers never share a column."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ from typing import Any
 
 from tabulate import tabulate
 
+from avbench.pages.formats import UNDEFINED, Table, as_text, escape_markdown, estimate, origin_in_markdown
 from avbench.paper.exhibits import FAILS, HOLDS, MS, OPEN, Cell, Claim, Exhibit
 from avbench.paper.figures import draw
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError
 
 SCHEMA_VERSION = 1
-UNDEFINED = "–"
-REPORTED = (
-    "**Reported by the paper** on RealSync broadcast video: another data set, so do not compare with these numbers"
-)
+ELSEWHERE = "on RealSync broadcast video: another data set, so do not compare with these numbers"
+REPORTED = f"**Reported by the paper** {ELSEWHERE}"
+WIDE = 12  # columns: with more, a distribution, one line per cell is easier to read
 
 
 def write(exhibit: Exhibit, folder: Path) -> list[Path]:
-    """Write NAME.md, NAME.csv, NAME.json and, for a figure, NAME.svg and NAME.png into ``folder``; returns the paths.
-
-    ``AvbenchError`` if a file cannot be written.
+    """Write NAME.md, NAME.tex, NAME.csv, NAME.json and, for a figure, NAME.svg, NAME.png and NAME.pdf into ``folder``;
+    returns the paths. ``AvbenchError`` if a file cannot be written.
     """
-    texts = {".md": markdown(exhibit), ".csv": to_csv(exhibit), ".json": to_json(exhibit)}
+    texts = {
+        ".md": markdown(exhibit),
+        ".tex": as_text(tables(exhibit), "latex"),
+        ".csv": to_csv(exhibit),
+        ".json": to_json(exhibit),
+    }
     paths = [write_text(folder / f"{exhibit.name}{suffix}", text) for suffix, text in texts.items()]
     return paths + draw(exhibit, folder)
 
@@ -57,27 +61,54 @@ def to_json(exhibit: Exhibit) -> str:
         "notes": exhibit.notes,
         "quotations": [q._asdict() for q in exhibit.quotations],
         "curves": [c._asdict() for c in exhibit.curves],
+        "signatures": [{"of": whose, "signature": signature} for whose, signature in exhibit.signatures],
+        "version": exhibit.version,
+        "own": list(exhibit.own),
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_csv(exhibit: Exhibit) -> str:
-    """One line per cell: ``value`` is measured, ``paper`` reported by the paper."""
+    """One line per cell: ``value`` is measured, ``paper`` reported by the paper, ``n`` as ``n_scored``."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", *Cell._fields])
+    writer.writerow(["table", *Cell._fields, "signature", "version", "n"])
     for c in exhibit.cells:
-        writer.writerow([exhibit.name, *("" if x is None else x for x in c)])
+        origin = exhibit.signature_of(c.row), exhibit.version, c.n_scored
+        writer.writerow([exhibit.name, *("" if x is None else x for x in c), *origin])
     return out.getvalue()
+
+
+def csv_of_all(exhibits: Sequence[Exhibit]) -> str:
+    """The lines of all exhibits under one header."""
+    texts = list(map(to_csv, exhibits))
+    return texts[0] + "".join(text.partition("\n")[2] for text in texts[1:])
+
+
+def tables(exhibit: Exhibit) -> list[Table]:
+    """The tables of an exhibit: measured; what the paper reports, if it does; verdicts, if it claims anything."""
+    measured, origin = f"measured on {exhibit.measured_on}", exhibit.origin
+    long = len(exhibit.columns) > WIDE
+    headers, rows = _long(exhibit) if long else _grid(exhibit, measured=True)
+    title = f"{exhibit.title}, {measured}{_scored(exhibit)}"
+    found = [Table(exhibit.name, title, headers, rows, origin, exhibit.notes)]
+    if any(c.paper is not None for c in exhibit.cells):
+        title = f"{exhibit.title}, reported by the paper {ELSEWHERE}. What was measured beside it"
+        found.append(Table(f"{exhibit.name}-reported", title, *_grid(exhibit, measured=False), origin))
+    if exhibit.claims:
+        title = f"{exhibit.title}: {exhibit.claimed}, and what the paired difference shows here, {measured}"
+        found.append(Table(f"{exhibit.name}-claims", title, *_verdicts(exhibit.claims), origin))
+    return found
 
 
 def markdown(exhibit: Exhibit, level: int = 1) -> str:
     """Heading, measured table, reported table, the paper's words, verdicts, notes."""
-    lines = [f"{'#' * level} {exhibit.title}", "", f"**Measured** on {exhibit.measured_on}{_scored(exhibit)}", ""]
-    wide = len(exhibit.columns) > 12  # a distribution: one line per cell is easier to read
-    lines += [_long(exhibit) if wide else _grid(exhibit, measured=True), ""]
+    on = f"**Measured** on {_plain(exhibit.measured_on)}{_scored(exhibit)}"
+    lines = [f"{'#' * level} {exhibit.title}", "", f"{on}; {origin_in_markdown(exhibit.origin)}", ""]
+    wide = len(exhibit.columns) > WIDE
+    lines += [_table(*(_long(exhibit) if wide else _grid(exhibit, measured=True))), ""]
     if any(c.paper is not None for c in exhibit.cells):
-        lines += [REPORTED, "", _grid(exhibit, measured=False), ""]
+        lines += [REPORTED, "", _table(*_grid(exhibit, measured=False)), ""]
     if exhibit.quotations:
         lines += ["**The paper's own words**; it measured nothing of the kind", ""]
         lines += [f'- {q.about}: "{_plain(q.words)}" (section {q.section})' for q in exhibit.quotations]
@@ -91,10 +122,14 @@ def markdown(exhibit: Exhibit, level: int = 1) -> str:
 
 def verdicts(claims: Sequence[Claim]) -> str:
     """The claims of one table as a Markdown table."""
-    rows = [
-        [_plain(c.claim), f"**{c.verdict}**", _interval(c.difference, c.ci_low, c.ci_high, sign=True)] for c in claims
-    ]
-    return _table(rows, ["claim", "here", "difference [95 %]"])
+    headers, rows = _verdicts(claims)
+    lines = [[_plain(claim), f"**{verdict}**", difference] for claim, verdict, difference in rows]
+    return tabulate(lines, headers, tablefmt="pipe", disable_numparse=True)
+
+
+def _verdicts(claims: Sequence[Claim]) -> tuple[list[str], list[list[str]]]:
+    rows = [[c.claim, c.verdict, estimate(c.difference, c.ci_low, c.ci_high, signed=True)] for c in claims]
+    return ["claim", "here", "difference [95 %]"], rows
 
 
 def orderings(exhibits: Sequence[Exhibit]) -> str:
@@ -104,7 +139,8 @@ def orderings(exhibits: Sequence[Exhibit]) -> str:
     data = dict.fromkeys(e.measured_on for e in exhibits if e.claims)
     lines = [f"{counts.total()} orderings on {'; '.join(map(_plain, data))}: {counted}.", ""]
     rows = [[_plain(name), _plain(text), difference, f"**{word}**"] for name, text, difference, word in _all(exhibits)]
-    lines.append(_table(rows, ["", "ordering in the paper", "here: difference [95 %]", "holds?"]))
+    headers = ["", "ordering in the paper", "here: difference [95 %]", "holds?"]
+    lines.append(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True))
     return "\n".join(lines) + "\n"
 
 
@@ -118,24 +154,18 @@ def verdicts_for_a_terminal(exhibits: Sequence[Exhibit]) -> str:
 def _all(exhibits: Sequence[Exhibit]) -> list[tuple[str, str, str, str]]:
     """(exhibit, claim, difference, verdict) of all claims."""
     return [
-        (exhibit.name, c.claim, _interval(c.difference, c.ci_low, c.ci_high, sign=True), c.verdict)
+        (exhibit.name, c.claim, estimate(c.difference, c.ci_low, c.ci_high, signed=True), c.verdict)
         for exhibit in exhibits
         for c in exhibit.claims
     ]
 
 
 def _scored(exhibit: Exhibit) -> str:
-    if exhibit.unit != "score":
-        return ""
-    pairs = {(c.n_scored, c.n_total) for c in exhibit.cells}
-    text = "; 95 % intervals over videos"
-    if len(pairs) == 1:
-        n, of = pairs.pop()
-        text = f"; {n}/{of} segments" + text
-    return text
+    return "; 95 % intervals over videos" if exhibit.unit == "score" else ""
 
 
-def _grid(exhibit: Exhibit, measured: bool) -> str:
+def _grid(exhibit: Exhibit, measured: bool) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows: of what was measured, or of what the paper reports."""
     several = measured and exhibit.unit == "score" and len({(c.n_scored, c.n_total) for c in exhibit.cells}) > 1
     by = {(c.row, c.column): c for c in exhibit.cells}
     rows = []
@@ -145,45 +175,36 @@ def _grid(exhibit: Exhibit, measured: bool) -> str:
             continue
         texts = [_cell(c, exhibit, measured) for c in cells]
         first = next(c for c in cells if c is not None)
-        rows.append([_plain(row), *texts, *([f"{first.n_scored}/{first.n_total}"] if several else [])])
-    return _table(rows, ["", *exhibit.columns, *(["n"] if several else [])])
+        rows.append([row, *texts, *([f"{first.n_scored}/{first.n_total}"] if several else [])])
+    return ["", *exhibit.columns, *(["n"] if several else [])], rows
 
 
-def _long(exhibit: Exhibit) -> str:
-    rows = [[_plain(c.row), c.column, _cell(c, exhibit, True)] for c in exhibit.cells]
-    return _table(rows, ["", "", "measured"])
+def _long(exhibit: Exhibit) -> tuple[list[str], list[list[str]]]:
+    return ["", "", "measured"], [[c.row, c.column, _cell(c, exhibit, True)] for c in exhibit.cells]
 
 
 def _cell(c: Cell | None, exhibit: Exhibit, measured: bool) -> str:
     if c is None:
         return UNDEFINED
     if not measured:
-        return UNDEFINED if c.paper is None else _number(c.paper, c.column, exhibit.unit)
+        return UNDEFINED if c.paper is None else number_in_words(c.paper, c.column, exhibit.unit)
     if c.value is None:
         return UNDEFINED
     if c.ci_low is None or c.ci_high is None:
-        return _number(c.value, c.column, exhibit.unit)
-    return _interval(c.value, c.ci_low, c.ci_high)
+        return number_in_words(c.value, c.column, exhibit.unit)
+    return estimate(c.value, c.ci_low, c.ci_high)
 
 
-def _number(value: float, column: str, unit: str) -> str:
+def number_in_words(value: float, column: str, unit: str) -> str:
+    """A value of an exhibit, with as many digits as its column and ``unit`` ask for."""
     if unit == "count":
         return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
     return f"{value:.1f}" if column == MS else f"{value:.3f}"
 
 
-def _interval(value: float | None, low: float | None, high: float | None, sign: bool = False) -> str:
-    if value is None:
-        return UNDEFINED
-    plus = "+" if sign else ""
-    text = f"{value:{plus}.3f}"
-    return text if low is None or high is None else f"{text} [{low:{plus}.3f}, {high:{plus}.3f}]"
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = [[_plain(cell) for cell in row] for row in rows]
+    return tabulate(cells, list(map(_plain, headers)), tablefmt="pipe", disable_numparse=True)
 
 
-def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
-
-
-def _plain(text: str) -> str:
-    """Escape stars (emphasis) and bars (cell borders) for Markdown."""
-    return text.replace("*", "\\*").replace("|", "\\|")
+_plain = escape_markdown

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from avbench import __version__
 from avbench.engine.fingerprint import head_fingerprint
+from avbench.engine.session import Session
+from avbench.protocol.rules import Protocol
+from avbench.protocol.signature import Signature
 from avbench.registry.arguments import shown
 from avbench.registry.options import StreamingModel
 from avbench.results.run import ModelInfo
@@ -53,3 +57,9 @@ def model_facts(model: StreamingModel, fingerprint: str, note: str) -> ModelInfo
         compiled=model.options.compiled,
         arguments=shown(model.options.model_args),
     )
+
+
+def signature_of(session: Session, model: StreamingModel, protocol: Protocol) -> Signature:
+    """The signature of a loaded model under a protocol on the data of ``session``, which needs it."""
+    fingerprint = whole_fingerprint(model, session.fingerprint(model))
+    return Signature.of(protocol, fingerprint, session.manifest.sha256, __version__, model.computed())

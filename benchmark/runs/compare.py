@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from avbench.engine.session import Session
+from avbench.pages.formats import Origin, Table, csv_text, estimate
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import Protocol
 from avbench.protocol.signature import Signature
@@ -271,7 +272,60 @@ def render(found: Comparison) -> str:
         lines.append("no intervals: they need segments from at least two videos")
     if found.left_out:
         lines.append(f"left out: {found.left_out} segments scored by only one of the runs")
-    return "\n".join(lines)
+    return "\n".join([*lines, _origin(found).in_words()])
+
+
+def table(found: Comparison) -> Table:
+    """The comparison for a paper, one row per metric."""
+    titles, data = _titles(found), found.a.data
+    note = f" ({data.note})" if data.note else ""
+    rows = [
+        [
+            titles[name],
+            estimate(m.a, None, None),
+            estimate(m.b, None, None),
+            estimate(m.difference, m.ci_low, m.ci_high, signed=True),
+            estimate(m.p, None, None),
+            estimate(m.detectable, None, None),
+        ]
+        for name, m in found.metrics.items()
+    ]
+    a, b = found.a.model.name, found.b.model.name
+    videos = f"{found.n_videos} video{'s' * (found.n_videos != 1)}"
+    return Table(
+        name="compare",
+        title=f"{a} minus {b} on {data.name} {data.split}{note}, paired over {videos}",
+        headers=["", a, b, "difference", "p", "detectable"],
+        rows=rows,
+        origin=_origin(found),
+        notes=[
+            f"In brackets: the {100 * found.level:g} % interval"
+            f"{'; undefined, as it needs two videos' if found.n_videos < 2 else ''}.",
+            f"Detectable: a true difference of this size would be found with probability {POWER:g}.",
+            *([f"Left out: {found.left_out} segments scored by only one of the runs."] if found.left_out else []),
+        ],
+    )
+
+
+def to_csv(found: Comparison) -> str:
+    """The table of :meth:`Comparison.frame` as CSV, with the columns signature_a, signature_b, version and n."""
+    return csv_text(
+        found.frame().assign(
+            signature_a=found.a.signature,
+            signature_b=found.b.signature,
+            version=found.a.avbench_version,
+            n=found.n_segments,
+        )
+    )
+
+
+def _origin(found: Comparison) -> Origin:
+    runs = (found.a, found.b)
+    signatures = [(run.model.name, run.signature) for run in runs]
+    if found.a.model.name == found.b.model.name:
+        signatures = [(f"{name} ({side})", text) for side, (name, text) in zip("AB", signatures, strict=True)]
+    n = f"{found.n_segments} segments"
+    return Origin(signatures, found.a.avbench_version, n)
 
 
 def _titles(found: Comparison) -> dict[str, str]:

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from avbench import __version__
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
+from avbench.pages.formats import Origin, Table, csv_text, estimate
 from avbench.protocol.rules import SUPPORTS, Protocol
+from avbench.registry.facts import signature_of
 from avbench.registry.loading import load_all
 from avbench.registry.names import only_learned, resolve, takes_arguments
 from avbench.registry.options import ModelOptions, StreamingModel
@@ -42,7 +45,7 @@ OWN_SUPPORT = "each setting on all segments long enough for it: do not compare s
 
 class SweepRow(NamedTuple):
     """Scores of one model at one setting. ``against``: paired differences from the row that ``reference`` names ("" for
-    none)."""
+    none); ``measured_on``: the data in words."""
 
     model: str
     hop_s: float
@@ -53,6 +56,8 @@ class SweepRow(NamedTuple):
     scores: dict[str, Estimate]
     reference: str
     against: dict[str, Difference]
+    signature: str = ""
+    measured_on: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; undefined values (an interval over one video) are null."""
@@ -101,6 +106,15 @@ class Settings:
 class SweepResult(tuple[SweepRow, ...]):
     """The rows of a sweep: models in the order asked for, each at every setting."""
 
+    def to_csv(self) -> str:
+        """The table of :meth:`frame` as CSV, with the columns signature, version and n."""
+        signatures = {(row.model, row.hop_s, row.iterations): row.signature for row in self}
+        frame = self.frame()
+        keys = zip(frame["model"], frame["hop_s"], frame["iterations"], strict=True)
+        return csv_text(
+            frame.assign(signature=[signatures[key] for key in keys], version=__version__, n=frame["n_scored"])
+        )
+
     def frame(self) -> pd.DataFrame:
         """One row a metric, model and setting: model, hop_s, iterations, selection, n_scored, n_total, metric, value,
         ci_low, ci_high, reference, difference, difference_ci_low, difference_ci_high, p (NaN where undefined)."""
@@ -109,8 +123,8 @@ class SweepResult(tuple[SweepRow, ...]):
         rows = []
         for row in self:
             setting = {name: getattr(row, name) for name in SETTING_COLUMNS}
-            for metric, estimate in row.scores.items():
-                found: dict[str, Any] = {"metric": metric, **estimate._asdict(), "reference": row.reference}
+            for metric, scored in row.scores.items():
+                found: dict[str, Any] = {"metric": metric, **scored._asdict(), "reference": row.reference}
                 against = row.against.get(metric)
                 found |= {
                     column: against[key] if against else math.nan  # type: ignore[literal-required]
@@ -157,7 +171,10 @@ def sweep(  # noqa: PLR0913  (the options of `avbench sweep`; what belongs toget
         session.need(model, *planned.values())
     session.compute()
     session.refuse_failures("; a sweep needs all")
-    return SweepResult(_rows([loaded[name] for name in models], session, settings, planned, bootstrap))
+    note = f" ({session.manifest.note})" if session.manifest.note else ""
+    on = f"{session.manifest.name} {split}{note}"
+    rows = _rows([loaded[name] for name in models], session, settings, planned, bootstrap)
+    return SweepResult(row._replace(measured_on=on) for row in rows)
 
 
 def _options_of(name: str, options: ModelOptions, compute: Compute) -> ModelOptions | None:
@@ -189,11 +206,12 @@ def _rows(
     bootstrap: Bootstrap,
 ) -> Iterator[SweepRow]:
     first_model: dict[tuple[Tick, int], dict[str, np.ndarray]] = {}
+    selection = settings.selection
     for model in models:
         for (hop, n), protocol in planned.items():
             truth = session.truth(protocol)
             streams = session.predictions(model, protocol)[:, :n]
-            chosen = selected_logits(streams, truth.labels, settings.selection)
+            chosen = selected_logits(streams, truth.labels, selection)
             reference, other = "", None
             if model is models[0]:
                 first_model.setdefault((hop, n), chosen)
@@ -208,12 +226,13 @@ def _rows(
                 model=model.name,
                 hop_s=seconds(hop),
                 iterations=n,
-                selection=settings.selection,
+                selection=selection,
                 n_scored=len(truth),
                 n_total=truth.n_total,
                 scores={m: bootstrap_scores(logits, *told, [m])[m] for m, logits in chosen.items()},
                 reference=reference,
                 against={m: paired_difference(chosen[m], found, *told, [m])[m] for m, found in (other or {}).items()},
+                signature=str(signature_of(session, model, replace(protocol, iterations=n, selection=selection))),
             )
 
 
@@ -221,14 +240,11 @@ def render(rows: Sequence[SweepRow]) -> str:
     """The sweep as plain text: a table of scores, then the paired differences."""
     from tabulate import tabulate
 
-    def interval(value: float, low: float, high: float) -> str:
-        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
     titles = [m.title for m in METRICS.values()]
     first = rows[0]
     common = len({row.n_scored for row in rows}) == 1
     table = [
-        [row.model, f"{row.hop_s:g}", row.iterations, *(interval(*row.scores[name]) for name in METRICS)]
+        [row.model, f"{row.hop_s:g}", row.iterations, *(estimate(*row.scores[name]) for name in METRICS)]
         + ([] if common else [f"{row.n_scored}/{row.n_total}"])
         for row in rows
     ]
@@ -238,7 +254,7 @@ def render(rows: Sequence[SweepRow]) -> str:
     text += f"\n{first.selection} iteration · {scored} · 95 %"
     differences = [
         [row.model, f"{row.hop_s:g}", row.iterations]
-        + [interval(d["difference"], d["ci_low"], d["ci_high"]) for d in row.against.values()]
+        + [estimate(d["difference"], d["ci_low"], d["ci_high"]) for d in row.against.values()]
         + [row.reference]
         for row in rows
         if row.against
@@ -247,4 +263,43 @@ def render(rows: Sequence[SweepRow]) -> str:
         text += "\n\npaired differences (same resampled videos)\n"
         headers = ["model", "hop (s)", "windows", *titles, "minus"]
         text += tabulate(differences, headers, tablefmt="plain", disable_numparse=True)
-    return text
+    return f"{text}\n{origin_of(rows).in_words()}"
+
+
+def tables(rows: Sequence[SweepRow]) -> list[Table]:
+    """The sweep for a paper: the scores, then, if there are any, the paired differences."""
+    first, origin = rows[0], origin_of(rows)
+    titles = [m.title for m in METRICS.values()]
+    common = len({row.n_scored for row in rows}) == 1
+    setting = f"{first.measured_on}, {first.selection} iteration"
+    scored = "All settings are scored on the segments long enough for each of them." if common else f"{OWN_SUPPORT}."
+    scores = [
+        [*_setting(row), *(estimate(*row.scores[name]) for name in METRICS), f"{row.n_scored}/{row.n_total}"]
+        for row in rows
+    ]
+    headers = ["model", "hop (s)", "windows", *titles]
+    found = [Table("sweep", f"Sweep on {setting}", [*headers, "n"], scores, origin, [f"{scored} In brackets: 95 %."])]
+    differences = [
+        [*_setting(row), *(_difference(row.against[name]) for name in METRICS), row.reference]
+        for row in rows
+        if row.against
+    ]
+    if differences:
+        title = f"Paired differences on {setting}"
+        found.append(Table("sweep-differences", title, [*headers, "minus"], differences, origin))
+    return found
+
+
+def _setting(row: SweepRow) -> list[str]:
+    return [row.model, f"{row.hop_s:g}", str(row.iterations)]
+
+
+def _difference(found: Difference) -> str:
+    return estimate(found["difference"], found["ci_low"], found["ci_high"], signed=True)
+
+
+def origin_of(rows: Sequence[SweepRow]) -> Origin:
+    """Signature, version and n of all rows."""
+    counts = sorted({row.n_scored for row in rows})
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return Origin([(row.model, row.signature) for row in rows], __version__, f"{n} of {rows[0].n_total} segments")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avbench.pages.drawing import COLOURS, check_format, drawing, write_figure
+from avbench.pages.drawing import COLOURS, caption, check_format, drawing, literal, write_figure
 from avbench.scoring.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -17,11 +17,18 @@ STYLES = ("-", "--", ":", "-.")
 MAX_LINES_INSIDE = 4  # most lines of a legend inside a panel
 
 
-def plot_sweep(rows: Sequence[SweepRow], path: Path, title: str = "", metrics: Sequence[str] = ("acc", "map")) -> None:
+def plot_sweep(
+    rows: Sequence[SweepRow],
+    path: Path,
+    title: str = "",
+    metrics: Sequence[str] = ("acc", "map"),
+    small_print: str = "",
+) -> None:
     """Metrics against the number of windows and, if hops vary, against the hop, with 95 % bands.
 
     One column of panels per metric; one row of panels over the windows, one over the hops, or both. Colours tell models
-    apart, line styles hops (over windows) or numbers of windows (over hops). Errors as in :func:`write_figure`.
+    apart, line styles hops (over windows) or numbers of windows (over hops). ``small_print``: below the panels. Errors
+    as in :func:`write_figure`.
     """
     check_format(path)
     kinds = []
@@ -45,7 +52,7 @@ def plot_sweep(rows: Sequence[SweepRow], path: Path, title: str = "", metrics: S
                         estimates = [p.scores[name] for p in points]
                         colour, line = COLOURS[i % len(COLOURS)], STYLES[j % len(STYLES)]
                         mark = MARKERS[i % len(MARKERS)]
-                        text = model if len(others) == 1 else f"{model}, {words.format(other)}"
+                        text = literal(model if len(others) == 1 else f"{model}, {words.format(other)}")
                         axis.plot(x, [e.value for e in estimates], ls=line, marker=mark, ms=4, c=colour, label=text)
                         low, high = [e.ci_low for e in estimates], [e.ci_high for e in estimates]
                         axis.fill_between(x, low, high, color=colour, alpha=0.12 / len(others), lw=0)
@@ -59,5 +66,7 @@ def plot_sweep(rows: Sequence[SweepRow], path: Path, title: str = "", metrics: S
             else:
                 axes[0].legend(frameon=False, fontsize=8)
         if title:
-            figure.suptitle(title, fontsize=9)
+            figure.suptitle(literal(title), fontsize=9)
+        if small_print:
+            caption(figure, small_print)
         write_figure(figure, path)

@@ -50,6 +50,7 @@ def test_every_option_means_the_same_in_a_recipe(tmp_path: Path) -> None:
         "n-resamples": 7,
         "metrics": ["acc", "map"],
         "csv": "c.csv",
+        "format": "latex",
         "weights": "w",
         "head-weights": "h",
         "random-weights": 4,

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from avbench.data.dynamic import with_laws
+from avbench.latency import measure as avbench_measure
+from avbench.latency.record import LatencyRecord
 from avbench.paper.changing import ON_THE_SAME, PROTOCOL, ROWS, TRAINED_FOR_IT
 from avbench.paper.exhibits import CHANGING, FIG4_HOPS_S, NAMES, STREAMING_ROWS, TABLE3_ROWS, TABLE4_WINDOWS
-from avbench.paper.figures import PAINTERS
+from avbench.paper.figures import PAINTERS, SUFFIXES
 from avbench.paper.records import TABLE5_ROWS
 from avbench.protocol.manifest import read_manifest
 from avbench.protocol.plan import keys_of
@@ -76,7 +78,7 @@ def test_everything_from_one_store_and_nothing_twice(
     done = avbench(*args, "--out", tmp_path / "a")
     assert done.returncode == 0, done.stderr
     for name in NAMES:
-        for suffix in (".md", ".csv", ".json", *((".svg", ".png") if name in PAINTERS else ())):
+        for suffix in (".md", ".tex", ".csv", ".json", *(SUFFIXES if name in PAINTERS else ())):
             assert (tmp_path / "a" / f"{name}{suffix}").stat().st_size > 0, name + suffix
     tables = {name: read(tmp_path / "a", name) for name in NAMES}
     for name, table in tables.items():
@@ -136,7 +138,7 @@ def test_everything_from_one_store_and_nothing_twice(
     assert second["counters"].get("snapshots_computed", 0) == 0
     assert second["counters"].get("clips_decoded", 0) == 0
     assert second["counters"]["snapshots_from_store"] >= first["counters"]["snapshots_computed"]
-    for file in (f"{name}{suffix}" for name in NAMES for suffix in (".json", ".csv", ".md")):
+    for file in (f"{name}{suffix}" for name in NAMES for suffix in (".json", ".csv", ".md", ".tex")):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
@@ -152,7 +154,8 @@ def test_what_the_paper_expected_on_data_whose_offsets_change(
     done = avbench(*args, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == {*(f"{CHANGING}{s}" for s in (".md", ".csv", ".json", ".svg", ".png")), "paper.md", "paper.json"}
+    made_of = {f"{CHANGING}{suffix}" for suffix in (".md", ".tex", ".csv", ".json", *SUFFIXES)}
+    assert files == {*made_of, "paper.md", "paper.json", "index.html"}
     assert "does a learned head react faster than averaging?" in done.stdout.lower()
     assert '"could possibly adapt faster" (section 4)' in done.stdout
 
@@ -179,7 +182,7 @@ def test_what_the_paper_expected_on_data_whose_offsets_change(
     again = avbench(*args, "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
     assert "0 backbone forwards" in again.stdout
-    for name in files - {"paper.md", "paper.json", "changing.png"}:
+    for name in files - {"paper.md", "paper.json", "index.html", "changing.png"}:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
     # tables that take offsets for fixed: refused alone, empty beside others
@@ -231,9 +234,92 @@ def test_a_table_that_no_segment_can_hold_says_so(avbench: Avbench, clicks: Path
     assert "No segment of this split holds 48 windows" in (tmp_path / "out" / "table4.md").read_text()
 
 
+OWN_NET = """
+import numpy as np
+from avbench import FrontEnd, Snapshot, SnapshotPredictor
+
+class A_B(SnapshotPredictor):
+    frontend, uses_torch = FrontEnd(size=32), False
+
+    def __init__(self, best: int = 3) -> None:
+        self.best = best
+
+    def predict(self, video, audio):
+        return Snapshot(np.tile(np.eye(21, dtype=np.float32)[self.best], (len(video), 1)))
+"""
+
+
+def test_own_models_get_marked_rows_in_tables_figures_and_page(
+    avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_clicks(clips=("one",), duration_s=44, offsets_s=(0.4,))
+    (tmp_path / "my_net.py").write_text(OWN_NET)
+    model = ("--model", f"{tmp_path / 'my_net.py'}:A_B+apa", "--model-args", "best=12")  # audio 0.4 s early
+    done = avbench("paper", "table6", "table1", *model, "--data", data, "--out", tmp_path / "out", *FAST)
+    assert done.returncode == 0, done.stderr
+    own, out = "† my_net.py:A_B+apa (yours)", tmp_path / "out"
+    table6 = by(read(out, "table6"))
+    assert table6[f"overall, {own}", "Acc"]["value"] == 1.0, "its constructor got the argument"
+    assert table6[f"overall, {own}", "Acc"]["paper"] is None
+    assert table6["overall", "mAP"]["paper"] == 0.632
+    assert read(out, "table6")["own"] == [own]
+    assert r"overall, $\dagger$ my\_net.py:A\_B+apa (yours) & 1.000" in (out / "table6.tex").read_text(encoding="utf-8")
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert f'<tr class="run"><th scope="row">overall, {own}</th>' in page
+    assert str(tmp_path) not in page, "folders are nobody's business"
+    assert "written: 2 of 2 tables and figures" in done.stderr
+    refused = avbench("paper", "table1", *model, "--data", data, "--out", tmp_path / "no", *FAST)
+    assert refused.returncode == 2
+    assert "--model adds no row to table1; it does to table3" in refused.stderr
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.slow
+def test_own_models_are_timed_too_once_all_tables_are_written(
+    avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_clicks(clips=("one", "two"), duration_s=108, offsets_s=(0.4,))
+    (tmp_path / "my_net.py").write_text(OWN_NET)
+    out, timed = tmp_path / "out", []
+
+    def measure(name: str, *given: object, **named: object) -> LatencyRecord:
+        timed.append((name, (out / "table4.tex").exists() and "–" in (out / "table3.md").read_text(encoding="utf-8")))
+        return really(name, *given, **named)  # type: ignore[arg-type]
+
+    really = avbench_measure.measure
+    monkeypatch.setattr(avbench_measure, "measure", measure)
+    model = f"{tmp_path / 'my_net.py'}:A_B+apa"
+    names = ("table3", "table4", "fig2", "fig4", CHANGING)
+    args = ("--model", model, "--workers", "1", "--n-resamples", "20", "--latency-samples", "2")
+    done = avbench("paper", *names, *args, "--data", data, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert all(written for _, written in timed)
+    assert timed[-1][0] == model
+    assert f"timing models: {len(timed)} of {len(timed)} models" in done.stderr
+    own = "† my_net.py:A_B+apa (yours)"
+    table3, table4, fig2, fig4, chapter = (by(read(out, name)) for name in names)
+    assert table3[own, "ms"]["value"] > 0
+    assert table3["StreamSync-Trf", "ms"]["value"] > 0
+    assert {column for row, column in table4 if row == own} == {str(n) for n in TABLE4_WINDOWS}
+    assert table4[own, "48"]["n_scored"] == 2
+    errors = "share of windows by signed class error"
+    for row in (errors, f"{errors}, {own}"):
+        assert sum(c["value"] for (name, _), c in fig2.items() if name == row) == pytest.approx(1)
+    assert fig4[own, "Acc, 2 s"]["value"] == table3[own, "Acc"]["value"]
+    assert chapter[own, "tracked"]["value"] is not None
+    notes = read(out, "table3")["notes"]
+    assert any(note.startswith(f"{own} minus APA SparseSync, paired: Acc") for note in notes)
+    for name in ("fig2", "fig4", CHANGING):
+        assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert own.encode() in (out / f"{name}.svg").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (("table3", "--model", "xcor"), "unknown model 'xcor'"),
+        (("table3", "--model", "xcorr,constant"), "separate several by spaces"),
+        (("table3", "--model", "xcorr", "--model-args", "a=1"), "class of your own"),
         (("table7",), "there is no 'table7' in the paper; did you mean table6"),
         (("table3",), "no segment of clicks is long enough for table3"),
         (("table1", "--limit", "0"), "limit is 0"),

@@ -201,9 +201,13 @@ def test_the_lines_begin_with_nothing_recovered_and_follow_the_delay(chapter: Ex
 def test_the_figure_is_the_same_each_time_and_names_every_line(chapter: Exhibit, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        assert [path.name for path in draw(chapter, tmp_path / name)] == ["changing.svg", "changing.png"]
-    svg = (tmp_path / "a" / "changing.svg").read_bytes()
+        drawn = [path.name for path in draw(chapter, tmp_path / name)]
+        assert drawn == ["changing.svg", "changing.png", "changing.pdf"]
+    svg, pdf = ((tmp_path / "a" / f"changing{suffix}").read_bytes() for suffix in (".svg", ".pdf"))
     assert svg == (tmp_path / "b" / "changing.svg").read_bytes()
+    assert pdf == (tmp_path / "b" / "changing.pdf").read_bytes()
+    assert b"/CreationDate" not in pdf
+    assert b"/Type3" not in pdf, "fonts are embedded as TrueType"
     for row in chapter.rows:
         assert svg.count(f">{row}</text>".encode()) == (0 if row in NOT_DRAWN else 2), row
 

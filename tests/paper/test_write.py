@@ -1,0 +1,82 @@
+"""An exhibit as LaTeX, CSV and Markdown: measured and reported apart, each with its origin."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from avbench.pages.formats import as_text
+from avbench.paper.exhibits import MS, UNTIMED, Cell, Exhibit, claim, with_latencies
+from avbench.paper.write import csv_of_all, markdown, tables
+
+OWN = "† a_b.py:Net & 50 % (yours)"
+SIGNED = [(row, f"avb|streaming:1|n18|m:{m}|d:d|v0.1.0") for row, m in (("APA SparseSync", "1"), (OWN, "2"))]
+
+
+@pytest.fixture
+def exhibit() -> Exhibit:
+    cells = [
+        Cell("APA SparseSync", "mAP", 0.5, 0.4, 0.6, 4, 5, 0.62),
+        Cell("APA SparseSync", MS, None, None, None, 4, 5, 18.5),
+        Cell(OWN, "mAP", None, None, None, 4, 5, None),
+        Cell(OWN, MS, None, None, None, 4, 5, None),
+    ]
+    return Exhibit(
+        "table3",
+        "Table 3: models",
+        cells,
+        [claim("a > b", -0.2, -0.3, -0.1)],
+        settings={"APA SparseSync": {"model": "sparsesync+apa"}, OWN: {"model": "x/a_b.py:Net"}},
+        notes=["half of #1", UNTIMED],
+        measured_on="synthsync test (procedural stand-in)",
+        signatures=SIGNED,
+        own=(OWN,),
+    )
+
+
+def test_measured_reported_and_verdicts_are_three_tables(exhibit: Exhibit) -> None:
+    measured, reported, verdicts = tables(exhibit)
+    assert measured.rows == [["APA SparseSync", "0.500 [0.400, 0.600]", "–"], [OWN, "–", "–"]]
+    assert reported.rows == [["APA SparseSync", "0.620", "18.5"]]
+    assert "reported by the paper" in reported.title
+    assert "reported" not in measured.title
+    assert verdicts.rows == [["a > b", "does not hold", "-0.200 [-0.300, -0.100]"]]
+    latex = as_text(tables(exhibit), "latex")
+    assert r"$\dagger$ a\_b.py:Net \& 50 \% (yours) & -- & -- \\" in latex
+    assert latex.count(r"\toprule") == latex.count(r"\end{table}") == latex.count("n = 4 of 5 segments") == 3
+    assert latex.count("procedural stand-in") == 2
+    page = markdown(exhibit)
+    assert (
+        "`avb|streaming:1|n18|m:*|d:d|v0.1.0`, with m: APA SparseSync `1`, † a\\_b.py:Net \\& 50 % (yours) `2`" in page
+    )
+    assert "0.62" not in page.split("**Reported by the paper**")[0]
+
+
+def test_each_line_of_the_csv_has_its_own_signature(exhibit: Exhibit) -> None:
+    categories = Exhibit(
+        "table6",
+        "T",
+        [Cell("others", "Acc", 0.5, 0.4, 0.6, 1, 2, None), Cell(f"others, {OWN}", "Acc", 0.5, 0.4, 0.6, 1, 2, None)],
+        signatures=[("StreamSync-LSTM", "avb|first"), (OWN, "avb|own")],
+        own=(OWN,),
+    )
+    lines = list(csv.DictReader(io.StringIO(csv_of_all([exhibit, categories]))))
+    assert [line["table"] for line in lines] == ["table3"] * 4 + ["table6"] * 2
+    assert [line["signature"] for line in lines] == [SIGNED[0][1]] * 2 + [SIGNED[1][1]] * 2 + ["avb|first", "avb|own"]
+    assert {line["version"] for line in lines} == {"0.1.0"}
+    assert [line["n"] for line in lines] == ["4"] * 4 + ["1"] * 2
+    assert lines[2]["value"] == ""
+    assert [row for row in categories.rows if categories.is_own(row)] == [f"others, {OWN}"]
+
+
+def test_milliseconds_come_into_the_table_that_was_written_before(exhibit: Exhibit) -> None:
+    timed = {"p50_ms": 7.5, "n": 3, "device": "cpu", "threads": 1, "ratio_to_snapshot": 0.5, "unstable": True}
+    filled = with_latencies(exhibit, {"x/a_b.py:Net": timed})
+    found = {(c.row, c.column): c.value for c in filled.cells}
+    assert found[OWN, MS] == 7.5
+    assert found["APA SparseSync", MS] is None
+    assert UNTIMED not in filled.notes
+    assert any("0.50 (unstable)" in note for note in filled.notes)
+    assert UNTIMED in exhibit.notes, "the exhibit that was written is left as it was"
