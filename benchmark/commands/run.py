@@ -214,8 +214,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _run(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
-    from avbench.pages.run_tables import run_csv, run_table
-    from avbench.pages.run_text import columns_of, render
+    from avbench.pages.run_text import columns_of
     from avbench.runs.evaluate import default_out, evaluate
     from avbench.runs.shared import shared_by
     from avbench.system.outputs import claimed
@@ -230,11 +229,11 @@ def _run(args: argparse.Namespace) -> int:
     share = shared_by(args.shard)
     if share and engine:
         raise UsageError("--engine ray shares the clips out by itself: no --shard, torchrun or WORLD_SIZE with it")
+    device = device_of(args)
     if share:
-        code = _compute_share(args, share)
+        code = _compute_share(args, share, device)
         if not share.reports:
             return code
-    device = device_of(args)
     with contextlib.ExitStack() as stack:
         out = args.out or stack.enter_context(claimed(default_out(args.model)))
         progress = stack.enter_context(Progress())
@@ -264,6 +263,14 @@ def _run(args: argparse.Namespace) -> int:
             media=args.media,
         )
     _report_problems(result)
+    _print_run(args, result, out)
+    return 1 if result.incomplete else 0
+
+
+def _print_run(args: argparse.Namespace, result: RunResult, out: Path) -> None:
+    from avbench.pages.run_tables import run_csv, run_table
+    from avbench.pages.run_text import render
+
     if args.csv:
         write_csv(result.frame(), args.csv)
     print_as(
@@ -273,17 +280,16 @@ def _run(args: argparse.Namespace) -> int:
         csv=lambda: run_csv(result),
         json=result.to_json,
     )
-    return 1 if result.incomplete else 0
 
 
-def _compute_share(args: argparse.Namespace, share: Share) -> int:
+def _compute_share(args: argparse.Namespace, share: Share, device: str) -> int:
     """Computes one share of the snapshots; 1 if some failed, unless another process reports them (torchrun would end
     that one)."""
     from avbench.engine.runner import Compute
     from avbench.runs.evaluate import open_share
 
     workers = args.workers or share.workers
-    how = Compute(args.store, workers, device_of(args), batch_of(args), share.which, args.keep_going, **fetch_of(args))
+    how = Compute(args.store, workers, device, batch_of(args), share.which, args.keep_going, **fetch_of(args))
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         session = open_share(
             args.model,
