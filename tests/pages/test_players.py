@@ -101,9 +101,9 @@ def test_a_browser_plays_them_and_the_marker_runs_along(made: Made, tmp_path: Pa
         page = seen.page
         card = page.locator(".player").first
         seen_clip, corrected = card.locator("video").nth(0), card.locator("video").nth(1)
-        page.wait_for_function("document.querySelector('video').readyState > 1")
+        page.wait_for_function("() => document.querySelector('video').readyState > 1")
         seen_clip.evaluate("v => { v.currentTime = 2; }")
-        page.wait_for_function("document.querySelector('.player output').textContent.startsWith('At 7.0 s')")
+        page.wait_for_function("() => document.querySelector('.player output').textContent.startsWith('At 7.0 s')")
         told = card.locator("output").inner_text()
         assert told == f"At 7.0 s: {json.loads(card.get_attribute('data-steps'))[1][1]}"
         cursor = card.locator(".cursor")
@@ -111,11 +111,11 @@ def test_a_browser_plays_them_and_the_marker_runs_along(made: Made, tmp_path: Pa
         assert cursor.get_attribute("transform") == f"translate({half:.2f} 0)"
         seen_clip.evaluate("v => { v.muted = true; return v.play(); }")
         corrected.evaluate("v => { v.muted = true; return v.play(); }")
-        page.wait_for_function("document.querySelectorAll('video')[1].currentTime > 2")
+        page.wait_for_function("() => document.querySelectorAll('video')[1].currentTime > 2")
         assert seen_clip.evaluate("v => v.paused"), "one at a time"
         last = page.locator(".player").last.locator("output")
         page.wait_for_function(
-            "[...document.querySelectorAll('.player output')].at(-1).textContent.startsWith('This br')"
+            "() => [...document.querySelectorAll('.player output')].at(-1).textContent.startsWith('This br')"
         )
         assert "not beside the page" in last.inner_text()
         for size in (DESKTOP, PHONE):

@@ -147,17 +147,17 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_click_on_the_timeline_seeks_the_video(watched: Path, size: tuple[int, int]) -> None:
     with opened(watched / "page.html", size) as seen:
         page = seen.page
-        page.wait_for_function("document.querySelector('video').readyState >= 1", timeout=20_000)
+        page.wait_for_function("() => document.querySelector('video').readyState >= 1", timeout=20_000)
         hit = page.locator("svg.timeline:visible .hit").bounding_box()
         for share, told in ((0.75, "audio 0.6 s late"), (0.25, "audio 0.41 s early"), (0.95, "no evidence")):
             page.mouse.click(hit["x"] + share * hit["width"], hit["y"] + hit["height"] / 2)
-            page.wait_for_function(f"Math.abs(document.querySelector('video').currentTime - {share * 11}) < 0.1")
+            page.wait_for_function(f"() => Math.abs(document.querySelector('video').currentTime - {share * 11}) < 0.1")
             assert told in page.locator("output").inner_text()
             cursor = page.locator("svg.timeline:visible .cursor").bounding_box()
             assert cursor["x"] - hit["x"] == pytest.approx(share * hit["width"], abs=3)
             assert page.locator("tr.now").count() == 1
         page.locator("button[data-at]").nth(1).click()
-        page.wait_for_function("Math.abs(document.querySelector('video').currentTime - 6) < 0.1")
+        page.wait_for_function("() => Math.abs(document.querySelector('video').currentTime - 6) < 0.1")
         assert page.locator("#unplayable").is_hidden()
         assert page.locator("#unseen").is_hidden()
         assert seen.overflow_px == 0
@@ -171,5 +171,5 @@ def test_a_click_on_the_timeline_seeks_the_video(watched: Path, size: tuple[int,
 )
 def test_what_the_browser_cannot_play_is_said(watched: Path, name: str, note: str, said: str) -> None:
     with opened(watched / f"{name}.html") as seen:
-        seen.page.wait_for_function(f"!document.getElementById('{note}').hidden", timeout=20_000)
+        seen.page.wait_for_function(f"() => !document.getElementById('{note}').hidden", timeout=20_000)
         assert f"This browser {said}" in seen.page.locator("figcaption").first.inner_text()
