@@ -156,7 +156,7 @@ def _medians(values: np.ndarray, drawn: Resamples) -> np.ndarray:
     weight = weight_above(pieces[:n], np.minimum(np.arange(size, len(pieces) + size, size), n), drawn.n_clusters, kind)
     pieces, found = pieces.reshape(-1, size), np.empty(len(drawn.counts))
     for first in range(0, len(found), WIDE):
-        counts = drawn.columns(slice(first, first + WIDE), kind)
+        counts = drawn.columns(slice(first, first + WIDE))
         padded = np.concatenate([counts, np.zeros((1, counts.shape[1]), kind)])
         up_to, each = weight(counts), np.arange(counts.shape[1])
         total = up_to[-1].astype(np.int64)

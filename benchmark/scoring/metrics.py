@@ -11,6 +11,7 @@ A new metric is one function, one entry of ``METRICS`` and one reference in ``av
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Callable
@@ -28,16 +29,33 @@ WIDE = 256  # resamples for which weights are added up at once: long enough rows
 
 
 @dataclass(frozen=True, eq=False)
+class Draws:
+    """How often each of G videos was drawn in each of R resamples, in the forms that products want, each made once."""
+
+    counts: np.ndarray  # (R, G) integers, or any non-negative weights
+
+    @cached_property
+    def floats(self) -> np.ndarray:
+        """(R, G) float64, for products with sums per video."""
+        return self.counts.astype(np.float64)
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """(G, R) float32, for products with tables of videos; exact for small integers only."""
+        return np.ascontiguousarray(self.counts.T, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
 class Resamples:
     """How often each video was drawn: case i counts ``counts[r, cluster[i]]`` times in resample r.
 
-    ``floats``: ``counts`` as float64, where they are held for all who draw the same. ``with_left_out``: these
-    resamples, then every video once except for one jackknife group (``avbench.scoring.stats`` draws both).
+    ``draws``: of these counts, where others draw the same. ``with_left_out``: these resamples, then every video once
+    except for one jackknife group (``avbench.scoring.stats`` draws both).
     """
 
     cluster: np.ndarray  # (N,) int64, index of the case's video
     counts: np.ndarray  # (R, G) integers, or any non-negative weights
-    floats: np.ndarray | None = None
+    draws: Draws | None = None
     with_left_out: Resamples | None = None
 
     @property
@@ -48,7 +66,7 @@ class Resamples:
     @property
     def as_floats(self) -> np.ndarray:
         """(R, G) float64, for products with sums per video."""
-        return self.counts.astype(np.float64) if self.floats is None else self.floats
+        return (self.draws or Draws(self.counts)).floats
 
     def take(self, cases: np.ndarray) -> Resamples:
         """The same resamples of videos for some of the cases: indices, or (N,) bool."""
@@ -59,16 +77,19 @@ class Resamples:
         """(rows, N) float64: the weight of each case in each resample."""
         return self.counts[rows].astype(np.float64)[:, self.cluster]
 
-    @property
+    @cached_property
     def exact(self) -> type[np.floating]:
         """What sums of counts are exact in: float32, which is twice as fast, if all of them are integers below 2**24;
         else float64."""
         integers = self.counts.dtype.kind in "iu"
         return np.float32 if integers and int(self.counts.max(initial=0)) * len(self.cluster) < 2**24 else np.float64
 
-    def columns(self, rows: slice, kind: type[np.floating]) -> np.ndarray:
-        """(G, rows): the counts of some resamples as floats, for products with tables of videos."""
-        return np.ascontiguousarray(self.counts[rows].T, kind)
+    def columns(self, rows: slice) -> np.ndarray:
+        """(G, rows), contiguous: the counts of some resamples as ``exact`` floats, for products with tables of
+        videos."""
+        if self.draws is None or self.exact is not np.float32:
+            return np.ascontiguousarray(self.counts[rows].T, self.exact)
+        return np.ascontiguousarray(self.draws.columns[:, rows])
 
 
 def everything_once(n: int) -> Resamples:
@@ -116,7 +137,7 @@ class Cases:
 
     @cached_property
     def by_rank(self) -> ByRank:
-        """The scores that rank the cases, of the resamples that were asked for last."""
+        """The scores that rank the cases."""
         return ByRank(self)
 
 
@@ -246,6 +267,13 @@ def _cumulated(table: np.ndarray) -> np.ndarray:
     return table
 
 
+def _never_zero(above: np.ndarray) -> None:
+    """Puts 1 for 0 in the running sums (P, R), where there is no case above, so no positive either. In place; only the
+    first rows can have it."""
+    first = bisect.bisect_left(range(len(above)), True, key=lambda row: bool(above[row].all()))
+    above[:first][above[:first] == 0] = 1
+
+
 def _blocks(n_rows: int, n: int) -> list[slice]:
     step = max(1, BLOCK_CELLS // max(1, n))
     return [slice(first, min(first + step, n_rows)) for first in range(0, n_rows, step)]
@@ -264,25 +292,25 @@ def _wide_blocks(n_rows: int, n: int) -> list[tuple[slice, list[slice]]]:
 
 class ByRank:
     """Average precision and area under ROC, class by class: both follow from the weight of the cases that are ranked
-    above each case of the class, which takes nearly all of the time. Those of the resamples asked for last are kept."""
+    above each case of the class, which takes nearly all of the time. What was found is kept."""
 
     def __init__(self, cases: Cases) -> None:
         self._cases = cases
-        self._drawn: Resamples | None = None
-        self._values: tuple[np.ndarray, np.ndarray] | None = None
+        self._found: list[tuple[Resamples, tuple[np.ndarray, np.ndarray]]] = []
 
     def of(self, drawn: Resamples) -> tuple[np.ndarray, np.ndarray]:
         """(R,) means over classes of average precision, and of area under ROC."""
-        if self._drawn is not drawn or self._values is None:
-            kind = drawn.exact
+        known = next((values for before, values in self._found if before is drawn), None)
+        if known is None:
             total = drawn.as_floats @ np.bincount(drawn.cluster, minlength=drawn.n_clusters)
             precisions, areas = [], []
             for rank in self._cases.rankings.values():
-                precision, found, lost = ranked_scores(rank, drawn, kind)
+                precision, found, lost = ranked_scores(rank, drawn)
                 precisions.append(precision)
                 areas.append(1.0 - _ratio(lost, found * (total - found)))
-            self._drawn, self._values = drawn, (_mean_over_classes(precisions), _mean_over_classes(areas))
-        return self._values
+            known = _mean_over_classes(precisions), _mean_over_classes(areas)
+            self._found.append((drawn, known))
+        return known
 
 
 class RankedScores(NamedTuple):
@@ -294,15 +322,16 @@ class RankedScores(NamedTuple):
     lost: np.ndarray
 
 
-def ranked_scores(rank: Ranking, drawn: Resamples, kind: type[np.floating]) -> RankedScores:
-    """The scores of a ranking with at least one positive. ``kind``: ``drawn.exact``."""
+def ranked_scores(rank: Ranking, drawn: Resamples) -> RankedScores:
+    """The scores of a ranking with at least one positive."""
+    kind = drawn.exact
     n_drawn, cluster, n_clusters = len(drawn.counts), drawn.cluster[rank.order], drawn.n_clusters
     videos, tied = cluster[rank.positives], bool((rank.group_end - rank.group_start > 1).any())
     to_end = weight_above(cluster, rank.group_end, n_clusters, kind)
     to_start = weight_above(cluster, rank.group_start, n_clusters, kind) if tied else None
     scores = RankedScores(*np.empty((3, n_drawn)))
     for wide, blocks in _wide_blocks(n_drawn, len(videos)):
-        counts = drawn.columns(wide, kind)
+        counts = drawn.columns(wide)
         weight, above = counts[videos], to_end(counts)
         summed = _cumulated(weight.copy())
         scores.positives[wide] = summed[-1]
@@ -311,7 +340,7 @@ def ranked_scores(rank: Ranking, drawn: Resamples, kind: type[np.floating]) -> R
         if to_start:
             begun = np.concatenate([np.zeros((1, counts.shape[1]), kind), summed])[rank.positives_start]
             others = np.add(others, to_start(counts) - begun, dtype=np.float64) / 2
-        above[above == 0] = 1  # no case above, so no positive either
+        _never_zero(above)
         for block in blocks:
             at = slice(wide.start + block.start, wide.start + block.stop)
             positive = weight[:, block].astype(np.float64)

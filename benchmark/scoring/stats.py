@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from avbench.scoring.metrics import METRICS, Cases, Resamples, cases
+from avbench.scoring.metrics import METRICS, Cases, Draws, Resamples, cases
 from avbench.system.spelling import nearest
 from avbench.types import UsageError
 
@@ -75,9 +75,8 @@ def resamples(clusters: Any, bootstrap: Bootstrap = DEFAULT) -> Resamples:
             f"clusters have shape {names.shape} and type {names.dtype}; needed is one video name per case, at least one"
         )
     n, cluster = numbered(names)
-    counts, floats = _drawn_counts(n, bootstrap.n_resamples, bootstrap.seed)
-    first = slice(bootstrap.n_resamples)
-    return Resamples(cluster, counts[first], floats[first], Resamples(cluster, counts, floats))
+    draws = _draws(n, bootstrap.n_resamples, bootstrap.seed)
+    return Resamples(cluster, draws.counts[: bootstrap.n_resamples], None, Resamples(cluster, draws.counts, draws))
 
 
 def numbered(names: np.ndarray) -> tuple[int, np.ndarray]:
@@ -90,19 +89,17 @@ def numbered(names: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 @lru_cache(maxsize=4)
-def _drawn_counts(n: int, n_resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n_resamples + J, n) as int32 and as float64, read-only and cached: many models share the same draws of the same
-    videos. After the resamples, every video once except for one of J groups (see ``n_left_out``)."""
+def _draws(n: int, n_resamples: int, seed: int) -> Draws:
+    """``n_resamples`` draws of ``n`` videos, then every video once except for one of J groups (see ``n_left_out``):
+    counts (n_resamples + J, n) int32, read-only and cached, because many models share the same draws."""
     generator, n_groups = np.random.default_rng(seed), n_left_out(n, n_resamples)
     counts = np.empty((n_resamples + n_groups, n), np.int32)
     for row in counts[:n_resamples]:
         row[:] = np.bincount(generator.integers(n, size=n), minlength=n)
     group = np.random.default_rng(0).permutation(n) % n_groups
     counts[n_resamples:] = np.arange(n_groups)[:, None] != group
-    floats = counts.astype(np.float64)
-    for table in (counts, floats):
-        table.flags.writeable = False
-    return counts, floats
+    counts.flags.writeable = False
+    return Draws(counts)
 
 
 def cluster_weights(clusters: Any, bootstrap: Bootstrap = DEFAULT) -> np.ndarray:

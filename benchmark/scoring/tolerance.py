@@ -108,7 +108,7 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray, drawn: Resamples) -> np.nd
     few = positive if some_positive else ~positive
     if not few.any():
         return np.full(len(pairs), np.nan)
-    lost = ranked_scores(rank_cases(scores, few), drawn, drawn.exact).lost  # by the few
+    lost = ranked_scores(rank_cases(scores, few), drawn).lost  # by the few
     found = pairs - lost if some_positive else lost
     return np.divide(found, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
