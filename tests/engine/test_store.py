@@ -197,7 +197,7 @@ def test_disk_full_or_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     store, shard = filled(tmp_path)
     before = shard.read_bytes()
 
-    def refuse(path: Path, data: bytes) -> None:
+    def refuse(path: Path, data: bytes, swept: bool) -> None:
         raise OSError(code, errno.errorcode[code])
 
     monkeypatch.setattr(avbench.engine.store, "atomic_write_bytes", refuse)
