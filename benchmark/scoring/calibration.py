@@ -151,10 +151,11 @@ def _medians(values: np.ndarray, drawn: Resamples) -> np.ndarray:
     Whole pieces of the ranked cases are counted first, then the cases of the piece that the middle lies in."""
     order, n = np.argsort(values, kind="stable"), len(values)
     ranked, size, kind = values[order], math.isqrt(n - 1) + 1, drawn.exact
-    pieces = np.full(-(-n // size) * size, drawn.n_clusters)  # the last one is filled up with a video of weight 0
-    pieces[:n] = drawn.cluster[order]
-    weight = weight_above(pieces[:n], np.minimum(np.arange(size, len(pieces) + size, size), n), drawn.n_clusters, kind)
-    pieces, found = pieces.reshape(-1, size), np.empty(len(drawn.counts))
+    filled = np.full(-(-n // size) * size, drawn.n_clusters)  # the last piece, with a video of weight 0
+    filled[:n] = drawn.cluster[order]
+    pieces, found = filled.reshape(-1, size), np.empty(len(drawn.counts))
+    ends = np.minimum(size * np.arange(1, len(pieces) + 1), n)
+    weight = weight_above(filled[:n], ends, drawn.n_clusters, kind)
     for first in range(0, len(found), WIDE):
         counts = drawn.columns(slice(first, first + WIDE))
         padded = np.concatenate([counts, np.zeros((1, counts.shape[1]), kind)])
