@@ -33,7 +33,7 @@ PREDICTIONS_FILE = "predictions.parquet"
 LATENCY_FILE = "latency.json"
 SCHEMA_PATH = Path(__file__).parent / "schemas" / "submission.v1.json"
 # size limits, checked before parsing; a track of 32,000 segments x 18 iterations has 45 MB of predictions
-MAX_BYTES = {SUBMISSION_FILE: 256 * 2**10, PREDICTIONS_FILE: 128 * 2**20, LATENCY_FILE: 8 * 2**20}
+MAX_BYTES = {SUBMISSION_FILE: 256 * 2**10, PREDICTIONS_FILE: 256 * 2**20, LATENCY_FILE: 8 * 2**20}
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TRACK_PATTERN = r"^[a-z0-9][a-z0-9.-]{0,63}$"

@@ -247,8 +247,7 @@ def _untried(tasks: Sequence[Task], planned: Plan, backbones: Iterable[Backbone]
     missing: Counter[str] = Counter()
     for task in tasks:
         missing.update({fingerprint: len(keys) for fingerprint, keys in task.keys.items()})
-    total = sum(map(len, planned.keys.values()))
-    return {backbone.fingerprint for backbone in backbones if missing[backbone.fingerprint] == total}
+    return {backbone.fingerprint for backbone in backbones if missing[backbone.fingerprint] == planned.n_unique}
 
 
 class _NeverWorked:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ from safetensors.numpy import load, save
 
 from avbench.data.media import READER_VERSION
 from avbench.protocol.plan import SnapshotKey
-from avbench.system.atomic import atomic_write_bytes
+from avbench.system.atomic import atomic_write_bytes, sweep_folder
 from avbench.types import NonFiniteError, StoreError
 
 SCHEMA_VERSION = 1
@@ -73,6 +74,7 @@ class SnapshotStore:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
+        self._swept: set[Path] = set()  # folders in which nothing is left that was half-written before
         _check_allowed()
         with _one_line(f"cannot open the snapshot store {self.root}"):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -80,9 +82,9 @@ class SnapshotStore:
 
     def missing(self, model: str, media: str, keys: Sequence[SnapshotKey]) -> list[SnapshotKey]:
         """The ``keys`` that are not stored, sorted and without duplicates."""
-        shard = self._read(model, media)
-        stored = set(_tuples(shard.keys)) if shard else set()
-        return sorted(key for key in set(keys) if key.row not in stored)
+        shard, wanted = self._read(model, media), list(dict.fromkeys(keys))
+        absent = _find(shard.keys, _rows(wanted)) < 0 if shard else [True] * len(wanted)
+        return sorted(itertools.compress(wanted, absent))
 
     def put(
         self, model: str, media: str, keys: Sequence[SnapshotKey], logits: np.ndarray, tokens: np.ndarray | None = None
@@ -104,7 +106,7 @@ class SnapshotStore:
                 old = self._read(model, media) or _Shard.empty(logits, tokens)
                 merged = _merge(path, old, _Shard(_rows(keys), logits, tokens))
                 if len(merged.keys) > len(old.keys):
-                    atomic_write_bytes(path, _to_bytes(merged, _filed(model, media)))
+                    self._write(path, _to_bytes(merged, _filed(model, media)))
 
     def get(
         self, model: str, media: str, keys: Sequence[SnapshotKey] | np.ndarray
@@ -146,7 +148,7 @@ class SnapshotStore:
                     _check_equal(path, source, merged, theirs)
                     new = len(merged.keys) - len(ours.keys)
                     if new:
-                        atomic_write_bytes(path, _to_bytes(merged, filed))
+                        self._write(path, _to_bytes(merged, filed))
             added, same = added + new, same + len(theirs.keys) - new
         return added, same
 
@@ -170,6 +172,7 @@ class SnapshotStore:
             raise StoreError(f"{len(folders)} models in {self.root} begin with {model!r}; give more of the fingerprint")
         shards = n_bytes = 0
         with _one_line(f"cannot prune {folders[0]}"):
+            sweep_folder(folders[0])
             for path in sorted(folders[0].glob("*.safetensors")):
                 with _locked(path):
                     n_bytes += path.stat().st_size
@@ -232,6 +235,14 @@ class SnapshotStore:
     def _path(self, model: str, media: str) -> Path:
         return _filed(model, media).path(self.root)
 
+    def _write(self, path: Path, data: bytes) -> None:
+        """Writes a shard. What killed writers left is looked for once in each folder, and where a shard is replaced,
+        not for every new one: that would list all others each time."""
+        if path.parent not in self._swept:
+            sweep_folder(path.parent)
+            self._swept.add(path.parent)
+        atomic_write_bytes(path, data, swept=not path.exists())
+
     def _shards(self) -> list[Path]:
         _check_allowed()
         return sorted(self.root.glob("*/*.safetensors"))
@@ -275,10 +286,6 @@ def _locked(path: Path) -> Iterator[None]:
     """Exclusive access to one shard among all processes on this machine; if a process dies, its lock is released."""
     with open(path.with_suffix(".lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for stale in path.parent.glob(
-            f".{path.name}.*.tmp"
-        ):  # left by a writer that was killed: nobody else is writing now
-            stale.unlink(missing_ok=True)
         yield
 
 
@@ -308,11 +315,6 @@ def _rows(keys: Sequence[SnapshotKey] | np.ndarray) -> np.ndarray:
     """The rows of keys, (K, 6) int64."""
     rows = keys if isinstance(keys, np.ndarray) else [key.row for key in keys]
     return np.asarray(rows, np.int64).reshape(-1, len(SnapshotKey._fields))
-
-
-def _tuples(rows: np.ndarray) -> Iterator[tuple[int, ...]]:
-    """Rows as tuples; each equals its key's."""
-    return map(tuple, rows.tolist())
 
 
 def _find(stored: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from avbench.system.findings import first_of
 from avbench.system.parquet import read_table
 from avbench.system.paths import has_foreign_backslash, path_of, path_text
 from avbench.system.spelling import nearest
-from avbench.ticks import TICKS_PER_FRAME, seconds
+from avbench.ticks import TICKS_PER_FRAME, Tick, seconds
 from avbench.types import (
     AS_EVER,
     GRIDS,
@@ -114,19 +115,23 @@ class Manifest:
         """
         digest = hashlib.sha256()
         head = [1, self.name, self.kind, self.offset_law, self.grid.n_classes, self.grid.max_offset_s]
-        rows: list[list[Any]] = [[*head, self.spec_sha256]]
+        encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+        for row in itertools.chain([[*head, self.spec_sha256]], self._pinned_clips(), self._pinned_segments()):
+            digest.update(encode(row).encode() + b"\n")
+        return digest.hexdigest()
+
+    def _pinned_clips(self) -> Iterator[list[Any]]:
         for clip in sorted(self.clips.values(), key=lambda c: c.id):
             pinned = replace(clip, sha256="") if self.kind == "synthetic" else clip
             reading = clip.reading.as_text()
-            rows.append(["clip", *(getattr(pinned, name) for name in _CLIP_FIELDS), *([reading] if reading else [])])
+            yield ["clip", *(getattr(pinned, name) for name in _CLIP_FIELDS), *([reading] if reading else [])]
+
+    def _pinned_segments(self) -> Iterator[list[Any]]:
+        names = [name for name in SegmentRecord.__slots__ if name not in _LATER]
         for segment in self.segments:
             law = [law_text(segment.law)] if segment.law else []
             pair = [{"pair_of": segment.pair_of}] if segment.pair_of else []
-            plain = (getattr(segment, name) for name in SegmentRecord.__slots__ if name not in _LATER)
-            rows.append(["segment", *plain, *law, *pair])
-        for row in rows:
-            digest.update(json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n")
-        return digest.hexdigest()
+            yield ["segment", *(getattr(segment, name) for name in names), *law, *pair]
 
     @property
     def labels_hidden(self) -> bool:
@@ -214,7 +219,7 @@ def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumn
     clips = sorted(manifest.clips.values(), key=lambda c: c.id)
     columns = clip_columns(manifest)
     tables = {
-        "clips.parquet": _parquet(columns, [clip_row(c, manifest.sources.get(c.id)) for c in clips]),
+        "clips.parquet": _parquet(columns, (clip_row(c, manifest.sources.get(c.id)) for c in clips)),
         "segments.parquet": _segment_table(manifest, more_columns or {}),
     }
     root, home = manifest.media_root.resolve(), directory.resolve()
@@ -244,10 +249,9 @@ def write_manifest(manifest: Manifest, directory: Path, more_columns: MoreColumn
 
 
 def _segment_table(manifest: Manifest, more: MoreColumns) -> bytes:
-    rows = [segment_row(s) for s in manifest.segments]
-    for name, (_, _, values) in more.items():
-        for row, value in zip(rows, values, strict=True):
-            row[name] = value
+    further = zip(*(values for _, _, values in more.values()), strict=True) if more else itertools.repeat(())
+    pairs = zip(manifest.segments, further, strict=bool(more))
+    rows = (segment_row(segment) | dict(zip(more, values, strict=True)) for segment, values in pairs)
     return _parquet(segment_columns(manifest) | {name: (kind, text) for name, (kind, text, _) in more.items()}, rows)
 
 
@@ -299,7 +303,7 @@ def _arrow_type(name: str) -> pa.DataType:
     return pa.list_(pa.string()) if name == "list<string>" else getattr(pa, name)()
 
 
-def _parquet(columns: Mapping[str, tuple[str, str]], rows: list[dict[str, Any]]) -> bytes:
+def _parquet(columns: Mapping[str, tuple[str, str]], rows: Iterable[dict[str, Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -307,7 +311,11 @@ def _parquet(columns: Mapping[str, tuple[str, str]], rows: list[dict[str, Any]])
         pa.field(name, _arrow_type(kind), nullable=False, metadata={"description": text})
         for name, (kind, text) in columns.items()
     ]
-    table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    held: dict[str, list[Any]] = {name: [] for name in columns}
+    for row in rows:  # by column: a million rows at once would take gigabytes
+        for name, values in held.items():
+            values.append(row[name])
+    table = pa.Table.from_pydict(held, schema=pa.schema(fields))
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
@@ -325,24 +333,12 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
     directory = Path(directory)
     meta = read_meta(directory)
     more = MORE_COLUMNS if meta["schema_version"] == SCHEMA_VERSION else {}
-    clip_rows = _read_table(directory, "clips.parquet", CLIP_COLUMNS, meta, more)
-    segment_rows = _read_table(directory, "segments.parquet", SEGMENT_COLUMNS, meta, more)
-    problems = [
-        f"segments.parquet row {row} column {name}_s: {r[f'{name}_s']!r} is not {name}_ticks / 16000"
-        for row, r in enumerate(segment_rows)
-        for name in ("start", "offset")
-        if r[f"{name}_s"] != seconds(r[f"{name}_ticks"])
-    ]
-    names = [r["id"] for r in clip_rows]
-    problems += [
-        f"clips.parquet row {row} column duration_s: {r['duration_s']!r} does not match n_frames and n_samples"
-        for row, r in enumerate(clip_rows)
-        if r["duration_s"] != seconds(min(r["n_frames"] * TICKS_PER_FRAME, r["n_samples"]))
-    ]
-    problems += _duplicates("clips.parquet", names)
-    clips = {r["id"]: _clip_of(r, row) for row, r in enumerate(clip_rows)}
-    sources = {r["id"]: _json_object(r["source"]) for r in clip_rows if r["source"]}
-    segments = tuple(_segment_of(r, row) for row, r in enumerate(segment_rows))
+    clip_table = _read_table(directory, "clips.parquet", CLIP_COLUMNS, meta, more)
+    segment_table = _read_table(directory, "segments.parquet", SEGMENT_COLUMNS, meta, more)
+    clips, sources, names, clip_problems = _clips_of(clip_table)
+    segments, problems = _segments_of(segment_table, clips)
+    problems += clip_problems
+    del clip_table, segment_table
     root = Path(media_root) if media_root is not None else directory / path_of(meta["media_root"])
     manifest = Manifest(
         name=meta["name"],
@@ -361,6 +357,49 @@ def read_manifest(directory: Path, media_root: Path | None = None) -> Manifest:
         problems.append("manifest.json: sha256 does not match the content")
     _raise_first(problems, directory)
     return manifest
+
+
+_Clips = tuple[dict[str, ClipRecord], dict[str, Any], list[str], list[str]]
+
+
+def _clips_of(table: pa.Table) -> _Clips:
+    """The clips by id, what their containers report, their ids row by row, and what is wrong with the rows."""
+    clips, sources, names, problems = dict[str, ClipRecord](), dict[str, Any](), list[str](), list[str]()
+    for row, r in enumerate(_rows_of(table)):
+        if r["duration_s"] != seconds(min(r["n_frames"] * TICKS_PER_FRAME, r["n_samples"])):
+            problems.append(
+                f"clips.parquet row {row} column duration_s: {r['duration_s']!r} does not match n_frames and n_samples"
+            )
+        names.append(r["id"])
+        clips[r["id"]] = _clip_of(r, row)
+        if r["source"]:
+            sources[r["id"]] = _json_object(r["source"])
+    return clips, sources, names, problems + _duplicates("clips.parquet", names)
+
+
+def _segments_of(table: pa.Table, clips: Mapping[str, ClipRecord]) -> tuple[tuple[SegmentRecord, ...], list[str]]:
+    """The segments, and what is wrong with the rows."""
+    segments, problems = list[SegmentRecord](), list[str]()
+    shared = {text: text for clip in clips.values() for text in (clip.id, clip.video_id)}  # each text once in memory
+    for row, r in enumerate(_rows_of(table)):
+        for name in ("start", "offset"):
+            if r[f"{name}_s"] != seconds(r[f"{name}_ticks"]):
+                problems.append(
+                    f"segments.parquet row {row} column {name}_s: {r[f'{name}_s']!r} is not {name}_ticks / 16000"
+                )
+        r |= {name: shared.setdefault(r[name], r[name]) for name in _REPEATED}
+        segments.append(_segment_of(r, row))
+    return tuple(segments), problems
+
+
+_REPEATED = ("clip_id", "video_id", "category", "channel", "split")  # columns of segments
+ROWS_AT_ONCE = 2**14
+
+
+def _rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows one by one; not all of them at once, which takes twenty times what the table takes."""
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from batch.to_pylist()
 
 
 def _clip_of(row: Mapping[str, Any], number: int) -> ClipRecord:
@@ -428,8 +467,8 @@ def read_meta(directory: Path) -> dict[str, Any]:
 _Columns = Mapping[str, tuple[str, str]]
 
 
-def _read_table(directory: Path, name: str, columns: _Columns, meta: dict[str, Any], more: _Columns) -> list[Any]:
-    """The rows with the values of ``columns``, and of those of ``more`` that the table has."""
+def _read_table(directory: Path, name: str, columns: _Columns, meta: dict[str, Any], more: _Columns) -> pa.Table:
+    """The table with ``columns``, and with those of ``more`` that it has."""
     import pyarrow as pa
 
     path = directory / name
@@ -453,7 +492,7 @@ def _read_table(directory: Path, name: str, columns: _Columns, meta: dict[str, A
         if table[column].null_count:
             row = table[column].is_null().to_pylist().index(True)
             raise UsageError(f"{path} row {row} column {column}: empty")
-    return table.select(list(columns)).to_pylist()
+    return table.select(list(columns))
 
 
 # ---------------------------------------------------------------------------------------------------------- checking
@@ -508,12 +547,18 @@ def _segment_problems(segment: SegmentRecord, manifest: Manifest) -> list[str]:
     if segment.start < 0 or segment.start % TICKS_PER_FRAME:
         found.append(f"start_ticks: {segment.start} is not a frame instant (a multiple of {TICKS_PER_FRAME} from 0)")
     try:
-        expected = manifest.grid.class_of(segment.offset_s)
+        expected = _class_of(manifest.grid, segment.offset)
     except UsageError as error:
         return [*found, f"offset_ticks: {error}"]
     if segment.offset_class != expected:
         found.append(f"offset_class: {segment.offset_class}, but {segment.offset_s:g} s is class {expected}")
     return found + _law_problems(segment, manifest.grid)
+
+
+@lru_cache(maxsize=2**17)
+def _class_of(grid: OffsetGrid, offset: Tick) -> int:
+    """Of an offset in ticks, of which there are few; errors as ``OffsetGrid.class_of``."""
+    return grid.class_of(seconds(offset))
 
 
 def _pair_problems(manifest: Manifest) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
@@ -69,7 +71,11 @@ class Plan:
     @property
     def n_unique(self) -> int:
         """The number of snapshots to compute, each counted once."""
-        return sum(map(len, self.keys.values()))
+        return sum(self.n_of(clip_id) for clip_id in self.keys)
+
+    def n_of(self, clip_id: str) -> int:
+        """The number of snapshots to compute for a clip."""
+        return self.keys.n[clip_id] if isinstance(self.keys, _Keys) else len(self.keys[clip_id])
 
 
 def keys_of(protocol: Protocol, segment: SegmentRecord) -> list[SnapshotKey]:
@@ -78,8 +84,9 @@ def keys_of(protocol: Protocol, segment: SegmentRecord) -> list[SnapshotKey]:
         first_s = seconds(segment.start + protocol.start_shift)
         raise UsageError(f"segment {segment.id}: its first window starts at {first_s:.5f} s, not on a frame (0.04 s)")
     stretch = protocol.stretch(segment) if protocol.frontend_scope == "stretch" else Window(NO_STRETCH, NO_STRETCH)
-    windows = zip(protocol.picture_windows(segment), protocol.sound_windows(segment), strict=True)
-    keys = [SnapshotKey(p.start, s.start, stretch.start, stretch.length, p.length) for p, s in windows]
+    first, shift, window = segment.start + protocol.start_shift, protocol.heard(segment), protocol.window
+    starts = range(first, first + protocol.iterations * protocol.hop, protocol.hop)
+    keys = [SnapshotKey(start, start + shift, *stretch, window) for start in starts]
     return [_under_law(key, segment, segment.law) for key in keys] if segment.law else keys
 
 
@@ -96,16 +103,37 @@ def key_rows(protocol: Protocol, segments: Sequence[SegmentRecord]) -> np.ndarra
     """The ``row`` of the keys of all ``segments``: (N segments, W iterations, 6) int64. Errors as ``keys_of``."""
     rows = np.empty((len(segments), protocol.iterations, len(SnapshotKey._fields)), np.int64)
     steps, single = np.arange(protocol.iterations) * protocol.hop, replace(protocol, iterations=1)
-    for row, segment in zip(rows, segments, strict=True):
-        if segment.law:
-            row[:] = [key.row for key in keys_of(protocol, segment)]
-            continue
-        row[:] = keys_of(single, segment)[0].row
-        row[:, 0] += steps
-        row[:, 1] += steps
+    plain = [row for row, segment in enumerate(segments) if not segment.law]
+    if plain:
+        rows[plain] = np.array([keys_of(single, segments[row])[0].row for row in plain])[:, None]
+        rows[plain, :, :2] += steps[:, None]
         if protocol.frontend_scope == "stretch":
-            row[:, 3] = protocol.stretch(segment).length
+            rows[plain, :, 3] = protocol.stretch(segments[plain[0]]).length  # that of all
+    for row, segment in enumerate(segments):
+        if segment.law:
+            rows[row] = [key.row for key in keys_of(protocol, segment)]
     return rows
+
+
+class _Keys(Mapping[str, tuple[SnapshotKey, ...]]):
+    """Clip id -> its unique keys, sorted. Only their number is held, the keys are made anew each time they are asked
+    for: those of a million segments would take gigabytes."""
+
+    def __init__(self, wanted: Mapping[str, Sequence[tuple[Protocol, SegmentRecord]]]) -> None:
+        self._wanted = wanted
+        self.n = {clip_id: len(self._keys(clip_id)) for clip_id in wanted}
+
+    def _keys(self, clip_id: str) -> set[SnapshotKey]:
+        return {key for protocol, segment in self._wanted[clip_id] for key in keys_of(protocol, segment)}
+
+    def __getitem__(self, clip_id: str) -> tuple[SnapshotKey, ...]:
+        return tuple(sorted(self._keys(clip_id)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._wanted)
+
+    def __len__(self) -> int:
+        return len(self._wanted)
 
 
 def plan(segments: Iterable[SegmentRecord], clips: Mapping[str, ClipRecord], protocols: Sequence[Protocol]) -> Plan:
@@ -117,14 +145,17 @@ def plan(segments: Iterable[SegmentRecord], clips: Mapping[str, ClipRecord], pro
     for segment in segments:
         if segment.clip_id not in clips:
             raise UsageError(f"segment {segment.id}: there is no clip {segment.clip_id!r}")
-    supported = {p: tuple(s for s in segments if p.supports(s, clips[s.clip_id])) for p in protocols}
-    unsupported = {p: tuple(s for s in segments if not p.supports(s, clips[s.clip_id])) for p in protocols}
-    wanted: dict[str, set[SnapshotKey]] = {segment.clip_id: set() for segment in segments}
-    for protocol, held in supported.items():
-        for segment in held:
-            wanted[segment.clip_id].update(keys_of(protocol, segment))
+    supported: dict[Protocol, tuple[SegmentRecord, ...]] = {}
+    unsupported: dict[Protocol, tuple[SegmentRecord, ...]] = {}
+    wanted: dict[str, list[tuple[Protocol, SegmentRecord]]] = {segment.clip_id: [] for segment in segments}
+    for protocol in protocols:
+        fits = [protocol.supports(segment, clips[segment.clip_id]) for segment in segments]
+        supported[protocol] = tuple(itertools.compress(segments, fits))
+        unsupported[protocol] = tuple(segment for segment, fit in zip(segments, fits, strict=True) if not fit)
+        for segment in supported[protocol]:
+            wanted[segment.clip_id].append((protocol, segment))
     return Plan(
-        keys={clip_id: tuple(sorted(keys)) for clip_id, keys in wanted.items() if keys},
+        keys=_Keys({clip_id: held for clip_id, held in wanted.items() if held}),
         supported=supported,
         unsupported=unsupported,
         n_naive=sum(len(held) * protocol.iterations for protocol, held in supported.items()),
@@ -137,9 +168,10 @@ def shares(plan: Plan, n: int) -> list[frozenset[str]]:
     if n < 1:
         raise UsageError(f"a run is shared by {n} processes; it must be at least 1")
     held: list[list[str]] = [[] for _ in range(n)]
-    work = [0] * n
-    for clip_id in sorted(plan.keys, key=lambda clip_id: (-len(plan.keys[clip_id]), clip_id)):
-        least = work.index(min(work))
+    work = [(0, share) for share in range(n)]  # a heap: of shares with equal work, the first
+    sizes = {clip_id: plan.n_of(clip_id) for clip_id in plan.keys}
+    for clip_id in sorted(sizes, key=lambda clip_id: (-sizes[clip_id], clip_id)):
+        done, least = work[0]
         held[least].append(clip_id)
-        work[least] += len(plan.keys[clip_id])
+        heapq.heapreplace(work, (done + sizes[clip_id], least))
     return [frozenset(some) for some in held]

@@ -159,19 +159,16 @@ def _changing(pair: _Pair, protocol: Protocol, bootstrap: Bootstrap) -> dict[str
 
 
 def _metrics(pair: _Pair, selection: str, bootstrap: Bootstrap) -> dict[str, Compared]:
-    from avbench.scoring.metrics import score
     from avbench.scoring.selection import selected_logits
-    from avbench.scoring.stats import minimum_detectable_difference, paired_difference
+    from avbench.scoring.stats import paired
 
     chosen_a, chosen_b = (selected_logits(streams, pair.labels, selection) for streams in (pair.a, pair.b))
+    together = [list(chosen_a)] if selection == "final" else [[name] for name in chosen_a]  # those of equal logits
     metrics = {}
-    for name, logits_a in chosen_a.items():
-        logits_b = chosen_b[name]
-        given = logits_a, logits_b, pair.labels, pair.videos, bootstrap
-        difference = paired_difference(*given, metrics=[name])[name]
-        detectable = minimum_detectable_difference(*given, power=POWER, metrics=[name])[name]
-        value_a, value_b = score(logits_a, pair.labels)[name], score(logits_b, pair.labels)[name]
-        metrics[name] = Compared(value_a, value_b, **difference, detectable=detectable)
+    for names in together:
+        given = chosen_a[names[0]], chosen_b[names[0]], pair.labels, pair.videos
+        for name, one in paired(*given, bootstrap, POWER, names).items():
+            metrics[name] = Compared(one.a, one.b, **one.difference, detectable=one.detectable)
     return metrics
 
 

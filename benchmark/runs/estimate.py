@@ -125,7 +125,7 @@ def model_of(name: str) -> Model:
 def work_of(manifest: Manifest, protocol: Protocol, devices: int = 1) -> Work:
     """The work of a manifest on ``devices`` that share its clips out. ``UsageError`` for fewer than one device."""
     planned = plan(manifest.segments, manifest.clips, [protocol])
-    loads = [sum(len(planned.keys[clip_id]) for clip_id in share) for share in shares(planned, devices)]
+    loads = [sum(map(planned.n_of, share)) for share in shares(planned, devices)]
     return Work(
         clips=len(planned.keys),
         segments=sum(map(len, planned.supported.values())),

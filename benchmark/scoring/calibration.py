@@ -9,12 +9,13 @@ beside it stands the centre of the most probable class (``argmax``). At the ends
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from avbench.scoring.metrics import BLOCK_CELLS, GRID, Cases, Resamples, cases
+from avbench.scoring.metrics import GRID, WIDE, Cases, Resamples, cases, weight_above
 from avbench.scoring.stats import DEFAULT, Bootstrap, Estimate, estimate, ratio
 from avbench.types import OffsetGrid, UsageError
 
@@ -70,7 +71,7 @@ def ece(cases: Cases, drawn: Resamples) -> np.ndarray:
     gap = np.zeros((drawn.n_clusters, BINS))
     np.add.at(gap, (drawn.cluster, _bin_of(confidence)), (cases.predicted == cases.labels) - confidence)
     sizes = np.bincount(drawn.cluster, minlength=drawn.n_clusters)
-    total, n = np.abs(drawn.counts @ gap).sum(axis=1), drawn.counts @ sizes
+    total, n = np.abs(drawn.as_floats @ gap).sum(axis=1), drawn.as_floats @ sizes
     return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
 
 
@@ -145,17 +146,31 @@ def calibration_scores(
 
 
 def _medians(values: np.ndarray, drawn: Resamples) -> np.ndarray:
-    """The median in each resample, the lower and upper middle averaged; nan without cases."""
-    order = np.argsort(values, kind="stable")
-    ranked, cluster, last = values[order], drawn.cluster[order], len(values) - 1
-    found, step = np.empty(len(drawn.counts)), max(1, BLOCK_CELLS // len(values))
-    for first in range(0, len(found), step):
-        below = np.cumsum(drawn.counts[first : first + step, cluster], axis=1)
-        n = below[:, -1]
-        low, high = (
-            np.minimum((below <= place[:, None]).sum(axis=1), last) for place in (np.maximum(n - 1, 0) // 2, n // 2)
-        )
-        found[first : first + step] = np.where(n > 0, (ranked[low] + ranked[high]) / 2, np.nan)
+    """The median in each resample, the lower and upper middle averaged; nan without cases.
+
+    Whole pieces of the ranked cases are counted first, then the cases of the piece that the middle lies in."""
+    order, n = np.argsort(values, kind="stable"), len(values)
+    ranked, size, kind = values[order], math.isqrt(n - 1) + 1, drawn.exact
+    filled = np.full(-(-n // size) * size, drawn.n_clusters)  # the last piece, with a video of weight 0
+    filled[:n] = drawn.cluster[order]
+    pieces, found = filled.reshape(-1, size), np.empty(len(drawn.counts))
+    ends = np.minimum(size * np.arange(1, len(pieces) + 1), n)
+    weight = weight_above(filled[:n], ends, drawn.n_clusters, kind)
+    for first in range(0, len(found), WIDE):
+        counts = drawn.columns(slice(first, first + WIDE))
+        padded = np.concatenate([counts, np.zeros((1, counts.shape[1]), kind)])
+        up_to, each = weight(counts), np.arange(counts.shape[1])
+        total = up_to[-1].astype(np.int64)
+
+        def at(place: np.ndarray) -> np.ndarray:
+            """The value of the case at this place (from 0) of each resample, its cases repeated."""
+            piece = np.minimum((up_to <= place).sum(axis=0), len(pieces) - 1)  # noqa: B023  (called below)
+            before = np.where(piece > 0, up_to[piece - 1, each], 0)  # noqa: B023
+            below = before[:, None] + np.cumsum(padded[pieces[piece], each[:, None]], axis=1)  # noqa: B023
+            return ranked[np.minimum(piece * size + (below <= place[:, None]).sum(axis=1), n - 1)]
+
+        low, high = at(np.maximum(total - 1, 0) // 2), at(total // 2)
+        found[first : first + WIDE] = np.where(total > 0, (low + high) / 2, np.nan)
     return found
 
 

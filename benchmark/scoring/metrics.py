@@ -11,8 +11,11 @@ A new metric is one function, one entry of ``METRICS`` and one reference in ``av
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -22,28 +25,71 @@ from avbench.types import NonFiniteError, OffsetGrid, UsageError
 
 GRID = OffsetGrid()
 BLOCK_CELLS = 2**17  # cells of a table processed at once: 1 MB, so that it fits the cache
+WIDE = 256  # resamples for which weights are added up at once: long enough rows to be quick
 
 
-class Resamples(NamedTuple):
-    """How often each video was drawn: case i counts ``counts[r, cluster[i]]`` times in resample r."""
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """How often each of G videos was drawn in each of R resamples, in the forms that products want, each made once."""
+
+    counts: np.ndarray  # (R, G) integers, or any non-negative weights
+
+    @cached_property
+    def floats(self) -> np.ndarray:
+        """(R, G) float64, for products with sums per video."""
+        return self.counts.astype(np.float64)
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """(G, R) float32, for products with tables of videos; exact for small integers only."""
+        return np.ascontiguousarray(self.counts.T, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """How often each video was drawn: case i counts ``counts[r, cluster[i]]`` times in resample r.
+
+    ``draws``: of these counts, where others draw the same. ``with_left_out``: these resamples, then every video once
+    except for one jackknife group (``avbench.scoring.stats`` draws both).
+    """
 
     cluster: np.ndarray  # (N,) int64, index of the case's video
     counts: np.ndarray  # (R, G) integers, or any non-negative weights
+    draws: Draws | None = None
+    with_left_out: Resamples | None = None
 
     @property
     def n_clusters(self) -> int:
         """G, the number of videos."""
         return self.counts.shape[1]
 
+    @property
+    def as_floats(self) -> np.ndarray:
+        """(R, G) float64, for products with sums per video."""
+        return (self.draws or Draws(self.counts)).floats
+
+    def take(self, cases: np.ndarray) -> Resamples:
+        """The same resamples of videos for some of the cases: indices, or (N,) bool."""
+        more = self.with_left_out and self.with_left_out.take(cases)
+        return replace(self, cluster=self.cluster[cases], with_left_out=more)
+
     def weights(self, rows: slice = slice(None)) -> np.ndarray:
         """(rows, N) float64: the weight of each case in each resample."""
         return self.counts[rows].astype(np.float64)[:, self.cluster]
 
-    def columns(self) -> np.ndarray:
-        """(G, R) ``counts`` as floats for matrix products: float32, which is twice as fast, if all sums of counts are
-        integers below 2**24 and so are exact in it; else float64."""
-        exact = self.counts.dtype.kind in "iu" and int(self.counts.max(initial=0)) * len(self.cluster) < 2**24
-        return np.ascontiguousarray(self.counts.T, np.float32 if exact else np.float64)
+    @cached_property
+    def exact(self) -> type[np.floating]:
+        """What sums of counts are exact in: float32, which is twice as fast, if all of them are integers below 2**24;
+        else float64."""
+        integers = self.counts.dtype.kind in "iu"
+        return np.float32 if integers and int(self.counts.max(initial=0)) * len(self.cluster) < 2**24 else np.float64
+
+    def columns(self, rows: slice) -> np.ndarray:
+        """(G, rows), contiguous: the counts of some resamples as ``exact`` floats, for products with tables of
+        videos."""
+        if self.draws is None or self.exact is not np.float32:
+            return np.ascontiguousarray(self.counts[rows].T, self.exact)
+        return np.ascontiguousarray(self.draws.columns[:, rows])
 
 
 def everything_once(n: int) -> Resamples:
@@ -82,7 +128,17 @@ class Cases:
     @cached_property
     def rankings(self) -> dict[int, Ranking]:
         """One ranking per present class, computed once for all resamples."""
-        return {c: _rank(self.probabilities[:, c], self.labels == c) for c in self.present}
+        return {c: rank_cases(self.probabilities[:, c], self.labels == c) for c in self.present}
+
+    @cached_property
+    def once(self) -> Resamples:
+        """Each case once."""
+        return everything_once(len(self.labels))
+
+    @cached_property
+    def by_rank(self) -> ByRank:
+        """The scores that rank the cases."""
+        return ByRank(self)
 
 
 def cases(logits: Any, labels: Any, grid: OffsetGrid = GRID) -> Cases:
@@ -141,9 +197,10 @@ def checked_labels(labels: Any, grid: OffsetGrid = GRID) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _rank(probability: np.ndarray, positive: np.ndarray) -> Ranking:
-    order = np.argsort(-probability, kind="stable")
-    ranked, places = probability[order], np.flatnonzero(positive[order])
+def rank_cases(score: np.ndarray, positive: np.ndarray) -> Ranking:
+    """The cases by falling ``score`` (N,), as seen from those where ``positive`` (N,) bool."""
+    order = np.argsort(-score, kind="stable")
+    ranked, places = score[order], np.flatnonzero(positive[order])
     starts = np.concatenate(([0], np.flatnonzero(np.diff(ranked)) + 1))
     ends = np.append(starts[1:], len(ranked))
     group = np.searchsorted(starts, places, side="right") - 1
@@ -168,34 +225,129 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def _mean(per_case: np.ndarray, drawn: Resamples) -> np.ndarray:
     """(N,) integers -> (R,) their weighted means; summed per video first, which is exact."""
     sums, sizes = (np.bincount(drawn.cluster, w, drawn.n_clusters) for w in (per_case, np.ones(len(per_case))))
-    return _ratio(drawn.counts @ sums, drawn.counts @ sizes)
+    return _ratio(drawn.as_floats @ sums, drawn.as_floats @ sizes)
 
 
-def _weight_above(cluster: np.ndarray, places: np.ndarray, counts: np.ndarray) -> Callable[[slice], np.ndarray]:
-    """A function of a block of resamples: (P, block) total weight of the first ``places`` (P,) ranked cases.
+def weight_above(
+    cluster: np.ndarray, places: np.ndarray, n_clusters: int, kind: type[np.floating]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of the counts of some resamples, (G, R) of ``Resamples.columns``: (P, R) total weight of the first
+    ``places`` (P,) ranked cases.
 
-    ``cluster`` (N,): the ranked cases' videos; ``places``: in ascending order; ``counts`` (G, R) of
-    ``Resamples.columns``. With few videos a matrix product over them is cheaper; with many, a running sum over cases.
+    ``cluster`` (N,): the ranked cases' videos; ``places``: in ascending order. With few videos a product with a table
+    of places and videos is cheaper; with many, the cases between two places are added up, and then the places.
     """
-    n, n_clusters = len(cluster), len(counts)
+    n = len(cluster)
     if len(places) * n_clusters > 20 * n:
+        from scipy.sparse import csr_array
 
-        def summed(block: slice) -> np.ndarray:
-            total = np.zeros((n + 1, counts[:, block].shape[1]))
-            np.cumsum(counts[cluster, block], axis=0, out=total[1:])
-            return total[places]
-
-        return summed
+        last = int(places[-1])
+        rows = np.ones(last, kind), cluster[:last], np.concatenate([[0], places])
+        between = csr_array(rows, shape=(len(places), n_clusters))
+        return lambda counts: _cumulated(between @ counts)
     first = np.searchsorted(places, np.arange(n), side="right")  # index of the first place that includes the case
     cells = (len(places) + 1) * n_clusters
     per_video = np.bincount(first * n_clusters + cluster, minlength=cells).reshape(-1, n_clusters)[:-1]
-    above = np.cumsum(per_video, axis=0, dtype=counts.dtype)  # (P, G)
-    return lambda block: (above @ counts[:, block]).astype(np.float64)
+    above = np.cumsum(per_video, axis=0, dtype=kind)  # (P, G)
+    return lambda counts: above @ counts
+
+
+def _cumulated(table: np.ndarray) -> np.ndarray:
+    """The running sums down the rows of (P, R), in place: of pieces of the rows at once, then over the pieces.
+    ``np.cumsum`` takes ten times as long. The sums are of integers, so exact in any order."""
+    long = math.isqrt(len(table))
+    whole = len(table) - len(table) % max(long, 1)
+    pieces = table[:whole].reshape(-1, max(long, 1), table.shape[1])
+    for i in range(1, long):
+        pieces[:, i] += pieces[:, i - 1]
+    for before, piece in itertools.pairwise(pieces):
+        piece += before[-1]
+    for i in range(max(whole, 1), len(table)):
+        table[i] += table[i - 1]
+    return table
+
+
+def _never_zero(above: np.ndarray) -> None:
+    """Puts 1 for 0 in the running sums (P, R), where there is no case above, so no positive either. In place; only the
+    first rows can have it."""
+    first = bisect.bisect_left(range(len(above)), True, key=lambda row: bool(above[row].all()))
+    above[:first][above[:first] == 0] = 1
 
 
 def _blocks(n_rows: int, n: int) -> list[slice]:
     step = max(1, BLOCK_CELLS // max(1, n))
-    return [slice(first, first + step) for first in range(0, n_rows, step)]
+    return [slice(first, min(first + step, n_rows)) for first in range(0, n_rows, step)]
+
+
+def _wide_blocks(n_rows: int, n: int) -> list[tuple[slice, list[slice]]]:
+    """``_blocks`` in groups of about ``WIDE`` rows: the rows of each group, and its blocks counted from its first."""
+    blocks = _blocks(n_rows, n)
+    several = max(1, WIDE // max(1, blocks[0].stop)) if blocks else 1
+    groups = [blocks[i : i + several] for i in range(0, len(blocks), several)]
+    return [
+        (slice(some[0].start, some[-1].stop), [slice(b.start - some[0].start, b.stop - some[0].start) for b in some])
+        for some in groups
+    ]
+
+
+class ByRank:
+    """Average precision and area under ROC, class by class: both follow from the weight of the cases that are ranked
+    above each case of the class, which takes nearly all of the time. What was found is kept."""
+
+    def __init__(self, cases: Cases) -> None:
+        self._cases = cases
+        self._found: list[tuple[Resamples, tuple[np.ndarray, np.ndarray]]] = []
+
+    def of(self, drawn: Resamples) -> tuple[np.ndarray, np.ndarray]:
+        """(R,) means over classes of average precision, and of area under ROC."""
+        known = next((values for before, values in self._found if before is drawn), None)
+        if known is None:
+            total = drawn.as_floats @ np.bincount(drawn.cluster, minlength=drawn.n_clusters)
+            precisions, areas = [], []
+            for rank in self._cases.rankings.values():
+                precision, found, lost = ranked_scores(rank, drawn)
+                precisions.append(precision)
+                areas.append(1.0 - _ratio(lost, found * (total - found)))
+            known = _mean_over_classes(precisions), _mean_over_classes(areas)
+            self._found.append((drawn, known))
+        return known
+
+
+class RankedScores(NamedTuple):
+    """Of one ranking in each resample, (R,) float64 each: average precision (nan without positives), the weight of the
+    positives, and the weight of the pairs in which another case is ranked above a positive; a tie counts half."""
+
+    precision: np.ndarray
+    positives: np.ndarray
+    lost: np.ndarray
+
+
+def ranked_scores(rank: Ranking, drawn: Resamples) -> RankedScores:
+    """The scores of a ranking with at least one positive."""
+    kind = drawn.exact
+    n_drawn, cluster, n_clusters = len(drawn.counts), drawn.cluster[rank.order], drawn.n_clusters
+    videos, tied = cluster[rank.positives], bool((rank.group_end - rank.group_start > 1).any())
+    to_end = weight_above(cluster, rank.group_end, n_clusters, kind)
+    to_start = weight_above(cluster, rank.group_start, n_clusters, kind) if tied else None
+    scores = RankedScores(*np.empty((3, n_drawn)))
+    for wide, blocks in _wide_blocks(n_drawn, len(videos)):
+        counts = drawn.columns(wide)
+        weight, above = counts[videos], to_end(counts)
+        summed = _cumulated(weight.copy())
+        scores.positives[wide] = summed[-1]
+        held = summed[rank.positives_end - 1] if tied else summed  # positives that are above or tied
+        others = above - held
+        if to_start:
+            begun = np.concatenate([np.zeros((1, counts.shape[1]), kind), summed])[rank.positives_start]
+            others = np.add(others, to_start(counts) - begun, dtype=np.float64) / 2
+        _never_zero(above)
+        for block in blocks:
+            at = slice(wide.start + block.start, wide.start + block.stop)
+            positive = weight[:, block].astype(np.float64)
+            precision = np.divide(held[:, block], above[:, block], dtype=np.float64)
+            scores.precision[at] = _ratio(np.einsum("pr,pr->r", positive, precision), scores.positives[at])
+            scores.lost[at] = np.einsum("pr,pr->r", positive, others[:, block].astype(np.float64))
+    return scores
 
 
 # Each metric: (Cases, Resamples) -> (R,) float64, nan where it is undefined.
@@ -213,51 +365,23 @@ def acc_tol1(cases: Cases, drawn: Resamples) -> np.ndarray:
 
 def average_precision(cases: Cases, drawn: Resamples) -> np.ndarray:
     """Per class: the mean over its cases of the precision among all cases at least as probable (step-wise)."""
-    counts, values = drawn.columns(), []
-    for rank in cases.rankings.values():
-        cluster = drawn.cluster[rank.order]
-        weight_above = _weight_above(cluster, rank.group_end, counts)
-        value = np.empty(counts.shape[1])
-        for block in _blocks(counts.shape[1], len(rank.positives)):
-            positive = counts[cluster[rank.positives], block].astype(np.float64)
-            above = weight_above(block)
-            above[above == 0] = 1  # no case above, so no positive either
-            precision = np.cumsum(positive, axis=0)[rank.positives_end - 1] / above
-            value[block] = _ratio(np.einsum("pr,pr->r", positive, precision), positive.sum(axis=0))
-        values.append(value)
-    return _mean_over_classes(values)
+    return cases.by_rank.of(drawn)[0]
 
 
 def roc_auc(cases: Cases, drawn: Resamples) -> np.ndarray:
     """Per class: the chance that one of its cases gets a higher probability than a case of another class."""
-    counts, values = drawn.columns(), []
-    total = np.bincount(drawn.cluster, minlength=drawn.n_clusters) @ counts.astype(np.float64)
-    for rank in cases.rankings.values():
-        cluster = drawn.cluster[rank.order]
-        is_negative = np.ones(len(cluster), bool)
-        is_negative[rank.positives] = False
-        negatives = cluster[is_negative]
-        above = _weight_above(negatives, rank.group_start - rank.positives_start, counts)
-        to_end = _weight_above(negatives, rank.group_end - rank.positives_end, counts)
-        value = np.empty(counts.shape[1])
-        for block in _blocks(counts.shape[1], len(rank.positives)):
-            positive = counts[cluster[rank.positives], block].astype(np.float64)
-            lost = np.einsum("pr,pr->r", positive, above(block) + to_end(block)) / 2  # a tie loses half
-            found = positive.sum(axis=0)
-            value[block] = 1.0 - _ratio(lost, found * (total[block] - found))
-        values.append(value)
-    return _mean_over_classes(values)
+    return cases.by_rank.of(drawn)[1]
 
 
 def balanced_acc(cases: Cases, drawn: Resamples) -> np.ndarray:
     """Mean over classes of the share of their cases that are predicted right (recall)."""
-    hit, counts, recalls = cases.predicted == cases.labels, drawn.counts.astype(np.float64), []
+    hit, columns = cases.predicted == cases.labels, []
     for c in cases.present:
         of_class = cases.labels == c
-        sizes = np.bincount(drawn.cluster[of_class], minlength=drawn.n_clusters)
-        found = np.bincount(drawn.cluster[of_class & hit], minlength=drawn.n_clusters)
-        recalls.append(_ratio(counts @ found, counts @ sizes))
-    return _mean_over_classes(recalls)
+        columns.append(np.bincount(drawn.cluster[of_class & hit], minlength=drawn.n_clusters))
+        columns.append(np.bincount(drawn.cluster[of_class], minlength=drawn.n_clusters))
+    sums = (drawn.as_floats @ np.stack(columns, axis=1).astype(np.float64)).T
+    return _mean_over_classes([_ratio(found, sizes) for found, sizes in zip(sums[::2], sums[1::2], strict=True)])
 
 
 def mae_s(cases: Cases, drawn: Resamples) -> np.ndarray:
@@ -308,8 +432,7 @@ def score(logits: Any, labels: Any, grid: OffsetGrid = GRID) -> dict[str, float]
     can be: when all cases are of one class). Errors as in ``cases``.
     """
     checked = cases(logits, labels, grid)
-    once = everything_once(len(checked.labels))
-    return {name: float(metric.function(checked, once)[0]) for name, metric in METRICS.items()}
+    return {name: float(metric.function(checked, checked.once)[0]) for name, metric in METRICS.items()}
 
 
 def absent_classes(labels: Any, grid: OffsetGrid = GRID) -> tuple[int, ...]:

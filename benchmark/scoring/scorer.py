@@ -18,7 +18,7 @@ from avbench.scoring.below_grid import BELOW_GRID, below_grid_scores
 from avbench.scoring.calibration import classes_of
 from avbench.scoring.metrics import METRICS, score
 from avbench.scoring.selection import selected_logits
-from avbench.scoring.stats import DEFAULT, Bootstrap, Estimate, bootstrap_scores
+from avbench.scoring.stats import DEFAULT, Bootstrap, Estimate, bootstrap_scores, numbered
 from avbench.scoring.streams import Streams, checked_streams
 from avbench.ticks import seconds
 
@@ -30,6 +30,7 @@ class Scorer:
 
     def __init__(self, truth: Truth, bootstrap: Bootstrap = DEFAULT) -> None:
         self.truth, self.bootstrap = truth, bootstrap
+        self._videos = numbered(truth.clusters)[1] if len(truth) else truth.clusters
         self._few = replace(bootstrap, n_resamples=min(bootstrap.n_resamples, CURVE_RESAMPLES))
 
     def __call__(self, logits: np.ndarray, selection: str = "final") -> Scores:
@@ -39,7 +40,7 @@ class Scorer:
         if not len(self.truth):
             return {name: Score(value=None) for name in (*METRICS, *(() if offsets_s is None else BELOW_GRID))}
         if selection == "final":  # all metrics at one iteration: bootstrapped together
-            scores, videos = self._scores(logits[:, -1], self.bootstrap), self.truth.clusters
+            scores, videos = self._scores(logits[:, -1], self.bootstrap), self._videos
             if offsets_s is not None:
                 scores |= as_scores(below_grid_scores(logits[:, -1], offsets_s, videos, self.bootstrap))
             return scores
@@ -83,7 +84,7 @@ class Scorer:
         return Scorer(self.truth.take(rows), self._few)
 
     def _scores(self, logits: np.ndarray, bootstrap: Bootstrap, metrics: Sequence[str] | None = None) -> Scores:
-        return as_scores(bootstrap_scores(logits, self.truth.labels, self.truth.clusters, bootstrap, metrics))
+        return as_scores(bootstrap_scores(logits, self.truth.labels, self._videos, bootstrap, metrics))
 
 
 class ChangingScorer(Scorer):
@@ -108,7 +109,7 @@ class ChangingScorer(Scorer):
             return []
         labels = self._labels(logits.shape[1])
         return [
-            as_scores(bootstrap_scores(logits[:, i], labels[:, i], self.truth.clusters, self._few))
+            as_scores(bootstrap_scores(logits[:, i], labels[:, i], self._videos, self._few))
             for i in range(logits.shape[1])
         ]
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from avbench.scoring.metrics import METRICS, Cases, Resamples, cases, everything_once
+from avbench.scoring.metrics import METRICS, Cases, Draws, Resamples, cases
 from avbench.system.spelling import nearest
 from avbench.types import UsageError
 
@@ -74,19 +74,32 @@ def resamples(clusters: Any, bootstrap: Bootstrap = DEFAULT) -> Resamples:
         raise UsageError(
             f"clusters have shape {names.shape} and type {names.dtype}; needed is one video name per case, at least one"
         )
+    n, cluster = numbered(names)
+    draws = _draws(n, bootstrap.n_resamples, bootstrap.seed)
+    return Resamples(cluster, draws.counts[: bootstrap.n_resamples], None, Resamples(cluster, draws.counts, draws))
+
+
+def numbered(names: np.ndarray) -> tuple[int, np.ndarray]:
+    """The number of different names, and of each its place among them when they are sorted, (N,) int64. Sorting texts
+    takes long: who draws the same videos again and again numbers them once, and gives the numbers in their place."""
+    if names.dtype.kind in "iu" and names.min() == 0 and names.max() < len(names) and np.bincount(names).all():
+        return int(names.max()) + 1, names.astype(np.int64, copy=False)
     distinct, cluster = np.unique(names, return_inverse=True)
-    return Resamples(cluster, _drawn_counts(len(distinct), bootstrap.n_resamples, bootstrap.seed))
+    return len(distinct), cluster
 
 
-@lru_cache(maxsize=8)
-def _drawn_counts(n: int, n_resamples: int, seed: int) -> np.ndarray:
-    """(n_resamples, n) int32, read-only and cached: many models share the same draws of the same videos."""
-    generator = np.random.default_rng(seed)
-    counts = np.empty((n_resamples, n), np.int32)
-    for row in counts:
+@lru_cache(maxsize=4)
+def _draws(n: int, n_resamples: int, seed: int) -> Draws:
+    """``n_resamples`` draws of ``n`` videos, then every video once except for one of J groups (see ``n_left_out``):
+    counts (n_resamples + J, n) int32, read-only and cached, because many models share the same draws."""
+    generator, n_groups = np.random.default_rng(seed), n_left_out(n, n_resamples)
+    counts = np.empty((n_resamples + n_groups, n), np.int32)
+    for row in counts[:n_resamples]:
         row[:] = np.bincount(generator.integers(n, size=n), minlength=n)
+    group = np.random.default_rng(0).permutation(n) % n_groups
+    counts[n_resamples:] = np.arange(n_groups)[:, None] != group
     counts.flags.writeable = False
-    return counts
+    return Draws(counts)
 
 
 def cluster_weights(clusters: Any, bootstrap: Bootstrap = DEFAULT) -> np.ndarray:
@@ -164,14 +177,40 @@ def minimum_detectable_difference(  # noqa: PLR0913  (7 parameters: as paired_di
     It depends on the amount of data and on how similar the two models' errors are, not on the measured difference.
     Nan where ``paired_difference`` has no interval; 0 if both models always agree.
     """
+    found = paired(logits_a, logits_b, labels, clusters, bootstrap, power, metrics)
+    return {name: one.detectable for name, one in found.items()}
+
+
+class Paired(NamedTuple):
+    """One metric of two models: both values, their ``paired_difference`` and ``minimum_detectable_difference``."""
+
+    a: float
+    b: float
+    difference: Difference
+    detectable: float
+
+
+def paired(  # noqa: PLR0913  (7 parameters: as minimum_detectable_difference)
+    logits_a: Any,
+    logits_b: Any,
+    labels: Any,
+    clusters: Any,
+    bootstrap: Bootstrap = DEFAULT,
+    power: float = 0.8,
+    metrics: Iterable[str] | None = None,
+) -> dict[str, Paired]:
+    """Values, ``paired_difference`` and ``minimum_detectable_difference`` of two models, all from one set of draws;
+    errors as there."""
     names, a, b = checked_metrics(metrics), cases(logits_a, labels), cases(logits_b, labels)
     if not 0 < power < 1:
         raise UsageError(f"power is {power}; it must lie between 0 and 1, such as 0.8")
     drawn = draw_videos(a, clusters, bootstrap)
-    found = {}
+    found, n, level = {}, drawn.n_clusters, bootstrap.level
     for name in names:
-        difference = distribution_of(name, a, drawn).minus(distribution_of(name, b, drawn))
-        found[name] = _detectable(difference, drawn.n_clusters, bootstrap.level, power)
+        ours, theirs = distribution_of(name, a, drawn), distribution_of(name, b, drawn)
+        between = ours.minus(theirs)
+        apart, detectable = as_difference(between, n, level), _detectable(between, n, level, power)
+        found[name] = Paired(ours.value, theirs.value, apart, detectable)
     return found
 
 
@@ -195,7 +234,7 @@ def group_difference(  # noqa: PLR0913  (7 parameters: one model's arrays, and t
 
     def of(group: np.ndarray) -> Distribution:
         some = cases(np.asarray(logits)[group], checked.labels[group], checked.grid)
-        return distribution_of(metric, some, Resamples(drawn.cluster[group], drawn.counts))
+        return distribution_of(metric, some, drawn.take(group))
 
     return as_difference(of(first).minus(of(second)), drawn.n_clusters, bootstrap.level)
 
@@ -211,7 +250,7 @@ def shares(
     drawn = resamples(clusters, bootstrap)
     by_video = np.zeros((drawn.n_clusters, parts.shape[1] + 1))
     np.add.at(by_video, drawn.cluster, np.column_stack([parts, wholes]))
-    total, sums = by_video.sum(axis=0), _with_left_out(drawn) @ by_video
+    total, sums = by_video.sum(axis=0), _with_left_out(drawn).as_floats @ by_video
     with np.errstate(invalid="ignore", divide="ignore"):
         values, drawn_values = total[:-1] / total[-1], sums[:, :-1] / sums[:, -1:]
     n_drawn = len(drawn.counts)
@@ -267,14 +306,14 @@ def distribution(function: Callable[[Resamples], np.ndarray], drawn: Resamples, 
     left out where it is not ``smooth``."""
     once = Resamples(drawn.cluster, np.ones((1, drawn.n_clusters), np.int32))
     value, n_drawn = float(function(once)[0]), len(drawn.counts)
-    values = function(Resamples(drawn.cluster, _with_left_out(drawn)))
+    values = function(_with_left_out(drawn))
     return Distribution(value, values[:n_drawn], values[n_drawn:] if smooth else np.array([value]))
 
 
 def ratio(parts: Any, wholes: Any, drawn: Resamples) -> np.ndarray:
     """The ratio of two sums over cases, (N,) each, in each resample: (R,) float64, nan where the second is 0."""
     part, whole = (
-        drawn.counts @ np.bincount(drawn.cluster, np.asarray(values, np.float64), drawn.n_clusters)
+        drawn.as_floats @ np.bincount(drawn.cluster, np.asarray(values, np.float64), drawn.n_clusters)
         for values in (parts, wholes)
     )
     return np.divide(part, whole, out=np.full(len(drawn.counts), np.nan), where=whole > 0)
@@ -313,23 +352,22 @@ class Distribution(NamedTuple):
         return Distribution(self.value - other.value, self.sample - other.sample, self.left_out - other.left_out)
 
 
-def n_left_out(drawn: Resamples) -> int:
+def n_left_out(n_clusters: int, n_resamples: int) -> int:
     """Number of jackknife groups: fewer with few resamples, whose intervals are only indicative."""
-    return min(drawn.n_clusters, MAX_LEFT_OUT, max(FEW_LEFT_OUT, len(drawn.counts) // 4))
+    return min(n_clusters, MAX_LEFT_OUT, max(FEW_LEFT_OUT, n_resamples // 4))
 
 
-def _with_left_out(drawn: Resamples) -> np.ndarray:
-    """(R + J, G): the resamples' counts, then every video once except for one of J groups."""
-    n_groups = n_left_out(drawn)
-    group = np.random.default_rng(0).permutation(drawn.n_clusters) % n_groups
-    return np.concatenate([drawn.counts, (np.arange(n_groups)[:, None] != group).astype(drawn.counts.dtype)])
+def _with_left_out(drawn: Resamples) -> Resamples:
+    """The resamples, then every video once except for one of J groups."""
+    assert drawn.with_left_out is not None, "these resamples were not drawn by resamples()"
+    return drawn.with_left_out
 
 
 def distribution_of(name: str, checked: Cases, drawn: Resamples) -> Distribution:
     """One metric on all cases, in each resample of ``drawn``, and with each jackknife group left out."""
     function, n_resamples = METRICS[name].function, len(drawn.counts)
-    value = float(function(checked, everything_once(len(checked.labels)))[0])
-    values = function(checked, Resamples(drawn.cluster, _with_left_out(drawn)))
+    value = float(function(checked, checked.once)[0])
+    values = function(checked, _with_left_out(drawn))
     return Distribution(value, values[:n_resamples], values[n_resamples:])
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avbench.scoring.calibration import centres_s, step_s
-from avbench.scoring.metrics import GRID, Resamples, checked_logits, softmax
+from avbench.scoring.metrics import GRID, Resamples, checked_logits, rank_cases, ranked_scores, softmax
 from avbench.scoring.stats import DEFAULT, Bootstrap, estimate, ratio
 from avbench.system.spelling import nearest
 from avbench.types import OffsetGrid, UsageError
@@ -99,20 +99,17 @@ def alarm_scores(probabilities: np.ndarray, table: Tolerance, grid: OffsetGrid =
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray, drawn: Resamples) -> np.ndarray:
     """The chance that a positive case has a higher score than a negative one, a tie counting half: (N,) scores and
-    (N,) bool -> (R,), nan where a resample lacks either. Pairs are counted by their two videos, once for all
-    resamples."""
-    order = np.argsort(scores[positive])
-    ranked, videos = scores[positive][order], drawn.cluster[positive][order]
-    won = np.empty((drawn.n_clusters, drawn.n_clusters))
-    for video in range(drawn.n_clusters):
-        others = np.sort(scores[~positive & (drawn.cluster == video)])
-        below = np.searchsorted(others, ranked, "left") + np.searchsorted(others, ranked, "right")
-        won[:, video] = np.bincount(videos, below / 2, drawn.n_clusters)
-    counts = drawn.counts.astype(np.float64)
+    (N,) bool -> (R,), nan where a resample lacks either."""
     n_positive, n_negative = (
-        counts @ np.bincount(drawn.cluster[kind], minlength=drawn.n_clusters) for kind in (positive, ~positive)
+        drawn.as_floats @ np.bincount(drawn.cluster[kind], minlength=drawn.n_clusters) for kind in (positive, ~positive)
     )
-    pairs, found = n_positive * n_negative, ((counts @ won) * counts).sum(axis=1)
+    pairs = n_positive * n_negative
+    some_positive = 2 * np.count_nonzero(positive) <= len(positive)  # the fewer cases are looked at one by one
+    few = positive if some_positive else ~positive
+    if not few.any():
+        return np.full(len(pairs), np.nan)
+    lost = ranked_scores(rank_cases(scores, few), drawn).lost  # by the few
+    found = pairs - lost if some_positive else lost
     return np.divide(found, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 

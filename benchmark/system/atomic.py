@@ -19,14 +19,15 @@ from pathlib import Path
 _OLD_S = 86_400.0  # where the disk knows no locks, a temporary file of this age has no writer
 
 
-def atomic_write_bytes(path: Path, data: bytes) -> None:
+def atomic_write_bytes(path: Path, data: bytes, swept: bool = False) -> None:
     """Write ``data`` to ``path``; a crash at any moment leaves the old file or the new one, never a partial one.
 
     Uses a temporary file in the same folder (a rename is atomic only within one file system); file and folder are
-    fsynced. Raises ``OSError`` (disk full, read-only) after removing the temporary file.
+    fsynced. Raises ``OSError`` (disk full, read-only) after removing the temporary file. ``swept``: the caller has
+    looked for what killed writers left (``sweep``, ``sweep_folder``), which takes long in a folder of many files.
     """
     path = Path(path)
-    with _locked_temporary(path) as (handle, name):
+    with _locked_temporary(path, swept) as (handle, name):
         with os.fdopen(os.dup(handle), "wb") as file:
             file.write(data)
             file.flush()
@@ -60,9 +61,10 @@ def _sync(path: Path | str) -> None:
 
 
 @contextlib.contextmanager
-def _locked_temporary(path: Path) -> Iterator[tuple[int, str]]:
+def _locked_temporary(path: Path, swept: bool = False) -> Iterator[tuple[int, str]]:
     """A new temporary file for ``path``, open and locked: its handle and name. Removed if the block raises."""
-    sweep(path)
+    if not swept:
+        sweep(path)
     handle, name = _made(path)
     try:
         yield handle, name
@@ -85,9 +87,18 @@ def _made(path: Path) -> tuple[int, str]:
 
 def sweep(path: Path) -> None:
     """Remove the temporary files of ``path`` that no living process is writing."""
-    path = Path(path)
-    ours = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]+\.tmp")
-    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:  # the folder need not be there yet
+    _sweep(Path(path).parent, re.escape(Path(path).name))
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove the temporary files of all files in a folder that no living process is writing."""
+    _sweep(Path(folder), ".+")
+
+
+def _sweep(folder: Path, name: str) -> None:
+    """``name``: of the files, as a regular expression."""
+    ours = re.compile(rf"\.{name}\.[a-z0-9_]+\.tmp")
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # the folder need not be there yet
         for entry in entries:
             if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError):  # it has just been renamed, or may not be removed

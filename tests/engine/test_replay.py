@@ -207,6 +207,15 @@ def test_gather_puts_every_snapshot_in_its_place(tmp_path: Path, with_tokens: bo
         gather(store, clips, segments, streaming(iterations=5), "f" * 64)
 
 
+def test_each_clip_is_opened_once_however_many_segments_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, clips, segments = stored(tmp_path)
+    opened: list[str] = []
+    plain = SnapshotStore.get
+    monkeypatch.setattr(SnapshotStore, "get", lambda self, *a: opened.append(a[1]) or plain(self, *a))
+    gather(store, clips, segments, streaming(iterations=4), "f" * 64)
+    assert sorted(opened) == sorted(clip.as_read for clip in clips.values())
+
+
 def test_gathering_nothing(tmp_path: Path) -> None:
     store, clips, _ = stored(tmp_path)
     logits, tokens = gather(store, clips, [], streaming(), "f" * 64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def test_disk_full_or_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     store, shard = filled(tmp_path)
     before = shard.read_bytes()
 
-    def refuse(path: Path, data: bytes) -> None:
+    def refuse(path: Path, data: bytes, swept: bool = False) -> None:
         raise OSError(code, errno.errorcode[code])
 
     monkeypatch.setattr(avbench.engine.store, "atomic_write_bytes", refuse)
@@ -248,6 +249,20 @@ def test_what_a_killed_writer_left_is_swept_up(tmp_path: Path) -> None:
     assert store.verify() == []
     store.put(MODEL, MEDIA, [SnapshotKey(1, 1)], LOGITS[:1], TOKENS[:1])
     assert not stale.exists()
+
+
+def test_a_new_shard_costs_no_look_at_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[str] = []
+    plain = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or plain(path))
+    counts = []
+    for n in (20, 40):
+        store = SnapshotStore(tmp_path / str(n))
+        listed.clear()
+        for i in range(n):
+            store.put(MODEL, f"{i:02x}" * 32, KEYS, LOGITS, TOKENS)
+        counts.append(len(listed))
+    assert counts == [1, 1]
 
 
 # ------------------------------------------------------------------------------------------- stores of several machines

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avbench.protocol import manifest as manifests
 from avbench.protocol.laws import SHARES, draw_law
 from avbench.protocol.manifest import Manifest, check, read_manifest, reading_of, write_manifest
 from avbench.ticks import seconds, ticks
@@ -71,6 +73,29 @@ def make(root: Path, n_clips: int = 3, per_clip: int = 4) -> Manifest:
         media_root=root,
         sources={"c0": {"encoder": "Lavf", "warnings": ["x"]}},
     )
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 12])
+def test_the_rows_are_read_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    manifest = make(tmp_path)
+    write_manifest(manifest, tmp_path)
+    held: list[int] = []
+
+    class Table:
+        def __init__(self, table: pa.Table) -> None:
+            self.table = table
+
+        def to_batches(self, max_chunksize: int) -> list[Any]:
+            batches = self.table.to_batches(max_chunksize=max_chunksize)
+            held.extend(map(len, batches))
+            return batches
+
+    rows_of = manifests._rows_of
+    monkeypatch.setattr(manifests, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr(manifests, "_rows_of", lambda table: rows_of(Table(table)))
+    assert read_manifest(tmp_path).segments == manifest.segments
+    assert max(held) <= at_once
+    assert sum(held) == len(manifest.segments) + len(manifest.clips)
 
 
 # ----------------------------------------------------------------------------------------------------- there and back

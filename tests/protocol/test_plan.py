@@ -186,6 +186,29 @@ def test_a_law_is_supported_where_the_clip_has_all_the_sound_that_it_needs(
     assert not streaming(iterations=48).supports(early, clip())
 
 
+def test_a_plan_holds_the_number_of_keys_and_makes_them_when_asked() -> None:
+    """Those of a million segments would take gigabytes."""
+    clips = {name: clip(name=name) for name in ("c", "d")}
+    segments = [segment(4 + k, clip_id=name, name=f"{name}{k}") for name in clips for k in (0, 2, 3)]
+    planned = plan(segments, clips, [streaming(iterations=4)])
+    assert list(planned.keys) == ["c", "d"]
+    assert len(planned.keys) == 2
+    assert planned.keys["c"] == tuple(sorted({k for s in segments[:3] for k in keys_of(streaming(iterations=4), s)}))
+    assert [planned.n_of(name) for name in clips] == [len(keys) for keys in planned.keys.values()] == [9, 9]
+    assert planned.keys["c"] is not planned.keys["c"]
+    with pytest.raises(KeyError):
+        planned.keys["e"]
+
+
+def test_a_segment_is_looked_at_once_for_each_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    plain = Protocol.supports
+    monkeypatch.setattr(Protocol, "supports", lambda self, s, c: asked.append(s.id) or plain(self, s, c))
+    segments = [segment(4 + k, name=f"s{k}") for k in range(10)]
+    plan(segments, {"c": clip()}, [streaming(), streaming(iterations=40)])
+    assert len(asked) == 2 * len(segments)
+
+
 @settings(max_examples=50, deadline=None)
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=30), n=st.integers(1, 8))
 def test_shares_hold_every_clip_once_and_are_about_equal(sizes: list[int], n: int) -> None:

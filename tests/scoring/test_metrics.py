@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, mean_absolute_error, roc_auc_score
 
-from avbench.scoring.metrics import METRICS, Resamples, absent_classes, cases, score
+from avbench.scoring import metrics
+from avbench.scoring.metrics import METRICS, Resamples, absent_classes, cases, score, weight_above
+from avbench.scoring.stats import Bootstrap, bootstrap_scores
 from avbench.types import NonFiniteError, OffsetGrid, UsageError
 
 NAMES = ["acc", "acc_tol1", "map", "roc_auc", "balanced_acc", "mae_s"]
@@ -108,6 +110,33 @@ def test_a_weight_is_a_repetition(case: tuple[np.ndarray, np.ndarray], seed: int
         assert first == pytest.approx(repeated[name], abs=1e-12, nan_ok=True), name
         assert math.isnan(nothing)
         assert last == first or math.isnan(first)
+
+
+@pytest.mark.parametrize("n_videos", [1, 3, 200])  # with few videos it is computed otherwise than with many
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 80), n_places=st.integers(1, 30))
+def test_the_weight_above_a_place_is_the_sum_over_the_cases_before_it(
+    n_videos: int, seed: int, n: int, n_places: int
+) -> None:
+    g = np.random.default_rng(seed)
+    cluster, places = g.integers(0, n_videos, n), np.sort(g.integers(0, n + 1, n_places))
+    counts = g.integers(0, 5, (n_videos, 7)).astype(np.float32)
+    found = weight_above(cluster, places, n_videos, np.float32)(counts)
+    expected = [counts[cluster[:place]].sum(axis=0) for place in places]
+    np.testing.assert_array_equal(found, np.array(expected))
+
+
+def test_each_ranking_is_gone_through_once_for_both_scores_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once more for the value itself: twice for each class, whatever the number of metrics, cases and videos."""
+    calls: list[int] = []
+    plain = metrics.ranked_scores
+    monkeypatch.setattr(metrics, "ranked_scores", lambda rank, drawn: calls.append(1) or plain(rank, drawn))
+    for n in (100, 400):
+        calls.clear()
+        g = np.random.default_rng(n)
+        labels = np.arange(n) % 7
+        bootstrap_scores(g.standard_normal((n, 21)), labels, np.arange(n) // 2, Bootstrap(30))
+        assert len(calls) == 2 * 7
 
 
 def test_a_perfect_model_has_the_best_of_everything() -> None:

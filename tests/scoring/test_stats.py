@@ -89,7 +89,7 @@ def test_whole_videos_are_drawn() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 5))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([1, 2, 5, 80]))
 def test_a_resample_is_scored_as_if_its_videos_were_there(seed: int, n: int, n_videos: int) -> None:
     g = np.random.default_rng(seed)
     logits, labels = g.integers(0, 3, (n, 21)).astype(float), g.integers(8, 13, n)
@@ -100,6 +100,25 @@ def test_a_resample_is_scored_as_if_its_videos_were_there(seed: int, n: int, n_v
         for value, weight in zip(sample, drawn.weights().astype(int), strict=True):
             expected = score(np.repeat(logits, weight, axis=0), np.repeat(labels, weight))[name]
             assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_numbers_of_videos_draw_what_their_names_draw() -> None:
+    (logits,), labels, clusters = clustered(4, 12, 5)
+    names = np.array([f"video {cluster + 10}" for cluster in clusters])
+    n, numbers = stats.numbered(names)
+    assert n == 12
+    assert numbers.tolist() == clusters.tolist() == stats.numbered(clusters)[1].tolist()
+    by_number, by_name = (bootstrap_scores(logits, labels, of, Bootstrap(40)) for of in (numbers, names))
+    assert by_number == by_name
+    assert stats.numbered(np.array([7, 5, 7]))[1].tolist() == [1, 0, 1]  # those of some of the videos only
+
+
+def test_equal_draws_are_made_once_and_their_tables_are_shared() -> None:
+    first, second = (stats.resamples(np.arange(30), Bootstrap(25, 11)) for _ in range(2))
+    assert first.with_left_out is not None
+    assert second.with_left_out is not None
+    assert first.with_left_out.as_floats is second.with_left_out.as_floats
+    assert not first.counts.flags.writeable
 
 
 def test_blocks_of_resamples_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
