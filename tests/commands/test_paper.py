@@ -142,6 +142,7 @@ def test_everything_from_one_store_and_nothing_twice(
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_what_the_paper_expected_on_data_whose_offsets_change(
     avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -88,7 +88,8 @@ def test_hls(mp4: Path, avbench: Avbench) -> None:
 
 @LINUX
 @pytest.mark.parametrize(
-    ("scheme", "query", "container"), [("udp", "?pkt_size=1316", "mpegts"), ("rtp", "", "rtp_mpegts")]
+    ("scheme", "query", "container"),
+    [("udp", "?pkt_size=1316", "mpegts"), pytest.param("rtp", "", "rtp_mpegts", marks=pytest.mark.slow)],
 )
 def test_udp_and_rtp(mp4: Path, avbench: Avbench, scheme: str, query: str, container: str) -> None:
     url = f"{scheme}://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"

@@ -91,9 +91,9 @@ def test_info_prints_the_tables_and_draws_the_figure(
     avbench("data", "info", tmp_path / "data", "--plot", tmp_path / "again.svg")
     assert (tmp_path / "again.svg").read_text() == svg
     assert json.loads(avbench("data", "info", tmp_path / "data", "--json").stdout)["by_channel"][-1]["segments"] == 6
-    refused = avbench("data", "info", tmp_path / "data", "--plot", "fig1.pdf")
+    refused = avbench("data", "info", tmp_path / "data", "--plot", "fig1.gif")
     assert refused.returncode == 2
-    assert "ends in .svg or .png" in refused.stderr
+    assert "ends in .svg or .png or .pdf" in refused.stderr
 
 
 def test_an_empty_manifest_has_rows_of_nothing(manifest: Manifest) -> None:

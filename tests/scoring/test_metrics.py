@@ -67,7 +67,7 @@ def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return logits.astype(draw(st.sampled_from([np.float64, np.float32, np.float16]))), labels
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(scored())
 def test_equals_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
     logits, labels = case

@@ -39,7 +39,7 @@ SAID = [
     "torch.set_float32_matmul_precision('medium')",
     "torch.backends.cuda.matmul.allow_tf32 = True",
     "torch.backends.cudnn.allow_tf32 = False",
-    pytest.param("torch.backends.cuda.matmul.fp32_precision = 'tf32'", marks=newer),
+    pytest.param("torch.backends.cuda.matmul.fp32_precision = 'tf32'", marks=[newer, pytest.mark.slow]),
     pytest.param("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", marks=newer),
     pytest.param("torch.backends.cudnn.conv.fp32_precision = 'ieee'", marks=newer),
     pytest.param("torch.backends.mkldnn.conv.fp32_precision = 'bf16'", marks=newer),
@@ -98,7 +98,7 @@ class Linear(SnapshotPredictor):
 @pytest.mark.parametrize(
     "said",
     [
-        "torch.set_float32_matmul_precision('medium')",
+        pytest.param("torch.set_float32_matmul_precision('medium')", marks=pytest.mark.slow),
         pytest.param("torch.backends.cuda.matmul.fp32_precision = 'tf32'", marks=newer),
         pytest.param("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", marks=newer),
     ],

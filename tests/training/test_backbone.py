@@ -25,7 +25,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("kind", ["sparsesync", "synchformer"])
+@pytest.mark.parametrize("kind", ["sparsesync", pytest.param("synchformer", marks=pytest.mark.slow)])
 def test_killed_and_restarted_gives_the_same_weights(tiny: None, tmp_path: Path, kind: str) -> None:
     recipe = BackboneRecipe(
         "toy", kind, steps=3, contrastive_steps=3 * (kind == "synchformer"), batch=2, offsets=2, checkpoint_every=2

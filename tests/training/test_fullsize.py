@@ -129,6 +129,7 @@ def test_the_command_trains_and_a_run_under_torchrun_gives_the_same(
         assert a["acc_last"] == b["acc_last"]
 
 
+@pytest.mark.slow
 def test_moving_statistics_of_two_processes_are_averaged(
     clicks: Path, start: dict[str, Tensor], tmp_path: Path
 ) -> None:
@@ -359,7 +360,7 @@ def test_validation_counts_every_segment_once(manifest: Manifest, start: dict[st
     assert 0 <= validation["validation"]["acc"] <= validation["validation"]["acc_tol1"] <= 1
 
 
-@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("keep", ["best", pytest.param("last", marks=pytest.mark.slow)])
 def test_the_best_weights_are_kept_also_over_a_kill(
     keep: str, manifest: Manifest, start: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
