@@ -1,5 +1,5 @@
 """Commands on an accelerator that only checks placement (``tests/support/on_fake_device.py``), in a process of their
-own: torch counts its devices when it first goes backward, and other tests here may have done so before there was one."""
+own: torch counts devices when it first goes backward, and other tests here may have done so before there was one."""
 
 from __future__ import annotations
 
