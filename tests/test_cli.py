@@ -23,6 +23,7 @@ from avbench.results.predictions import read_predictions
 from avbench.results.run import read_run
 from avbench.scoring.below_grid import COLUMNS
 from avbench.scoring.metrics import METRICS, score
+from avbench.scoring.stats import interval_in_words
 from avbench.ticks import SAMPLE_RATE_HZ, ticks
 from avbench.types import ClipRecord, SegmentRecord, UsageError
 
@@ -213,6 +214,34 @@ def test_reference_rows_can_be_left_out(avbench: Avbench, clicks: Path, tmp_path
 def test_the_legend_says_what_is_missing(avbench: Avbench, make_clicks: MakeClicks) -> None:
     done = avbench("run", "--model", "constant", "--data", make_clicks(clips=("one",)), "--out", "out", *ONE)
     assert "no intervals: they need segments from at least two videos   * nothing was timed" in done.stdout
+
+
+def test_one_class_ranks_nothing(avbench: Avbench, make_clicks: MakeClicks) -> None:
+    """With one class a random guess would rank everything perfectly: mAP is undefined, as ROC-AUC is, and no 1.00."""
+    data = make_clicks(offsets_s=(0.4,))
+    done = avbench("run", "--model", "xcorr", "--data", data, "--out", "out", *ONE)
+    assert done.returncode == 0, done.stderr
+    for row in ("random guess", "always in sync", "the labels"):
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(row)]
+        assert line.count("–") >= 2, line
+    run = read_run(Path("out"))
+    undefined = {name for name in METRICS if run.scores[name].value is None}
+    assert undefined == {"map", "roc_auc"}
+    assert run.curve[0]["map"].value is None
+    assert "NaN" not in Path("out/run.json").read_text()
+    swept = avbench("sweep", "--models", "uniform", "--iterations", "2", "--data", data, "--n-resamples", "20")
+    assert "nan" not in swept.stdout
+    assert "–" in swept.stdout
+
+
+def test_an_interval_is_explained_wherever_it_is_shown(avbench: Avbench, clicks: Path) -> None:
+    said = interval_in_words(0.95)
+    run = ("--data", clicks, *ONE)
+    assert said in avbench("run", "--model", "constant", "--out", "a", *run).stdout
+    avbench("run", "--model", "uniform", "--out", "b", *run)
+    assert said in avbench("compare", "a", "b", "--n-resamples", "20").stdout
+    assert said in " ".join(Path("a/run.html").read_text().split())
+    assert said in avbench("sweep", "--models", "constant", "--iterations", "2", "--data", clicks).stdout
 
 
 def test_the_paper_protocol(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:

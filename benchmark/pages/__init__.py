@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS
+from avbench.scoring.stats import interval_in_words
 from avbench.types import OffsetGrid, offset_in_words
 
 UNDEFINED = "–"
@@ -101,7 +102,7 @@ def _environment(package: str) -> Environment:
     environment.filters.update(
         number=number, interval=interval, seconds_short=seconds_short, in_words=class_in_words, safe_url=safe_url
     )
-    environment.filters["sortable"] = sortable
+    environment.filters.update(sortable=sortable, interval_in_words=interval_in_words)
     grid = OffsetGrid()
     offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
     environment.globals.update(METRICS=METRICS, SHOWN=SHOWN, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)

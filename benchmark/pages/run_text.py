@@ -13,6 +13,7 @@ from avbench.registry.options import FROM_BACKBONE
 from avbench.scoring.below_grid import BELOW_GRID
 from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS, Column
+from avbench.scoring.stats import interval_in_words
 from avbench.system.spelling import nearest
 from avbench.ticks import seconds
 from avbench.types import OffsetGrid, UsageError
@@ -128,9 +129,10 @@ def _table(result: RunResult, columns: Sequence[Column]) -> str:
     if any(score.ci_low is not None for score in result.scores.values()):
         level = f"{100 * result.level:g} %"
         spread = f"± half-width of the {level} interval, bootstrapped over videos; exact bounds in run.json"
+        meaning = [interval_in_words(result.level)]
     else:
-        spread = "no intervals: they need segments from at least two videos"
-    return "\n".join([*tables, f"{spread}   * {_latency_note(result)}"])
+        spread, meaning = "no intervals: they need segments from at least two videos", []
+    return "\n".join([*tables, f"{spread}   * {_latency_note(result)}", *meaning])
 
 
 def _lines(result: RunResult, columns: Sequence[Column], facts: bool) -> list[str]:

@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from avbench.paper.exhibits import FAILS, HOLDS, MS, OPEN, Cell, Claim, Exhibit
 from avbench.paper.figures import draw
+from avbench.scoring.stats import interval_in_words
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError
 
@@ -76,6 +77,8 @@ def markdown(exhibit: Exhibit, level: int = 1) -> str:
     lines = [f"{'#' * level} {exhibit.title}", "", f"**Measured** on {exhibit.measured_on}{_scored(exhibit)}", ""]
     wide = len(exhibit.columns) > 12  # a distribution: one line per cell is easier to read
     lines += [_long(exhibit) if wide else _grid(exhibit, measured=True), ""]
+    if exhibit.unit == "score":
+        lines += [interval_in_words(0.95), ""]
     if any(c.paper is not None for c in exhibit.cells):
         lines += [REPORTED, "", _grid(exhibit, measured=False), ""]
     if exhibit.quotations:

@@ -22,7 +22,15 @@ from avbench.registry.names import resolve, takes_arguments
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
-from avbench.scoring.stats import DEFAULT, Bootstrap, Difference, Estimate, bootstrap_scores, paired_difference
+from avbench.scoring.stats import (
+    DEFAULT,
+    Bootstrap,
+    Difference,
+    Estimate,
+    bootstrap_scores,
+    interval_in_words,
+    paired_difference,
+)
 from avbench.system.progress import Progress
 from avbench.ticks import Tick, seconds, ticks
 from avbench.types import UsageError
@@ -222,8 +230,9 @@ def render(rows: Sequence[SweepRow]) -> str:
     """The sweep as plain text: a table of scores, then the paired differences."""
     from tabulate import tabulate
 
-    def interval(value: float, low: float, high: float) -> str:
-        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    def interval(*numbers: float) -> str:
+        value, low, high = ("–" if math.isnan(number) else f"{number:.3f}" for number in numbers)
+        return value if value == low == "–" else f"{value} [{low}, {high}]"
 
     titles = [m.title for m in METRICS.values()]
     first = rows[0]
@@ -236,7 +245,7 @@ def render(rows: Sequence[SweepRow]) -> str:
     headers = ["model", "hop (s)", "windows", *titles, *([] if common else ["n"])]
     text = tabulate(table, headers, tablefmt="plain", disable_numparse=True)
     scored = f"{first.n_scored}/{first.n_total} segments long enough for every setting" if common else OWN_SUPPORT
-    text += f"\n{first.selection} iteration · {scored} · 95 %"
+    text += f"\n{first.selection} iteration · {scored} · 95 %\n{interval_in_words(0.95)}"
     differences = [
         [row.model, f"{row.hop_s:g}", row.iterations]
         + [interval(d["difference"], d["ci_low"], d["ci_high"]) for d in row.against.values()]

@@ -212,7 +212,8 @@ def acc_tol1(cases: Cases, drawn: Resamples) -> np.ndarray:
 
 
 def average_precision(cases: Cases, drawn: Resamples) -> np.ndarray:
-    """Per class: the mean over its cases of the precision among all cases at least as probable (step-wise)."""
+    """Per class: the mean over its cases of the precision among all cases at least as probable (step-wise). Undefined
+    with cases of one class only: every ranking of them is perfect."""
     counts, values = drawn.columns(), []
     for rank in cases.rankings.values():
         cluster = drawn.cluster[rank.order]
@@ -225,7 +226,8 @@ def average_precision(cases: Cases, drawn: Resamples) -> np.ndarray:
             precision = np.cumsum(positive, axis=0)[rank.positives_end - 1] / above
             value[block] = _ratio(np.einsum("pr,pr->r", positive, precision), positive.sum(axis=0))
         values.append(value)
-    return _mean_over_classes(values)
+    several = np.sum(~np.isnan(values), axis=0) > 1
+    return np.where(several, _mean_over_classes(values), np.nan)
 
 
 def roc_auc(cases: Cases, drawn: Resamples) -> np.ndarray:
@@ -304,8 +306,8 @@ def score(logits: Any, labels: Any, grid: OffsetGrid = GRID) -> dict[str, float]
 
     ``acc``, ``acc_tol1`` (neighbouring class counts, no wrap-around), ``map`` and ``roc_auc`` (macro means over the
     present classes, on softmax probabilities), ``balanced_acc`` and ``mae_s`` (seconds). The definitions are those of
-    the published evaluation code, absent classes apart. A metric that is undefined is ``nan`` (only ``roc_auc``
-    can be: when all cases are of one class). Errors as in ``cases``.
+    the published evaluation code, absent classes apart. A metric that is undefined is ``nan`` (``map`` and
+    ``roc_auc`` when all cases are of one class). Errors as in ``cases``.
     """
     checked = cases(logits, labels, grid)
     once = everything_once(len(checked.labels))

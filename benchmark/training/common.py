@@ -81,7 +81,9 @@ def best_validation(log: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _merit(scores: dict[str, float]) -> float:
-    return scores["tracked_acc_tol1"] if "tracked_acc_tol1" in scores else scores["map"]
+    if "tracked_acc_tol1" in scores:
+        return scores["tracked_acc_tol1"]
+    return scores["map" if "map" in scores else "acc"]  # of one class alone there is no mAP
 
 
 def signature_of(recipe: DataclassInstance) -> str:
