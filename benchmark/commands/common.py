@@ -142,8 +142,8 @@ def add_csv(parser: argparse.ArgumentParser, rows: str) -> None:
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:
-    """Adds --force, for a command that fills a folder."""
-    parser.add_argument("--force", action="store_true", help="replace what is in the folder already")
+    """Adds --force, for a command that fills a folder or writes a file."""
+    parser.add_argument("--force", action="store_true", help="replace what is there already")
 
 
 def by_spaces(option: str, names: Sequence[str]) -> None:

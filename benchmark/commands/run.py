@@ -185,6 +185,8 @@ def _add_models(commands: Any) -> None:
 
 def _batch_size(text: str) -> int:
     """A number, or 0 for auto."""
+    if text != "auto" and not text.removeprefix("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor auto")
     return 0 if text == "auto" else int(text)
 
 

@@ -66,6 +66,8 @@ class SegmentRules:
                 )
         if self.iterations < 1:
             raise UsageError(f"iterations is {self.iterations}; it must be at least 1")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it must be 0 or more")
 
     @property
     def length(self) -> Tick:

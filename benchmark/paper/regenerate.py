@@ -88,8 +88,8 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     wanted = _wanted(names)
     _check_counts(limit=limit, latency_samples=latency_samples)
     check_folder(out, force, ours=_is_ours)
-    folder = writable(out, "--out")
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
+    folder = writable(out, "--out")
     manifest = session.manifest
     needs = _possible(session, wanted)
     tag = synthsync.difficulty_of(manifest.name).name if manifest.name in synthsync.HARD_NAMES else ""

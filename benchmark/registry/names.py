@@ -39,7 +39,9 @@ from avbench.registry.loading import (
 )
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.registry.user_files import (
+    HEAD,
     MODEL,
+    check_file,
     file_and_class,
     is_file,
     load_entry_point,
@@ -175,6 +177,13 @@ def load_model(  # noqa: PLR0913  (all that a name may be given, by keyword)
 def split_model_name(name: str) -> tuple[str, str]:
     """Backbone and head of a model's name; the head is empty if none is named. ``UsageError`` for an unknown head."""
     return split_head(name, _is_backbone)
+
+
+def check_files(name: str) -> None:
+    """Runs the user's files that a model's name holds; ``UsageError`` if one does not run, or has no such class."""
+    for part, kind in zip(split_model_name(name), (MODEL, HEAD), strict=True):
+        if is_file(part):
+            check_file(*file_and_class(part, kind), kind)
 
 
 def backbone_alone(name: str) -> str:

@@ -54,6 +54,11 @@ def file_and_class(name: str, kind: Kind = MODEL) -> tuple[str, str]:
 # -- factories: module-level, so that partials of them can be pickled for worker processes -----------------------------
 
 
+def check_file(path: str, class_name: str, kind: Kind = MODEL) -> None:
+    """``UsageError`` unless the file runs and defines the name: known before any clip is made for the model."""
+    _named_in(path, class_name, kind)
+
+
 def load_from_file(
     path: str, class_name: str, kind: Kind = MODEL, *, arguments: Mapping[str, Any] | None = None
 ) -> Any:
@@ -63,15 +68,21 @@ def load_from_file(
     you trust. Its own folder can be imported from meanwhile. ``UsageError``: the file is not there or does not run, has
     no such class, or the class is not of this kind or wants other arguments.
     """
+    with _importable(Path(path).parent):
+        return _instance(_named_in(path, class_name, kind), f"{path}:{class_name}", kind, arguments or {})
+
+
+def _named_in(path: str, class_name: str, kind: Kind) -> Any:
+    """What the file, which is run, calls ``class_name``."""
     file = Path(path)
     with _importable(file.parent):
         module = _run(file, path, kind)
-        factory = getattr(module, class_name, None)
-        if factory is None:
-            others = _classes(module)
-            there = f"; the file defines {', '.join(others)}" if others else ""
-            raise UsageError(f"{path}:{class_name}: there is no such class{there}")
-        return _instance(factory, f"{path}:{class_name}", kind, arguments or {})
+    factory = getattr(module, class_name, None)
+    if factory is None:
+        others = _classes(module)
+        there = f"; the file defines {', '.join(others)}" if others else ""
+        raise UsageError(f"{path}:{class_name}: there is no such class{there}")
+    return factory
 
 
 def load_entry_point(name: str, kind: Kind = MODEL, *, arguments: Mapping[str, Any] | None = None) -> Any:

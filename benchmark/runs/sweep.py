@@ -18,7 +18,7 @@ from avbench.engine.runner import Compute
 from avbench.engine.session import Session
 from avbench.protocol.rules import SUPPORTS, Protocol
 from avbench.registry.loading import check_device, load_all
-from avbench.registry.names import resolve, takes_arguments
+from avbench.registry.names import check_files, resolve, takes_arguments
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
@@ -92,6 +92,9 @@ class Settings:
             raise UsageError(f"support is {self.support!r}; it must be one of {', '.join(SUPPORTS)}")
         if not self.hops_s or not self.iterations:
             raise UsageError("a sweep needs at least one model, one hop and one number of windows")
+        for hop_s in self.hops_s:
+            if not math.isfinite(hop_s):
+                raise UsageError(f"hop is {hop_s} s; it must be a positive multiple of 0.04 s (one frame)")
 
     def protocols(self) -> dict[tuple[Tick, int], Protocol]:
         """(hop, windows) -> the protocol to replay: with common support that of the largest count, whose first
@@ -152,6 +155,8 @@ def sweep(  # noqa: PLR0913  (the options of `avbench sweep`; what belongs toget
     if options and options.model_args and not any(map(takes_arguments, models)):
         raise UsageError("none of the models takes arguments: --model-args goes with a class of your own")
     resolved = [resolve(name, _options_of(name, options or ModelOptions(), compute)) for name in dict.fromkeys(models)]
+    for name in models:
+        check_files(name)
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     if session.manifest.changing:
         raise UsageError(

@@ -28,6 +28,8 @@ from avbench.protocol.offsets import draw_offset
 from avbench.protocol.rules import Protocol, streaming
 from avbench.registry.heads import HEADS, is_learned
 from avbench.registry.options import StreamingModel
+from avbench.system.cache import writable
+from avbench.system.outputs import check_writable
 from avbench.system.progress import Progress
 from avbench.ticks import TICKS_PER_S, seconds, ticks
 from avbench.training.streaming import Snapshots, StreamRecipe, Streams, StreamSync, train_phase1
@@ -117,8 +119,9 @@ def train_head(
         raise UsageError(f"{recipe.backbone} ignores its input: no head can be trained on it")
     model = load_model(recipe.backbone, model_args=model_args)
     assert model.backbone is not None
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out, "--out")
     train, valid = (snapshots_of_streams(recipe, split, model, compute or Compute(), progress) for split in SPLITS)
+    writable(out, "--out")
     fingerprint = model_fingerprint(model.backbone)
     dim = model.backbone.token_dim or ADAPTED_DIM
     kind = OwnToken if model.backbone.token_dim else MadeToken
