@@ -117,8 +117,6 @@ class _Parser(argparse.ArgumentParser):
         """As argparse does, which also comes here for every subcommand. A recipe's options are put before those of the
         command line, for a command that takes --config."""
         self.given = sys.argv[1:] if args is None else args
-        if any("\0" in word for word in self.given):
-            self.error("an argument has a character in it (NUL) that no file's name can have")
         if args is not None and config.OPTION in self._option_string_actions:
             from avbench.types import UsageError
 
@@ -126,6 +124,8 @@ class _Parser(argparse.ArgumentParser):
                 args = config.with_config(self, args)
             except UsageError as problem:
                 self.exit(complain(problem, 2))
+        if any("\0" in word for word in args or self.given):
+            self.error("an argument has a character in it (NUL) that no file's name can have")
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

@@ -179,11 +179,14 @@ def split_model_name(name: str) -> tuple[str, str]:
     return split_head(name, _is_backbone)
 
 
-def check_files(name: str) -> None:
-    """Runs the user's files that a model's name holds; ``UsageError`` if one does not run, or has no such class."""
-    for part, kind in zip(split_model_name(name), (MODEL, HEAD), strict=True):
-        if is_file(part):
-            check_file(*file_and_class(part, kind), kind)
+def check_files(name: str, options: ModelOptions | None = None) -> None:
+    """Runs the user's files that a model's name holds; ``UsageError`` if one does not run, has no such class, or one
+    that cannot be used with these options."""
+    base, head = split_model_name(name)
+    if is_file(base):
+        check_file(*file_and_class(base), arguments=(options or ModelOptions()).model_args)
+    if is_file(head):
+        check_file(*file_and_class(head, HEAD), HEAD)
 
 
 def backbone_alone(name: str) -> str:

@@ -54,9 +54,13 @@ def file_and_class(name: str, kind: Kind = MODEL) -> tuple[str, str]:
 # -- factories: module-level, so that partials of them can be pickled for worker processes -----------------------------
 
 
-def check_file(path: str, class_name: str, kind: Kind = MODEL) -> None:
-    """``UsageError`` unless the file runs and defines the name: known before any clip is made for the model."""
-    _named_in(path, class_name, kind)
+def check_file(path: str, class_name: str, kind: Kind = MODEL, *, arguments: Mapping[str, Any] | None = None) -> None:
+    """Whether :func:`load_from_file` may succeed, as far as it is known without making an instance: errors as there."""
+    where, factory = f"{path}:{class_name}", _named_in(path, class_name, kind)
+    if isinstance(factory, type) and not issubclass(factory, kind.base):
+        raise _another_kind(where, kind, factory)
+    if callable(factory) and arguments is not None:
+        args.typed(factory, arguments, where)
 
 
 def load_from_file(
@@ -151,16 +155,21 @@ def _instance(factory: Any, where: str, kind: Kind, arguments: Mapping[str, Any]
         how = f"with {', '.join(given)}" if given else "without arguments"
         raise UsageError(f"{where} cannot be constructed {how}: {with_users_line(error)}") from error
     if not isinstance(made, kind.base):
-        base, hint = kind.base.__name__, ""
-        if isinstance(made, StreamingHead):
-            hint = "; it is a head: name it after a backbone, as in xcorr+path/to/file.py:ClassName"
-        elif isinstance(made, SnapshotPredictor):
-            hint = "; it is a backbone: name it before the +"
-        raise UsageError(f"{where} is not a {base}{hint or f'; subclass avbench.{base}'}")
+        raise _another_kind(where, kind, type(made))
     if given:  # a class need not keep them: its snapshots are those of these arguments alone
         object.__setattr__(made, ARGUMENTS, args.counted(given))
     # torch's eval() switches dropout off; what is no torch module stays as it is
     return made.eval() if hasattr(made, "eval") and hasattr(made, "to") else made
+
+
+def _another_kind(where: str, kind: Kind, found: type) -> UsageError:
+    """What to say of a class that is not of the kind."""
+    base, hint = kind.base.__name__, ""
+    if issubclass(found, StreamingHead):
+        hint = "; it is a head: name it after a backbone, as in xcorr+path/to/file.py:ClassName"
+    elif issubclass(found, SnapshotPredictor):
+        hint = "; it is a backbone: name it before the +"
+    return UsageError(f"{where} is not a {base}{hint or f'; subclass avbench.{base}'}")
 
 
 def _classes(module: Any) -> list[str]:

@@ -216,7 +216,7 @@ def _resolved(model: Any, head: str, options: ModelOptions) -> StreamingModel:
         return resolve_object(model, head, options)
     name = f"{model}+{head}" if head else model
     found = resolve(name, options)
-    check_files(name)  # it may take minutes to make the clips that a mistyped class would not see
+    check_files(name, options)  # it may take minutes to make the clips that a mistyped class would not see
     return found
 
 

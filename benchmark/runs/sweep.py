@@ -156,7 +156,7 @@ def sweep(  # noqa: PLR0913  (the options of `avbench sweep`; what belongs toget
         raise UsageError("none of the models takes arguments: --model-args goes with a class of your own")
     resolved = [resolve(name, _options_of(name, options or ModelOptions(), compute)) for name in dict.fromkeys(models)]
     for name in models:
-        check_files(name)
+        check_files(name, _options_of(name, options or ModelOptions(), compute))
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     if session.manifest.changing:
         raise UsageError(

@@ -18,7 +18,7 @@ import avbench.engine.store
 from avbench.data.media import READER_VERSION
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.plan import SnapshotKey
-from avbench.types import NonFiniteError, StoreError
+from avbench.types import NonFiniteError, StoreError, UsageError
 
 MODEL, MEDIA = "a" * 64, "b" * 64
 KEYS = [SnapshotKey(640 * i, 640 * i + 3) for i in range(6)]

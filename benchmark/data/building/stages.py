@@ -547,8 +547,8 @@ def _check_settings(settings: Settings) -> None:
         )
     if not 0 <= settings.min_duration_s < math.inf or settings.min_height < 0:
         raise UsageError(
-            f"the shortest video is {settings.min_duration_s:g} s, its least height {settings.min_height}; both must be "
-            "0 or more"
+            f"the shortest video is {settings.min_duration_s:g} s, its least height {settings.min_height}; both must "
+            "be 0 or more"
         )
     if encoding.short_side < 16 or encoding.short_side % 2:
         raise UsageError(f"short side is {encoding.short_side}; it must be even and at least 16")
