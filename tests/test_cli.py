@@ -859,6 +859,7 @@ def assert_parses(commands: list[list[str]]) -> None:
         assert program == "avbench"
         _, unknown = _parser().parse_known_args(words)
         assert not unknown, words
+        assert not {"DATA", "DIR", "FILE", "MODEL", "NAME", "ORG"} & set(words), "a placeholder cannot be pasted"
 
 
 def test_what_to_do_next_can_be_pasted(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:

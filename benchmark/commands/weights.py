@@ -142,7 +142,8 @@ def _list(args: argparse.Namespace) -> int:
     rows_of_files = [(f.name, f.purpose, f.pinned.n_bytes, f.pinned.sha256[:7], f.licence, f.here) for f in files]
     print(table(rows_of_files, ("for annotating", "purpose", "bytes", "sha256", "licence", "here")))
     print()
-    say_next([("weights", verb, "NAME") for verb in ("list", "fetch", "convert")])
+    name = entries[0].name if entries else files[0].name
+    say_next([("weights", verb, name) for verb in ("list", "fetch", *(("convert",) if entries else ()))])
     return 0
 
 
@@ -260,9 +261,9 @@ def _convert(args: argparse.Namespace) -> int:
         print("it is not a model of 21 offset classes, so it cannot be run")
         say_next([("weights", "verify", target)])
     elif args.out:
-        say_next([("run", "--model", card["family"], "--weights", target, "--data", "DATA", "--iterations", 1)])
+        say_next([("run", "--model", card["family"], "--weights", target, "--data", "synthsync", "--iterations", 1)])
     else:
-        run = ("run", "--model", name, "--data", "DATA", "--iterations", 1)
+        run = ("run", "--model", name, "--data", "synthsync", "--iterations", 1)
         say_next([("weights", "verify", name), run])
     return 0
 

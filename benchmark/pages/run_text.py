@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -87,8 +88,9 @@ def _without_scores(result: RunResult, folder: Path) -> str:
     lines += ["the labels of this data are hidden: maintainers score it after submission", *_model_notes(result)]
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
     lines += [f"files   {folder}: {names}", f"signature  {result.signature}"]
-    run = shlex.quote(str(folder))
-    return "\n".join([*lines, f"next    avbench submit pack {run} --out DIR --org ORG --name NAME"])
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", result.model.name).strip("-._") or "model"
+    words = ["avbench", "submit", "pack", str(folder), "--out", "entries", "--org", "my-org", "--name", name[:64]]
+    return "\n".join([*lines, f"next    {shlex.join(words)}"])
 
 
 def _model_notes(result: RunResult) -> list[str]:
