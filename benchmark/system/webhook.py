@@ -117,6 +117,7 @@ class Webhook:
 
 
 def check_address(url: str) -> None:
+    """``UsageError`` for an address that is not http or https, or that holds a password."""
     try:
         parts = urllib.parse.urlsplit(url)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runs import make_run
 
 from avbench import cli
-from tests.support.runs import make_run
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 
