@@ -21,7 +21,7 @@ NO_ROOM = {"golden", "property", "crash", "security", "benchmarks", "support"}  
 WHOLE_PACKAGE = {
     f"test_{name}.py"
     for name in ("architecture", "cli", "cuda", "loopback_hub", "packaging", "requirements", "shape", "workflows")
-}
+} | {"test_wrong_inputs.py"}
 # -- rooms -------------------------------------------------------------------------------------------------------------
 
 

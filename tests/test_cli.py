@@ -732,6 +732,22 @@ def test_from_files_names_everything_it_does_not_use(avbench: Avbench, make_clic
     assert "1 clip, " in done.stdout
 
 
+def test_files_keep_their_names(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:
+    """An id holds only letters that are safe everywhere; what people see is the name of the file."""
+    media = make_clicks("source") / "media"
+    (media / "one.mp4").rename(media / "Grüße <b> 1.mp4")
+    (media / "größer.mp4").write_text("no video")
+    done = avbench("data", "from-files", media, "--out", "data")
+    assert "clip größer.mp4: " in done.stderr
+    assert {clip.id for clip in read_manifest(tmp_path / "data").clips.values()} == {"Gr_e_b_1", "two"}
+    run = ("run", "--model", "uniform", "--data", "./data", "--iterations", "1", "--n-resamples", "20", "--out", "out")
+    assert avbench(*run).returncode == 0
+    assert read_run(tmp_path / "out").data.names == {"Gr_e_b_1": "Grüße <b> 1.mp4"}
+    page = (tmp_path / "out" / "run.html").read_text()
+    assert "Grüße &lt;b&gt; 1.mp4" in page
+    assert "Grüße <b>" not in page
+
+
 def test_media_in_place_of_a_manifest_are_told_what_makes_one(avbench: Avbench, clicks: Path) -> None:
     for data in (clicks / "media", clicks / "media" / "one.mp4"):
         done = avbench("run", "--model", "constant", "--data", data)

@@ -113,7 +113,7 @@ def run_page(
         metrics=list(METRICS.values()),
         curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial),
         slices=slice_tables(result.slices, BY_SLICE if changing is None else BY_SLICE_CHANGING),
-        errors=errors(answers, logits, at) if answers is not None and changing is None else None,
+        errors=errors(answers, logits, at, result.data.names) if answers is not None and changing is None else None,
         changing=changing,
         below=below_grid(result.scores, answers, logits[:, at]),
         pairs=pair_section(result.pairs),

@@ -33,6 +33,7 @@ class Belief(NamedTuple):
     p_truth: float
     steps: list[tuple[int, int, float, float]]  # iteration, top class, its probability, probability of the truth
     chart: Markup
+    name: str = ""  # of its file, where that says more than the id
 
 
 class Errors(NamedTuple):
@@ -45,13 +46,14 @@ class Errors(NamedTuple):
     worst: list[Belief]
 
 
-def errors(answers: Truth, logits: np.ndarray, at: int) -> Errors | None:
-    """Confusion and worst segments of ``logits`` (N, W, 21) at iteration index ``at``; None without segments."""
+def errors(answers: Truth, logits: np.ndarray, at: int, names: Mapping[str, str] | None = None) -> Errors | None:
+    """Confusion and worst segments of ``logits`` (N, W, 21) at iteration index ``at``; None without segments.
+    ``names``: as of :func:`worst_segments`."""
     if not len(answers.labels):
         return None
     answered = np.argmax(logits[:, at], axis=-1)
     wrong = int(np.count_nonzero(answered != answers.labels))
-    rows, worst = confusion(answers.labels, answered), worst_segments(answers, logits, at)
+    rows, worst = confusion(answers.labels, answered), worst_segments(answers, logits, at, names=names)
     return Errors(at + 1, wrong, len(answers.labels), rows, worst)
 
 
@@ -67,9 +69,12 @@ def confusion(labels: np.ndarray, answered: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def worst_segments(answers: Truth, logits: np.ndarray, at: int, n: int = N_WORST) -> list[Belief]:
+def worst_segments(
+    answers: Truth, logits: np.ndarray, at: int, n: int = N_WORST, names: Mapping[str, str] | None = None
+) -> list[Belief]:
     """The ``n`` segments with the largest error at iteration index ``at``; ties are ordered by the probability of the
-    truth, lowest first. If fewer are wrong, the least certain of the right ones follow."""
+    truth, lowest first. If fewer are wrong, the least certain of the right ones follow. ``names``: video -> the name of
+    its file."""
     labels, rows = answers.labels, np.arange(len(answers.labels))
     answered = logits[:, at].argmax(axis=-1)
     off = np.abs(answered - labels)
@@ -91,6 +96,7 @@ def worst_segments(answers: Truth, logits: np.ndarray, at: int, n: int = N_WORST
                 float(p[at, truth]),
                 steps,
                 chart,
+                (names or {}).get(str(answers.clusters[r]), ""),
             )
         )
     return found

@@ -317,6 +317,7 @@ def _data_info(manifest: Manifest, split: str) -> DataInfo:
         n_clips=len(manifest.clips),
         note=manifest.note,
         labels="hidden" if manifest.labels_hidden else "public",
+        names=manifest.names,
     )
 
 
