@@ -146,6 +146,16 @@ def add_force(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace what is there already")
 
 
+def add_log_to(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """Adds --log-to, for a training."""
+    parser.add_argument(
+        "--log-to",
+        choices=("tensorboard", "wandb", "trackio"),
+        help="also send losses and scores there (pip install 'avbench[tensorboard]', [wandb] or [trackio])",
+        **defaults,
+    )
+
+
 def by_spaces(option: str, names: Sequence[str]) -> None:
     """``UsageError`` if several names were given as one, with commas between them."""
     from avbench.types import UsageError

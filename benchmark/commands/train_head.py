@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, add_model_args, say_next
+from avbench.commands.common import Progress, add_command, add_log_to, add_model_args, say_next
 
 
 def add(verbs: Any) -> None:
@@ -32,6 +32,7 @@ def add(verbs: Any) -> None:
     head.add_argument("--out", type=Path, default=Path("train"), metavar="DIR", help="output folder (default: train)")
     head.add_argument("--store", type=Path, metavar="DIR", help="store of the snapshots (default: as in `run`)")
     head.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
+    add_log_to(head, default=argparse.SUPPRESS)  # given before `head` it counts, too
 
 
 def _head(args: argparse.Namespace) -> int:
@@ -40,15 +41,18 @@ def _head(args: argparse.Namespace) -> int:
     from avbench.registry.names import backbone_alone
     from avbench.training.common import Told
     from avbench.training.head import HeadRecipe, train_head
+    from avbench.training.logging_to import logger
 
     name = backbone_alone(args.backbone)
     recipe = HeadRecipe(args.backbone, args.head, args.data, args.offsets, args.limit, steps=args.steps, seed=args.seed)
-    with Progress() as progress:
+    how = Compute(args.store, args.workers)
+    settings = {name: value for name, value in vars(recipe).items() if value is not None}
+    with Progress() as progress, logger(args.log_to, args.out, f"{args.head} on {name}", settings) as log:
         path = train_head(
             recipe,
             args.out,
-            Compute(args.store, args.workers),
-            Told(progress.line, progress),
+            how,
+            Told(progress.line, progress, log),
             progress,
             parsed(args.model_args),
         )

@@ -32,7 +32,7 @@ from avbench.scoring.metrics import score
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
 from avbench.training.backbone import classes_of, to_luma
-from avbench.training.common import PhaseState, Say, optimise, tell_step, validated, what_was_kept
+from avbench.training.common import PhaseState, Say, optimise, tell_numbers, tell_step, validated, what_was_kept
 from avbench.training.pool import (
     MAX_OFFSET_SAMPLES,
     WINDOW_FRAMES,
@@ -309,6 +309,7 @@ def train_phase1(
         if step % recipe.validate_every == 0 or step == recipe.steps:
             scores = valid.scores(model) | {"step": step, "loss": round(float(loss.detach()), 4)}
             state.note(scores)
+            tell_numbers(say, scores, f"{recipe.name}-{recipe.seed}/")
             say(f"{recipe.name} seed {recipe.seed} step {step} of {recipe.steps}: {validated(scores)}")
             state.save()
         tell_step(say, step, recipe.steps)
@@ -360,6 +361,7 @@ def train_phase2(
     def check() -> None:
         scores = evaluate_heads(streaming, _validation_streams(backbone, valid_scenes)) | {"step": state.step}
         state.note(scores, keep=keep_last)
+        tell_numbers(say, scores, f"{recipe.name}-{recipe.seed} phase 2/")
         say(f"{recipe.name} seed {recipe.seed} phase 2 step {state.step}: {validated(scores)}")
 
     if not state.log and not keep_last:
