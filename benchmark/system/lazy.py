@@ -24,8 +24,8 @@ def modules_of(package: str) -> Callable[[str], ModuleType]:
 
 
 def needed(module: str, package: str, what: str = "annotations need") -> Any:
-    """An optional package's ``module``; if it is missing, a ``UsageError`` that says ``what`` needs it and which package
-    to install."""
+    """An optional package's ``module``; if it is missing, a ``UsageError`` that says ``what`` needs it and which
+    package to install."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -48,7 +48,11 @@ def _tensorboard(folder: Path, name: str, settings: Mapping[str, Any]) -> tuple[
         for key, number in numbers.items():
             made[0].add_scalar(key, number, step)
 
-    return log, lambda: [writer.close() for writer in made] and None
+    def close() -> None:
+        for writer in made:
+            writer.close()
+
+    return log, close
 
 
 def _wandb(folder: Path, name: str, settings: Mapping[str, Any]) -> tuple[Log, Callable[[], None]]:
