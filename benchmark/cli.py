@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line. Only the standard library is imported until a command runs, so that ``--help`` answers at once.
 
 Results go to stdout, progress and everything else to stderr. Exit codes: 0 success, 1 the run is incomplete or
@@ -18,6 +19,7 @@ from avbench import __version__
 from avbench.commands import (
     cite,
     compare,
+    completion,
     config,
     data,
     doctor,
@@ -42,7 +44,7 @@ from avbench.system.spelling import nearest
 # in the order of the help
 COMMANDS = (
     *(run, plan, predict, watch, score, report, compare, paper, latency, view, cite),
-    *(data, weights, store, train, submit, leaderboard, doctor),
+    *(data, weights, store, train, submit, leaderboard, doctor, completion),
 )
 # what of the work is kept, and what will be done again
 _STORED = (
@@ -66,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks, and names that are no text
         with contextlib.suppress(AttributeError, ValueError):  # it is closed or no text file
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    args, unknown = _parser().parse_known_args(argv)
+    parser = _parser()
+    if completion.VARIABLE in os.environ:
+        completion.complete(parser)
+    args, unknown = parser.parse_known_args(argv)
     if unknown:  # parse_args() would point to the help of avbench as a whole
         meant = args.parser.meant(unknown)
         return complain(f"unrecognized arguments: {' '.join(unknown)}{meant}; see `{args.parser.prog} --help`", 2)
@@ -127,6 +132,8 @@ class _Parser(argparse.ArgumentParser):
                 args = config.with_config(self, args)
             except UsageError as problem:
                 self.exit(complain(problem, 2))
+        if any("\0" in word for word in args or self.given):
+            self.error("an argument has a character in it (NUL) that no file's name can have")
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

@@ -123,7 +123,8 @@ def redraw(
         labels.chmod(0o600)
     except OSError as error:
         raise AvbenchError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
-    return Redrawn(name, inputs, labels, len(cuts), track.blind_command(str(inputs)))
+    model = "sparsesync+bayes" if track.changing else "streamsync-trf"  # one that any machine has
+    return Redrawn(name, inputs, labels, len(cuts), track.blind_command(str(inputs), model))
 
 
 def same_cuts(track: Track, seed: int) -> list[Cut]:

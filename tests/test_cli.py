@@ -23,6 +23,7 @@ from avbench.results.predictions import read_predictions
 from avbench.results.run import read_run
 from avbench.scoring.below_grid import COLUMNS
 from avbench.scoring.metrics import METRICS, score
+from avbench.scoring.stats import interval_in_words
 from avbench.ticks import SAMPLE_RATE_HZ, ticks
 from avbench.types import ClipRecord, SegmentRecord, UsageError
 
@@ -213,6 +214,34 @@ def test_reference_rows_can_be_left_out(avbench: Avbench, clicks: Path, tmp_path
 def test_the_legend_says_what_is_missing(avbench: Avbench, make_clicks: MakeClicks) -> None:
     done = avbench("run", "--model", "constant", "--data", make_clicks(clips=("one",)), "--out", "out", *ONE)
     assert "no intervals: they need segments from at least two videos   * nothing was timed" in done.stdout
+
+
+def test_one_class_ranks_nothing(avbench: Avbench, make_clicks: MakeClicks) -> None:
+    """With one class a random guess would rank everything perfectly: mAP is undefined, as ROC-AUC is, and no 1.00."""
+    data = make_clicks(offsets_s=(0.4,))
+    done = avbench("run", "--model", "xcorr", "--data", data, "--out", "out", *ONE)
+    assert done.returncode == 0, done.stderr
+    for row in ("random guess", "always in sync", "the labels"):
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(row)]
+        assert line.count("–") >= 2, line
+    run = read_run(Path("out"))
+    undefined = {name for name in METRICS if run.scores[name].value is None}
+    assert undefined == {"map", "roc_auc"}
+    assert run.curve[0]["map"].value is None
+    assert "NaN" not in Path("out/run.json").read_text()
+    swept = avbench("sweep", "--models", "uniform", "--iterations", "2", "--data", data, "--n-resamples", "20")
+    assert "nan" not in swept.stdout
+    assert "–" in swept.stdout
+
+
+def test_an_interval_is_explained_wherever_it_is_shown(avbench: Avbench, clicks: Path) -> None:
+    said = interval_in_words(0.95)
+    run = ("--data", clicks, *ONE)
+    assert said in avbench("run", "--model", "constant", "--out", "a", *run).stdout
+    avbench("run", "--model", "uniform", "--out", "b", *run)
+    assert said in avbench("compare", "a", "b", "--n-resamples", "20").stdout
+    assert said in " ".join(Path("a/run.html").read_text().split())
+    assert said in avbench("sweep", "--models", "constant", "--iterations", "2", "--data", clicks).stdout
 
 
 def test_the_paper_protocol(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
@@ -703,6 +732,22 @@ def test_from_files_names_everything_it_does_not_use(avbench: Avbench, make_clic
     assert "1 clip, " in done.stdout
 
 
+def test_files_keep_their_names(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:
+    """An id holds only letters that are safe everywhere; what people see is the name of the file."""
+    media = make_clicks("source") / "media"
+    (media / "one.mp4").rename(media / "Grüße <b> 1.mp4")
+    (media / "größer.mp4").write_text("no video")
+    done = avbench("data", "from-files", media, "--out", "data")
+    assert "clip größer.mp4: " in done.stderr
+    assert {clip.id for clip in read_manifest(tmp_path / "data").clips.values()} == {"Gr_e_b_1", "two"}
+    run = ("run", "--model", "uniform", "--data", "./data", "--iterations", "1", "--n-resamples", "20", "--out", "out")
+    assert avbench(*run).returncode == 0
+    assert read_run(tmp_path / "out").data.names == {"Gr_e_b_1": "Grüße <b> 1.mp4"}
+    page = (tmp_path / "out" / "run.html").read_text()
+    assert "Grüße &lt;b&gt; 1.mp4" in page
+    assert "Grüße <b>" not in page
+
+
 def test_media_in_place_of_a_manifest_are_told_what_makes_one(avbench: Avbench, clicks: Path) -> None:
     for data in (clicks / "media", clicks / "media" / "one.mp4"):
         done = avbench("run", "--model", "constant", "--data", data)
@@ -830,6 +875,7 @@ def assert_parses(commands: list[list[str]]) -> None:
         assert program == "avbench"
         _, unknown = _parser().parse_known_args(words)
         assert not unknown, words
+        assert not {"DATA", "DIR", "FILE", "MODEL", "NAME", "ORG"} & set(words), "a placeholder cannot be pasted"
 
 
 def test_what_to_do_next_can_be_pasted(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:

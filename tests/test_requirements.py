@@ -98,7 +98,7 @@ def lazily():
 
 def test_the_package_imports_what_it_declares_and_nothing_else() -> None:
     dependencies = declared(PROJECT["dependencies"])
-    optional = declared([*EXTRAS["annotate"], *EXTRAS["live"], *EXTRAS["ray"]])
+    optional = declared(r for e in ("annotate", "live", "ray", "tensorboard", "wandb", "trackio") for r in EXTRAS[e])
     assert not dependencies & optional
     found = imported(package_files())
     undeclared = {name: files for name, files in found.items() if name not in dependencies | optional}
@@ -112,6 +112,7 @@ def test_the_package_imports_what_it_declares_and_nothing_else() -> None:
         ("annotate", {"benchmark/data/annotators.py", "benchmark/data/faces.py"}),
         ("live", {"benchmark/runs/watch_metrics.py"}),
         ("ray", {"benchmark/system/cluster.py"}),
+        *((name, {"benchmark/training/logging_to.py"}) for name in ("tensorboard", "wandb", "trackio")),
     ],
 )
 def test_what_an_extra_brings_is_used_by_its_part_only(extra: str, files: set[str]) -> None:
@@ -126,7 +127,7 @@ def test_the_tests_import_what_is_declared_for_them() -> None:
     undeclared = {name: files for name, files in found.items() if name not in dependencies | extra | nightly}
     assert not undeclared, "declare them in the extra test"
     assert nightly <= set(found), "declared, but no test imports them"
-    own = extra - declared([*EXTRAS["annotate"], *EXTRAS["live"]])
+    own = extra - declared([*EXTRAS["annotate"], *EXTRAS["live"], *EXTRAS["tensorboard"]])
     assert not own & dependencies, "the package brings them already"
     assert own - set(found) == own & set(USED_BY_NAME), "declared, but no test imports them"
 

@@ -103,8 +103,9 @@ def _annotate(args: argparse.Namespace) -> int:
     if args.score and not any(s.category for s in manifest.segments):
         raise UsageError(f"{args.data} has no categories to compare with; remove --score")
     corrections = read_corrections(args.corrections, (s.id for s in manifest.segments)) if args.corrections else {}
+    workers, annotators = workers_of(args), annotators_of(args)
     with Progress() as progress:
-        found = annotate(manifest, annotators_of(args), workers_of(args), progress.of("annotating"))
+        found = annotate(manifest, annotators, workers, progress.of("annotating"))
     say_each("set aside", found.failed)
     _say_empty(found.labels, corrections)
     if args.score:
@@ -152,17 +153,21 @@ def _write_annotated(args: argparse.Namespace, manifest: Manifest, found: Annota
 
 def annotators_of(args: argparse.Namespace) -> dict[str, str]:
     """Role -> the text from which its annotator is loaded; says in one line each what has no weights here."""
+    from avbench.data.annotators import Annotators
     from avbench.weights.annotators import missing, resolved
 
     given = {role: name for role in ANNOTATORS if (name := getattr(args, role)) is not None}
     names = {role: given.get(role, usual) for role, (usual, _) in ANNOTATORS.items()}
-    for role, problem in missing({role: name for role, name in names.items() if role not in given}).items():
-        say(f"{problem}; until then {WITHOUT[role]}")
-        names[role] = ANNOTATORS[role][1]
+    lacking = missing({role: name for role, name in names.items() if role not in given})
+    names |= {role: ANNOTATORS[role][1] for role in lacking}
     # absolute: records must not depend on how a path was written
     named = {role: str(Path(name).resolve()) if ".py:" in name else name for role, name in names.items()}
     left_out = {role: NONE for role, name in named.items() if name == NONE}
-    return resolved({role: name for role, name in named.items() if role not in left_out}) | left_out
+    found = resolved({role: name for role, name in named.items() if role not in left_out}) | left_out
+    Annotators.load(found)  # refuses a class of the user's own that cannot be used
+    for role, problem in lacking.items():
+        say(f"{problem}; until then {WITHOUT[role]}")
+    return found
 
 
 def _print_agreement(table: dict[str, dict[str, Any]]) -> None:

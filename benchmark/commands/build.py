@@ -62,14 +62,15 @@ def _build(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from avbench.data.building.jobs import engine_of
-    from avbench.data.building.stages import REPORT, Execution, Settings, build
+    from avbench.data.building.stages import REPORT, Execution, Settings, build, check_build
 
     settings = Settings()
     encoding = _given(args, "clip_s", "min_clip_s", "short_side", "crf")
     changes = _given(args, "min_duration_s", "min_height", "split", "offsets", "starts", "iterations", "seed", "name")
-    annotators = None if args.no_annotations else annotators_of(args)
-    settings = replace(settings, **changes, encoding=replace(settings.encoding, **encoding), annotators=annotators)
+    settings = replace(settings, **changes, encoding=replace(settings.encoding, **encoding))
     execution = Execution(engine_of(args.engine, workers_of(args)), args.timeout_s, args.retry)
+    check_build(args.videos, args.out, settings, execution)
+    settings = replace(settings, annotators=None if args.no_annotations else annotators_of(args))
     with Progress() as progress:
         manifest, report = build(args.videos, args.out, settings, execution, progress=progress)
     say_each("passed over", report.passed_over)

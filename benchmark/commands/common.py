@@ -212,8 +212,18 @@ def print_as(
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:
-    """Adds --force, for a command that fills a folder."""
-    parser.add_argument("--force", action="store_true", help="replace what is in the folder already")
+    """Adds --force, for a command that fills a folder or writes a file."""
+    parser.add_argument("--force", action="store_true", help="replace what is there already")
+
+
+def add_log_to(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """Adds --log-to, for a training."""
+    parser.add_argument(
+        "--log-to",
+        choices=("tensorboard", "wandb", "trackio"),
+        help="also send losses and scores there (pip install 'avbench[tensorboard]', [wandb] or [trackio])",
+        **defaults,
+    )
 
 
 def add_fetch(parser: argparse.ArgumentParser) -> None:
@@ -387,6 +397,8 @@ def add_compute_options(
 
 def _batch_size(text: str) -> int:
     """A number, or 0 for auto."""
+    if text != "auto" and not text.removeprefix("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor auto")
     return 0 if text == "auto" else int(text)
 
 

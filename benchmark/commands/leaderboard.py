@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import Progress, add_command, say
+from avbench.commands.common import Progress, add_command, add_force, say
 
 if TYPE_CHECKING:
     from avbench.leaderboard.audit import Audit
     from avbench.leaderboard.entries import Entry, Refused
+
+REVIEW = "review.md"
 
 
 def add(commands: Any) -> None:
@@ -87,6 +89,7 @@ def _add_export(verbs: Any) -> None:
     export.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file (csv, eval-yaml) or a folder")
     export.add_argument("--dataset", metavar="ORG/NAME", help="eval-results: the benchmark's dataset on the Hub")
     export.add_argument("--url", help="eval-results: the address of the leaderboard")
+    add_force(export)
 
 
 def _add_review(verbs: Any) -> None:
@@ -101,6 +104,7 @@ def _add_review(verbs: Any) -> None:
     review.add_argument("--base", type=Path, required=True, metavar="DIR", help="the accepted entries")
     review.add_argument("--entries", type=Path, required=True, metavar="DIR", help="the pull request's entries")
     review.add_argument("--out", type=Path, required=True, metavar="DIR")
+    add_force(review)
 
 
 def _add_entries(parser: argparse.ArgumentParser) -> None:
@@ -182,10 +186,15 @@ def _publish(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from avbench.leaderboard.board import assemble
     from avbench.leaderboard.export import write_csv, write_eval_results, write_eval_yaml, write_every_eval_ever
+    from avbench.system.outputs import check_file, check_folder
     from avbench.types import UsageError
 
     if args.format == "eval-results" and not args.dataset:
         raise UsageError("--format eval-results needs the benchmark's dataset on the Hub: give --dataset ORG/NAME")
+    if args.format in ("csv", "eval-yaml"):
+        check_file(args.out, "--out", args.force)
+    else:
+        check_folder(args.out, args.force)
     entries, refused = _read(args)
     board = assemble(entries, _cache(args))
     if args.format == "csv":
@@ -202,11 +211,14 @@ def _export(args: argparse.Namespace) -> int:
 
 def _review(args: argparse.Namespace) -> int:
     from avbench.leaderboard.review import review, to_markdown
+    from avbench.system.outputs import check_file, check_folder
     from avbench.system.strict import write_whole
 
+    check_folder(args.out, args.force, ours=REVIEW.__eq__)
+    check_file(args.out / REVIEW, "--out", args.force)
     found = review(args.base, args.entries)
     text = to_markdown(found)
-    write_whole(args.out / "review.md", text.encode())
+    write_whole(args.out / REVIEW, text.encode())
     print(text, end="")
     return 0 if found.ok else 2
 
@@ -214,10 +226,13 @@ def _review(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace) -> tuple[list[Entry], list[Refused]]:
     """The entries that ``_add_entries``'s options name; those refused are named on stderr."""
     from avbench.leaderboard.entries import read_entries
+    from avbench.submissions.tracks import read_labels
     from avbench.system.outputs import held_in
     from avbench.types import UsageError
 
     _check_workers(args)
+    if args.labels is not None:
+        read_labels(args.labels)  # a wrong file is said, even if no entry needs it
     with Progress() as progress:
         entries, refused = read_entries(args.entries, _cache(args), args.labels, args.workers, progress.of("entries"))
     for folder, reason in refused:
@@ -248,7 +263,7 @@ def _redraw(args: argparse.Namespace) -> int:
 
     _check_workers(args)
     seed = secrets.randbits(128) if args.seed is None else args.seed
-    if seed < GUESSABLE_SEED:
+    if 0 <= seed < GUESSABLE_SEED:
         say("note: a seed this small can be guessed, and so can the labels; for a secret set, leave out --seed")
     with Progress() as progress:
         made = redraw(args.track, seed, args.out, args.fresh_scenes, args.workers, progress.of("making blind clips"))

@@ -92,8 +92,11 @@ def add(commands: Any) -> None:
 
 def _predict(args: argparse.Namespace) -> int:
     from avbench.runs.predict import files_of
+    from avbench.system.outputs import check_writable
 
     check_csv(args.csv)
+    if args.out is not None:
+        check_writable(args.out, "--out")
     predictor = _predictor(args)
     if predictor.told:
         say(predictor.told)

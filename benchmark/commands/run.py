@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -310,10 +310,11 @@ def _compute_share(args: argparse.Namespace, share: Share, device: str) -> int:
     return 1 if session.failures and not share.waits else 0
 
 
-def _report_failures(failures: Sequence[Failure]) -> None:
+def _report_failures(failures: Sequence[Failure], names: Mapping[str, str] | None = None) -> None:
+    """``names``: clip id -> the name of its file, where that says more."""
     failed: dict[str, Counter[str]] = {}  # reason -> clip -> segments
     for failure in failures:
-        failed.setdefault(failure.reason, Counter())[failure.clip_id] += 1
+        failed.setdefault(failure.reason, Counter())[(names or {}).get(failure.clip_id, failure.clip_id)] += 1
     say_each("failed", [_failed(reason, clips) for reason, clips in failed.items()])
 
 
@@ -328,7 +329,7 @@ def _again(args: argparse.Namespace) -> list[str]:
 
 def _report_problems(result: RunResult) -> None:
     say_each("note", result.warnings)
-    _report_failures(result.failures)
+    _report_failures(result.failures, result.data.names)
     if result.unsupported:
         n, of = len(result.unsupported), result.n_total
         say(f"note: {n} of {of} segments are too short for this hop and number of windows and are not scored")

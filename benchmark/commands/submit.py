@@ -125,6 +125,7 @@ def _check(args: argparse.Namespace) -> int:
 def _table(report: Report) -> str:
     from tabulate import tabulate
 
+    from avbench.scoring.stats import interval_in_words
     from avbench.submissions.tracks import measures
 
     def cell(value: float | None) -> str:
@@ -143,6 +144,7 @@ def _table(report: Report) -> str:
         [
             f"{entry.name}: {n} segments x {iterations} iterations",
             table,
+            interval_in_words(0.95),
             f"track   {entry.track.title}",
             f"signature  {entry.submission.run.signature}",
         ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avbench.commands import train_fullsize, train_head
-from avbench.commands.common import Progress, add_command
+from avbench.commands.common import Progress, add_command, add_log_to
 
 VERBS = (train_head, train_fullsize)
 # written out: importing the recipes would load torch for `--help`
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         "avbench train fullsize --help",
     )
     train.add_argument("--list", action="store_true", help="list the recipes and their settings")
-    _options(train, out=Path("train"), threads=1)
+    _options(train, out=Path("train"), threads=1, log_to=None)
     verbs = train.add_subparsers(dest="recipe", metavar="RECIPE", title="what to train")
     for module in VERBS:
         module.add(verbs)
@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
             f"avbench train {name} --out train",
         )
         # also options of `avbench train` itself: a value given before the recipe's name counts
-        _options(recipe, out=argparse.SUPPRESS, threads=argparse.SUPPRESS)
+        _options(recipe, out=argparse.SUPPRESS, threads=argparse.SUPPRESS, log_to=argparse.SUPPRESS)
 
 
 def _options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
@@ -59,11 +59,13 @@ def _options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     )
     text = "CPU threads of torch; rendering has its own process (default: 1)"
     parser.add_argument("--threads", type=int, default=defaults["threads"], metavar="N", help=text)
+    add_log_to(parser, default=defaults["log_to"])
 
 
 def _train(args: argparse.Namespace) -> int:
     from avbench.training import table5
     from avbench.training.common import Told
+    from avbench.training.logging_to import logger
     from avbench.training.recipes import RECIPES, run
     from avbench.types import UsageError
 
@@ -74,8 +76,8 @@ def _train(args: argparse.Namespace) -> int:
     if not args.recipe:
         names = f"{', '.join(RECIPES)}, {table5.NAME} (all of its rows), head or fullsize"
         raise UsageError(f"name a recipe: {names}")
-    with Progress() as progress:
-        told = Told(progress.line, progress)
+    with Progress() as progress, logger(args.log_to, args.out, args.recipe, {"recipe": args.recipe}) as log:
+        told = Told(progress.line, progress, log)
         if args.recipe == table5.NAME:
             done = table5.train(args.out, told, args.threads, progress=progress)
         else:

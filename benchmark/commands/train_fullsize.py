@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command, say
+from avbench.commands.common import Progress, add_command, add_log_to, say
 
 
 def add(verbs: Any) -> None:
@@ -37,6 +37,7 @@ def add(verbs: Any) -> None:
     fullsize.add_argument("--autocast", choices=("bfloat16",), help="mixed precision; not the reference")
     fullsize.add_argument("--readers", type=int, default=1, metavar="N", help="decoding threads (default: 1)")
     fullsize.add_argument("--threads", type=int, default=inherit, metavar="N", help="CPU threads of torch (default: 1)")
+    add_log_to(fullsize, default=inherit)
     fullsize.add_argument("--list", action="store_true", default=inherit, help="list the recipes and their settings")
 
 
@@ -49,6 +50,7 @@ def _fullsize(args: argparse.Namespace) -> int:
     from avbench.training.common import Told
     from avbench.training.fullsize.loop import Compute, train
     from avbench.training.fullsize.recipe import RECIPES
+    from avbench.training.logging_to import logger
     from avbench.types import UsageError
     from avbench.weights.checkpoints import load_weights
 
@@ -76,7 +78,8 @@ def _fullsize(args: argparse.Namespace) -> int:
     if manifest is whole and os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints
         say(f"note: {whole.name} has no split 'train': training uses all of it ({', '.join(whole.splits)})")
     torch.set_num_threads(max(args.threads, 1))
-    with Progress("step") as progress:
+    logged = args.log_to if os.environ.get("RANK", "0") == "0" else None
+    with Progress("step") as progress, logger(logged, args.out, args.recipe, asdict(recipe)) as log:
         path = train(
             recipe,
             manifest,
@@ -84,7 +87,7 @@ def _fullsize(args: argparse.Namespace) -> int:
             args.out,
             valid=whole.split(args.valid) if args.valid else None,
             compute=Compute(args.device, torch.bfloat16 if args.autocast else None, args.readers),
-            say=Told(progress.line, progress),
+            say=Told(progress.line, progress, log),
         )
     print(path)
     return 0

@@ -11,6 +11,7 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_compute_options,
+    add_log_to,
     add_model_args,
     batch_of,
     device_of,
@@ -42,6 +43,7 @@ def add(verbs: Any) -> None:
     head.add_argument("--store", type=Path, metavar="DIR", help="store of the snapshots (default: as in `run`)")
     head.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
     add_compute_options(head)
+    add_log_to(head, default=argparse.SUPPRESS)  # given before `head` it counts, too
 
 
 def _head(args: argparse.Namespace) -> int:
@@ -49,15 +51,18 @@ def _head(args: argparse.Namespace) -> int:
     from avbench.registry.names import backbone_alone
     from avbench.training.common import Told
     from avbench.training.head import HeadRecipe, train_head
+    from avbench.training.logging_to import logger
 
     name = backbone_alone(args.backbone)
     recipe = HeadRecipe(args.backbone, args.head, args.data, args.offsets, args.limit, steps=args.steps, seed=args.seed)
-    with Progress() as progress:
+    how = Compute(args.store, args.workers, device_of(args), batch_of(args))
+    settings = {name: value for name, value in vars(recipe).items() if value is not None}
+    with Progress() as progress, logger(args.log_to, args.out, f"{args.head} on {name}", settings) as log:
         path = train_head(
             recipe,
             args.out,
-            Compute(args.store, args.workers, device_of(args), batch_of(args)),
-            Told(progress.line, progress),
+            how,
+            Told(progress.line, progress, log),
             progress,
             model_options(args),
         )

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from avbench.registry.options import StreamingModel
     from avbench.runs.watch import Alarm, Sink, Watch
     from avbench.runs.watch_record import Record
-    from avbench.system.webhook import Webhook
+
+MOST_PORT = 65535
 
 ONE_WINDOW = "a stream is watched window by window, as they arrive"
 
@@ -115,11 +116,13 @@ def _watch(args: argparse.Namespace) -> int:
     from avbench.data.live import Address, LiveSource
     from avbench.runs.answering import Answering
     from avbench.runs.watch import Alerts, Watch, watch
+    from avbench.system.webhook import Webhook
 
     one_window(args, ONE_WINDOW)
     device = device_of(args)
     alarm, options = _alarm(args), _options(args)
     address = Address.of(args.url, args.format, _input_options(args.input_option))
+    _check_outputs(args)
     out = sys.stdout
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # what a user's model prints
@@ -131,7 +134,7 @@ def _watch(args: argparse.Namespace) -> int:
         state = Watch(source, alarm)
         about = {"stream": address.shown, "model": model.name}
         record = _record(args, model, about, alarm) if args.record else None
-        webhook = _webhook(args)
+        webhook = Webhook(args.webhook, say) if args.webhook else None
         sinks: list[Sink] = [record] if record else []
         sinks += [Alerts(webhook, about)] if webhook else []
         sinks += _metrics(args, state)
@@ -172,6 +175,7 @@ def _alarm(args: argparse.Namespace) -> Alarm:
 
 def _options(args: argparse.Namespace) -> LiveOptions:
     from avbench.data.live import LiveOptions
+    from avbench.protocol.rules import streaming
     from avbench.types import UsageError
 
     for name, value in (("--for", args.for_s), ("--timeout", args.timeout)):
@@ -179,8 +183,9 @@ def _options(args: argparse.Namespace) -> LiveOptions:
             raise UsageError(f"{name} is {value}; it must be more than 0 s")
     if args.video_track < 0 or args.audio_track < 0:
         raise UsageError("tracks are numbered from 1")
+    streaming(hop_s(args), iterations=1)  # refuses a hop that is no number of frames
     return LiveOptions(
-        hop_s=hop_s(args),
+        hop_s=args.hop,
         timeout_s=args.timeout,
         for_s=args.for_s,
         video_track=args.video_track,
@@ -224,10 +229,22 @@ def _record(args: argparse.Namespace, model: StreamingModel, about: dict[str, An
     return Record(args.record, head, say)
 
 
-def _webhook(args: argparse.Namespace) -> Webhook | None:
-    from avbench.system.webhook import Webhook
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuses where nothing can be sent or written, and a device that is not there, before the model is loaded."""
+    from avbench.system.devices import check_device
+    from avbench.system.outputs import check_writable
+    from avbench.system.webhook import check_address
+    from avbench.types import UsageError
 
-    return Webhook(args.webhook, say) if args.webhook else None
+    check_device(args.device)
+    if args.webhook:
+        check_address(args.webhook)
+    if args.metrics_port is not None and not 0 <= args.metrics_port <= MOST_PORT:
+        raise UsageError(
+            f"--metrics-port is {args.metrics_port}; a port is 1 ... {MOST_PORT}, or 0 for any that is free"
+        )
+    if args.record is not None:
+        check_writable(args.record, "--record")
 
 
 def _metrics(args: argparse.Namespace, state: Watch) -> list[Sink]:

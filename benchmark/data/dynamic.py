@@ -39,6 +39,9 @@ class ChangingRules:
         nominal_starts(self.start_law, 1)
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"limit is {self.limit}; it must be at least 1")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it must be 0 or more")
+        laws_in_turn(self.laws, [], self.seed)  # refuses a name that is no law
 
     @property
     def length(self) -> Tick:

@@ -15,7 +15,7 @@ from avbench.data.apart import MediaFile, read_apart
 from avbench.data.folders import Found, find_media
 from avbench.data.media import MEASURED, media_sha256
 from avbench.data.probing import MAX_CLIP_S, MediaInfo, probe
-from avbench.protocol.manifest import Manifest, write_manifest
+from avbench.protocol.manifest import Manifest, called, write_manifest
 from avbench.protocol.offsets import draw_offset, nominal_starts, parse_offset_law
 from avbench.system.atomic import whole
 from avbench.system.paths import path_text
@@ -66,6 +66,8 @@ class SegmentRules:
                 )
         if self.iterations < 1:
             raise UsageError(f"iterations is {self.iterations}; it must be at least 1")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it must be 0 or more")
 
     @property
     def length(self) -> Tick:
@@ -114,7 +116,7 @@ def manifest_from_files(  # noqa: PLR0913  (the options of `avbench data from-fi
                 clip = replace(clip, path=clip_id + _safe(file.suffix.lower()))
                 _copy(file, media_root / clip.path, clip_id)
         except MediaError as error:
-            refused.append(error)
+            refused.append(type(error)(called(file.name, clip_id), error.reason))
             continue
         clips[clip_id], sources[clip_id] = clip, _source(info, file)
         segments += found

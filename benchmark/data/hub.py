@@ -285,6 +285,8 @@ def pull(  # noqa: PLR0913  (the options of `avbench data pull`)
     something else; ``AvbenchError``: no such repository or revision, no access, not an avbench data set, a file that
     does not match its hash, no network.
     """
+    if out is not None and not force:
+        check_another(Path(out), repo.name)
     pinned = _pin(repo, revision, allow_moving)
     folder = Path(out) if out is not None else default_folder(repo.name, pinned)
     source = _Source(repo, pinned)
@@ -318,14 +320,25 @@ def pull(  # noqa: PLR0913  (the options of `avbench data pull`)
     return Pulled(folder, pinned, read_manifest(folder), len(manifest.clips) - len(clips))
 
 
+def check_another(folder: Path, repo: str) -> None:
+    """``UsageError`` if the folder holds anything but a pull of this repository, which is known without a network."""
+    held, there = held_in(folder), _origin(folder)
+    if held and there.get("repo") != repo:
+        raise UsageError(_taken(folder, held, there))
+
+
 def _refuse_foreign(folder: Path, origin: Mapping[str, str]) -> None:
     """``UsageError`` if the folder holds anything but this pull, finished or not."""
     held = held_in(folder)
     there = _origin(folder)
     if not held or (there.get("repo"), there.get("revision")) == (origin["repo"], origin["revision"]):
         return
+    raise UsageError(_taken(folder, held, there))
+
+
+def _taken(folder: Path, held: list[str], there: Mapping[str, str]) -> str:
     what = f"{there['repo']} at {there['revision']}" if {"repo", "revision"} <= set(there) else listed(held)
-    raise UsageError(f"{folder} already holds {what}; give --force to replace it, or choose another --out")
+    return f"{folder} already holds {what}; give --force to replace it, or choose another --out"
 
 
 def _origin(folder: Path) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def make_pairs(
         raise UsageError(f"the labels of {manifest.name} are hidden: its sound may be shifted, so it makes no pairs")
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}; it must be at least 1")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; it must be 0 or more")
     shifts = shifts_of(shifts_s, manifest.grid.max_offset_s)
     protocol = protocol or Protocol(iterations=1)
     first = -(-shifts[-1] // TICKS_PER_FRAME) * TICKS_PER_FRAME - min(protocol.start_shift, 0)

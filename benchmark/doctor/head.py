@@ -15,8 +15,9 @@ from avbench.registry.loading import moved
 from avbench.registry.names import split_model_name
 from avbench.registry.user_files import HEAD, MODEL, file_and_class, is_file, kind_of, registered
 from avbench.system import debug
+from avbench.system.debug import with_users_line
 from avbench.system.findings import Finding
-from avbench.types import Snapshot, StreamingHead, in_one_line
+from avbench.types import Snapshot, StreamingHead
 
 N_CLASSES = 21
 STREAMS, WINDOWS = 4, 12  # of the random snapshots
@@ -58,7 +59,7 @@ def check_head(head: StreamingHead, name: str, token_dim: int | None) -> Iterato
         problem = _shape_problem(head, logits, tokens)
     except Exception as error:  # whatever a head does wrong is a finding about the head
         debug.show(error)
-        problem = f"it breaks off with {in_one_line(error)}"
+        problem = f"it breaks off with {with_users_line(error)}"
     yield Finding(not problem, f"shape: head {label}: {problem or 'logits (B, 21) at each step, finite'}")
     if problem:
         return
@@ -68,7 +69,7 @@ def check_head(head: StreamingHead, name: str, token_dim: int | None) -> Iterato
             finding = check(head, label, logits, tokens)
         except Exception as error:
             debug.show(error)
-            finding = Finding(False, f"{check.__name__.strip('_').replace('_', ' ')}: {in_one_line(error)}")
+            finding = Finding(False, f"{check.__name__.strip('_').replace('_', ' ')}: {with_users_line(error)}")
         if finding is not None:
             yield finding
     after = [array for array in (logits, tokens) if array is not None]

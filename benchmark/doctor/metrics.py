@@ -82,8 +82,10 @@ def _accuracy_within_one(logits: np.ndarray, labels: np.ndarray) -> float:
 def _average_precision(logits: np.ndarray, labels: np.ndarray) -> float:
     from sklearn.metrics import average_precision_score
 
-    p = _softmax(logits)
-    return float(np.mean([average_precision_score(labels == c, p[:, c]) for c in np.unique(labels)]))
+    p, present = _softmax(logits), np.unique(labels)
+    if len(present) < 2:
+        return NAN  # every ranking of one class alone is perfect
+    return float(np.mean([average_precision_score(labels == c, p[:, c]) for c in present]))
 
 
 def _roc_auc(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.plan import SnapshotKey, key_rows
 from avbench.protocol.rules import Protocol
+from avbench.system.debug import with_users_line
 from avbench.system.precision import exact_float32
 from avbench.types import (
     AvbenchError,
@@ -19,7 +20,6 @@ from avbench.types import (
     Snapshot,
     StreamingHead,
     UsageError,
-    in_one_line,
 )
 
 SEGMENTS_AT_ONCE = 256  # limits a transformer head's memory; fixed, so that results do not depend on the machine
@@ -92,7 +92,7 @@ def alarms(head: StreamingHead, logits: np.ndarray, tokens: np.ndarray | None, h
             said = head.alarm(state)
             out[:, i] = said.detach().cpu().numpy() if hasattr(said, "detach") else said
     except Exception as error:
-        raise UsageError(f"head {type(head).__name__} broke off with {in_one_line(error)}") from error
+        raise UsageError(f"head {type(head).__name__} broke off with {with_users_line(error)}") from error
     if not ((out >= 0) & (out <= 1)).all():
         raise UsageError(f"head {type(head).__name__}: an alarm is not a number from 0 to 1")
     return out
@@ -108,7 +108,7 @@ def _checked(
     except AvbenchError:
         raise
     except Exception as error:
-        raise UsageError(f"head {name} broke off with {in_one_line(error)}") from error
+        raise UsageError(f"head {name} broke off with {with_users_line(error)}") from error
     if np.shape(said) != logits.shape:  # numpy would spread (N, W, 1) over the classes
         raise UsageError(f"head {name}: logits are {np.shape(said)}, they must be {logits.shape}")
     return said

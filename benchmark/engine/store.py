@@ -34,7 +34,7 @@ from safetensors.numpy import load, save
 from avbench.data.media import READER_VERSION
 from avbench.protocol.plan import SnapshotKey
 from avbench.system.atomic import atomic_write_bytes, sweep_folder
-from avbench.types import NonFiniteError, StoreError
+from avbench.types import NonFiniteError, StoreError, UsageError
 
 SCHEMA_VERSION = 1
 _NAME_DIGITS = 32
@@ -165,11 +165,11 @@ class SnapshotStore:
 
     def prune(self, model: str) -> tuple[int, int]:
         """Delete the shards of the model whose fingerprint begins with ``model``: how many there were, and their bytes.
-        ``StoreError`` unless exactly one model begins like that."""
+        ``UsageError`` unless exactly one model begins like that."""
         _check_allowed()
         folders = [path for path in sorted(self.root.glob("*")) if path.is_dir() and path.name.startswith(model)]
         if len(folders) != 1 or not model:
-            raise StoreError(f"{len(folders)} models in {self.root} begin with {model!r}; give more of the fingerprint")
+            raise UsageError(f"{len(folders)} models in {self.root} begin with {model!r}; give more of the fingerprint")
         shards = n_bytes = 0
         with _one_line(f"cannot prune {folders[0]}"):
             sweep_folder(folders[0])

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS
+from avbench.scoring.stats import interval_in_words
 from avbench.types import OffsetGrid, offset_in_words
 
 UNDEFINED = "–"
@@ -115,7 +116,9 @@ def _environment(package: str) -> Environment:
     environment.filters.update(
         number=number, interval=interval, seconds_short=seconds_short, in_words=class_in_words, safe_url=safe_url
     )
-    environment.filters.update(sortable=sortable, share_bar=share_bar, signed=signed)
+    environment.filters.update(
+        sortable=sortable, share_bar=share_bar, signed=signed, interval_in_words=interval_in_words
+    )
     grid = OffsetGrid()
     offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
     environment.globals.update(METRICS=METRICS, SHOWN=SHOWN, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)

@@ -129,7 +129,7 @@ def run_page(
         curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial, result.rows),
         beside=drawn_rows(result.rows, len(result.curve)),
         slices=slice_tables(result.slices, BY_SLICE if changing is None else BY_SLICE_CHANGING),
-        errors=errors(answers, logits, at) if answers is not None and changing is None else None,
+        errors=errors(answers, logits, at, result.data.names) if answers is not None and changing is None else None,
         changing=changing,
         below=below_grid(result.scores, answers, logits[:, at]),
         pairs=pair_section(result.pairs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from avbench.registry.options import FROM_BACKBONE
 from avbench.scoring.below_grid import BELOW_GRID
 from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS, Column
+from avbench.scoring.stats import interval_in_words
 from avbench.system.spelling import nearest
 from avbench.ticks import seconds
 from avbench.types import OffsetGrid, UsageError
@@ -86,8 +88,9 @@ def _without_scores(result: RunResult, folder: Path) -> str:
     lines += ["the labels of this data are hidden: maintainers score it after submission", *_model_notes(result)]
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
     lines += [f"files   {folder}: {names}", f"signature  {result.signature}"]
-    run = shlex.quote(str(folder))
-    return "\n".join([*lines, f"next    avbench submit pack {run} --out DIR --org ORG --name NAME"])
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", result.model.name).strip("-._") or "model"
+    words = ["avbench", "submit", "pack", str(folder), "--out", "entries", "--org", "my-org", "--name", name[:64]]
+    return "\n".join([*lines, f"next    {shlex.join(words)}"])
 
 
 def _model_notes(result: RunResult) -> list[str]:
@@ -128,9 +131,10 @@ def _table(result: RunResult, columns: Sequence[Column]) -> str:
     if any(score.ci_low is not None for score in result.scores.values()):
         level = f"{100 * result.level:g} %"
         spread = f"± half-width of the {level} interval, bootstrapped over videos; exact bounds in run.json"
+        meaning = [interval_in_words(result.level)]
     else:
-        spread = "no intervals: they need segments from at least two videos"
-    return "\n".join([*tables, f"{spread}   * {_latency_note(result)}"])
+        spread, meaning = "no intervals: they need segments from at least two videos", []
+    return "\n".join([*tables, f"{spread}   * {_latency_note(result)}", *meaning])
 
 
 def _lines(result: RunResult, columns: Sequence[Column], facts: bool) -> list[str]:

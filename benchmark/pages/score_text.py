@@ -6,6 +6,7 @@ from tabulate import tabulate
 
 from avbench.pages import number
 from avbench.scoring.figures import FileFigures, LabelFree, Mean, Summary
+from avbench.scoring.stats import interval_in_words
 from avbench.types import offset_in_words, printable
 
 MOST_FILES = 20  # in the terminal; the CSV file, the page and --json have all
@@ -23,6 +24,7 @@ def render_scores(found: FileFigures) -> str:
         f"intervals: {100 * found.bootstrap.level:g} %, bootstrapped over files "
         f"({found.bootstrap.n_resamples} resamples, seed {found.bootstrap.seed}); none with fewer than 2 files"
     )
+    lines.append(interval_in_words(found.bootstrap.level, "files"))
     return "\n".join(lines)
 
 

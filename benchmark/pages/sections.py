@@ -35,6 +35,7 @@ class Belief(NamedTuple):
     p_truth: float
     steps: list[tuple[int, int, float, float]]  # iteration, top class, its probability, probability of the truth
     chart: Markup
+    name: str = ""  # of its file, where that says more than the id
 
 
 class Errors(NamedTuple):
@@ -48,13 +49,14 @@ class Errors(NamedTuple):
     few: list[tuple[str, Markup]]  # of few segments, in place of a matrix that is nearly empty: words and chart
 
 
-def errors(answers: Truth, logits: np.ndarray, at: int) -> Errors | None:
-    """Confusion and worst segments of ``logits`` (N, W, 21) at iteration index ``at``; None without segments."""
+def errors(answers: Truth, logits: np.ndarray, at: int, names: Mapping[str, str] | None = None) -> Errors | None:
+    """Confusion and worst segments of ``logits`` (N, W, 21) at iteration index ``at``; None without segments.
+    ``names``: as of :func:`worst_segments`."""
     if not len(answers.labels):
         return None
     answered = np.argmax(logits[:, at], axis=-1)
     wrong = int(np.count_nonzero(answered != answers.labels))
-    rows, worst = confusion(answers.labels, answered), worst_segments(answers, logits, at)
+    rows, worst = confusion(answers.labels, answered), worst_segments(answers, logits, at, names=names)
     few = few_answers(answers, answered) if len(answers) < FEW_OF_A_CLASS * GRID.n_classes else []
     return Errors(at + 1, wrong, len(answers.labels), rows, worst, few)
 
@@ -95,8 +97,10 @@ def confusion(labels: np.ndarray, answered: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def worst_segments(answers: Truth, logits: np.ndarray, at: int, n: int = N_WORST) -> list[Belief]:
-    """The first ``n`` segments of :func:`from_the_worst`."""
+def worst_segments(
+    answers: Truth, logits: np.ndarray, at: int, n: int = N_WORST, names: Mapping[str, str] | None = None
+) -> list[Belief]:
+    """The first ``n`` segments of :func:`from_the_worst`. ``names``: video -> the name of its file."""
     labels, answered = answers.labels, logits[:, at].argmax(axis=-1)
     found = []
     for r in from_the_worst(answers, logits, at)[:n]:
@@ -115,6 +119,7 @@ def worst_segments(answers: Truth, logits: np.ndarray, at: int, n: int = N_WORST
                 float(p[at, truth]),
                 steps,
                 chart,
+                (names or {}).get(str(answers.clusters[r]), ""),
             )
         )
     return found

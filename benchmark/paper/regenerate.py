@@ -102,8 +102,8 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     _check_counts(limit=limit, latency_samples=latency_samples)
     _check_own(wanted, own, options)
     check_folder(out, force, ours=_is_ours)
-    folder = writable(out, "--out")
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
+    folder = writable(out, "--out")
     manifest = session.manifest
     tag = synthsync.difficulty_of(manifest.name).name if manifest.name in synthsync.HARD_NAMES else ""
     mine = Own.of(own, options or ModelOptions(), tag, session.how.device)

@@ -15,6 +15,7 @@ from tabulate import tabulate
 from avbench.pages.formats import UNDEFINED, Table, as_text, escape_markdown, estimate, origin_in_markdown
 from avbench.paper.exhibits import FAILS, HOLDS, MS, OPEN, Cell, Claim, Exhibit
 from avbench.paper.figures import draw
+from avbench.scoring.stats import interval_in_words
 from avbench.system.atomic import atomic_write_bytes
 from avbench.types import AvbenchError
 
@@ -107,6 +108,8 @@ def markdown(exhibit: Exhibit, level: int = 1) -> str:
     lines = [f"{'#' * level} {exhibit.title}", "", f"{on}; {origin_in_markdown(exhibit.origin)}", ""]
     wide = len(exhibit.columns) > WIDE
     lines += [_table(*(_long(exhibit) if wide else _grid(exhibit, measured=True))), ""]
+    if exhibit.unit == "score":
+        lines += [interval_in_words(0.95), ""]
     if any(c.paper is not None for c in exhibit.cells):
         lines += [REPORTED, "", _table(*_grid(exhibit, measured=False)), ""]
     if exhibit.quotations:

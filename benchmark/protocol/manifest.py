@@ -40,6 +40,7 @@ from avbench.types import (
     SegmentRecord,
     UsageError,
     first_line,
+    printable,
 )
 
 if TYPE_CHECKING:
@@ -90,6 +91,11 @@ MORE_COLUMNS = {
 }
 _LATER = ("law", "pair_of")  # columns of segments that only some have: hashed where they are
 _CLIP_FIELDS = tuple(name for name in ClipRecord.__slots__ if name in CLIP_COLUMNS)
+
+
+def called(file: str, clip_id: str) -> str:
+    """What people call a clip: its id, or the name of its file if that has letters that an id cannot have."""
+    return clip_id if re.fullmatch(r"[A-Za-z0-9._-]*", file) else printable(file)
 
 
 @dataclass(frozen=True)
@@ -193,6 +199,12 @@ class Manifest:
         from avbench.protocol.offsets import class_prior
 
         return class_prior(self.offset_law, self.grid)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Clip id -> the name of its file, printable, where that has letters that an id cannot have."""
+        files = {clip_id: str(source.get("file", "")) for clip_id, source in self.sources.items()}
+        return {clip_id: name for clip_id, file in files.items() if (name := called(file, clip_id)) != clip_id}
 
     def _part(self, segments: tuple[SegmentRecord, ...], clip_ids: Iterable[str]) -> Manifest:
         kept = set(clip_ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -45,11 +46,11 @@ class Track:
         """The command that makes a run for this track."""
         return f"avbench run --model MODEL --data {self.data} --split {self.split}{self._hop()}"
 
-    def blind_command(self, folder: str) -> str:
+    def blind_command(self, folder: str, model: str = "MODEL") -> str:
         """The command that makes a run on a blind set of this track. The manifest of such a set does not say that
         offsets change, so the command has to."""
         protocol = f" --protocol {self.protocol.name}" if self.changing else ""
-        return f"avbench run --model MODEL --data {folder}{protocol}{self._hop()}"
+        return f"avbench run --model {model} --data {shlex.quote(folder)}{protocol}{self._hop()}"
 
     def _hop(self) -> str:
         hop_s = seconds(self.protocol.hop)

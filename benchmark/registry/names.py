@@ -38,7 +38,9 @@ from avbench.registry.loading import (
 )
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.registry.user_files import (
+    HEAD,
     MODEL,
+    check_file,
     file_and_class,
     is_file,
     load_entry_point,
@@ -175,6 +177,16 @@ def load_model(  # noqa: PLR0913  (all that a name may be given, by keyword)
 def split_model_name(name: str) -> tuple[str, str]:
     """Backbone and head of a model's name; the head is empty if none is named. ``UsageError`` for an unknown head."""
     return split_head(name, _is_backbone)
+
+
+def check_files(name: str, options: ModelOptions | None = None) -> None:
+    """Runs the user's files that a model's name holds; ``UsageError`` if one does not run, has no such class, or one
+    that cannot be used with these options."""
+    base, head = split_model_name(name)
+    if is_file(base):
+        check_file(*file_and_class(base), arguments=(options or ModelOptions()).model_args)
+    if is_file(head):
+        check_file(*file_and_class(head, HEAD), HEAD)
 
 
 def backbone_alone(name: str) -> str:

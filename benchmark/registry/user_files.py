@@ -54,6 +54,15 @@ def file_and_class(name: str, kind: Kind = MODEL) -> tuple[str, str]:
 # -- factories: module-level, so that partials of them can be pickled for worker processes -----------------------------
 
 
+def check_file(path: str, class_name: str, kind: Kind = MODEL, *, arguments: Mapping[str, Any] | None = None) -> None:
+    """Whether :func:`load_from_file` may succeed, as far as it is known without making an instance: errors as there."""
+    where, factory = f"{path}:{class_name}", _named_in(path, class_name, kind)
+    if isinstance(factory, type) and not issubclass(factory, kind.base):
+        raise _another_kind(where, kind, factory)
+    if callable(factory) and arguments is not None:
+        args.typed(factory, arguments, where)
+
+
 def load_from_file(
     path: str, class_name: str, kind: Kind = MODEL, *, arguments: Mapping[str, Any] | None = None
 ) -> Any:
@@ -63,15 +72,21 @@ def load_from_file(
     you trust. Its own folder can be imported from meanwhile. ``UsageError``: the file is not there or does not run, has
     no such class, or the class is not of this kind or wants other arguments.
     """
+    with _importable(Path(path).parent):
+        return _instance(_named_in(path, class_name, kind), f"{path}:{class_name}", kind, arguments or {})
+
+
+def _named_in(path: str, class_name: str, kind: Kind) -> Any:
+    """What the file, which is run, calls ``class_name``."""
     file = Path(path)
     with _importable(file.parent):
         module = _run(file, path, kind)
-        factory = getattr(module, class_name, None)
-        if factory is None:
-            others = _classes(module)
-            there = f"; the file defines {', '.join(others)}" if others else ""
-            raise UsageError(f"{path}:{class_name}: there is no such class{there}")
-        return _instance(factory, f"{path}:{class_name}", kind, arguments or {})
+    factory = getattr(module, class_name, None)
+    if factory is None:
+        others = _classes(module)
+        there = f"; the file defines {', '.join(others)}" if others else ""
+        raise UsageError(f"{path}:{class_name}: there is no such class{there}")
+    return factory
 
 
 def load_entry_point(name: str, kind: Kind = MODEL, *, arguments: Mapping[str, Any] | None = None) -> Any:
@@ -140,16 +155,21 @@ def _instance(factory: Any, where: str, kind: Kind, arguments: Mapping[str, Any]
         how = f"with {', '.join(given)}" if given else "without arguments"
         raise UsageError(f"{where} cannot be constructed {how}: {with_users_line(error)}") from error
     if not isinstance(made, kind.base):
-        base, hint = kind.base.__name__, ""
-        if isinstance(made, StreamingHead):
-            hint = "; it is a head: name it after a backbone, as in xcorr+path/to/file.py:ClassName"
-        elif isinstance(made, SnapshotPredictor):
-            hint = "; it is a backbone: name it before the +"
-        raise UsageError(f"{where} is not a {base}{hint or f'; subclass avbench.{base}'}")
+        raise _another_kind(where, kind, type(made))
     if given:  # a class need not keep them: its snapshots are those of these arguments alone
         object.__setattr__(made, ARGUMENTS, args.counted(given))
     # torch's eval() switches dropout off; what is no torch module stays as it is
     return made.eval() if hasattr(made, "eval") and hasattr(made, "to") else made
+
+
+def _another_kind(where: str, kind: Kind, found: type) -> UsageError:
+    """What to say of a class that is not of the kind."""
+    base, hint = kind.base.__name__, ""
+    if issubclass(found, StreamingHead):
+        hint = "; it is a head: name it after a backbone, as in xcorr+path/to/file.py:ClassName"
+    elif issubclass(found, SnapshotPredictor):
+        hint = "; it is a backbone: name it before the +"
+    return UsageError(f"{where} is not a {base}{hint or f'; subclass avbench.{base}'}")
 
 
 def _classes(module: Any) -> list[str]:

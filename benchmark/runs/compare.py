@@ -246,6 +246,8 @@ def render(found: Comparison) -> str:
     """The comparison as plain text, one row per metric."""
     from tabulate import tabulate
 
+    from avbench.scoring.stats import interval_in_words
+
     titles, changing = _titles(found), found.a.protocol.name == "dynamic"
 
     def number(value: float, signed: bool = False) -> str:
@@ -267,6 +269,8 @@ def render(found: Comparison) -> str:
         lines.append("recovery: from changes of at least 0.4 s; last: the last window alone, by what is so at its end")
     if found.n_videos < 2:
         lines.append("no intervals: they need segments from at least two videos")
+    else:
+        lines.append(interval_in_words(found.level))
     if found.left_out:
         lines.append(f"left out: {found.left_out} segments scored by only one of the runs")
     return "\n".join([*lines, _origin(found).in_words()])

@@ -23,7 +23,7 @@ from avbench.protocol.rules import Protocol, usual
 from avbench.protocol.signature import Signature
 from avbench.registry.facts import model_facts, whole_fingerprint
 from avbench.registry.loading import load_all, load_plain_head
-from avbench.registry.names import resolve, resolve_object, without_folders
+from avbench.registry.names import check_files, resolve, resolve_object, without_folders
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.results.dynamic_truth import TRUTH_FILE, WindowTruth, write_truth
 from avbench.results.excerpts import remove_cuts
@@ -232,7 +232,10 @@ def _resolver(model: Any, head: str, options: ModelOptions | None) -> Callable[[
 def _resolved(model: Any, head: str, options: ModelOptions) -> StreamingModel:
     if not isinstance(model, str):
         return resolve_object(model, head, options)
-    return resolve(f"{model}+{head}" if head else model, options)
+    name = f"{model}+{head}" if head else model
+    found = resolve(name, options)
+    check_files(name, options)  # it may take minutes to make the clips that a mistyped class would not see
+    return found
 
 
 def default_out(model: str) -> Path:
@@ -333,6 +336,7 @@ def _data_info(manifest: Manifest, split: str) -> DataInfo:
         n_clips=len(manifest.clips),
         note=manifest.note,
         labels="hidden" if manifest.labels_hidden else "public",
+        names=manifest.names,
     )
 
 

@@ -293,10 +293,13 @@ def score_files(  # noqa: PLR0913  (what is measured, how, and who is told: the 
     """
     chosen, how = checked_metrics(metrics), how or How()
     check_device(how.device)
-    networks = [_network(need, how) for need in dict.fromkeys(metric.needs for metric in chosen)]
     boxes = _syncnets("data.face_boxes").read_face_boxes(how.boxes) if how.boxes else None
-    setup = Setup(tuple(metric.name for metric in chosen), tuple(networks), how, boxes)
     given = [Path(path) for path in paths]
+    for path in (*given, *(() if reference is None else (Path(reference),))):
+        if not path.exists():
+            raise UsageError(f"{path} does not exist")
+    networks = [_network(need, how) for need in dict.fromkeys(metric.needs for metric in chosen)]
+    setup = Setup(tuple(metric.name for metric in chosen), tuple(networks), how, boxes)
     found = find_media(given, besides, how.workers)
     tasks = [_Task(False, *named) for named in _named(found.files, given)]
     passed_over, n_passed_over = found.left_out(), len(found.passed_over)

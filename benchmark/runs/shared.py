@@ -100,6 +100,8 @@ def shared_by(asked: tuple[int, int] | None, environment: Mapping[str, str] = os
     """The share that ``--shard`` asks for, or that of this process: of a torchrun, or of whatever else sets ``RANK``
     and ``WORLD_SIZE`` (it then reports nothing). None for a run by itself. ``UsageError``: it does not exist."""
     if asked:
+        if not asked[1]:
+            raise UsageError(f"--shard {asked[0]}/0 does not exist; there must be at least one share, as in 1/1")
         if not 1 <= asked[0] <= asked[1]:
             raise UsageError(
                 f"--shard {asked[0]}/{asked[1]} does not exist; shares are 1/{asked[1]} to {asked[1]}/{asked[1]}"

@@ -20,11 +20,19 @@ from avbench.pages.formats import Origin, Table, csv_text, estimate
 from avbench.protocol.rules import SUPPORTS, Protocol
 from avbench.registry.facts import signature_of
 from avbench.registry.loading import load_all
-from avbench.registry.names import only_learned, resolve, takes_arguments
+from avbench.registry.names import check_files, only_learned, resolve, takes_arguments
 from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
-from avbench.scoring.stats import DEFAULT, Bootstrap, Difference, Estimate, bootstrap_scores, paired_difference
+from avbench.scoring.stats import (
+    DEFAULT,
+    Bootstrap,
+    Difference,
+    Estimate,
+    bootstrap_scores,
+    interval_in_words,
+    paired_difference,
+)
 from avbench.system.devices import check_device
 from avbench.system.progress import Progress
 from avbench.ticks import Tick, seconds, ticks
@@ -89,6 +97,9 @@ class Settings:
             raise UsageError(f"support is {self.support!r}; it must be one of {', '.join(SUPPORTS)}")
         if not self.hops_s or not self.iterations:
             raise UsageError("a sweep needs at least one model, one hop and one number of windows")
+        for hop_s in self.hops_s:
+            if not math.isfinite(hop_s):
+                raise UsageError(f"hop is {hop_s} s; it must be a positive multiple of 0.04 s (one frame)")
 
     def protocols(self) -> dict[tuple[Tick, int], Protocol]:
         """(hop, windows) -> the protocol to replay: with common support that of the largest count, whose first
@@ -158,6 +169,8 @@ def sweep(  # noqa: PLR0913  (the options of `avbench sweep`; what belongs toget
     if options and options.model_args and not any(map(takes_arguments, models)):
         raise UsageError("none of the models takes arguments: --model-args goes with a class of your own")
     resolved = [resolve(name, _options_of(name, options or ModelOptions(), compute)) for name in dict.fromkeys(models)]
+    for name in models:
+        check_files(name, _options_of(name, options or ModelOptions(), compute))
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     if session.manifest.changing:
         raise UsageError(
@@ -251,7 +264,7 @@ def render(rows: Sequence[SweepRow]) -> str:
     headers = ["model", "hop (s)", "windows", *titles, *([] if common else ["n"])]
     text = tabulate(table, headers, tablefmt="plain", disable_numparse=True)
     scored = f"{first.n_scored}/{first.n_total} segments long enough for every setting" if common else OWN_SUPPORT
-    text += f"\n{first.selection} iteration · {scored} · 95 %"
+    text += f"\n{first.selection} iteration · {scored} · 95 %\n{interval_in_words(0.95)}"
     differences = [
         [row.model, f"{row.hop_s:g}", row.iterations]
         + [estimate(d["difference"], d["ci_low"], d["ci_high"]) for d in row.against.values()]

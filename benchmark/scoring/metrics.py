@@ -308,7 +308,8 @@ class ByRank:
                 precision, found, lost = ranked_scores(rank, drawn)
                 precisions.append(precision)
                 areas.append(1.0 - _ratio(lost, found * (total - found)))
-            known = _mean_over_classes(precisions), _mean_over_classes(areas)
+            several = np.sum(~np.isnan(precisions), axis=0) > 1
+            known = np.where(several, _mean_over_classes(precisions), np.nan), _mean_over_classes(areas)
             self._found.append((drawn, known))
         return known
 
@@ -364,7 +365,8 @@ def acc_tol1(cases: Cases, drawn: Resamples) -> np.ndarray:
 
 
 def average_precision(cases: Cases, drawn: Resamples) -> np.ndarray:
-    """Per class: the mean over its cases of the precision among all cases at least as probable (step-wise)."""
+    """Per class: the mean over its cases of the precision among all cases at least as probable (step-wise). Undefined
+    with cases of one class only: every ranking of them is perfect."""
     return cases.by_rank.of(drawn)[0]
 
 
@@ -428,8 +430,8 @@ def score(logits: Any, labels: Any, grid: OffsetGrid = GRID) -> dict[str, float]
 
     ``acc``, ``acc_tol1`` (neighbouring class counts, no wrap-around), ``map`` and ``roc_auc`` (macro means over the
     present classes, on softmax probabilities), ``balanced_acc`` and ``mae_s`` (seconds). The definitions are those of
-    the published evaluation code, absent classes apart. A metric that is undefined is ``nan`` (only ``roc_auc``
-    can be: when all cases are of one class). Errors as in ``cases``.
+    the published evaluation code, absent classes apart. A metric that is undefined is ``nan`` (``map`` and
+    ``roc_auc`` when all cases are of one class). Errors as in ``cases``.
     """
     checked = cases(logits, labels, grid)
     return {name: float(metric.function(checked, checked.once)[0]) for name, metric in METRICS.items()}

@@ -61,6 +61,15 @@ class Difference(TypedDict):
     p: float
 
 
+def interval_in_words(level: float, over: str = "videos") -> str:
+    """What an interval is, in one sentence for pages and tables; ``over``: what is drawn again and again."""
+    percent = f"{100 * level:g}"
+    return (
+        f"A {percent} % interval contains the score on all such {over} in about {percent} of 100 such tests; its "
+        "centre is corrected for few cases (jackknife), so a value may lie at its edge."
+    )
+
+
 def resamples(clusters: Any, bootstrap: Bootstrap = DEFAULT) -> Resamples:
     """Draws as many videos as there are, with replacement, ``bootstrap.n_resamples`` times.
 

@@ -23,9 +23,10 @@ def modules_of(package: str) -> Callable[[str], ModuleType]:
     return load
 
 
-def needed(module: str, package: str) -> Any:
-    """An optional package's ``module``; ``UsageError`` that names what to install (``package``) if it is missing."""
+def needed(module: str, package: str, what: str = "annotations need") -> Any:
+    """An optional package's ``module``; if it is missing, a ``UsageError`` that says ``what`` needs it and which
+    package to install."""
     try:
         return import_module(module)
     except ImportError as error:
-        raise UsageError(f"annotations need {module}: pip install '{package}'") from error
+        raise UsageError(f"{what} {module}: pip install '{package}'") from error

@@ -43,7 +43,7 @@ class Webhook:
         pauses_s: Sequence[float] = PAUSES_S,
         capacity: int = CAPACITY,
     ) -> None:
-        _check(url)
+        check_address(url)
         self.url, self._say, self._timeout_s, self._pauses_s = url, say, timeout_s, pauses_s
         self.sent = self.failed = 0
         self._told = False
@@ -116,7 +116,8 @@ class Webhook:
             self._say(f"the webhook does not get its messages: {problem}")
 
 
-def _check(url: str) -> None:
+def check_address(url: str) -> None:
+    """``UsageError`` for an address that is not http or https, or that holds a password."""
     try:
         parts = urllib.parse.urlsplit(url)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -26,6 +26,7 @@ from avbench.training.common import (
     read_checkpoint,
     save_checkpoint,
     signature_of,
+    tell_numbers,
     tell_step,
     validated,
 )
@@ -205,10 +206,13 @@ def train_backbone(
                     f"{recipe.name} step {step}/{total} loss {float(loss.detach()):.3f} "
                     f"batch acc {np.mean(hits):.3f} {time.monotonic() - began:.0f} s"
                 )
+                numbers = {"step": step, "loss": float(loss.detach()), "batch_acc": float(np.mean(hits))}
+                tell_numbers(say, numbers, f"{recipe.name}/")
                 hits = []
             if (step % recipe.validate_every == 0 and not contrastive) or step == total:
                 scores = validate(average, batches) | {"step": step}
                 log.append(scores)
+                tell_numbers(say, scores, f"{recipe.name}/")
                 say(f"{recipe.name} step {step}/{total}: {validated(scores)}")
             if step % recipe.checkpoint_every == 0 or step == total:
                 training.save(training.seconds + time.monotonic() - began)

@@ -26,10 +26,12 @@ Say = Callable[[str], None]  # takes one line about the training's progress
 
 @dataclass(frozen=True)
 class Told:
-    """A :data:`Say` that is told of every step, too: ``progress`` shows a bar."""
+    """A :data:`Say` that is told of every step, too: ``progress`` shows a bar; and of every number, which ``log`` sends
+    on (see ``training.logging_to``)."""
 
     say: Say
     progress: Progress
+    log: Callable[[Mapping[str, float], int], None] | None = None
 
     def __call__(self, line: str) -> None:
         self.say(line)
@@ -39,6 +41,13 @@ def tell_step(say: Say, done: int, total: int, stage: str = "training") -> None:
     """Moves the bar, if somebody shows one."""
     if isinstance(say, Told):
         say.progress(stage, done, total, "")
+
+
+def tell_numbers(say: Say, numbers: Mapping[str, Any], stage: str = "") -> None:
+    """Sends numbers, of which "step" is one, to where the training is logged; ``stage``: put before their names."""
+    if isinstance(say, Told) and say.log is not None:
+        named = {stage + key: float(n) for key, n in numbers.items() if key != "step" and isinstance(n, int | float)}
+        say.log(named, int(numbers["step"]))
 
 
 def validated(scores: Mapping[str, float]) -> str:
@@ -81,7 +90,9 @@ def best_validation(log: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _merit(scores: dict[str, float]) -> float:
-    return scores["tracked_acc_tol1"] if "tracked_acc_tol1" in scores else scores["map"]
+    if "tracked_acc_tol1" in scores:
+        return scores["tracked_acc_tol1"]
+    return scores["map" if "map" in scores else "acc"]  # of one class alone there is no mAP
 
 
 def signature_of(recipe: DataclassInstance) -> str:

@@ -29,7 +29,9 @@ from avbench.protocol.rules import Protocol, streaming
 from avbench.registry.heads import HEADS, is_learned
 from avbench.registry.loading import load
 from avbench.registry.options import ModelOptions, StreamingModel
+from avbench.system.cache import writable
 from avbench.system.devices import check_device
+from avbench.system.outputs import check_writable
 from avbench.system.progress import Progress
 from avbench.ticks import TICKS_PER_S, seconds, ticks
 from avbench.training.streaming import Snapshots, StreamRecipe, Streams, StreamSync, train_phase1
@@ -122,8 +124,9 @@ def train_head(
         raise UsageError(f"{recipe.backbone} ignores its input: no head can be trained on it")
     model = load(resolve(recipe.backbone, (options or ModelOptions()).for_device(device)), device)
     assert model.backbone is not None
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out, "--out")
     train, valid = (snapshots_of_streams(recipe, split, model, compute, progress).to(device) for split in SPLITS)
+    writable(out, "--out")
     fingerprint = model_fingerprint(model.backbone)
     dim = model.backbone.token_dim or ADAPTED_DIM
     kind = OwnToken if model.backbone.token_dim else MadeToken

@@ -19,6 +19,7 @@ from avbench.baselines.mini import MiniBackbone
 from avbench.baselines.streamsync import HISTORY_WINDOWS
 from avbench.data.scenes import DIFFICULTIES, HARD_TRAINING, STANDARD, TALKING_HEAD
 from avbench.system.atomic import atomic_write_bytes
+from avbench.system.cache import writable
 from avbench.training.backbone import BackboneRecipe, train_backbone
 from avbench.training.common import Say, best_validation, is_recorded, signature_of, versions
 from avbench.training.dynamic import changing_streams
@@ -140,9 +141,11 @@ def run(name: str, out: Path, say: Say = print, threads: int = 1) -> Path:
     recipe = RECIPES.get(name)
     if recipe is None:
         raise UsageError(f"unknown recipe {name!r}: choose from {', '.join(RECIPES)}")
+    if threads < 1:
+        raise UsageError(f"threads is {threads}; it must be at least 1")
+    writable(out, "--out")
     torch.set_num_threads(threads)
     keep_freed_memory()
-    out.mkdir(parents=True, exist_ok=True)
     if isinstance(recipe, TrackingRecipe):
         return choose_constants(recipe, out, say)
     if isinstance(recipe, WordsRecipe):

@@ -32,7 +32,7 @@ from avbench.scoring.metrics import score
 from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ, TICKS_PER_FRAME
 from avbench.training.backbone import classes_of, to_luma
-from avbench.training.common import PhaseState, Say, optimise, tell_step, validated, what_was_kept
+from avbench.training.common import PhaseState, Say, optimise, tell_numbers, tell_step, validated, what_was_kept
 from avbench.training.pool import (
     MAX_OFFSET_SAMPLES,
     WINDOW_FRAMES,
@@ -285,7 +285,7 @@ def evaluate_heads(model: StreamSync, streams: Streams, hop_s: int = 2, iteratio
     apa = np.log(part.logits.cpu().double().softmax(-1).mean(1).numpy() + 1e-12)
     model.train()
     ours, theirs = score(logits, labels), score(apa, labels)
-    keep = ("acc", "acc_tol1", "map", "roc_auc")
+    keep = [name for name in ("acc", "acc_tol1", "map", "roc_auc") if not math.isnan(ours[name])]  # one class: no mAP
     return {k: round(ours[k], 4) for k in keep} | {f"apa_{k}": round(theirs[k], 4) for k in keep}
 
 
@@ -320,6 +320,7 @@ def train_phase1(  # noqa: PLR0913  (what is trained, on what, where, and who is
         if step % recipe.validate_every == 0 or step == recipe.steps:
             scores = valid.scores(model) | {"step": step, "loss": round(float(loss.detach()), 4)}
             state.note(scores)
+            tell_numbers(say, scores, f"{recipe.name}-{recipe.seed}/")
             say(f"{recipe.name} seed {recipe.seed} step {step} of {recipe.steps}: {validated(scores)}")
             state.save()
         tell_step(say, step, recipe.steps)
@@ -371,6 +372,7 @@ def train_phase2(
     def check() -> None:
         scores = evaluate_heads(streaming, _validation_streams(backbone, valid_scenes)) | {"step": state.step}
         state.note(scores, keep=keep_last)
+        tell_numbers(say, scores, f"{recipe.name}-{recipe.seed} phase 2/")
         say(f"{recipe.name} seed {recipe.seed} phase 2 step {state.step}: {validated(scores)}")
 
     if not state.log and not keep_last:

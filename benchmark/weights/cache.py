@@ -13,6 +13,7 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -110,6 +111,10 @@ def safetensors_keys(path: Path) -> list[str] | None:
     try:
         with open(path, "rb") as file:
             start = file.read(8)
+            if start[:4] == b"PK\x03\x04" and not zipfile.is_zipfile(file):
+                raise AvbenchError(
+                    f"{path} is not a torch checkpoint in zip form: its end is missing; download it again"
+                )
             if start[:4] in (b"PK\x03\x04", b"\x80\x02\x8a\x0a"):
                 return None
             refuse_long_header(path, start, path.stat().st_size)

@@ -19,7 +19,7 @@ import avbench.engine.store
 from avbench.data.media import READER_VERSION
 from avbench.engine.store import SnapshotStore
 from avbench.protocol.plan import SnapshotKey
-from avbench.types import NonFiniteError, StoreError
+from avbench.types import NonFiniteError, StoreError, UsageError
 
 MODEL, MEDIA = "a" * 64, "b" * 64
 KEYS = [SnapshotKey(640 * i, 640 * i + 3) for i in range(6)]
@@ -312,7 +312,7 @@ def test_listing_and_pruning(tmp_path: Path) -> None:
     part_of(tmp_path, "b" * 64, 0, 2, model="d" * 64)
     assert [(model[:1], shards, n) for model, shards, n, _ in store.listing()] == [("a", 2, 8), ("d", 1, 2)]
     for model in ("", "e"):
-        with pytest.raises(StoreError, match="give more of the fingerprint"):
+        with pytest.raises(UsageError, match="give more of the fingerprint"):
             store.prune(model)
     shards, n_bytes = store.prune("aaa")
     assert (shards, n_bytes > 0) == (2, True)

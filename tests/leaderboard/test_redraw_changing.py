@@ -170,7 +170,7 @@ def test_from_redraw_to_score(avbench: Avbench, small: Track, tmp_path: Path, mo
         monkeypatch.delitem(TRACKS, other)
     done = avbench("leaderboard", "redraw", "--track", NAME, "--seed", 10, "--out", "blind", "--workers", 1)
     assert done.returncode == 0, done.stderr
-    assert "avbench run --model MODEL --data blind/inputs --protocol dynamic\n" in done.stdout
+    assert "avbench run --model sparsesync+bayes --data blind/inputs --protocol dynamic\n" in done.stdout
     options = ("--iterations", WINDOWS, "--workers", 1, "--n-resamples", 50)
     run = ("run", "--model", "xcorr+bayes", "--data", "blind/inputs", *options)
     forgot = avbench(*run, "--out", "forgot")

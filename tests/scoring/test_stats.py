@@ -150,24 +150,25 @@ def test_without_resamples_there_are_values_alone() -> None:
 def test_an_undefined_metric_has_no_interval() -> None:
     (logits,), labels, clusters = clustered(5, 5, 10)
     found = bootstrap_scores(logits, np.full_like(labels, 10), clusters, Bootstrap(50))
-    assert all(math.isnan(x) for x in found["roc_auc"])
+    assert all(math.isnan(x) for name in ("roc_auc", "map") for x in found[name])
     assert not any(math.isnan(x) for x in found["acc"])
 
 
-def test_some_undefined_resamples_are_left_out() -> None:
+@pytest.mark.parametrize("metric", ["roc_auc", "map"])
+def test_some_undefined_resamples_are_left_out(metric: str) -> None:
     """Of two classes in five videos, one lives in a single video: 1/3 of the resamples hold only the other."""
     clusters, labels = np.repeat(np.arange(5), 4), np.repeat([10, 10, 10, 10, 3], 4)
     logits = np.random.default_rng(0).standard_normal((20, 21))
     sample = stats.distribution_of(
-        "roc_auc", stats.cases(logits, labels), stats.resamples(clusters, Bootstrap(400))
+        metric, stats.cases(logits, labels), stats.resamples(clusters, Bootstrap(400))
     ).sample
     assert 0.2 < np.isnan(sample).mean() < 0.45
-    assert not any(math.isnan(x) for x in bootstrap_scores(logits, labels, clusters, Bootstrap(400))["roc_auc"])
+    assert not any(math.isnan(x) for x in bootstrap_scores(logits, labels, clusters, Bootstrap(400))[metric])
     logits, labels, clusters = logits[12:], labels[12:], clusters[12:]  # two videos: 1/2 hold only one class
     for seed in range(4):
         drawn = stats.resamples(clusters, Bootstrap(400, seed))
-        undefined = np.isnan(stats.distribution_of("roc_auc", stats.cases(logits, labels), drawn).sample).mean()
-        found = bootstrap_scores(logits, labels, clusters, Bootstrap(400, seed))["roc_auc"]
+        undefined = np.isnan(stats.distribution_of(metric, stats.cases(logits, labels), drawn).sample).mean()
+        found = bootstrap_scores(logits, labels, clusters, Bootstrap(400, seed))[metric]
         assert math.isnan(found.ci_low) == (undefined > 0.5)
 
 

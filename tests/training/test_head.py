@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_head_on_ones_own_backbone(clips: Path, avbench: Avbench, tmp_path: Path) -> None:
     shutil.copy(TEMPLATE, tmp_path)
     options = ("--data", clips, "--offsets", 2, "--steps", 3, "--workers", 1, "--out", "heads")
-    done = avbench("train", "head", "--backbone", "my_net.py:MyNet", "--head", "lstm", *options)
+    log_to = ("--log-to", "tensorboard") if find_spec("tensorboard") else ()
+    done = avbench("train", "head", "--backbone", "my_net.py:MyNet", "--head", "lstm", *options, *log_to)
     assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "heads").glob("tensorboard/*/events*"))) == (1 if log_to else 0)
     file = tmp_path / done.stdout.strip()
     assert file.name == "my_net-MyNet-lstm.safetensors"
     assert f"avbench run --model my_net.py:MyNet+lstm --head-weights {file.relative_to(tmp_path)}" in done.stderr

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -113,7 +114,7 @@ def build(
     is running in it.
     """
     settings, execution = settings or Settings(), execution or Execution()
-    _check_settings(settings)
+    check_build(videos, out, settings, execution)
     root = Path(videos).resolve()
     found = find_media([videos], Path(out))
     outside = [file for file in found.files if not file.is_relative_to(root)]
@@ -127,6 +128,19 @@ def build(
         making = _Build(root, Path(out), work, settings, execution, progress)
         making.report.passed_over = found.left_out()
         return making.run(files)
+
+
+def check_build(videos: Path, out: Path, settings: Settings, execution: Execution) -> None:
+    """``UsageError`` for what a build can only refuse, before any work: settings, ``videos`` and ``out``."""
+    _check_settings(settings)
+    if execution.timeout_s is not None and not 0 < execution.timeout_s < math.inf:
+        raise UsageError(f"the limit for one job is {execution.timeout_s:g} s; it must be above 0 s")
+    if not videos.is_dir():
+        raise UsageError(f"{videos} {'is a file, and no folder of videos' if videos.exists() else 'does not exist'}")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is not a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / WORK).is_dir():
+        raise UsageError(f"{out} is not empty and not a build's folder; choose a new one")
 
 
 @dataclass(frozen=True)
@@ -531,6 +545,11 @@ def _check_settings(settings: Settings) -> None:
         raise UsageError(
             f"the shortest clip is {encoding.min_clip_s:g} s; it must be above 0 s and at most {encoding.clip_s:g} s"
         )
+    if not 0 <= settings.min_duration_s < math.inf or settings.min_height < 0:
+        raise UsageError(
+            f"the shortest video is {settings.min_duration_s:g} s, its least height {settings.min_height}; both must "
+            "be 0 or more"
+        )
     if encoding.short_side < 16 or encoding.short_side % 2:
         raise UsageError(f"short side is {encoding.short_side}; it must be even and at least 16")
     if not 0 <= encoding.crf <= 51:
@@ -543,10 +562,6 @@ def _check_settings(settings: Settings) -> None:
 def _own(out: Path) -> Iterator[Path]:
     """The build's working folder, locked for one build at a time, without the partial files of an interrupted one."""
     work = out / WORK
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is not a folder")
-    if out.is_dir() and any(out.iterdir()) and not work.is_dir():
-        raise UsageError(f"{out} is not empty and not a build's folder; choose a new one")
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock = open(work / "lock", "a")  # noqa: SIM115 (held while the build runs)

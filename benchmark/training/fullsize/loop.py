@@ -17,7 +17,7 @@ from avbench.baselines.sparsesync import SparseSync
 from avbench.protocol.manifest import Manifest
 from avbench.system.machine import is_out_of_memory
 from avbench.system.precision import exact_float32
-from avbench.training.common import Say, tell_step
+from avbench.training.common import Say, tell_numbers, tell_step
 from avbench.training.fullsize.ahead import Ahead
 from avbench.training.fullsize.data import TrainingStreams, ValidationStreams
 from avbench.training.fullsize.keeper import Keeper, export, identity_of
@@ -177,6 +177,7 @@ def _steps(
         step += 1
         entry |= {"step": step, "phase": phase, "wall_s": round(time.monotonic() - began, 2)}
         keeper.note(entry)
+        tell_numbers(tell, entry)
         tell_step(tell, step, plan.total)
         tell(f"step {step}/{plan.total} phase {phase} loss {entry['loss']:.4f} ({entry['wall_s']:.1f} s)")
         boundary = plan.ends_stage(step)
@@ -184,6 +185,7 @@ def _steps(
             scores = validate(model, watched, workers, training.autocast)
             set_mode(model, recipe, phase, training.new)
             keeper.note_validation(step, scores, model if recipe.keep == "best" else None)
+            tell_numbers(tell, {"step": step, **scores}, "validation ")
             tell(f"step {step}/{plan.total} validation {scores}")
         if step % recipe.checkpoint_every == 0 or boundary or step == plan.total:
             keeper.save(model, training.optimizer, step)
