@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from avbench.commands.common import add_command, hop_s, manifest_of
+from avbench.commands.common import add_command, hop_s
 
 
 def add(commands: Any) -> None:
@@ -44,6 +44,7 @@ def add(commands: Any) -> None:
 
 
 def _plan(args: argparse.Namespace) -> int:
+    from avbench.data.opening import read_labels
     from avbench.protocol.rules import usual
     from avbench.runs.estimate import equal_clips, estimate, model_of, render, work_of
     from avbench.types import UsageError
@@ -51,10 +52,11 @@ def _plan(args: argparse.Namespace) -> int:
     if args.devices < 1 or (args.clips is not None and args.clips < 1):
         raise UsageError("--devices and --clips must be at least 1")
     model = model_of(args.model)
+    usual(False, hop_s(args), args.iterations)  # a wrong one is said before any data is read
     if args.clips:
         manifest, name = equal_clips(args.clip_s, args.every_s), f"{args.clips:,} clips of {args.clip_s:g} s"
     else:
-        manifest, name = manifest_of(args), f"{args.data} {args.split}"
+        manifest, name = read_labels(args.data, args.split), f"{args.data} {args.split}"
     protocol = usual(manifest.changing, hop_s(args), args.iterations)
     work = work_of(manifest, protocol, args.devices)
     if not work.clips:

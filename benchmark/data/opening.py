@@ -63,6 +63,18 @@ def read_data(
     return manifest if limit is None else manifest.limit(limit)
 
 
+def read_labels(data: str, split: str = "test") -> Manifest:
+    """As :func:`read_data`, but media are neither made nor fetched: for commands that only count."""
+    from avbench.data import dynamic, synthsync
+    from avbench.protocol.tracks import DATA_OF_TRACK
+
+    if data in DATA_OF_TRACK:
+        data, split = DATA_OF_TRACK[data]
+    if data == dynamic.NAME or data in synthsync.NAMES:
+        return planned(data, split)
+    return read_data(data, split, on_demand=data.startswith("hub:"))
+
+
 def planned(data: str, split: str = "test") -> Manifest:
     """The manifest of a built-in split without its media, so that nothing is made: every clip, segment, label and law.
     ``UsageError`` for an unknown name or split."""

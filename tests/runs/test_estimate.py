@@ -141,3 +141,14 @@ def test_the_text_has_a_dash_for_what_is_unknown() -> None:
         "127 years",
     ]
     assert [in_bytes(x) for x in (12, 1.5e3, 2e12)] == ["12 bytes", "1.5 kB", "2 TB"]
+
+
+def test_a_plan_of_synthetic_data_makes_no_clips(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from avbench.cli import main
+    from avbench.data import synthsync
+
+    monkeypatch.setattr(synthsync, "ensure", lambda *a, **k: pytest.fail("clips were made"))
+    assert main(["plan", "--data", "synthsync", "--model", "sparsesync"]) == 0
+    assert "24 clips" in capsys.readouterr().out
