@@ -60,6 +60,7 @@ def test_a_class_is_made_with_the_path_of_its_weights(tmp_path: Path, monkeypatc
     (tmp_path / "plugged.py").write_text(
         "from avbench.types import AvbenchError\n"
         "class Lips:\n    def __init__(self, path=None): self.path = path\n"
+        "    features = score = None\n"
         "class Refusing:\n    def __init__(self, path): raise AvbenchError(f'{path} is another file')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

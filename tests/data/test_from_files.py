@@ -126,7 +126,7 @@ def test_usage_errors(folder: Path, tmp_path: Path) -> None:
         ({"start_law": "somewhere"}, "start law"),
         ({"iterations": 0}, "iterations is 0"),
         ({"hop": 641}, "hop"),
-        ({"iterations": 50}, "none of the 5 files can be used; the first: clip news--a_b.mp4: too short"),
+        ({"iterations": 50}, "none of the 5 files can be used; the first: clip a b.mp4: too short"),
     ):
         with pytest.raises(UsageError, match=word):
             manifest_from_files([folder], tmp_path, SegmentRules(**arguments))  # type: ignore[arg-type]

@@ -299,7 +299,7 @@ def test_pulls_that_cannot_be(
         fails(cli("pull", "org/secret", "--revision", secret, as_=who), "no data set org/secret", "or it is private")
     assert cli("pull", "org/secret", "--revision", secret, "--out", "secret", as_="owner").returncode == 0
     (tmp_path / "file").write_text("")
-    fails(cli("pull", REPO, "--revision", pushed, "--out", "file"), "cannot write file")
+    fails(cli("pull", REPO, "--revision", pushed, "--out", "file"), "file is not a folder", code=2)
     hub.before = lambda method, path: 403 if "resolve" in path and path.endswith("two.mp4") else None
     done = cli("pull", REPO, "--revision", pushed, "--out", "broken")
     fails(done, REPO)
@@ -551,12 +551,20 @@ def test_nothing_is_written_through_a_link(hub: LoopbackHub, cli: Avbench, pushe
     outside.mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "media").symlink_to(outside)
-    fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "points outside", "nothing was written there")
+    fails(
+        cli("pull", REPO, "--revision", pushed, "--out", "out", "--force"),
+        "points outside",
+        "nothing was written there",
+    )
     assert not list(outside.iterdir())
     (tmp_path / "out" / "media").unlink()
     (tmp_path / "out" / "media").mkdir()
     (tmp_path / "out" / "media" / "one.mp4").symlink_to(outside / "one.mp4")
-    fails(cli("pull", REPO, "--revision", pushed, "--out", "out"), "points outside", "nothing was written there")
+    fails(
+        cli("pull", REPO, "--revision", pushed, "--out", "out", "--force"),
+        "points outside",
+        "nothing was written there",
+    )
     assert not list(outside.iterdir())
 
 
