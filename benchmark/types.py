@@ -272,18 +272,18 @@ class FrontEnd:
 
 
 class SegmentLayout(NamedTuple):
-    """How a backbone cuts a window into segments: ``count`` of them, of ``frames`` pictures and as much sound, one
+    """How a backbone cuts a window into segments: ``n`` of them, of ``frames`` pictures and as much sound, one
     every ``step`` pictures, all of them together in the middle of the window."""
 
-    count: int
+    n: int
     frames: int
     step: int
 
     def starts(self, n_frames: int) -> range:
         """The first picture of each segment, counted from the start of a window of ``n_frames`` pictures; below 0 if
         the window is too short."""
-        first = (n_frames - (self.count - 1) * self.step - self.frames) // 2
-        return range(first, first + self.count * self.step, self.step)
+        first = (n_frames - (self.n - 1) * self.step - self.frames) // 2
+        return range(first, first + self.n * self.step, self.step)
 
     def cut(self, window: Any, per_frame: int = 1) -> list[Any]:
         """A window's pictures, (T, ...), or its samples, (T * ``per_frame``,), as segments: views of it."""
@@ -309,7 +309,7 @@ class SnapshotPredictor:
     ``fuse(video_features, audio_features) -> Snapshot``, which must equal ``predict``: the runner then encodes each
     picture window once per clip. One that cuts windows into segments and encodes each by itself may say so with
     ``segment_layout`` and offer ``encode_video_segments(video (N, frames, 3, size, size))``,
-    ``encode_audio_segments(audio (N, samples))`` and ``fuse_segments(video (B, count, ...), audio (B, count, ...)) ->
+    ``encode_audio_segments(audio (N, samples))`` and ``fuse_segments(video (B, n, ...), audio (B, n, ...)) ->
     Snapshot``, which must equal ``predict`` too: segments that windows of a clip share are then encoded once. If a
     subclass overrides ``predict``, ``encode_video``, ``encode_audio`` or ``fuse``, whole windows are encoded again,
     unless it says ``segment_layout`` anew. A backbone whose sound front end looks beyond a window may offer

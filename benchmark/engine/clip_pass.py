@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from avbench.types import (
     Gap,
     MediaError,
     Reading,
+    SegmentLayout,
     Snapshot,
     SnapshotPredictor,
     UsageError,
@@ -91,13 +92,17 @@ class CalledModel:
         self.name = name
         self.batch_size = batch_size
         self.n_classes = n_classes
-        self.layout = layout_of(predictor)
         self.uses_torch = getattr(predictor, "uses_torch", True)
         self.device = device if hasattr(predictor, "parameters") else "cpu"
         self.transfer_s = 0.0  # spent on bringing windows to the device
         self.compared = False  # whether a batch was compared with single windows
         self.notes: list[str] = []  # what the user should know of how it computes
         self.reads_later = self.uses_torch and self.device.startswith("cuda")  # results, when the next batch has begun
+
+    @cached_property
+    def layout(self) -> SegmentLayout | None:
+        """How windows may be computed out of segments; ``UsageError`` as :func:`layout_of`."""
+        return layout_of(self.predictor)
 
     def give(self, arrays: Sequence[Any]) -> Any:
         """A batch in the form that the predictor takes: a copy, because the predictor may work in place. Of arrays, or
@@ -536,11 +541,11 @@ class Batch:
     def _count_segments(self, work: ClipPass, counter: str) -> None:
         """Those of one whole window."""
         if self.model.layout:
-            work.counters[counter] += self.model.layout.count
+            work.counters[counter] += self.model.layout.n
 
     def _by_segments(self, windows: list[_Pieces], encode: Callable[[Any], Any], counter: str) -> list[Any]:
-        """The features of each window, (1, count, ...), put together from those of its segments, each encoded once."""
-        count = self.model.layout.count if self.model.layout else 1
+        """The features of each window, (1, n, ...), put together from those of its segments, each encoded once."""
+        n = self.model.layout.n if self.model.layout else 1
         lacking: dict[tuple[Kept, Hashable], tuple[ClipPass, Any]] = {}
         for work, kept, ids, inputs in windows:
             for segment, given in zip(ids, inputs, strict=True):
@@ -558,8 +563,8 @@ class Batch:
             return [None] * len(runs)
 
         # as many as a window has count as one window of a batch
-        self.model.in_batches(encode_runs, _runs(list(lacking.items()), count))
-        return [_as_window(_join([kept[segment] for segment in ids])) for _, kept, ids, _ in windows]
+        self.model.in_batches(encode_runs, _runs(list(lacking.items()), n))
+        return [as_window(_join([kept[segment] for segment in ids])) for _, kept, ids, _ in windows]
 
     def _sound(self, pairs: Sequence[_Keyed]) -> Any:
         """The sound of a batch of windows that are alike, as the model takes it."""
@@ -623,9 +628,9 @@ def _runs(items: Sequence[Any], n: int) -> list[list[Any]]:
     return [list(items[at : at + n]) for at in range(0, len(items), n)]
 
 
-def _as_window(features: Any) -> Any:
-    """The features of a window's segments, (count, ...), as those of a batch of one window."""
-    return tuple(map(_as_window, features)) if isinstance(features, tuple) else features[None]
+def as_window(features: Any) -> Any:
+    """The features of a window's segments, (n, ...), as those of a batch of one window."""
+    return tuple(map(as_window, features)) if isinstance(features, tuple) else features[None]
 
 
 def _stretch(key: SnapshotKey) -> _Stretch:

@@ -1,4 +1,9 @@
-"""Segments that windows of a clip share: which there are, and the encoded ones that later windows still need."""
+"""What windows of a clip share of a backbone that cuts them into segments and encodes each by itself, as Synchformer
+does with 0.64 s every 0.32 s: which segments there are, and the encoded ones that later windows still need.
+
+Windows share segments if they start a whole number of steps apart. Then each is encoded once; windows of clips in which
+none do are encoded whole. (Elsewhere a segment is a labelled stream; here it is such a part of a window.)
+"""
 
 from __future__ import annotations
 

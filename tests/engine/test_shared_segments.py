@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ from avbench.types import ClipRecord, FrontEnd, Gap, Law, Piece, SegmentLayout, 
 class Watched(Kept):
     """Knows how many were kept at most, and all that there are."""
 
-    all: list[Watched] = []
+    all: ClassVar[list[Watched]] = []
 
     def __init__(self) -> None:
         super().__init__()

@@ -53,11 +53,11 @@ class Segmented(ToyModel):
         return np.stack([self.encode_audio_segments(np.stack(LAYOUT.cut(one, 640))) for one in audio])
 
     def fuse(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
-        place = np.linspace(1, 2, LAYOUT.count)[:, None]
+        place = np.linspace(1, 2, LAYOUT.n)[:, None]
         return super().fuse((video * place).mean(axis=1), (audio * place).mean(axis=1))
 
     def fuse_segments(self, video: np.ndarray, audio: np.ndarray) -> Snapshot:
-        assert video.shape[1] == audio.shape[1] == LAYOUT.count
+        assert video.shape[1] == audio.shape[1] == LAYOUT.n
         return self.fuse(video, audio)
 
 
@@ -70,5 +70,3 @@ class SmallSynchformer(Synchformer):
         super().__init__(dim=64, layers=1, heads=4, size=16)
         self.load_state_dict(drawn_weights(self.state_dict(), seed=3), assign=True)
         self.eval().requires_grad_(False)
-
-
