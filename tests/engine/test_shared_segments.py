@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import fake_device
 import numpy as np
 import pytest
 import torch
@@ -25,8 +26,10 @@ from avbench.baselines.synchformer import Synchformer
 from avbench.baselines.tuned import tuned
 from avbench.engine import clip_pass
 from avbench.engine.clip_pass import CalledModel, ClipPass
+from avbench.engine.replay import gather
 from avbench.engine.runner import Compute, RunReport, compute
 from avbench.engine.shared_segments import Kept, layout_of
+from avbench.engine.store import SnapshotStore
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import SnapshotKey, keys_of
 from avbench.protocol.rules import Protocol, streaming
@@ -194,6 +197,7 @@ def test_each_segment_once_whatever_the_streams_with_the_bytes_of_whole_windows(
 def test_a_long_stream_keeps_the_segments_of_one_window(watched: list[Watched]) -> None:
     work = passed(Segmented(), streams((0, 0), duration_s=90), streaming(0.32, 200))
     assert work.counters["picture_segments_encoded"] == 14 + 199
+    assert work.counters["sound_segments_encoded"] == 14 + 199
     assert [kept.most for kept in watched] == [14, 14]
     assert [len(kept) for kept in watched] == [0, 0]
     assert not any(kept._needed for kept in watched)
@@ -277,6 +281,36 @@ def test_segments_are_encoded_in_batches_that_are_halved_when_memory_runs_out() 
         work = passed(model, manifest, protocol, batch_size=8, device="other")
     assert vars(model)["sizes"] == [35, 14, 14, 7]
     assert_equal(work, passed(Segmented(), manifest, protocol, shared=False))
+
+
+def test_on_a_cpu_segments_are_encoded_one_by_one() -> None:
+    """Which others are lacking depends on what is stored already; the bytes must not."""
+
+    class Sizes(Segmented):
+        def encode_video_segments(self, video: np.ndarray) -> np.ndarray:
+            assert len(video) == 1
+            return super().encode_video_segments(video)
+
+        def encode_audio_segments(self, audio: np.ndarray) -> np.ndarray:
+            assert len(audio) == 1
+            return super().encode_audio_segments(audio)
+
+    assert len(passed(Sizes(), streams((0, 0)), streaming(1.92, 3), batch_size=3).results) == 3
+
+
+@pytest.mark.skipif(not fake_device.possible(), reason="this torch can have no device written in Python")
+def test_on_an_accelerator_segments_are_made_and_kept_where_the_model_is(tmp_path: Path) -> None:
+    fake_device.install()
+    manifest, protocol, logits = streams((25, 0)), streaming(1.92, 4), []
+    for name, device in (("here", "cpu"), ("there", "fake")):
+        how = Compute(tmp_path / name, 1, device, batch_size=3)
+        report = compute(manifest, [protocol], {"m": SmallSynchformer()}, how, open_clip=ToyReader)
+        assert not report.failures
+        assert report.counters["picture_segments_encoded"] == report.counters["sound_segments_encoded"] == 14 + 18
+        store = SnapshotStore(tmp_path / name)
+        logits.append(gather(store, manifest.clips, manifest.segments, protocol, report.fingerprints["m"])[0])
+    np.testing.assert_allclose(*logits, atol=1e-5)
+    assert np.ptp(logits[0]) > 0.1
 
 
 def test_a_window_that_fails_costs_in_a_batch_what_it_costs_alone(watched: list[Watched]) -> None:
