@@ -232,6 +232,8 @@ def test_windows_that_touch_a_gap_hold_no_segment(watched: list[Watched]) -> Non
     refused = [(key.picture // ticks(1.92), key.sound - key.picture) for key in sorted(work.bad)]
     assert refused == [(0, 0), (0, 640), (2, 640), (3, 0), (3, 640)]
     assert len(work.results) == 3
+    assert work.counters["picture_segments_encoded"] == 14 + 6
+    assert work.counters["sound_segments_encoded"] == 14 + 14 + 6
     assert [(len(kept), dict(kept._needed)) for kept in watched] == [(0, {}), (0, {})]
 
 
