@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from avbench.baselines import frontends
 from avbench.baselines.blocks import Block, init_fusion
-from avbench.types import FrontEnd, Snapshot, SnapshotPredictor
+from avbench.types import FrontEnd, SegmentLayout, Snapshot, SnapshotPredictor
 
 N_SEGMENTS = frontends.N_SEGMENTS
 
@@ -273,6 +273,7 @@ class Synchformer(nn.Module, SnapshotPredictor):
 
     frontend = FrontEnd(size=224, fit="crop", short_side=256)
     two_tower = True
+    segment_layout = SegmentLayout(N_SEGMENTS, frontends.SEGMENT_FRAMES, frontends.SEGMENT_STEP_FRAMES)
     description = "Synchformer, published size (MotionFormer, AST, sync transformer)"
 
     def __init__(
@@ -292,7 +293,7 @@ class Synchformer(nn.Module, SnapshotPredictor):
         self.vproj, self.aproj = nn.Linear(dim, dim), nn.Linear(dim, dim)
         length = 2 + n_segments * (frontends.SEGMENT_FRAMES // 2 + self.afeat_extractor.grid[1])
         self.transformer = SyncTransformer(dim, 8, 3, length, n_classes, head)
-        # on a CPU, one segment at a time is 25 % faster than all at once: its activations stay in the cache
+        # on a CPU, one segment of picture at a time is 25 % faster than all at once: its activations stay in the cache
         self.segments_at_once: int | None = None
 
     def forward(self, video: Tensor, audio: Tensor) -> Tensor:
@@ -302,38 +303,41 @@ class Synchformer(nn.Module, SnapshotPredictor):
     def encode_video(self, video: Tensor) -> Tensor:
         """Decoded (B, 125, 3, 224, 224) uint8, or normalised (B, 14, 16, 3, 224, 224) -> (B, 112, D)."""
         segments = frontends.segment_video(video) if video.dtype == torch.uint8 else video
-        features = self._picture_features(segments.flatten(0, 1))
-        return self.vproj(features.unflatten(0, segments.shape[:2]).flatten(1, 2))
+        features = self.encode_video_segments(segments.flatten(0, 1))
+        return features.unflatten(0, segments.shape[:2]).flatten(1, 2)
 
     def encode_audio(self, audio: Tensor) -> Tensor:
         """(B, 80000) samples, or (B, 14, 1, 128, 66) mel -> (B, 84, D)."""
-        mel = frontends.synchformer_audio(audio) if audio.ndim == 2 else audio
-        features = self.afeat_extractor(mel.flatten(0, 1).to(self.aproj.weight))
-        return self.aproj(features.unflatten(0, mel.shape[:2]).flatten(1, 2))
+        segments = frontends.segment_audio(audio) if audio.ndim == 2 else audio
+        features = self.encode_audio_segments(segments.flatten(0, 1))
+        return features.unflatten(0, segments.shape[:2]).flatten(1, 2)
 
     def encode_video_segments(self, segments: Tensor) -> Tensor:
         """Single segments (N, 16, 3, size, size), decoded uint8 or normalised float -> (N, 8, D)."""
-        return self.vproj(self._picture_features(segments))
+        raw, features = segments.dtype == torch.uint8, []
+        for part in self._parts(segments):
+            part = frontends.half_normalise(part) if raw else part
+            features.append(self.vproj(self.vfeat_extractor(part.to(self.vproj.weight))))
+        return torch.cat(features)
 
     def encode_audio_segments(self, segments: Tensor) -> Tensor:
         """Single segments, (N, 10240) samples or (N, 1, 128, 66) mel -> (N, 6, D)."""
-        mel = frontends.segment_mel(segments) if segments.ndim == 2 else segments
-        return self.aproj(self.afeat_extractor(mel.to(self.aproj.weight)))
+        raw, features = segments.ndim == 2, []
+        for part in self._parts(segments):
+            part = frontends.segment_mel(part) if raw else part
+            features.append(self.aproj(self.afeat_extractor(part.to(self.aproj.weight))))
+        return torch.cat(features)
+
+    def _parts(self, segments: Tensor) -> tuple[Tensor, ...]:
+        """What is encoded at once. One by one, as on a CPU, a segment's features are the same bytes whatever others are
+        asked for with it."""
+        at_once = self.segments_at_once or (1 if segments.device.type == "cpu" else len(segments))
+        return segments.split(at_once)
 
     def fuse_segments(self, video: Tensor, audio: Tensor) -> Snapshot:
         """Any 14 encoded segments in the order of time, (B, 14, 8, D) and (B, 14, 6, D) -> a snapshot. Of the segments
         of one window it equals ``predict``."""
         return self.fuse(video.flatten(1, 2), audio.flatten(1, 2))
-
-    def _picture_features(self, segments: Tensor) -> Tensor:
-        """(N, 16, 3, size, size) -> (N, 8, D), before the projection."""
-        raw = segments.dtype == torch.uint8
-        at_once = self.segments_at_once or (1 if segments.device.type == "cpu" else len(segments))
-        features = []
-        for part in segments.split(at_once):
-            part = frontends.half_normalise(part) if raw else part
-            features.append(self.vfeat_extractor(part.to(self.vproj.weight)))
-        return torch.cat(features)
 
     def fuse(self, video_features: Tensor, audio_features: Tensor) -> Snapshot:
         """Features (B, 112, D) and (B, 84, D) -> a snapshot with logits (B, n_classes), without a token."""

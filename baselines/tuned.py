@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from avbench.baselines.accelerated import accelerated, stored
 from avbench.baselines.sparsesync import SparseSync, fast
 from avbench.baselines.synchformer import Synchformer
+from avbench.engine.shared_segments import layout_of
 from avbench.types import AvbenchError, Snapshot, SnapshotPredictor, UsageError, first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -42,6 +43,7 @@ class Tuned(nn.Module, SnapshotPredictor):
         self._calls = {name: torch.compile(call) if compiled else call for name, call in calls.items()}
         for name in segments:  # only a Synchformer's: what a model offers says what it can do
             setattr(self, name, partial(self._call, name))
+        self.segment_layout = layout_of(inner)
         if "fuse_segments" in calls:
             self.fuse_segments = partial(self._snapshot, "fuse_segments")
         self._tried: set[str] = set()  # devices for which a tiny function was compiled

@@ -39,6 +39,7 @@ _HOME = {
     "ModelOptions": "registry.options",
     "StreamingModel": "registry.options",
     "FrontEnd": "types",
+    "SegmentLayout": "types",
     "Snapshot": "types",
     "SnapshotPredictor": "types",
     "StreamingHead": "types",

@@ -271,6 +271,26 @@ class FrontEnd:
     short_side: int = 0
 
 
+class SegmentLayout(NamedTuple):
+    """How a backbone cuts a window into segments: ``n`` of them, of ``frames`` pictures and as much sound, one
+    every ``step`` pictures, all of them together in the middle of the window."""
+
+    n: int
+    frames: int
+    step: int
+
+    def starts(self, n_frames: int) -> range:
+        """The first picture of each segment, counted from the start of a window of ``n_frames`` pictures; below 0 if
+        the window is too short."""
+        first = (n_frames - (self.n - 1) * self.step - self.frames) // 2
+        return range(first, first + self.n * self.step, self.step)
+
+    def cut(self, window: Any, per_frame: int = 1) -> list[Any]:
+        """A window's pictures, (T, ...), or its samples, (T * ``per_frame``,), as segments: views of it."""
+        starts = self.starts(len(window) // per_frame)
+        return [window[first * per_frame : (first + self.frames) * per_frame] for first in starts]
+
+
 class Snapshot(NamedTuple):
     """What a backbone says of one window alone.
 
@@ -287,7 +307,12 @@ class SnapshotPredictor:
     ``predict`` is all that is required. Set ``token_dim`` and return a token to offer the streaming-token hook.
     A two-tower backbone may set ``two_tower = True`` and offer ``encode_video(video)``, ``encode_audio(audio)`` and
     ``fuse(video_features, audio_features) -> Snapshot``, which must equal ``predict``: the runner then encodes each
-    picture window once per clip. A backbone whose sound front end looks beyond a window may offer
+    picture window once per clip. One that cuts windows into segments and encodes each by itself may say so with
+    ``segment_layout`` and offer ``encode_video_segments(video (N, frames, 3, size, size))``,
+    ``encode_audio_segments(audio (N, samples))`` and ``fuse_segments(video (B, n, ...), audio (B, n, ...)) ->
+    Snapshot``, which must equal ``predict`` too: segments that windows of a clip share are then encoded once. If a
+    subclass overrides ``predict``, ``encode_video``, ``encode_audio`` or ``fuse``, whole windows are encoded again,
+    unless it says ``segment_layout`` anew. A backbone whose sound front end looks beyond a window may offer
     ``stretch_sound(audio (N,)) -> (..., T)``, what it hears of a whole stretch, one column every ``column_samples``:
     under the ``paper`` protocol ``predict`` / ``encode_audio`` then get each window's columns of it, (B, ..., T'), in
     place of samples, and a window's edges hear their real neighbours. ``uses_torch = False``: windows are numpy arrays,
@@ -297,6 +322,7 @@ class SnapshotPredictor:
     frontend: FrontEnd = FrontEnd()
     token_dim: int | None = None
     two_tower: bool = False
+    segment_layout: SegmentLayout | None = None
     description: str = ""
     trained_on: str = "undeclared"
 

@@ -54,6 +54,10 @@ METRIC_NAMES = (
 )  # in words here, because numpy is not loaded for --help; tests/commands/test_run.py compares them with COLUMNS
 
 
+# what a hop costs: windows share segments of 0.64 s if they start a multiple of 0.32 s apart
+_HOP_HELP = "(default: 2; a full-size Synchformer encodes only 6 of the 14 segments of a window anew at 1.92, all at 2)"
+
+
 def add(commands: Any) -> None:
     """Add ``run``, ``sweep`` and ``models`` to the commands."""
     _add_run(commands)
@@ -94,7 +98,7 @@ def _add_run(commands: Any) -> None:  # one option after the other
     )
     run.add_argument("--split", default="test", help="(default: test)")
     run.add_argument("--limit", type=int, metavar="N", help="only the first N segments")
-    run.add_argument("--hop", type=float, default=2.0, metavar="S", help="seconds between window starts (default: 2)")
+    run.add_argument("--hop", type=float, default=2.0, metavar="S", help=f"seconds between window starts {_HOP_HELP}")
     run.add_argument(
         "--iterations", type=int, metavar="N", help="windows per segment (default: 18, where offsets change 48)"
     )
@@ -165,7 +169,7 @@ def _add_sweep(commands: Any) -> None:
         help="a name of `avbench data ls` (default: synthsync), folder or hub:ORG/NAME@COMMIT",
     )
     sweep.add_argument("--split", default="test", help="(default: test)")
-    sweep.add_argument("--hops", nargs="+", type=float, default=[2.0], metavar="S", help="seconds (default: 2)")
+    sweep.add_argument("--hops", nargs="+", type=float, default=[2.0], metavar="S", help=f"seconds {_HOP_HELP}")
     sweep.add_argument("--iterations", nargs="+", type=int, default=[18], metavar="N", help="windows (default: 18)")
     sweep.add_argument("--selection", choices=("final", "best_iter"), default="final", help="(default: final)")
     sweep.add_argument(

@@ -14,7 +14,8 @@ import numpy as np
 from avbench.data.clicks import click_and_flash
 from avbench.doctor.head import check_head, same_fingerprint
 from avbench.doctor.new_process import fingerprint_finding
-from avbench.engine.clip_pass import CalledModel, not_a_snapshot
+from avbench.engine.clip_pass import CalledModel, as_window, not_a_snapshot
+from avbench.engine.shared_segments import layout_of
 from avbench.registry.heads import is_outside
 from avbench.registry.loading import load
 from avbench.registry.names import resolve, split_model_name
@@ -83,6 +84,7 @@ def check_model(name: str, options: ModelOptions, on: On | None = None) -> Itera
         except Exception as error:
             debug.show(error)
             yield Finding(False, f"two towers: {in_one_line(error)}")
+        yield from _segments(model.backbone, first, video, audio)  # type: ignore[arg-type]
     yield from _stretch(name, model.backbone, video, audio, on.device)
     yield from _sign(model.backbone)
     head = split_model_name(name)[1]
@@ -105,6 +107,29 @@ def _windows(frontend: FrontEnd, count: int) -> tuple[np.ndarray, np.ndarray]:
         start = first * TICKS_PER_FRAME
         audio[i] = sound[start : start + audio.shape[1]] + 0.01 * rng.standard_normal(audio.shape[1])
     return video, audio
+
+
+def _segments(backbone: Any, whole: Snapshot, video: np.ndarray, audio: np.ndarray) -> Iterator[Finding]:
+    """Do windows put together from segments equal ``predict``, if the model offers that?"""
+    try:
+        layout = layout_of(backbone)
+        if layout is None:
+            return
+        with _inference(backbone) as give:
+            pictures, sounds = (
+                np.stack([layout.cut(window, per_frame) for window in windows])
+                for windows, per_frame in ((video, 1), (audio, TICKS_PER_FRAME))
+            )
+            seen = [backbone.encode_video_segments(give(one)) for one in pictures]
+            heard = [backbone.encode_audio_segments(give(one)) for one in sounds]
+            alone = [backbone.fuse_segments(as_window(v), as_window(a)) for v, a in zip(seen, heard, strict=True)]
+        found = _stack([_arrays(snapshot) for snapshot in alone])
+        yield _equal("segments: fuse_segments of a window's segments and predict", whole, found, 1e-3)
+    except UsageError as error:
+        yield Finding(False, f"segments: {error}")
+    except Exception as error:
+        debug.show(error)
+        yield Finding(False, f"segments: {in_one_line(error)}")
 
 
 def _stretch(name: str, backbone: Any, video: np.ndarray, audio: np.ndarray, device: str) -> Iterator[Finding]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from avbench.engine.shared_segments import SAMPLES_PER_FRAME, Kept, SharedSegments, layout_of
 from avbench.protocol.laws import extremes, gathered, law_of
 from avbench.protocol.plan import NO_STRETCH, SnapshotKey
 from avbench.system import debug
@@ -23,6 +24,7 @@ from avbench.types import (
     Gap,
     MediaError,
     Reading,
+    SegmentLayout,
     Snapshot,
     SnapshotPredictor,
     UsageError,
@@ -96,6 +98,11 @@ class CalledModel:
         self.compared = False  # whether a batch was compared with single windows
         self.notes: list[str] = []  # what the user should know of how it computes
         self.reads_later = self.uses_torch and self.device.startswith("cuda")  # results, when the next batch has begun
+
+    @cached_property
+    def layout(self) -> SegmentLayout | None:
+        """How windows may be computed out of segments; ``UsageError`` as :func:`layout_of`."""
+        return layout_of(self.predictor)
 
     def give(self, arrays: Sequence[Any]) -> Any:
         """A batch in the form that the predictor takes: a copy, because the predictor may work in place. Of arrays, or
@@ -195,7 +202,8 @@ class ClipPass:
     """Run one model over one clip. ``results``: key -> (logits, token); ``saved``: the keys already in the store;
     ``bad``: key -> what went wrong; ``n_waiting``: picture windows of which the results are still to come.
 
-    ``batch``: to share batches with other clips; the windows of a clip alone make up its own, if there is none."""
+    ``batch``: to share batches with other clips; the windows of a clip alone make up its own, if there is none.
+    ``shared``: the segments out of which windows are computed, if some of them share any (None: whole windows are)."""
 
     def __init__(
         self, model: CalledModel, keys: Iterable[SnapshotKey], sound: np.ndarray, batch: Batch | None = None
@@ -223,13 +231,14 @@ class ClipPass:
             else:
                 self._keys_at.setdefault(Window(key.picture, key.window), []).append(key)
                 self._cuts[_stretch(key)] += self.is_cut(key)
+        self.shared = SharedSegments.where_it_pays(model.layout, self._keys_at)
 
     def refuse_gaps(self, window: Window, gaps: tuple[Gap, ...]) -> None:
         """Name the keys of a picture window as bad whose picture or sound touches a gap."""
         if not gaps:
             return
-        known, kept = Reading(gaps=gaps), []
-        for key in self._keys_at.pop(window, ()):
+        known, kept, keys = Reading(gaps=gaps), [], self._keys_at.pop(window, [])
+        for key in keys:
             gap = known.gap_in("picture", window) or known.gap_in("sound", self._heard(key))
             if gap:
                 missing = f"from {seconds(gap.start):g} to {seconds(gap.end):g} s"
@@ -238,6 +247,8 @@ class ClipPass:
                 kept.append(key)
         if kept:
             self._keys_at[window] = kept
+        if self.shared and keys:
+            self.shared.let_go(None if kept else window, [key for key in keys if key in self.bad])
 
     def wants(self, window: Window) -> bool:
         """Whether the model still needs this picture window."""
@@ -279,8 +290,10 @@ class ClipPass:
         """The encoded sound window of ``key``, with a batch axis of length 1."""
         return self._sounds[_sound_id(key)]
 
-    def let_go(self, keys: Iterable[SnapshotKey]) -> None:
-        """``keys`` are computed: forget the sound that none of the others needs."""
+    def let_go(self, keys: Sequence[SnapshotKey]) -> None:
+        """``keys``, all those of a picture window, are computed: forget what none of the others needs."""
+        if self.shared:
+            self.shared.let_go(Window(keys[0].picture, keys[0].window), keys)
         for key in keys:
             sound, stretch = _sound_id(key), _stretch(key)
             self._uses[sound] -= 1
@@ -290,6 +303,18 @@ class ClipPass:
                 self._cuts[stretch] -= 1
                 if not self._cuts[stretch]:
                     self._stretches.pop(stretch, None)
+
+    def picture_pieces(self, job: Job) -> _Pieces:
+        """The picture window of ``job`` as segments."""
+        assert self.shared
+        ids = self.shared.pictures_of(Window(job.keys[0].picture, job.keys[0].window))
+        return _Pieces(self, self.shared.pictures, ids, self.shared.layout.cut(job.video))
+
+    def sound_pieces(self, key: SnapshotKey) -> _Pieces:
+        """The sound window of ``key`` as segments."""
+        assert self.shared
+        inputs = self.shared.layout.cut(self._samples(key), SAMPLES_PER_FRAME)
+        return _Pieces(self, self.shared.sounds, self.shared.sounds_of(key), inputs)
 
     def heard(self, key: SnapshotKey) -> Any:
         """The sound of ``key``: samples (N,), or columns (1, ..., T) if the model gets these."""
@@ -337,6 +362,15 @@ class Job(NamedTuple):
     work: ClipPass
     video: Any  # (T, 3, size, size) uint8
     keys: list[SnapshotKey]
+
+
+class _Pieces(NamedTuple):
+    """A window as its segments: where they are kept, under which names, and what they are encoded from."""
+
+    work: ClipPass
+    kept: Kept
+    ids: Sequence[Hashable]
+    inputs: list[Any]
 
 
 _Keyed = tuple[ClipPass, SnapshotKey]
@@ -448,29 +482,89 @@ class Batch:
             work.counters["sound_windows_encoded"] += 1
 
     def _two_tower(self, jobs: list[Job], parts: list[_Part]) -> None:
-        predictor = self.model.predictor
+        for shared in (False, True):  # windows that share segments are computed out of these
+            some = [job for job in jobs if bool(job.work.shared) == shared]
+            if some:
+                self._towers(some, parts, shared)
 
-        def encode_audio(some: list[_Keyed]) -> list[Any]:
-            return _split(predictor.encode_audio(self._sound(some)), len(some))
+    def _towers(self, jobs: list[Job], parts: list[_Part], shared: bool) -> None:
+        predictor = self.model.predictor
 
         def fuse(some: list[tuple[Any, _Keyed]]) -> list[Any]:
             video, audio = _join([features for features, _ in some]), _join([w.sound_of(key) for _, (w, key) in some])
-            self._keep([pair for _, pair in some], predictor.fuse(video, audio), parts)
+            said = predictor.fuse_segments(video, audio) if shared else predictor.fuse(video, audio)
+            self._keep([pair for _, pair in some], said, parts)
             return some
 
-        features = self.model.in_batches(
-            lambda some: _split(predictor.encode_video(self.model.give(some)), len(some)), [job.video for job in jobs]
-        )
         pairs = [(job.work, key) for job in jobs for key in job.keys]
-        fresh = {(work, _sound_id(key)): (work, key) for work, key in pairs if work.needs_sound(key)}
-        for alike in _alike(fresh.values(), lambda pair: pair):
-            for (work, key), encoded in zip(alike, self.model.in_batches(encode_audio, alike), strict=True):
-                work.keep_sound(key, encoded)
-                work.counters["sound_windows_encoded"] += 1
+        fresh = list({(work, _sound_id(key)): (work, key) for work, key in pairs if work.needs_sound(key)}.values())
+        features = self._pictures(jobs, shared)
+        for (work, key), encoded in self._sounds(fresh, shared):
+            work.keep_sound(key, encoded)
+            work.counters["sound_windows_encoded"] += 1
         shown = [(video, (job.work, key)) for video, job in zip(features, jobs, strict=True) for key in job.keys]
         self.model.in_batches(fuse, shown)
         for job in jobs:
             job.work.counters["picture_windows_encoded"] += 1
+
+    def _pictures(self, jobs: list[Job], shared: bool) -> list[Any]:
+        """The encoded picture window of each job."""
+        predictor, counter = self.model.predictor, "picture_segments_encoded"
+        if shared:
+            pieces = [job.work.picture_pieces(job) for job in jobs]
+            return self._by_segments(pieces, predictor.encode_video_segments, counter)
+
+        def encode_video(some: list[Any]) -> list[Any]:
+            return _split(predictor.encode_video(self.model.give(some)), len(some))
+
+        features = self.model.in_batches(encode_video, [job.video for job in jobs])
+        for job in jobs:
+            self._count_segments(job.work, counter)
+        return features
+
+    def _sounds(self, fresh: list[_Keyed], shared: bool) -> Iterator[tuple[_Keyed, Any]]:
+        """Each with its encoded sound window."""
+        predictor, counter = self.model.predictor, "sound_segments_encoded"
+        if shared:
+            pieces = [work.sound_pieces(key) for work, key in fresh]
+            yield from zip(fresh, self._by_segments(pieces, predictor.encode_audio_segments, counter), strict=True)
+            return
+
+        def encode_audio(some: list[_Keyed]) -> list[Any]:
+            return _split(predictor.encode_audio(self._sound(some)), len(some))
+
+        for alike in _alike(fresh, lambda pair: pair):
+            yield from zip(alike, self.model.in_batches(encode_audio, alike), strict=True)
+        for work, _ in fresh:
+            self._count_segments(work, counter)
+
+    def _count_segments(self, work: ClipPass, counter: str) -> None:
+        """Those of one whole window."""
+        if self.model.layout:
+            work.counters[counter] += self.model.layout.n
+
+    def _by_segments(self, windows: list[_Pieces], encode: Callable[[Any], Any], counter: str) -> list[Any]:
+        """The features of each window, (1, n, ...), put together from those of its segments, each encoded once."""
+        n = self.model.layout.n if self.model.layout else 1
+        lacking: dict[tuple[Kept, Hashable], tuple[ClipPass, Any]] = {}
+        for work, kept, ids, inputs in windows:
+            for segment, given in zip(ids, inputs, strict=True):
+                if kept.lacks(segment):
+                    lacking.setdefault((kept, segment), (work, given))
+        # on a CPU one by one: the bytes of a segment must not depend on which others are lacking
+        at_once = 1 if self.model.device.startswith("cpu") else max(len(lacking), 1)
+
+        def encode_runs(runs: list[Any]) -> list[None]:
+            for part in _runs([one for run in runs for one in run], at_once):
+                encoded = _split(encode(self.model.give([given for _, (_, given) in part])), len(part))
+                for ((kept, segment), (work, _)), features in zip(part, encoded, strict=True):
+                    kept.keep(segment, _join([features]))  # a copy: those it was encoded with may be forgotten
+                    work.counters[counter] += 1
+            return [None] * len(runs)
+
+        # as many as a window has count as one window of a batch
+        self.model.in_batches(encode_runs, _runs(list(lacking.items()), n))
+        return [as_window(_join([kept[segment] for segment in ids])) for _, kept, ids, _ in windows]
 
     def _sound(self, pairs: Sequence[_Keyed]) -> Any:
         """The sound of a batch of windows that are alike, as the model takes it."""
@@ -527,6 +621,16 @@ def _alike(items: Iterable[Any], pair_of: Callable[[Any], _Keyed]) -> Iterator[l
         work, key = pair_of(item)
         groups.setdefault(work.is_cut(key), []).append(item)
     yield from groups.values()
+
+
+def _runs(items: Sequence[Any], n: int) -> list[list[Any]]:
+    """In lists of ``n``, the last one perhaps shorter."""
+    return [list(items[at : at + n]) for at in range(0, len(items), n)]
+
+
+def as_window(features: Any) -> Any:
+    """The features of a window's segments, (n, ...), as those of a batch of one window."""
+    return tuple(map(as_window, features)) if isinstance(features, tuple) else features[None]
 
 
 def _stretch(key: SnapshotKey) -> _Stretch:

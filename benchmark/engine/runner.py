@@ -1,10 +1,11 @@
 """The runner: computes the snapshots that the store lacks. Each clip is decoded once, front to back, for all models.
 
 All windows of all segments of a clip are cut from that one pass, in bounded memory. A two-tower backbone encodes each
-picture window and each sound window once. What fails is listed with its reason and never replaced. Worker processes
-take clips one by one; a worker that crashes loses only its clip. Media that avbench did not make are always decoded in
-a worker process, unless a model cannot be built there: what crashes its decoder must not end the run. For accelerators
-worker processes only decode, and this process computes meanwhile (``pipeline``).
+picture window and each sound window once, and one like Synchformer each piece of these that windows share. What fails
+is listed with its reason and never replaced. Worker processes take clips one by one; a worker that crashes loses only
+its clip. Media that avbench did not make are always decoded in a worker process, unless a model cannot be built there:
+what crashes its decoder must not end the run. For accelerators worker processes only decode, and this process computes
+meanwhile (``pipeline``).
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class RunReport:
     ``spent``: where the time went; it is not among ``counters``, which are the same however the work was spread.
 
     ``counters``: clips_decoded, frames_decoded, picture_windows_encoded, sound_windows_encoded, snapshots_computed,
-    snapshots_from_store. ``model_s``: seconds in the model's own calls; ``model_snapshots``: how many it computed.
+    snapshots_from_store; picture_segments_encoded, sound_segments_encoded of models that cut windows into segments.
+    ``model_s``: seconds in the model's own calls; ``model_snapshots``: how many it computed.
     """
 
     plan: Plan

@@ -21,6 +21,7 @@ from avbench.types import Snapshot, UsageError
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
 
 MODELS = """
+import avbench
 import numpy as np
 from avbench import FrontEnd, Snapshot, SnapshotPredictor
 from avbench.baselines.xcorr import Xcorr
@@ -90,6 +91,30 @@ class Towers(Good):
 
     def predict(self, video, audio):
         return super().fuse(self.encode_video(video), self.encode_audio(audio))
+
+class Pieces(Good):
+    # a mean over pieces that do not overlap is a mean of means
+    segment_layout = avbench.SegmentLayout(5, 25, 25)
+
+    def encode_video_segments(self, video):
+        return super().encode_video(video)
+
+    def encode_audio_segments(self, audio):
+        return np.square(np.asarray(audio, np.float64)).mean(axis=1), np.asarray(audio, np.float64).mean(axis=1)
+
+    def fuse_segments(self, seen, heard):
+        return self.fuse(seen.mean(axis=1), np.sqrt(heard[0].mean(axis=1) - heard[1].mean(axis=1) ** 2))
+
+class PiecesDiffer(Pieces):
+    def fuse_segments(self, seen, heard):
+        return super().fuse_segments(seen[:, ::2] + 1, heard)
+
+class PiecesLack(Pieces):
+    fuse_segments = None
+
+class PiecesRaise(Pieces):
+    def encode_audio_segments(self, audio):
+        raise RuntimeError("no such piece")
 
 class Backwards(Xcorr):
     def fuse(self, motion, onsets):
@@ -170,9 +195,18 @@ def test_a_model_that_hears_stretches(models: Path) -> None:
     assert findings[1].text.startswith("stretch: fuse(encode_video, encode_audio) and predict agree")
 
 
+def test_a_model_whose_windows_are_put_together_from_segments(models: Path) -> None:
+    (found,) = [f for f in doctor.examine(f"{models}:Pieces") if f.text.startswith("segments")]
+    assert found.ok
+    assert found.text.startswith("segments: fuse_segments of a window's segments and predict agree")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("PiecesDiffer", "segments: fuse_segments of a window's segments and predict DIFFER"),
+        ("PiecesLack", "segments: model PiecesLack has a segment_layout, but lacks fuse_segments"),
+        ("PiecesRaise", "segments: RuntimeError: no such piece"),
         ("Shape", "logits are (3, 20), they must be (3, 21)"),
         ("Token", "token_dim is 3, but predict returns no token"),
         ("Nan", "not finite"),

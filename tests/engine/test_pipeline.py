@@ -13,6 +13,7 @@ import deadly
 import numpy as np
 import pytest
 import torch
+from segmented import Segmented
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))
 
@@ -252,6 +253,21 @@ def test_gaps_stretches_and_windows_in_any_order(tmp_path: Path, two_tower: bool
         open_clip=Holed,
     )
     assert any("touches a gap" in f.reason for f in report.failures)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_segments_that_windows_share_are_encoded_once_beside_a_model_of_whole_windows(
+    tmp_path: Path, batch_size: int
+) -> None:
+    models = {"segments": Segmented(0, 8), "whole": ToyModel(1, 8, two_tower=True)}
+    report = both(tmp_path, toy_manifest(3), models, batch_size, protocols=(streaming(1.92, 3),))
+    assert not report.failures
+    # three streams a clip, which begin 1 s apart: not a multiple of 0.32 s
+    assert report.counters["picture_segments_encoded"] == 9 * (14 + 2 * 6)
+    assert report.counters["sound_segments_encoded"] == 9 * (14 + 2 * 6)
+    assert report.counters["picture_windows_encoded"] == 2 * 9 * 3
+    assert report.warnings == [], "batches give the bytes of single, whole windows"
 
 
 @pytest.mark.usefixtures("here")
