@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup, escape
 
-from avbench.pages import class_in_words, interval, number
+from avbench.pages import class_in_words, interval, number, signed
 from avbench.types import offset_in_words
 
 LEVELS = 10  # shades of a heat map; ``page.css`` has a colour for each
@@ -218,9 +218,10 @@ def forest(rows: Sequence[Interval], title: str, x_label: str, zero: bool = Fals
             continue
         if row.low is not None and row.high is not None:
             out.append(_line("whisker", x(row.low), y, x(row.high), y))
-        told = f"{row.label}: {number(row.value, 3)} ({interval(row.low, row.high, 3)})"
+        ends = interval(row.low, row.high, 3, " to " if zero else "–")
+        told = f"{row.label}: {number(row.value, 3)}" + (f" ({ends})" if ends else "")
         out.append(_dot(x(row.value), y, 3.6, row.colour, told))
-        out.append(text_at("tick", width - 52, y + 3.5, number(row.value)))
+        out.append(text_at("tick", width - 52, y + 3.5, signed(row.value) if zero else number(row.value)))
     out.append(text_at("label mid", (names_px + width - 60) / 2, bottom + 30, x_label))
     return svg((width, bottom + 34), title, "chart wide", out)
 
