@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 from markupsafe import Markup
@@ -11,7 +12,6 @@ from markupsafe import Markup
 from avbench.pages import STAND_IN, charts, interval, number, render, signed
 from avbench.pages.compare_text import direction, notes, origin, over, ranks, title
 from avbench.scoring.matrix import Comparisons, Matrix
-from avbench.types import printable
 
 MOST_PAIRS = 10  # of models in one chart; with more, only the pairs with the best one
 DIGITS = 3
@@ -24,6 +24,7 @@ def compare_page(found: Comparisons, matrices: Sequence[Matrix]) -> str:
         "compare_page.html",
         found=found,
         title=title(found),
+        data=found.runs[0].data,
         over=over(found),
         stand_in=any(STAND_IN in run.data.note for run in found.runs),
         notes=notes(found),
@@ -73,17 +74,13 @@ def _cell(matrix: Matrix, i: int, j: int) -> dict[str, str]:
 
 def _forest(found: Comparisons, matrix: Matrix) -> Markup:
     """Every pair, the better one first; or each other model minus the best."""
-    order, column = matrix.order, matrix.column
+    order, name = matrix.order, matrix.column.title
     if found.n_pairs <= MOST_PAIRS:
-        pairs = [
-            (i, j, f"{a} \N{MINUS SIGN} {b}") for a, i in enumerate(order, 1) for b, j in enumerate(order, 1) if a < b
-        ]
-        x_label = f"{column.title}, one model minus another, by their numbers in the table"
-    else:
-        pairs = [(i, order[0], printable(found.names[i])) for i in order[1:]]
-        x_label = f"{column.title} minus that of {printable(found.names[order[0]])}"
-    rows = [_interval(matrix, i, j, label) for i, j, label in pairs]
-    return charts.forest(rows, f"differences of {column.title}", x_label, zero=True)
+        numbered = combinations(enumerate(order, 1), 2)
+        rows = [_interval(matrix, i, j, f"{a} \N{MINUS SIGN} {b}") for (a, i), (b, j) in numbered]
+        return charts.forest(rows, f"differences of {name}", f"difference of {name}", zero=True, names_px=64)
+    rows = [_interval(matrix, i, order[0], found.names[i]) for i in order[1:]]
+    return charts.forest(rows, f"differences of {name}", f"{name} minus that of {found.names[order[0]]}", zero=True)
 
 
 def _interval(matrix: Matrix, i: int, j: int, label: str) -> charts.Interval:

@@ -11,7 +11,7 @@ from avbench.pages.compare_text import notes, origin, over, title
 from avbench.pages.drawing import COLOURS, caption, check_format, drawing, literal, write_figure
 from avbench.scoring.matrix import Comparisons, Matrix
 
-ROW_IN, AROUND_IN = 0.24, 0.9  # height of a row, and of what is above and below the rows of a panel
+ROW_IN, AROUND_IN = 0.24, 1.0  # height of a row, and of what is above and below the rows of a panel
 
 
 def plot_compared(found: Comparisons, matrices: Sequence[Matrix], path: Path) -> None:
@@ -41,6 +41,6 @@ def _panel(axis: Any, found: Comparisons, matrix: Matrix) -> None:
     axis.axvline(0, c="#57606a", lw=0.8, ls="--")
     axis.set_yticks(range(len(others)), [literal(found.names[i]) for i in others])
     axis.set_ylim(len(others) - 0.5, -0.5)
-    better = "left" if not matrix.column.higher_is_better else "right"
-    axis.set_xlabel(literal(f"{matrix.column.title} minus that of {found.names[best]} ({better}: better)"))
+    better = "right" if matrix.column.higher_is_better else "left"
+    axis.set_xlabel(literal(f"{matrix.column.title} ({better} is better)\nminus that of {found.names[best]}"))
     axis.grid(alpha=0.25, lw=0.5, axis="x")

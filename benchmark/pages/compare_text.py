@@ -85,8 +85,8 @@ def notes(found: Comparisons) -> list[str]:
     """What has to be known of the numbers."""
     below, n = f"{1 - found.bootstrap.level:.2g}", found.n_pairs
     lines = [
-        f"{STAR} p below {below} after Holm's correction for the {n} pair{'s' * (n != 1)} of each table. "
-        "Intervals are of each value and each pair alone, without it.",
+        f"{STAR} p below {below} after Holm's correction for the {n} pair{'s' * (n != 1)} of each metric. "
+        "Intervals are of one value or one pair alone, not corrected.",
         "rank: behind the models that are significantly better, before those that are significantly worse.",
     ]
     if any(run.protocol.name == "dynamic" for run in found.runs):
