@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -350,6 +351,20 @@ def test_metrics_and_formats_of_several(avbench: Avbench, runs: dict[str, Path],
     pd.testing.assert_frame_equal(written, printed[list(written)])
     frame = compare_all(three, bootstrap=Bootstrap(1000)).frame()
     pd.testing.assert_frame_equal(written, frame, check_dtype=False)
+
+
+def test_a_page_and_a_plot_of_several(avbench: Avbench, runs: dict[str, Path], tmp_path: Path) -> None:
+    page, plot = tmp_path / "new" / "page.html", tmp_path / "new" / "plot.svg"
+    done = avbench("compare", *runs.values(), "--page", page, "--plot", plot, "--n-resamples", 50)
+    assert done.returncode == 0, done.stderr
+    assert "mAP, row minus column" in done.stdout
+    text = page.read_text()
+    assert all(f'<section id="{name}">' in text for name in METRICS), "all metrics, though the text has one"
+    assert "xcorr+apa" in text
+    drawn = " ".join(re.sub("<[^>]*>", " ", plot.read_text()).split())
+    for words in ("Holm", "oracle", "n = 4 segments", "mAP (right is better)", f"avbench {avbench_version()}"):
+        assert words in drawn, words
+    assert avbench("compare", runs["oracle"], runs["constant"], "--page", page, "--plot", plot).returncode == 0
 
 
 def test_each_pair_of_several_is_the_comparison_of_the_two(runs: dict[str, Path]) -> None:
