@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from avbench.pages.formats import UNDEFINED, Origin, Table, csv_text, estimate
 from avbench.pages.tables import table
 from avbench.scoring.matrix import Comparisons, Matrix, versions
+from avbench.types import printable
 
 STAR = "*"  # behind a difference that is significant
 
@@ -17,7 +18,8 @@ def render(found: Comparisons, matrices: Sequence[Matrix]) -> str:
     for matrix in matrices:
         headers, rows = _cells(found, matrix)
         parts += ["", f"{matrix.column.title}, row minus column ({direction(matrix)})", table(rows, headers)]
-    return "\n".join([*parts, "", *notes(found), origin(found).in_words()])
+    text = "\n".join([*parts, "", *notes(found), origin(found).in_words()])
+    return "\n".join(map(printable, text.split("\n")))  # names may be of a stranger's run
 
 
 def tables(found: Comparisons, matrices: Sequence[Matrix]) -> list[Table]:

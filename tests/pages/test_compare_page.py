@@ -16,6 +16,7 @@ from made_runs import HOSTILE, made_up
 from pages import assert_stands_alone
 
 from avbench.pages.compare_page import compare_page
+from avbench.pages.compare_text import notes, render
 from avbench.scoring.matrix import Comparisons, Matrix
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.ranking import resampled_metric
@@ -79,6 +80,20 @@ def test_names_of_strangers_are_shown_as_text() -> None:
     assert_stands_alone(page)
     assert "<script>alert" not in page
     assert "<img" not in page
+
+
+def test_the_text_shows_no_control_characters() -> None:
+    found = compared(3, names=("a\x1b[31m", "b", "c"), metrics=("map",))
+    text = render(found, found.chosen(["main"]))
+    assert "\x1b" not in text
+    assert "mAP, row minus column" in text
+
+
+def test_nothing_can_be_significant_with_too_few_resamples_and_it_is_said() -> None:
+    found = compared(7, metrics=("map",))
+    few = replace(found, bootstrap=Bootstrap(100))
+    assert "Nothing can be significant here: 21 pairs are too many for 100 resamples" in " ".join(notes(few))
+    assert "Nothing can be" not in " ".join(notes(compared(2)))
 
 
 def test_a_single_video_has_no_interval_and_the_page_says_so() -> None:
