@@ -22,6 +22,8 @@ _HOME = {
     "SweepResult": "runs.sweep",
     "compare": "runs.compare",
     "Comparison": "runs.compare",
+    "compare_all": "runs.compare",
+    "Comparisons": "scoring.matrix",
     "load_run": "runs.loaded",
     "Run": "runs.loaded",
     "RunResult": "results.run",

@@ -612,15 +612,15 @@ def test_a_store_of_another_schema(avbench: Avbench, clicks: Path, tmp_path: Pat
 
 def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     import avbench.data.synthsync
-    import avbench.runs.compare
     import avbench.runs.evaluate
+    import avbench.submissions.as_run
     import avbench.training.recipes
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(avbench.runs.evaluate, "evaluate", interrupt)
-    monkeypatch.setattr(avbench.runs.compare, "compare", interrupt)
+    monkeypatch.setattr(avbench.submissions.as_run, "opened", interrupt)
     monkeypatch.setattr(avbench.data.synthsync, "ensure", interrupt)
     monkeypatch.setattr(avbench.training.recipes, "run", interrupt)
     monkeypatch.chdir(tmp_path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avbench.commands.common import (
     Progress,
@@ -15,9 +16,15 @@ from avbench.commands.common import (
     bootstrap_of,
     check_csv,
     check_format,
+    check_plot,
     print_as,
     write_csv,
 )
+
+if TYPE_CHECKING:
+    from avbench.scoring.matrix import Comparisons, Matrix
+
+ENTRIES = Path("submissions/entries")
 
 
 def add(commands: Any) -> None:
@@ -26,39 +33,110 @@ def add(commands: Any) -> None:
         commands,
         "compare",
         _compare,
-        "test whether two runs differ, metric by metric",
+        "test whether runs or leaderboard entries differ, metric by metric",
         "Differences are paired over the same resampled videos. The runs may differ in the model only: another\n"
-        "protocol, data set or avbench version is refused.",
+        "protocol, data set or avbench version is refused (entries of the board may be of another version).\n"
+        "With three or more: a matrix, row minus column, over the segments that all have scored; p-values are\n"
+        "corrected for the number of pairs by Holm's method.",
         "avbench compare runs/2026-11-25-streamsync-trf runs/2026-11-25-apa-sparsesync",
-        "avbench compare RUN_A RUN_B --json",
+        "avbench compare RUN_A RUN_B RUN_C --page compare.html",
+        "avbench compare RUN board:avbench/streamsync-trf board:avbench/xcorr --metrics map acc",
     )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a folder that `avbench run` wrote")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the run to compare it with")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="two or more: a folder that `avbench run` wrote, the folder of an entry, or board:ORG/NAME[@REVISION]",
+    )
+    parser.add_argument(
+        "--entries",
+        type=Path,
+        default=ENTRIES,
+        metavar="DIR",
+        help="where board:ORG/NAME is looked up (default: submissions/entries)",
+    )
+    parser.add_argument("--track", metavar="NAME", help="which entries are meant, if only such of the board are named")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help="what is shown: names such as map, main, or all (default: all; the text, the tables and the plot of more "
+        "than two runs have the main one: mAP, or the recovery where offsets change)",
+    )
     parser.add_argument("--data", help="take the labels from this data instead of the runs' own files")
     parser.add_argument(
-        "--n-resamples", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)"
+        "--n-resamples",
+        type=int,
+        metavar="N",
+        help="bootstrap resamples (default: 1000, or as many as so many pairs need, up to 20000)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="bootstrap seed (default: 0)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write a page: matrices and forest charts")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw each model minus the best as FILE.svg, .png or .pdf"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object with one member per metric")
     add_format(parser)
-    add_csv(parser, "per metric")
+    add_csv(parser, "per metric and pair")
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from avbench.runs.compare import compare, render, table, to_csv
+    from avbench.runs.compare import compare_all
+    from avbench.submissions.as_run import opened
+    from avbench.system.outputs import check_file
+    from avbench.system.strict import write_whole
+    from avbench.types import UsageError
 
     check_format(args)
     check_csv(args.csv)
+    check_plot(args.plot)
+    if args.page is not None:
+        check_file(args.page, "--page")
+    enough = args.n_resamples is None
+    args.n_resamples = 1000 if enough else args.n_resamples
     bootstrap = bootstrap_of(args)
+    if len(args.runs) < 2:
+        raise UsageError(f"there is nothing to compare {args.runs[0]} with: name two runs or more")
+    runs = opened(args.runs, args.entries, args.track)
     with Progress() as progress:
-        found = compare(args.run_a, args.run_b, data=args.data, bootstrap=bootstrap, progress=progress)
+        found = compare_all(runs, args.data, bootstrap, progress, enough)
+    every, few = found.chosen(args.metrics or ["all"]), found.chosen(args.metrics or ["main"])
+    found = replace(found, metrics={matrix.column.name: matrix for matrix in every})
+    if args.page is not None:
+        from avbench.pages.compare_page import compare_page
+
+        write_whole(args.page, compare_page(found, every).encode("utf-8", "replace"))
+    if args.plot is not None:
+        from avbench.pages.compare_plot import plot_compared
+
+        plot_compared(found, few, args.plot)
+    _print(args, found, few)
+    return 0
+
+
+def _print(args: argparse.Namespace, found: Comparisons, few: list[Matrix]) -> None:
+    """Two runs metric by metric, more as a matrix of each of ``few``."""
+    from avbench.pages import compare_text
+    from avbench.runs.compare import first_two, render, table, to_csv
+
+    if len(found.runs) > 2:
+        if args.csv:
+            write_csv(found.frame(), args.csv)
+        print_as(
+            args,
+            text=lambda: compare_text.render(found, few),
+            tables=lambda: compare_text.tables(found, few),
+            csv=lambda: compare_text.to_csv(found),
+            json=lambda: json.dumps(found.to_json(), indent=1, allow_nan=False),
+        )
+        return
+    two = first_two(found)
     if args.csv:
-        write_csv(found.frame(), args.csv)
+        write_csv(two.frame(), args.csv)
     print_as(
         args,
-        text=lambda: render(found),
-        tables=lambda: [table(found)],
-        csv=lambda: to_csv(found),
-        json=lambda: json.dumps(found.to_json(), indent=1, allow_nan=False),
+        text=lambda: render(two),
+        tables=lambda: [table(two)],
+        csv=lambda: to_csv(two),
+        json=lambda: json.dumps(two.to_json(), indent=1, allow_nan=False),
     )
-    return 0

@@ -72,11 +72,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.removeprefix("-")
 
 
-def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+def interval(low: float | None, high: float | None, digits: int = 2, between: str = "–") -> str:
     """``0.76–0.91``, empty if undefined."""
     if low is None or high is None or low != low or high != high:
         return ""
-    return f"{number(low, digits)}–{number(high, digits)}"
+    return f"{number(low, digits)}{between}{number(high, digits)}"
 
 
 def sortable(value: float | None) -> str:
@@ -97,9 +97,9 @@ def seconds_short(value: float) -> str:
     return "0" if abs(value) < 0.005 else f"{'+' if value > 0 else chr(0x2212)}{abs(value):.1f}"
 
 
-def signed(value: float) -> str:
-    """``+0.43``, ``−1.20``, ``0.00``, for tables whose heading says what a sign means."""
-    return ("+" if round(value, 2) > 0 else "") + number(value)
+def signed(value: float, digits: int = 2) -> str:
+    """``+0.43``, ``−1.20``, ``0.00``, for tables whose heading says what a sign means; a dash if undefined."""
+    return ("+" if round(value, digits) > 0 else "") + number(value, digits)
 
 
 def class_in_words(label: int) -> str:

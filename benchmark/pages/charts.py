@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup, escape
 
-from avbench.pages import class_in_words, interval, number
+from avbench.pages import class_in_words, interval, number, signed
 from avbench.types import offset_in_words
 
 LEVELS = 10  # shades of a heat map; ``page.css`` has a colour for each
@@ -190,10 +190,11 @@ def interval_bar(value: float | None, low: float | None, high: float | None, top
     return svg(size, "", "bar", out)
 
 
-def forest(rows: Sequence[Interval], title: str, x_label: str, zero: bool = False) -> Markup:
-    """One line a row: its name, and its value with its interval on a common axis. ``zero``: the axis holds 0, marked
-    by a line. An undefined value leaves its line empty."""
-    height, names_px, width = 20.0, 190.0, 640.0
+def forest(rows: Sequence[Interval], title: str, x_label: str, zero: bool = False, names_px: float = 190.0) -> Markup:
+    """One line a row: its name, and its value with its interval on a common axis. ``zero``: values are differences;
+    the axis holds 0, marked by a line, and rows of colour 7 are grey as a whole. ``names_px``: room for the names. An
+    undefined value leaves its line empty."""
+    height, width = 20.0, 640.0
     there = [v for row in rows for v in (row.value, row.low, row.high) if v is not None]
     low, high = (
         min([*there, 0.0]) if zero else min(there, default=0.0),
@@ -217,10 +218,11 @@ def forest(rows: Sequence[Interval], title: str, x_label: str, zero: bool = Fals
         if row.value is None:
             continue
         if row.low is not None and row.high is not None:
-            out.append(_line("whisker", x(row.low), y, x(row.high), y))
-        told = f"{row.label}: {number(row.value, 3)} ({interval(row.low, row.high, 3)})"
+            out.append(_line("whisker c7" if zero and row.colour == 7 else "whisker", x(row.low), y, x(row.high), y))
+        ends = interval(row.low, row.high, 3, " to " if zero else "–")
+        told = f"{row.label}: {number(row.value, 3)}" + (f" ({ends})" if ends else "")
         out.append(_dot(x(row.value), y, 3.6, row.colour, told))
-        out.append(text_at("tick", width - 52, y + 3.5, number(row.value)))
+        out.append(text_at("tick", width - 52, y + 3.5, signed(row.value) if zero else number(row.value)))
     out.append(text_at("label mid", (names_px + width - 60) / 2, bottom + 30, x_label))
     return svg((width, bottom + 34), title, "chart wide", out)
 

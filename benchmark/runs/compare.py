@@ -1,4 +1,4 @@
-"""Compare two runs on the same segments: paired differences with intervals. Needs the runs' files, not their media.
+"""Compare runs on the same segments: paired differences with intervals. Needs the runs' files, not their media.
 
 The runs may differ in the model only; any other difference is refused and named.
 """
@@ -6,6 +6,9 @@ The runs may differ in the model only; any other difference is refused and named
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,30 +23,17 @@ from avbench.results.dynamic_truth import RANGES, WindowTruth
 from avbench.results.run import RunResult
 from avbench.results.truth import Truth
 from avbench.runs.loaded import Run, load_run
+from avbench.scoring.matrix import POWER, Compared, Comparisons, Matrix, versions, with_enough
 from avbench.ticks import seconds
 from avbench.types import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from avbench.scoring.metrics import Column
+    from avbench.scoring.ranking import Drawn
     from avbench.scoring.stats import Bootstrap
     from avbench.system.progress import Progress
-
-
-POWER = 0.8
-
-
-class Compared(NamedTuple):
-    """One metric of two runs. ``detectable``: the smallest true difference that these videos would reveal with
-    probability 0.8 (``stats.minimum_detectable_difference``). Nan where undefined."""
-
-    a: float
-    b: float
-    difference: float  # a minus b
-    ci_low: float
-    ci_high: float
-    p: float
-    detectable: float
 
 
 class Comparison(NamedTuple):
@@ -78,103 +68,142 @@ class Comparison(NamedTuple):
         )
 
 
-class _Pair(NamedTuple):
-    """Streaming predictions (N, W, 21) of two runs on the same segments, with labels (N,) and videos (N,); where
+class _Common(NamedTuple):
+    """Streaming predictions (N, W, 21) of each run on the same segments, with labels (N,) and videos (N,); where
     offsets change, also the truth of every window."""
 
-    a: np.ndarray
-    b: np.ndarray
+    streams: list[np.ndarray]
     labels: np.ndarray
     videos: np.ndarray
     windows: WindowTruth | None
 
 
 def compare(
-    run_a: Path | str,
-    run_b: Path | str,
+    run_a: Path | str | Run,
+    run_b: Path | str | Run,
     data: str | None = None,
     bootstrap: Bootstrap | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Every metric of ``run_a`` minus that of ``run_b`` (folders or run.json files), over the same resampled videos.
-    Where offsets change, also every main score of ``scoring.dynamic``, first; the others are then of the last window.
+    """Every metric of ``run_a`` minus that of ``run_b``; see :func:`compare_all`, which takes any number of runs."""
+    return first_two(compare_all([run_a, run_b], data, bootstrap, progress))
+
+
+def first_two(found: Comparisons) -> Comparison:
+    """The comparison of the first run with the second."""
+    a, b = found.runs[:2]
+    pairs = {name: matrix.pairs[0, 1] for name, matrix in found.metrics.items()}
+    return Comparison(a, b, found.n_segments, found.n_videos, found.left_out, found.bootstrap.level, pairs)
+
+
+def compare_all(
+    runs: Sequence[Path | str | Run],
+    data: str | None = None,
+    bootstrap: Bootstrap | None = None,
+    progress: Progress | None = None,
+    enough: bool = False,
+) -> Comparisons:
+    """Every metric of each of two or more ``runs`` (folders, run.json files, or what ``load_run`` and
+    ``submissions.as_run`` opened) minus that of each other, over the same resampled videos; p-values are corrected for
+    the number of pairs (``scoring.matrix.holm``). Where offsets change, also every main score of ``scoring.dynamic``,
+    first; the others are then of the last window. ``enough`` (or no ``bootstrap``): more resamples than it says, where
+    with so few no difference could be found among so many pairs.
 
     Labels and videos come from the runs' own ``segments.parquet``, or from ``data`` (as in ``evaluate``), which must
-    then be exactly the data of the runs. Paired over the segments that both runs have scored. ``UsageError``:
-    signatures that differ in more than the model (each such field is named), damaged or changed files, missing
-    iterations, no segment in common.
+    then be exactly the data of the runs. All pairs are over the same segments: those that every run has scored.
+    ``UsageError``: fewer than two runs, signatures that differ in more than the model (each such field is named;
+    entries of the leaderboard may differ in the version, too), damaged or changed files, missing iterations, no segment
+    in common.
     """
     from avbench.scoring.stats import DEFAULT
 
-    bootstrap = bootstrap or DEFAULT
-    a, b = _read(run_a), _read(run_b)
-    _check_same_setting(a, b)
-    n_scored = sum(len(run.predictions.segment_ids) for run in (a, b))  # damaged predictions are said before labels
-    truth, windows = _truth_of_data(a, data, progress) if data is not None else _truth_of_runs(a, b)
-    pair = _paired(a, b, truth, windows)
-    return Comparison(
-        a.result,
-        b.result,
-        n_segments=len(pair.labels),
-        n_videos=len(set(pair.videos)),
-        left_out=n_scored - 2 * len(pair.labels),
-        level=bootstrap.level,
-        metrics=_changing(pair, a.result.protocol, bootstrap) | _metrics(pair, a.result.protocol.selection, bootstrap),
+    if len(runs) < 2:
+        raise UsageError("there is nothing to compare: name at least two runs")
+    opened = [_checked(run if isinstance(run, Run) else load_run(run)) for run in runs]
+    for pair in combinations(opened, 2):
+        _check_same_setting(*pair)
+    scored = [set(run.predictions.segment_ids) for run in opened]  # damaged predictions are said before labels
+    truth, windows = _truth_of_data(opened[0], data, progress) if data is not None else _truth_of_runs(opened)
+    common = _on_common_segments(opened, truth, windows)
+    n_videos, n_pairs = len(set(common.videos)), len(runs) * (len(runs) - 1) // 2
+    enough, bootstrap = enough or bootstrap is None, bootstrap or DEFAULT
+    if enough and n_pairs > 1:
+        bootstrap = with_enough(bootstrap, n_pairs, n_videos)
+    protocol = opened[0].result.protocol
+    drawn = _changing(common, protocol, bootstrap) | _fixed(common, protocol.selection, bootstrap)
+    shown = _columns(protocol)
+    return Comparisons(
+        tuple(run.result for run in opened),
+        tuple(run.place for run in opened),
+        n_segments=len(common.labels),
+        n_videos=n_videos,
+        left_out=len(set.union(*scored)) - len(common.labels),
+        bootstrap=bootstrap,
+        main="recovery_s" if protocol.name == "dynamic" else "map",
+        metrics={name: Matrix.of(shown[name], of_runs, bootstrap.level) for name, of_runs in drawn.items()},
     )
 
 
 def _check_same_setting(a: Run, b: Run) -> None:
     fields_a, fields_b = (Signature.parse(run.result.signature).fields() for run in (a, b))
-    differing = [name for name in fields_a if name != "model" and fields_a[name] != fields_b[name]]
+    free = {"model", "version"} if a.on_board or b.on_board else {"model"}  # as the board itself ranks
+    differing = [name for name in fields_a if name not in free and fields_a[name] != fields_b[name]]
     if differing:
         named = ", ".join(f"{name} ({fields_a[name]} and {fields_b[name]})" for name in differing)
         raise UsageError(f"{a.folder} and {b.folder} cannot be compared, they differ in {named}")
 
 
-def _paired(a: Run, b: Run, truth: Truth, windows: WindowTruth | None) -> _Pair:
-    """The segments that both runs have scored, in the order of ``a``."""
-    (ids_a, streams_a), (ids_b, streams_b) = a.predictions, b.predictions
-    rows_a, rows_b = ({segment_id: row for row, segment_id in enumerate(ids)} for ids in (ids_a, ids_b))
-    common = [segment_id for segment_id in ids_a if segment_id in rows_b]
-    if not common:
-        raise UsageError(f"{a.folder} and {b.folder} have no scored segment in common")
+def _on_common_segments(runs: Sequence[Run], truth: Truth, windows: WindowTruth | None) -> _Common:
+    """The segments that all runs have scored, in the order of the first."""
+    rows = [{segment_id: row for row, segment_id in enumerate(run.predictions.segment_ids)} for run in runs]
+    common = list(rows[0])
+    for run, of_run in zip(runs, rows, strict=True):
+        common = [segment_id for segment_id in common if segment_id in of_run]
+        if not common:
+            others = f"the {len(runs) - 1} others" if len(runs) > 2 else runs[0].folder
+            raise UsageError(f"{others} and {run.folder} have no scored segment in common")
     known = truth.of_ids(common)
     if windows is not None:
         windows = windows.take([windows.place[s] for s in common])
-    a_streams, b_streams = streams_a[[rows_a[s] for s in common]], streams_b[[rows_b[s] for s in common]]
-    return _Pair(a_streams, b_streams, known.labels, known.clusters, windows)
+    streams = [run.predictions.logits[[of_run[s] for s in common]] for run, of_run in zip(runs, rows, strict=True)]
+    return _Common(streams, known.labels, known.clusters, windows)
 
 
-def _changing(pair: _Pair, protocol: Protocol, bootstrap: Bootstrap) -> dict[str, Compared]:
-    """The main scores of offsets that change; none where they are fixed."""
-    from avbench.scoring.dynamic import SHOWN, compared
+def _changing(common: _Common, protocol: Protocol, bootstrap: Bootstrap) -> dict[str, list[Drawn]]:
+    """The main scores of offsets that change, of each run; none where they are fixed."""
+    from avbench.scoring.dynamic import SHOWN, measures
+    from avbench.scoring.ranking import resampled_score
     from avbench.scoring.streams import checked_streams
 
-    if pair.windows is None:
+    if common.windows is None:
         return {}
-    given = pair.windows, seconds(protocol.hop), seconds(protocol.window), pair.videos
-    a, b = (checked_streams(of, *given) for of in (pair.a, pair.b))
-    found = compared(a, b, bootstrap, POWER, tuple(SHOWN))
-    return {name: Compared(one.a, one.b, **one.difference, detectable=one.detectable) for name, one in found.items()}
+    given = common.windows, seconds(protocol.hop), seconds(protocol.window), common.videos
+    found = [measures(checked_streams(of, *given)) for of in common.streams]
+    return {
+        name: [
+            resampled_score(m.of, m.videos, bootstrap, most=m.most, smooth=m.smooth) for m in (f[name] for f in found)
+        ]
+        for name in SHOWN
+    }
 
 
-def _metrics(pair: _Pair, selection: str, bootstrap: Bootstrap) -> dict[str, Compared]:
+def _fixed(common: _Common, selection: str, bootstrap: Bootstrap) -> dict[str, list[Drawn]]:
+    from avbench.scoring.metrics import METRICS
+    from avbench.scoring.ranking import resampled_metrics
     from avbench.scoring.selection import selected_logits
-    from avbench.scoring.stats import paired
 
-    chosen_a, chosen_b = (selected_logits(streams, pair.labels, selection) for streams in (pair.a, pair.b))
-    together = [list(chosen_a)] if selection == "final" else [[name] for name in chosen_a]  # those of equal logits
-    metrics = {}
+    chosen = [selected_logits(streams, common.labels, selection) for streams in common.streams]
+    together = [list(METRICS)] if selection == "final" else [[name] for name in METRICS]  # those of equal logits
+    found: dict[str, list[Drawn]] = {}
     for names in together:
-        given = chosen_a[names[0]], chosen_b[names[0]], pair.labels, pair.videos
-        for name, one in paired(*given, bootstrap, POWER, names).items():
-            metrics[name] = Compared(one.a, one.b, **one.difference, detectable=one.detectable)
-    return metrics
+        given = common.labels, common.videos, bootstrap
+        of_runs = [resampled_metrics(names, one[names[0]], *given) for one in chosen]
+        found |= {name: [one[name] for one in of_runs] for name in names}
+    return found
 
 
-def _read(path: Path | str) -> Run:
-    """Reads a run and checks that its parts fit together."""
-    run = load_run(path)
+def _checked(run: Run) -> Run:
+    """The run, if its parts fit together."""
     result = run.result
     found = Signature.parse(result.signature)
     hashes = result.model.fingerprint, result.data.manifest_sha256
@@ -188,32 +217,40 @@ def _read(path: Path | str) -> Run:
     return run
 
 
-def _truth_of_runs(a: Run, b: Run) -> tuple[Truth, WindowTruth | None]:
-    for run in (a, b):
+def _truth_of_runs(runs: Sequence[Run]) -> tuple[Truth, WindowTruth | None]:
+    """What the runs' own files say is true, which all must agree on."""
+    for run in runs:
         if run.result.data.labels == "hidden":
             raise UsageError(
                 f"{run.folder}: the labels of {run.result.data.name} are hidden; name data with labels with --data"
             )
-    first, second = a.truth, b.truth
-    if first is None or second is None:
-        without = a if first is None else b
-        raise UsageError(f"{without.folder} has no labels (written by an older avbench): name its data with --data")
+    truths = []
+    for run in runs:
+        if run.truth is None:
+            raise UsageError(f"{run.folder} has no labels (written by an older avbench): name its data with --data")
+        truths.append(run.truth)
+    first = truths[0]
     known = {s: (label, video) for s, label, video in zip(first.segment_ids, first.labels, first.clusters, strict=True)}
-    for s, label, video in zip(second.segment_ids, second.labels, second.clusters, strict=True):
-        if known.get(s, (label, video)) != (label, video):
-            raise UsageError(f"segment {s} has different labels or videos in {a.folder} and {b.folder}")
-    return first, _windows_of_runs(a, b)
+    for run, other in zip(runs[1:], truths[1:], strict=True):
+        for s, label, video in zip(other.segment_ids, other.labels, other.clusters, strict=True):
+            if known.get(s, (label, video)) != (label, video):
+                raise UsageError(f"segment {s} has different labels or videos in {runs[0].folder} and {run.folder}")
+    return first, _windows_of_runs(runs)
 
 
-def _windows_of_runs(a: Run, b: Run) -> WindowTruth | None:
-    """What is so in every window, which both runs must agree on."""
-    if a.result.protocol.name != "dynamic":
+def _windows_of_runs(runs: Sequence[Run]) -> WindowTruth | None:
+    """What is so in every window, which all runs must agree on."""
+    if runs[0].result.protocol.name != "dynamic":
         return None
-    first, second = _windows_of_run(a), _windows_of_run(b)
-    shared = [s for s in first.segment_ids if s in second.place]
-    ours, theirs = (of.take([of.place[s] for s in shared]) for of in (first, second))
-    if not all(np.array_equal(getattr(ours, column), getattr(theirs, column)) for column in RANGES):
-        raise UsageError(f"{a.folder} and {b.folder} have different truths (truth.parquet) of the same segments")
+    first = _windows_of_run(runs[0])
+    for run in runs[1:]:
+        other = _windows_of_run(run)
+        shared = [s for s in first.segment_ids if s in other.place]
+        ours, theirs = (of.take([of.place[s] for s in shared]) for of in (first, other))
+        if not all(np.array_equal(getattr(ours, column), getattr(theirs, column)) for column in RANGES):
+            raise UsageError(
+                f"{runs[0].folder} and {run.folder} have different truths (truth.parquet) of the same segments"
+            )
     return first
 
 
@@ -248,7 +285,7 @@ def render(found: Comparison) -> str:
 
     from avbench.scoring.stats import interval_in_words
 
-    titles, changing = _titles(found), found.a.protocol.name == "dynamic"
+    columns, changing = _columns(found.a.protocol), found.a.protocol.name == "dynamic"
 
     def number(value: float, signed: bool = False) -> str:
         return f"{value:{'+' if signed else ''}.3f}" if math.isfinite(value) else "–"
@@ -257,7 +294,7 @@ def render(found: Comparison) -> str:
     for name, m in found.metrics.items():
         interval = f"{number(m.difference, True)} [{number(m.ci_low, True)}, {number(m.ci_high, True)}]"
         p = f"{m.p:.3f}" if math.isfinite(m.p) else "–"
-        rows.append([titles[name], number(m.a), number(m.b), interval, p, number(m.detectable)])
+        rows.append([columns[name].title, number(m.a), number(m.b), interval, p, number(m.detectable)])
     headers = ["", found.a.model.name, found.b.model.name, "difference", "p", "detectable"]
     lines = [
         f"{found.a.model.name} minus {found.b.model.name} on {found.a.data.name} {found.a.data.split}: "
@@ -278,11 +315,11 @@ def render(found: Comparison) -> str:
 
 def table(found: Comparison) -> Table:
     """The comparison for a paper, one row per metric."""
-    titles, data = _titles(found), found.a.data
+    columns, data = _columns(found.a.protocol), found.a.data
     note = f" ({data.note})" if data.note else ""
     rows = [
         [
-            titles[name],
+            columns[name].title,
             estimate(m.a, None, None),
             estimate(m.b, None, None),
             estimate(m.difference, m.ci_low, m.ci_high, signed=True),
@@ -314,7 +351,7 @@ def to_csv(found: Comparison) -> str:
         found.frame().assign(
             signature_a=found.a.signature,
             signature_b=found.b.signature,
-            version=found.a.avbench_version,
+            version=versions((found.a, found.b)),
             n=found.n_segments,
         )
     )
@@ -326,16 +363,14 @@ def _origin(found: Comparison) -> Origin:
     if found.a.model.name == found.b.model.name:
         signatures = [(f"{name} ({side})", text) for side, (name, text) in zip("AB", signatures, strict=True)]
     n = f"{found.n_segments} segments"
-    return Origin(signatures, found.a.avbench_version, n)
+    return Origin(signatures, versions(runs), n)
 
 
-def _titles(found: Comparison) -> dict[str, str]:
-    """The name of each metric in the table."""
+def _columns(protocol: Protocol) -> dict[str, Column]:
+    """How each metric of runs with this protocol is shown."""
     from avbench.scoring.dynamic import SHOWN
     from avbench.scoring.metrics import METRICS
 
-    if found.a.protocol.name != "dynamic":
-        return {name: metric.title for name, metric in METRICS.items()}
-    return {name: shown.title for name, shown in SHOWN.items()} | {
-        name: f"last {metric.title}" for name, metric in METRICS.items()
-    }
+    if protocol.name != "dynamic":
+        return dict(METRICS)
+    return {**SHOWN, **{name: replace(metric, title=f"last {metric.title}") for name, metric in METRICS.items()}}

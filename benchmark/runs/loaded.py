@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,12 @@ class Run:
 
     folder: Path
     result: RunResult
+    on_board: ClassVar[bool] = False  # an entry of the leaderboard, which compares over the versions of avbench
+
+    @property
+    def place(self) -> str:
+        """Where it lies, in a word that tells it apart from another run of the same model."""
+        return self.folder.resolve().name
 
     @cached_property
     def predictions(self) -> Predictions:

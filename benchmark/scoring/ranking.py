@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,13 +52,27 @@ class Drawn(NamedTuple):
 def drawn_metric(metric: str, logits: Any, labels: Any, clusters: Any, bootstrap: Bootstrap = DEFAULT) -> Drawn:
     """A metric of ``METRICS`` as the score that ranks, of logits (N, 21). ``UsageError`` where it is undefined, or as
     ``metrics.cases``; ``NonFiniteError`` as there."""
-    (metric,) = checked_metrics([metric])
-    checked = cases(logits, labels)
-    drawn = draw_videos(checked, clusters, bootstrap)
-    found = distribution_of(metric, checked, drawn)
-    if np.isnan(found.value):
+    found = resampled_metric(metric, logits, labels, clusters, bootstrap)
+    if np.isnan(found.estimate.value):
         raise UsageError(f"{metric} is undefined on these cases, so it cannot be ranked")
-    return Drawn(as_estimate(metric, found, drawn.n_clusters, bootstrap.level), found, drawn.n_clusters)
+    return found
+
+
+def resampled_metric(metric: str, logits: Any, labels: Any, clusters: Any, bootstrap: Bootstrap = DEFAULT) -> Drawn:
+    """The same, with nan where the metric is undefined."""
+    return resampled_metrics([metric], logits, labels, clusters, bootstrap)[metric]
+
+
+def resampled_metrics(
+    metrics: Iterable[str], logits: Any, labels: Any, clusters: Any, bootstrap: Bootstrap = DEFAULT
+) -> dict[str, Drawn]:
+    """Several metrics of the same logits, from one set of draws."""
+    checked, found = cases(logits, labels), {}
+    drawn = draw_videos(checked, clusters, bootstrap)
+    for metric in checked_metrics(metrics):
+        of = distribution_of(metric, checked, drawn)
+        found[metric] = Drawn(as_estimate(metric, of, drawn.n_clusters, bootstrap.level), of, drawn.n_clusters)
+    return found
 
 
 def drawn_score(
@@ -72,10 +86,26 @@ def drawn_score(
     or there are no cases."""
     if not len(clusters):
         raise UsageError("there is nothing to score, so it cannot be ranked")
-    drawn = resamples(clusters, bootstrap)
-    found = distribution(function, drawn)
-    if np.isnan(found.value):
+    found = resampled_score(function, clusters, bootstrap, least, most)
+    if np.isnan(found.estimate.value):
         raise UsageError("the score is undefined on these cases, so it cannot be ranked")
+    return found
+
+
+def resampled_score(
+    function: Callable[[Resamples], np.ndarray],
+    clusters: Any,
+    bootstrap: Bootstrap = DEFAULT,
+    least: float = 0.0,
+    most: float = float("inf"),
+    smooth: bool = True,
+) -> Drawn:
+    """Any score, with nan where it is undefined or there are no cases; arguments as of ``stats.estimate``."""
+    if not len(clusters):
+        nan = float("nan")
+        return Drawn(Estimate(nan, nan, nan), Distribution(nan, np.array([nan]), np.array([nan])), 0)
+    drawn = resamples(clusters, bootstrap)
+    found = distribution(function, drawn, smooth)
     n, level = drawn.n_clusters, bootstrap.level
     return Drawn(bounded(found, n, level, least, most), found, n)
 

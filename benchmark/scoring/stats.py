@@ -218,8 +218,8 @@ def paired(  # noqa: PLR0913  (7 parameters: as minimum_detectable_difference)
     for name in names:
         ours, theirs = distribution_of(name, a, drawn), distribution_of(name, b, drawn)
         between = ours.minus(theirs)
-        apart, detectable = as_difference(between, n, level), _detectable(between, n, level, power)
-        found[name] = Paired(ours.value, theirs.value, apart, detectable)
+        least = detectable(between, n, level, power)
+        found[name] = Paired(ours.value, theirs.value, as_difference(between, n, level), least)
     return found
 
 
@@ -307,7 +307,7 @@ def difference(
     drawn = resamples(clusters, bootstrap)
     found = distribution(function_a, drawn, smooth).minus(distribution(function_b, drawn, smooth))
     n, level = drawn.n_clusters, bootstrap.level
-    return as_difference(found, n, level), _detectable(found, n, level, power)
+    return as_difference(found, n, level), detectable(found, n, level, power)
 
 
 def distribution(function: Callable[[Resamples], np.ndarray], drawn: Resamples, smooth: bool = True) -> Distribution:
@@ -479,6 +479,17 @@ def p_values(values: np.ndarray, samples: np.ndarray, n_clusters: int) -> np.nda
     return np.where(usable, np.maximum(p, 1 / (n_resamples + 1)), np.nan)
 
 
+def least_p(n_resamples: int, n_clusters: int) -> float:
+    """The smallest p that ``p_values`` gives where the value lies in the middle of its sample: that of resamples which
+    all lie on one side of 0. With few videos it is far above 1 / (R + 1), because the t distribution has long tails."""
+    from scipy.special import ndtri, stdtr
+
+    if n_clusters < FEW_CLUSTERS:
+        return 1 / (n_resamples + 1)
+    reach = float(ndtri(0.5 / (n_resamples + 1))) / _widening(n_clusters)
+    return max(2 * float(stdtr(n_clusters - 1, reach)), 1 / (n_resamples + 1))
+
+
 def _p_value(value: float, sample: np.ndarray, n_clusters: int) -> float:
     return float(p_values(np.array([value]), sample[None], n_clusters)[0])
 
@@ -487,7 +498,8 @@ def _spread(sample: np.ndarray) -> float:
     return float(sample[~np.isnan(sample)].std()) if not np.isnan(sample).all() else float("nan")
 
 
-def _detectable(found: Distribution, n_clusters: int, level: float, power: float) -> float:
+def detectable(found: Distribution, n_clusters: int, level: float, power: float) -> float:
+    """``minimum_detectable_difference`` for the difference of two metrics."""
     from scipy.special import stdtrit
 
     value, sample = _centred(found, n_clusters)

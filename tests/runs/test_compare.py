@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from avbench.results.dynamic_truth import WindowTruth, write_truth
 from avbench.results.predictions import write_predictions
 from avbench.results.run import read_run
 from avbench.results.truth import Truth, read_segments, write_segments
-from avbench.runs.compare import compare
+from avbench.runs.compare import compare, compare_all
 from avbench.runs.evaluate import evaluate
 from avbench.scoring.calibration import classes_of
 from avbench.scoring.dynamic import SHOWN, paired
@@ -294,6 +295,123 @@ def test_a_signature_has_named_fields() -> None:
     for bad in ("", "avb", signature[4:], signature.replace("|d:", "|"), signature.replace("|m:", "|")):
         with pytest.raises(UsageError, match="not the signature"):
             Signature.parse(bad)
+
+
+# -- three and more ----------------------------------------------------------------------------------------------------
+
+
+def test_four_runs_as_a_command(avbench: Avbench, runs: dict[str, Path]) -> None:
+    """Text has the main metric, best first; JSON has all of them, with plain and corrected p."""
+    several = [runs[name] for name in ("oracle", "constant", "xcorr", "xcorr+apa")]
+    done = avbench("compare", *several)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "clicks test (click and flash): 4 models on the same 4 segments of 2 videos, 95 % intervals"
+    assert "mAP, row minus column (higher is better)" in lines
+    assert next(line for line in lines if line.startswith("1 ")).split()[1] == "oracle"
+    assert "Holm's correction for the 6 pairs of each metric" in done.stdout
+    assert f"avbench {avbench_version()}; n = 4 segments" in lines[-1]
+    told = json.loads(avbench("compare", *several, "--json", "--n-resamples", 50).stdout)
+    assert list(told["metrics"]) == list(METRICS)
+    assert [run["name"] for run in told["runs"]] == ["oracle", "constant", "xcorr", "xcorr+apa"]
+    assert (told["n_pairs"], told["n_segments"], told["left_out"], told["n_resamples"]) == (6, 4, 0, 50)
+    for metric in told["metrics"].values():
+        assert len(metric["pairs"]) == 6
+        assert {"p", "p_holm", "significant", "difference", "ci_low", "ci_high", "detectable"} <= set(
+            metric["pairs"][0]
+        )
+        assert all(pair["p_holm"] is None or pair["p_holm"] >= pair["p"] for pair in metric["pairs"])
+    assert told["metrics"]["acc"]["runs"][0]["name"] == "oracle"
+
+
+def avbench_version() -> str:
+    from avbench import __version__
+
+    return __version__
+
+
+def test_metrics_and_formats_of_several(avbench: Avbench, runs: dict[str, Path], tmp_path: Path) -> None:
+    from io import StringIO
+
+    import pandas as pd
+
+    three = [runs[name] for name in ("xcorr", "constant", "oracle")]
+    chosen = avbench("compare", *three, "--metrics", "acc", "mae_s").stdout
+    assert "MAE (s), row minus column (lower is better)" in chosen
+    assert "mAP" not in chosen
+    latex = avbench("compare", *three, "--format", "latex").stdout
+    assert latex.count("\\begin{tabular}") == 1
+    assert "minus 3" in latex
+    assert "n = 4 segments" in latex
+    assert "minus 3" in avbench("compare", *three, "--format", "md").stdout
+    printed = pd.read_csv(StringIO(avbench("compare", *three, "--format", "csv", "--csv", tmp_path / "t.csv").stdout))
+    assert len(printed) == 3 * len(METRICS)
+    assert {"signature_a", "signature_b", "version", "n", "p", "p_holm"} <= set(printed)
+    written = pd.read_csv(tmp_path / "t.csv")
+    pd.testing.assert_frame_equal(written, printed[list(written)])
+    frame = compare_all(three, bootstrap=Bootstrap(1000)).frame()
+    pd.testing.assert_frame_equal(written, frame, check_dtype=False)
+
+
+def test_a_page_and_a_plot_of_several(avbench: Avbench, runs: dict[str, Path], tmp_path: Path) -> None:
+    page, plot = tmp_path / "new" / "page.html", tmp_path / "new" / "plot.svg"
+    done = avbench("compare", *runs.values(), "--page", page, "--plot", plot, "--n-resamples", 50)
+    assert done.returncode == 0, done.stderr
+    assert "mAP, row minus column" in done.stdout
+    text = page.read_text()
+    assert all(f'<section id="{name}">' in text for name in METRICS), "all metrics, though the text has one"
+    assert "xcorr+apa" in text
+    drawn = " ".join(re.sub("<[^>]*>", " ", plot.read_text()).split())
+    for words in ("Holm", "oracle", "n = 4 segments", "mAP (right is better)", f"avbench {avbench_version()}"):
+        assert words in drawn, words
+    assert avbench("compare", runs["oracle"], runs["constant"], "--page", page, "--plot", plot).returncode == 0
+
+
+def test_each_pair_of_several_is_the_comparison_of_the_two(runs: dict[str, Path]) -> None:
+    folders = list(runs.values())
+    found = compare_all(folders, bootstrap=Bootstrap(60, 2))
+    for i, j in ((0, 1), (1, 3), (3, 2)):
+        expected = compare(folders[i], folders[j], bootstrap=Bootstrap(60, 2))
+        for name, matrix in found.metrics.items():
+            assert matrix.minus(i, j) == pytest.approx(expected.metrics[name], nan_ok=True, abs=1e-9), (i, j, name)
+
+
+def test_two_runs_may_show_chosen_metrics(avbench: Avbench, runs: dict[str, Path]) -> None:
+    done = avbench("compare", runs["oracle"], runs["constant"], "--metrics", "acc", "main", "--json")
+    assert list(json.loads(done.stdout)) == ["acc", "map"]
+
+
+def test_all_pairs_are_over_the_segments_that_all_have(runs: dict[str, Path], changed: Callable[..., Path]) -> None:
+    folder = changed()
+    document = json.loads((folder / "run.json").read_text())
+    sha256 = write_predictions(folder / "predictions.parquet", ["two-1", "one-0"], np.zeros((2, 3, 21), np.float32))
+    document["files"]["predictions"]["sha256"] = sha256
+    (folder / "run.json").write_text(json.dumps(document))
+    found = compare_all([runs["oracle"], runs["constant"], folder], bootstrap=Bootstrap(20))
+    assert (found.n_segments, found.n_videos, found.left_out) == (2, 2, 2)
+    assert found.names == ("oracle (oracle)", "constant", "oracle (changed)")
+    assert compare_all([folder, folder, runs["xcorr"]], bootstrap=Bootstrap(20)).names[:2] == (
+        "oracle (A)",
+        "oracle (B)",
+    )
+
+
+def test_wrong_requests_for_several_are_one_line(avbench: Avbench, runs: dict[str, Path], tmp_path: Path) -> None:
+    some = list(runs.values())
+    for arguments, words in (
+        (some[:1], "name two runs or more"),
+        ([*some, tmp_path / "none"], "cannot read"),
+        ([*some, "--metrics", "mpa"], "unknown metric 'mpa': did you mean map?"),
+        ([*some, "--page", tmp_path], "is a folder"),
+        ([*some, "--plot", "a.gif"], "a figure's file name ends in"),
+        ([*some, "--n-resamples", 3], "at least 20"),
+        ([*some, "--track", "synthsync-tset"], "did you mean synthsync-test"),
+        ([*some, "--track", "synthsync-test"], "is on no track of the board"),
+    ):
+        done = avbench("compare", *arguments)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 # -- offsets that change -----------------------------------------------------------------------------------------------
