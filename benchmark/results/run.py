@@ -86,7 +86,7 @@ class DataInfo(StrictPart):
     n_clips: Annotated[int, Field(ge=0)]
     note: str = ""  # for example "procedural stand-in"
     labels: Literal["public", "hidden"] = "public"  # hidden: no score can be computed, all are null
-    names: dict[str, str] = {}  # clip id -> the name of its file, where the id says less
+    names: Named[str, str] = {}  # clip id -> the name of its file, where the id says less
 
 
 class Slice(StrictPart):

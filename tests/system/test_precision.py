@@ -99,7 +99,7 @@ class Linear(SnapshotPredictor):
     "said",
     [
         pytest.param("torch.set_float32_matmul_precision('medium')", marks=pytest.mark.slow),
-        pytest.param("torch.backends.cuda.matmul.fp32_precision = 'tf32'", marks=newer),
+        pytest.param("torch.backends.cuda.matmul.fp32_precision = 'tf32'", marks=[newer, pytest.mark.slow]),
         pytest.param("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", marks=newer),
     ],
 )

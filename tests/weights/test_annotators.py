@@ -159,7 +159,7 @@ def test_the_list_has_a_section_of_its_own(drawn: None, avbench: Callable[..., A
     assert section[1].endswith("downloaded")
     assert section[2].endswith("wrong file")
     assert section[3].rstrip().endswith("MIT")
-    assert avbench("weights", "list", "annotators").stdout == table[table.index("for annotating") :]
+    assert avbench("weights", "list", "annotators").stdout.splitlines()[:5] == section[:5]
     rows = json.loads(avbench("weights", "list", "--json").stdout)
     assert [row["name"] for row in rows if row["kind"] == "annotator"] == NAMES
     only = json.loads(avbench("weights", "list", "annotators", "--json").stdout)
