@@ -9,6 +9,7 @@ something failed, 2 the request was wrong, 3 a file is outside the tolerance (``
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import os
 import sys
@@ -61,13 +62,27 @@ _KEPT = {
 PIPE_CLOSED = 141  # as a shell reports a program ended by SIGPIPE
 
 
+_PLAIN = str.maketrans({"±": "+-", "−": "-", "–": "-", "·": "|", "×": "x", "…": "...", "†": "+", "≤": "<=", "≥": ">="})
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What is written for characters that an encoding lacks: the like in ASCII, or their numbers."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return text.encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error("avbench", _plainly)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Known problems are reported as one line on stderr."""
     if sys.stderr is None:  # it was closed (2>&-): print() would write to stdout instead
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (as long as the process)
     for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks, and names that are no text
         with contextlib.suppress(AttributeError, ValueError):  # it is closed or no text file
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors="avbench")  # type: ignore[union-attr]
     parser = _parser()
     if completion.VARIABLE in os.environ:
         completion.complete(parser)

@@ -57,9 +57,10 @@ _NOT_SHOWN = ("Cc", "Cf", "Cs")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what somebody else's error says, printable; its kind if it says nothing."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return printable(next((line for line in lines if line), type(error).__name__))
+    """The first line of what somebody else's error says, printable, with the next one where it ends in a colon; its
+    kind if it says nothing."""
+    lines = [line for line in map(str.strip, str(error).splitlines()) if line] or [type(error).__name__]
+    return printable(" ".join(lines[: 2 if lines[0].endswith(":") else 1]))
 
 
 def in_one_line(error: BaseException) -> str:

@@ -146,6 +146,14 @@ def _track(runs: dict[str, Run], listed: dict[str, list[Path]], track: str | Non
     for name, run in runs.items():
         of_run = _track_of(run)
         if of_run is None:
+            whole = next(
+                (t for t in TRACKS.values() if (t.data, t.split) == (run.result.data.name, run.result.data.split)), None
+            )
+            if whole and run.result.data.manifest_sha256 != whole.manifest_sha256:
+                raise UsageError(
+                    f"{name} has {run.result.n_total} segments, not all of track {whole.name}: to compare it with an "
+                    "entry, run it without --limit"
+                )
             raise UsageError(
                 f"{name} is on no track of the board (its data or protocol is another), so it cannot be compared with "
                 f"an entry; `avbench submit tracks` lists them"

@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
         type=Path,
         default=ENTRIES,
         metavar="DIR",
-        help="where board:ORG/NAME is looked up (default: submissions/entries)",
+        help="where board:ORG/NAME is looked up (default: submissions/entries, as in a clone)",
     )
     parser.add_argument("--track", metavar="NAME", help="which entries are meant, if only such of the board are named")
     parser.add_argument(

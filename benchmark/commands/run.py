@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -279,7 +280,7 @@ def _print_run(args: argparse.Namespace, result: RunResult, out: Path) -> None:
         write_csv(result.frame(), args.csv)
     print_as(
         args,
-        text=lambda: render(result, out, args.metrics, _again(args)),
+        text=lambda: render(result, out, args.metrics, _again(args), _doctor(args)),
         tables=lambda: [run_table(result, args.metrics)],
         csv=lambda: run_csv(result),
         json=result.to_json,
@@ -314,11 +315,16 @@ def _compute_share(args: argparse.Namespace, share: Share, device: str) -> int:
     return 1 if session.failures and not share.waits else 0
 
 
+_WINDOW = re.compile(r", iteration \d+ \(window at [\d.]+ s\)$")  # in which window a model failed: of one cause
+
+
 def _report_failures(failures: Sequence[Failure], names: Mapping[str, str] | None = None) -> None:
     """``names``: clip id -> the name of its file, where that says more."""
     failed: dict[str, Counter[str]] = {}  # reason -> clip -> segments
     for failure in failures:
-        failed.setdefault(failure.reason, Counter())[(names or {}).get(failure.clip_id, failure.clip_id)] += 1
+        failed.setdefault(_WINDOW.sub("", failure.reason), Counter())[
+            (names or {}).get(failure.clip_id, failure.clip_id)
+        ] += 1
     say_each("failed", [_failed(reason, clips) for reason, clips in failed.items()])
 
 
@@ -329,6 +335,12 @@ def _again(args: argparse.Namespace) -> list[str]:
         value = getattr(args, name)
         words += [] if value == usual else [f"--{name}", f"{value:g}" if name == "hop" else str(value)]
     return words
+
+
+def _doctor(args: argparse.Namespace) -> list[str]:
+    """What the doctor is asked about: a model of one's own."""
+    given = ["--model-args", *args.model_args] if args.model_args else []
+    return [args.model, *given] if ".py:" in args.model else []
 
 
 def _report_problems(result: RunResult) -> None:

@@ -91,7 +91,8 @@ def ready_to_run(
         for fingerprint, predictor in loaded.items():
             if model_fingerprint(predictor) != fingerprint:
                 raise _BuiltAnew(
-                    f"model {setup.names[fingerprint]} gets different weights each time it is built (unseeded?)"
+                    f"model {setup.names[fingerprint]} gets different weights each time it is built: have its "
+                    "constructor load a checkpoint or call torch.manual_seed(0) first; `avbench doctor` checks the rest"
                 )
         models, store = setup.models(loaded), store or SnapshotStore(setup.store_root)
         with same_everywhere(models.values()):

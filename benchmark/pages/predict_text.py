@@ -27,6 +27,8 @@ def measured(regime: Regime) -> str:
     if regime.offset_s is None:
         return ""
     sign = "+" if round(regime.offset_s, 2) > 0 else ""
+    if regime.words == "unsure":  # the spread is of what is believed, and that is not much
+        return f"{sign}{number(regime.offset_s)} s"
     return f"{sign}{number(regime.offset_s)} ±{number(regime.spread_s)} s"
 
 

@@ -51,10 +51,15 @@ def columns_of(names: Iterable[str] = (DEFAULT,), changing: bool = False) -> lis
 
 
 def render(
-    result: RunResult, folder: Path, metrics: Iterable[str] = (DEFAULT,), again: Sequence[str] = ("--data", "DATA")
+    result: RunResult,
+    folder: Path,
+    metrics: Iterable[str] = (DEFAULT,),
+    again: Sequence[str] = ("--data", "DATA"),
+    doctor: Sequence[str] = (),
 ) -> str:
     """The text printed after a run: header, table of scores (``metrics``: as of :func:`columns_of`), slices, pairs, the
-    paths of its files, and what to try next (``again``: the options of a run on the same data)."""
+    paths of its files, and what to try next (``again``: the options of a run on the same data; ``doctor``: what the
+    doctor is asked about)."""
     from avbench.results.run import REPORT_FILE
 
     if result.data.labels == "hidden":
@@ -75,7 +80,7 @@ def render(
         f"report  {folder / REPORT_FILE}",
         f"files   {folder}: {names}",
         f"signature  {result.signature}",
-        _next(result, again),
+        _next(result, again, doctor),
     ]
     return "\n".join(parts)
 
@@ -239,12 +244,14 @@ def _pairs(result: RunResult) -> list[str]:
     return [f"pairs, share with the one in sync ahead (a guess: .50): {' · '.join(cells)}"]
 
 
-def _next(result: RunResult, again: Sequence[str]) -> str:
-    """What to do next, a command a line, each as it can be pasted into a shell."""
+def _next(result: RunResult, again: Sequence[str], doctor: Sequence[str]) -> str:
+    """What to do next, a command a line, each as it can be pasted into a shell; first the ``doctor`` where nothing was
+    scored."""
     others = [m for m in ("streamsync-trf", "streamsync-lstm", "apa-synchformer") if m != result.model.name]
     if result.protocol.name == "dynamic":
         others = [f"sparsesync+{'bayes' if result.model.head == 'cusum' else 'cusum'}"]
-    commands = [["avbench", "run", "--model", others[0], *again], ["avbench", "doctor"]]
+    commands = [["avbench", "run", "--model", others[0], *again], ["avbench", "doctor", *doctor]]
+    commands = commands if result.n_scored else commands[::-1]
     return "\n".join(f"{'' if n else 'next':8}{shlex.join(words)}" for n, words in enumerate(commands))
 
 

@@ -55,6 +55,7 @@ def find_runs(folder: Path) -> tuple[list[Listed], list[Unread]]:
             continue
         fields = Signature.parse(result.signature).fields()
         setting = " · ".join(f"{field} {value}" for field, value in fields.items() if field != "model")
+        setting += f": {result.data.name} {result.data.split}, {result.n_total} segments"
         found.append(Listed(name, (path.parent / "run.html").is_file(), result, setting))
     unread += [Unread(f"{len(paths) - MOST_RUNS} more runs", "too many for one page")] if len(paths) > MOST_RUNS else []
     return sorted(found, key=lambda run: (run.result.created, run.folder), reverse=True), unread

@@ -22,8 +22,8 @@ def check_folder(
     same command writes, and may replace."""
     held = [name for name in held_in(folder) if ours is None or not ours(name)]
     if held and not force:
-        what = "another manifest" if MANIFEST in held else listed(held)
-        raise UsageError(f"{folder} already holds {what}; give --force to replace it, or choose another {option}")
+        what, do = ("another manifest", "replace it") if MANIFEST in held else (listed(held), "write beside that")
+        raise UsageError(f"{folder} already holds {what}; give --force to {do}, or choose another {option}")
     check_writable(folder, option)
 
 

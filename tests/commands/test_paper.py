@@ -70,6 +70,7 @@ def added_windows(data: Path) -> int:
     return sum(len(chapter - set(tables if name in shared else ())) for name in backbones)
 
 
+@pytest.mark.slow
 def test_everything_from_one_store_and_nothing_twice(
     avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
 ) -> None:

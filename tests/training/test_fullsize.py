@@ -341,6 +341,7 @@ def test_moving_statistics_bind_a_checkpoint_to_its_number_of_processes(
     assert identity_of(TINY, manifest, halved, None, 1) != identity_of(TINY, manifest, start, None, 1)
 
 
+@pytest.mark.slow
 def test_it_learns_the_streams_by_heart(
     manifest: Manifest, start: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

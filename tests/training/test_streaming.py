@@ -81,6 +81,7 @@ def test_picked_windows_are_the_asked_ones() -> None:
     assert torch.equal(part.labels, streams.labels[[2, 0]])
 
 
+@pytest.mark.slow
 def test_phase2_trains_the_backbone_and_keeps_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "PHASE2_POOL", PoolSize(duration_s=40.0, size=2, warm=1))
     torch.manual_seed(0)

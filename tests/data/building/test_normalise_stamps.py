@@ -238,6 +238,7 @@ def test_refusals_are_named_and_the_rest_is_built(built: tuple[Path, subprocess.
     assert any("kinds--short-sound: the sound ends 2.00 s before" in note for note in report["notes"])
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_bytes_and_a_finished_build_is_left_as_it_is(
     built: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
