@@ -361,7 +361,8 @@ def test_validation_counts_every_segment_once(manifest: Manifest, start: dict[st
     assert 0 <= validation["validation"]["acc"] <= validation["validation"]["acc_tol1"] <= 1
 
 
-@pytest.mark.parametrize("keep", ["best", pytest.param("last", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_best_weights_are_kept_also_over_a_kill(
     keep: str, manifest: Manifest, start: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
