@@ -186,40 +186,13 @@ def minimum_detectable_difference(  # noqa: PLR0913  (7 parameters: as paired_di
     It depends on the amount of data and on how similar the two models' errors are, not on the measured difference.
     Nan where ``paired_difference`` has no interval; 0 if both models always agree.
     """
-    found = paired(logits_a, logits_b, labels, clusters, bootstrap, power, metrics)
-    return {name: one.detectable for name, one in found.items()}
-
-
-class Paired(NamedTuple):
-    """One metric of two models: both values, their ``paired_difference`` and ``minimum_detectable_difference``."""
-
-    a: float
-    b: float
-    difference: Difference
-    detectable: float
-
-
-def paired(  # noqa: PLR0913  (7 parameters: as minimum_detectable_difference)
-    logits_a: Any,
-    logits_b: Any,
-    labels: Any,
-    clusters: Any,
-    bootstrap: Bootstrap = DEFAULT,
-    power: float = 0.8,
-    metrics: Iterable[str] | None = None,
-) -> dict[str, Paired]:
-    """Values, ``paired_difference`` and ``minimum_detectable_difference`` of two models, all from one set of draws;
-    errors as there."""
     names, a, b = checked_metrics(metrics), cases(logits_a, labels), cases(logits_b, labels)
     if not 0 < power < 1:
         raise UsageError(f"power is {power}; it must lie between 0 and 1, such as 0.8")
-    drawn = draw_videos(a, clusters, bootstrap)
-    found, n, level = {}, drawn.n_clusters, bootstrap.level
+    drawn, found = draw_videos(a, clusters, bootstrap), {}
     for name in names:
-        ours, theirs = distribution_of(name, a, drawn), distribution_of(name, b, drawn)
-        between = ours.minus(theirs)
-        least = detectable(between, n, level, power)
-        found[name] = Paired(ours.value, theirs.value, as_difference(between, n, level), least)
+        difference = distribution_of(name, a, drawn).minus(distribution_of(name, b, drawn))
+        found[name] = detectable(difference, drawn.n_clusters, bootstrap.level, power)
     return found
 
 
