@@ -472,10 +472,23 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
 
 def manifest_of(args: argparse.Namespace) -> Manifest:
     """The manifest that --data and --split name, read with a progress bar."""
-    from avbench.data.opening import read_data
+    return with_clips(unmade_of(args))
+
+
+def unmade_of(args: argparse.Namespace) -> Manifest:
+    """As :func:`manifest_of`, but before any clip of SynthSync is made: a part of it may be all that is needed."""
+    from avbench.data.opening import read_unmade
 
     with Progress() as progress:
-        return read_data(args.data, args.split, progress=progress)
+        return read_unmade(args.data, args.split, progress)
+
+
+def with_clips(manifest: Manifest) -> Manifest:
+    """What was made of :func:`unmade_of`, with its clips."""
+    from avbench.data.opening import made
+
+    with Progress() as progress:
+        return made(manifest, progress)
 
 
 def count(manifest: Manifest) -> str:

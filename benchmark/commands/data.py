@@ -23,6 +23,8 @@ from avbench.commands.common import (
     say_each,
     say_next,
     show,
+    unmade_of,
+    with_clips,
     workers_of,
 )
 
@@ -239,8 +241,8 @@ def _data_dynamic(args: argparse.Namespace) -> int:
         protocol=dynamic(hop_s(args), args.iterations),
     )
     check_folder(args.out, args.force)
-    made = changing(manifest_of(args), rules, args.name)
-    write_manifest(made.manifest, args.out)
+    made = changing(unmade_of(args), rules, args.name)
+    write_manifest(with_clips(made.manifest), args.out)
     say_each("note", [f"clip {name} is too short for a stream, or its gaps leave no room" for name in made.too_short])
     show(f"{args.out}: {count(made.manifest)}; {_laws_in_words(made.manifest)} (seed {args.seed})")
     short: tuple[object, ...] = () if args.iterations == 48 else ("--iterations", args.iterations)

@@ -13,10 +13,11 @@ from avbench.commands.common import (
     as_data,
     count,
     hop_s,
-    manifest_of,
     say_each,
     say_next,
     show,
+    unmade_of,
+    with_clips,
 )
 
 
@@ -71,9 +72,9 @@ def _data_pairs(args: argparse.Namespace) -> int:
     protocol = streaming(hop_s(args), args.iterations)
     check_folder(args.out, args.force)
     manifest, short = make_pairs(
-        manifest_of(args), args.shifts, limit=args.limit, seed=args.seed, protocol=protocol, name=args.name
+        unmade_of(args), args.shifts, limit=args.limit, seed=args.seed, protocol=protocol, name=args.name
     )
-    write_manifest(manifest, args.out)
+    write_manifest(with_clips(manifest), args.out)
     say_each("left out", [f"segment {name} has no room for its shifted copies" for name in short])
     originals = sum(not segment.pair_of for segment in manifest.segments)
     pairs = len(manifest.segments) - originals

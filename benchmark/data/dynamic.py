@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from avbench.data import synthsync
@@ -16,7 +15,6 @@ from avbench.protocol.laws import SHARES, draw_law, laws_in_turn
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.offsets import nominal_starts
 from avbench.protocol.rules import Protocol, dynamic
-from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, Tick, seconds, ticks
 from avbench.types import ClipRecord, SegmentRecord, UsageError
 
@@ -129,14 +127,9 @@ def _under_law(stream: SegmentRecord, law_name: str, manifest: Manifest, rules: 
     return replace(stream, law=law, offset=offset, offset_class=manifest.grid.class_of(seconds(offset)))
 
 
-def ensure(split: str = "test", cache: Path | None = None, progress: ItemProgress | None = None) -> Manifest:
-    """``synthsync-dynamic``: two streams of 99 s on each clip of ``synthsync-full``, which are made if they are not
-    there. Errors as :func:`avbench.data.synthsync.ensure`."""
-    return _of(synthsync.ensure(SOURCE, split, cache, progress))
-
-
 def planned(split: str = "test") -> Manifest:
-    """The same without media, as :func:`avbench.data.synthsync.planned`."""
+    """``synthsync-dynamic`` without its media: two streams of 99 s on each clip of ``synthsync-full``, as
+    :func:`avbench.data.synthsync.planned`."""
     return _of(synthsync.planned(SOURCE, split))
 
 

@@ -25,9 +25,28 @@ def read_data(
     """The manifest that ``data`` names: a SynthSync name (its clips are made if they are not there), a track's name, a
     folder, or ``hub:ORG/NAME@COMMIT`` (pulled if it is not there; ``on_demand``: its tables only).
 
-    ``split`` None: all of a folder, the test split of SynthSync. ``UsageError`` for an unknown name or split, and for
-    ``on_demand`` where nothing is hosted.
+    ``split`` None: all of a folder, the test split of SynthSync. ``limit``: only the first so many segments, and no
+    other clip is made. ``UsageError`` for an unknown name or split, and for ``on_demand`` where nothing is hosted.
     """
+    manifest = read_unmade(data, split, progress, on_demand)
+    return made(manifest if limit is None else manifest.limit(limit), progress)
+
+
+def made(manifest: Manifest, progress: Progress | None = None) -> Manifest:
+    """``manifest``, or what was derived from it, with the clips of SynthSync that :func:`read_unmade` did not make."""
+    from avbench.data import synthsync
+
+    unmade = any(clip.sha256 == synthsync.NOT_MADE for clip in manifest.clips.values())
+    if manifest.spec_sha256 not in synthsync.specifications() or not unmade:
+        return manifest
+    return synthsync.with_media(manifest, progress=of_stage(progress, "making clips"))
+
+
+def read_unmade(
+    data: str, split: str | None = "test", progress: Progress | None = None, on_demand: bool = False
+) -> Manifest:
+    """As :func:`read_data`, but no clips of SynthSync are made: for who derives from it what is read, and then asks
+    :func:`made` for its clips."""
     from avbench.data import dynamic, synthsync
     from avbench.protocol.manifest import read_manifest
     from avbench.protocol.tracks import DATA_OF_TRACK
@@ -36,12 +55,8 @@ def read_data(
         data, split = DATA_OF_TRACK[data]
     if on_demand and not data.startswith("hub:"):
         raise UsageError(f"{data} is not hosted, so nothing is fetched on demand; that goes with hub:ORG/NAME@COMMIT")
-    if data == dynamic.NAME:
-        manifest = dynamic.ensure("test" if split is None else split, progress=of_stage(progress, "making clips"))
-    elif data in synthsync.NAMES:
-        manifest = synthsync.ensure(
-            data, "test" if split is None else split, progress=of_stage(progress, "making clips")
-        )
+    if data == dynamic.NAME or data in synthsync.NAMES:
+        manifest = planned(data, "test" if split is None else split)
     elif not data.startswith("hub:") and os.sep not in data and not Path(data).exists():
         built_in = (*synthsync.NAMES, dynamic.NAME, *DATA_OF_TRACK)
         otherwise = f"it is neither {', '.join((*synthsync.NAMES, dynamic.NAME))} nor a manifest folder"
@@ -60,19 +75,12 @@ def read_data(
         manifest = manifest if split is None else manifest.split(split)
     if not manifest.segments:
         raise UsageError(f"{data} has no segments in split {split!r}")
-    return manifest if limit is None else manifest.limit(limit)
+    return manifest
 
 
 def read_labels(data: str, split: str = "test") -> Manifest:
     """As :func:`read_data`, but media are neither made nor fetched: for commands that only count."""
-    from avbench.data import dynamic, synthsync
-    from avbench.protocol.tracks import DATA_OF_TRACK
-
-    if data in DATA_OF_TRACK:
-        data, split = DATA_OF_TRACK[data]
-    if data == dynamic.NAME or data in synthsync.NAMES:
-        return planned(data, split)
-    return read_data(data, split, on_demand=data.startswith("hub:"))
+    return read_unmade(data, split, on_demand=data.startswith("hub:"))
 
 
 def planned(data: str, split: str = "test") -> Manifest:

@@ -96,6 +96,11 @@ def specification_sha256(difficulty: Difficulty = STANDARD) -> str:
     return hashlib.sha256(json.dumps(specification(difficulty), sort_keys=True).encode()).hexdigest()
 
 
+def specifications() -> dict[str, Difficulty]:
+    """The difficulties by the hashes of their specifications."""
+    return {specification_sha256(difficulty): difficulty for difficulty in (STANDARD, HARD)}
+
+
 def ensure(
     name: str = "synthsync",
     split: str = "test",
@@ -103,24 +108,45 @@ def ensure(
     progress: ItemProgress | None = None,
     workers: int | None = None,
 ) -> Manifest:
-    """The manifest of a SynthSync split; clips missing from the cache are made first.
+    """The manifest of a whole SynthSync split, which is also written beside its clips.
 
     ``name``: "synthsync" (24 test clips), "synthsync-full" (120), each with "-normal" for truncated normal offsets
     instead of uniform ones; "synthsync-hard" and "synthsync-hard-full" have as many clips of the harder family.
-    ``progress(done, total, clip_id)`` is called per clip made. UsageError for an unknown name or split; AvbenchError if
-    the cache cannot be written or a clip does not decode to what was drawn.
+    UsageError for an unknown name or split; else as :func:`with_media`.
     """
-    manifest = planned(name, split)
-    difficulty = difficulty_of(name)
-    root = (cache or cache_root()) / "synthsync" / specification_sha256(difficulty)[:16]
-    folder = root / f"{name}-{split}"
+    manifest = with_media(planned(name, split), cache, progress, workers)
+    folder = manifest.media_root.parent / f"{name}-{split}"
     try:
         if not (folder / "manifest.json").exists():
-            _make_clips(clip_specs(split, len(manifest.clips), difficulty), root / "media", progress, workers)
-            write_manifest(_with_media(manifest, root / "media"), folder)
+            write_manifest(manifest, folder)
         return read_manifest(folder)
     except OSError as error:
-        raise AvbenchError(f"cannot make {name} in {root}: {error.strerror or error}; set AVBENCH_CACHE") from error
+        raise _cannot_make(name, folder.parent, error) from error
+
+
+def with_media(
+    manifest: Manifest, cache: Path | None = None, progress: ItemProgress | None = None, workers: int | None = None
+) -> Manifest:
+    """A planned manifest, whole or a part, with its clips; those that are missing from the cache are made first.
+
+    ``progress(done, total, clip_id)`` is called once before and per clip made. AvbenchError if the cache cannot be written or a clip
+    does not decode to what was drawn.
+    """
+    difficulty = specifications()[manifest.spec_sha256]
+    root = (cache or cache_root()) / "synthsync" / manifest.spec_sha256[:16]
+    media = root / "media"
+    splits = sorted({clip.split for clip in manifest.clips.values()})
+    specs = [spec for split in splits for spec in clip_specs(split, FULL_CLIPS[split], difficulty)]
+    try:
+        _make_clips([spec for spec in specs if spec.id in manifest.clips], media, progress, workers)
+        clips = {name: replace(clip, sha256=_pin(media, name)) for name, clip in manifest.clips.items()}
+    except OSError as error:
+        raise _cannot_make(manifest.name, root, error) from error
+    return replace(manifest, clips=clips, media_root=media)
+
+
+def _cannot_make(name: str, root: Path, error: OSError) -> AvbenchError:
+    return AvbenchError(f"cannot make {name} in {root}: {error.strerror or error}; set AVBENCH_CACHE")
 
 
 def planned(name: str = "synthsync", split: str = "test") -> Manifest:
@@ -146,24 +172,27 @@ def planned(name: str = "synthsync", split: str = "test") -> Manifest:
         kind="synthetic",
         note=note_of(name),
         offset_law=law,
-        clips=clips,
+        clips=dict(sorted(clips.items())),  # the order that a written manifest keeps
         segments=tuple(segments),
         media_root=Path(),
         spec_sha256=specification_sha256(difficulty),
     )
 
 
-def _with_media(manifest: Manifest, media: Path) -> Manifest:
-    """The planned manifest with the hashes of the files in ``media``."""
+def _pin(media: Path, clip_id: str) -> str:
+    """The hash of a clip's file as it was made, so that a file damaged since then is noticed; of the file itself where
+    it was not noted down."""
     from avbench.data.media import media_sha256
 
-    clips = {name: replace(clip, sha256=media_sha256(media / clip.path)) for name, clip in manifest.clips.items()}
-    return replace(manifest, clips=clips, media_root=media)
+    noted = media / f"{clip_id}.sha256"
+    return noted.read_text().strip() if noted.exists() else media_sha256(media / f"{clip_id}.mp4")
 
 
 def _make_clips(specs: list[ClipSpec], media: Path, progress: ItemProgress | None, workers: int | None) -> None:
     media.mkdir(parents=True, exist_ok=True)
     todo = [s for s in specs if not (media / f"{s.id}.mp4").exists()]
+    if progress and todo:
+        progress(0, len(todo), "")
     made = each(partial(make_clip, media=media), todo, workers or machine.cores())
     for done, (spec, clip_id) in enumerate(made, 1):
         if isinstance(clip_id, Lost):
@@ -174,9 +203,12 @@ def _make_clips(specs: list[ClipSpec], media: Path, progress: ItemProgress | Non
 
 def make_clip(spec: ClipSpec, media: Path) -> str:
     """Draw, encode and check one clip; returns its id. The file gets its name only after the check."""
-    scene = spec.scene()
-    check = partial(check_clip, spec=spec, scene=scene)
-    encode(media / f"{spec.id}.mp4", scene.frames(), scene.audio(), check)
+    from avbench.data.media import media_sha256
+    from avbench.system.atomic import atomic_write_bytes
+
+    scene, path = spec.scene(), media / f"{spec.id}.mp4"
+    encode(path, scene.frames(), scene.audio(), partial(check_clip, spec=spec, scene=scene))
+    atomic_write_bytes(path.with_suffix(".sha256"), media_sha256(path).encode())
     return spec.id
 
 

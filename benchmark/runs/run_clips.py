@@ -11,7 +11,7 @@ import numpy as np
 
 from avbench.data.apart import MediaFile, guarded, read_apart
 from avbench.data.excerpt import LENGTH_S, Excerpt, cut_excerpt
-from avbench.data.opening import read_data
+from avbench.data.opening import made, read_unmade
 from avbench.engine.job import pinned_path
 from avbench.pages.players import Pick, beliefs_s, picks
 from avbench.pages.run_report import Read, read_again
@@ -80,13 +80,13 @@ def cut_again(run: Path, data: str, progress: Progress | None = None) -> list[Cu
     """Cuts the clips of an earlier run anew; ``data``: any ``--data``, with the run's split. ``UsageError`` if it is
     not what the run was computed from, or if the run's files are not as it wrote them."""
     result = read_run(run)
-    manifest = read_data(data, result.data.split, progress)
+    manifest = read_unmade(data, result.data.split, progress)
     if manifest.sha256 != result.data.manifest_sha256:
         manifest = manifest.limit(max(result.n_total, 1))
     if manifest.sha256 != result.data.manifest_sha256:
         raise UsageError(f"{data} is not what {run} was computed from: the sha256 of its manifest differs")
     folder = run if run.is_dir() else run.parent
-    source = Source(manifest, apart=manifest.kind != "synthetic", progress=of_stage(progress, STAGE))
+    source = Source(made(manifest, progress), apart=manifest.kind != "synthetic", progress=of_stage(progress, STAGE))
     return cut_clips(folder, result, read_again(run, result), source)
 
 

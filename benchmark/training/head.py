@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from avbench.baselines.adapter import AdaptedHead, features, fixed_map
-from avbench.data.opening import read_data
+from avbench.data.opening import made, read_unmade
 from avbench.engine.fingerprint import model_fingerprint
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
@@ -170,8 +170,8 @@ def snapshots_of_streams(
 
     Streams start at ``FIRST_S``; W is the number of windows that fit into every one. ``UsageError`` if all fail.
     """
-    manifest, protocol = training_streams(read_data(recipe.data, split, progress), recipe)
-    session = Session(manifest, compute, progress=progress)
+    manifest, protocol = training_streams(read_unmade(recipe.data, split, progress), recipe)
+    session = Session(made(manifest, progress), compute, progress=progress)
     session.need(model, protocol)
     session.compute(f"{split} snapshots")
     if not session.segments(protocol):
@@ -188,7 +188,9 @@ def training_streams(manifest: Manifest, recipe: HeadRecipe) -> tuple[Manifest, 
 
     ``UsageError`` if a clip is too short for validation, which takes 18 windows at hop 2 s.
     """
-    clips = list(manifest.clips.values())[: recipe.limit]
+    # the first of the segments, which go through the categories in turn; clips are sorted by name
+    first = list(dict.fromkeys([*(s.clip_id for s in manifest.segments), *manifest.clips]))[: recipe.limit]
+    clips = [clip for clip in manifest.clips.values() if clip.id in set(first)]
     first, reach = ticks(FIRST_S), ticks(manifest.grid.max_offset_s)
     shortest = min(clip.duration for clip in clips)
     n_windows = int(seconds(shortest - first - reach - 5 * TICKS_PER_S)) + 1

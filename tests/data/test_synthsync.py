@@ -10,9 +10,10 @@ import pytest
 import workertasks
 
 from avbench.data import scenes, synthsync
+from avbench.engine.job import pinned_path
 from avbench.protocol.manifest import Manifest
 from avbench.ticks import ticks
-from avbench.types import CATEGORIES, AvbenchError, UsageError
+from avbench.types import CATEGORIES, AvbenchError, MediaError, UsageError
 
 
 @pytest.fixture
@@ -31,13 +32,44 @@ def make(cache: Path, name: str = "synthsync", split: str = "test") -> Manifest:
 def test_makes_checked_clips_once(small: Path) -> None:
     made: list[str] = []
     manifest = synthsync.ensure("synthsync", "test", cache=small, workers=1, progress=lambda d, t, c: made.append(c))
-    assert made == [s.clip_id for s in manifest.segments[::2]]
+    assert made == ["", *(s.clip_id for s in manifest.segments[::2])]
     assert [s.category for s in manifest.segments[::2]] == list(CATEGORIES)
     assert all(manifest.clip_path(clip).is_file() for clip in manifest.clips.values())
     again = synthsync.ensure("synthsync", "test", cache=small, workers=1, progress=lambda d, t, c: made.append(c))
-    assert len(made) == 3
+    assert len(made) == 4
     assert again.sha256 == manifest.sha256
     assert not list((small).rglob(".making-*"))
+
+
+def test_a_part_needs_only_its_own_clips_and_the_whole_only_the_rest(small: Path) -> None:
+    told: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, clip_id: str) -> None:
+        told.append((done, total))
+
+    part = synthsync.with_media(synthsync.planned().limit(3), small, progress, workers=1)
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert sorted(path.stem for path in small.rglob("*.mp4")) == sorted(part.clips)
+    assert not list(small.rglob("manifest.json"))
+    told.clear()
+    whole = synthsync.ensure(cache=small, workers=1, progress=progress)
+    assert told == [(0, 1), (1, 1)]
+    assert (whole.limit(3).sha256, whole.limit(3).clips) == (part.sha256, part.clips)
+
+
+def test_a_clip_that_was_damaged_after_it_was_made_is_noticed(small: Path) -> None:
+    part = synthsync.planned().limit(1)
+    made = synthsync.with_media(part, small, workers=1)
+    (clip,) = made.clips.values()
+    assert pinned_path(made, clip).is_file()
+    with made.clip_path(clip).open("ab") as file:
+        file.write(b"more")
+    again = synthsync.with_media(part, small, workers=1)
+    with pytest.raises(MediaError, match="sha256"):
+        pinned_path(again, again.clips[clip.id])
+    made.clip_path(clip).with_suffix(".sha256").unlink()  # an older cache has none: the file is believed
+    again = synthsync.with_media(part, small, workers=1)
+    assert pinned_path(again, again.clips[clip.id]).is_file()
 
 
 def test_two_caches_agree(small: Path, tmp_path: Path) -> None:
