@@ -129,8 +129,8 @@ def with_media(
 ) -> Manifest:
     """A planned manifest, whole or a part, with its clips; those that are missing from the cache are made first.
 
-    ``progress(done, total, clip_id)`` is called once before and per clip made. AvbenchError if the cache cannot be written or a clip
-    does not decode to what was drawn.
+    ``progress(done, total, clip_id)`` is called once before and per clip made. AvbenchError if the cache cannot be
+    written or a clip does not decode to what was drawn.
     """
     difficulty = specifications()[manifest.spec_sha256]
     root = (cache or cache_root()) / "synthsync" / manifest.spec_sha256[:16]

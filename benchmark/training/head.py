@@ -188,9 +188,9 @@ def training_streams(manifest: Manifest, recipe: HeadRecipe) -> tuple[Manifest, 
 
     ``UsageError`` if a clip is too short for validation, which takes 18 windows at hop 2 s.
     """
-    # the first of the segments, which go through the categories in turn; clips are sorted by name
-    first = list(dict.fromkeys([*(s.clip_id for s in manifest.segments), *manifest.clips]))[: recipe.limit]
-    clips = [clip for clip in manifest.clips.values() if clip.id in set(first)]
+    # in the order of the segments, which go through the categories in turn; clips are sorted by name
+    chosen = set(list(dict.fromkeys([*(s.clip_id for s in manifest.segments), *manifest.clips]))[: recipe.limit])
+    clips = [clip for name, clip in manifest.clips.items() if name in chosen]
     first, reach = ticks(FIRST_S), ticks(manifest.grid.max_offset_s)
     shortest = min(clip.duration for clip in clips)
     n_windows = int(seconds(shortest - first - reach - 5 * TICKS_PER_S)) + 1

@@ -58,7 +58,7 @@ def test_what_is_not_built_in_is_never_made(clicks: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_a_short_try_on_a_fresh_machine_makes_one_clip(tmp_path: Path) -> None:
     env = {**os.environ, "AVBENCH_CACHE": str(tmp_path / "cache")}
-    words = "run --model xcorr --limit 1 --iterations 1 --no-media".split()
+    words = ["run", "--model", "xcorr", "--limit", "1", "--iterations", "1", "--no-media"]
     done = subprocess.run(
         [sys.executable, "-m", "avbench", *words], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )
