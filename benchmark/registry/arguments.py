@@ -54,6 +54,14 @@ def counted(value: Any) -> Any:
     return value
 
 
+def files_among(given: Any) -> dict[str, str]:
+    """Path as given -> the file's name, of every file among the arguments."""
+    if isinstance(given, str | os.PathLike):
+        return {os.fspath(given): Path(given).name} if os.path.isfile(given) else {}
+    inside = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
+    return {path: name for item in inside for path, name in files_among(item).items()}
+
+
 def shown(given: Mapping[str, Any]) -> dict[str, str]:
     """The arguments in words, for people: files without their folders, which are nobody's business."""
     return {name: _shown(value) for name, value in given.items()}

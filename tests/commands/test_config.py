@@ -258,6 +258,7 @@ class Net(SnapshotPredictor):
     uses_torch = False
 
     def __init__(self, ckpt: str):
+        self.ckpt = ckpt
         self.bias = np.frombuffer(open(ckpt, "rb").read(), np.uint8)[:21].astype(np.float32)
 
     def predict(self, video, audio):
