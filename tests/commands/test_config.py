@@ -306,3 +306,18 @@ def test_a_share_saves_a_recipe_too(avbench: Avbench, clicks: Path, tmp_path: Pa
     again = avbench("run", "--config", "run.yaml")
     assert again.returncode == 0, again.stderr
     assert "share 1 of 2: 0 snapshots computed" in again.stderr
+
+
+@pytest.mark.parametrize(("rank", "written"), [("0", True), ("1", False)])
+def test_of_several_processes_of_one_command_the_first_writes(  # noqa: PLR0913  (five are fixtures and cases)
+    avbench: Avbench, clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str, written: bool
+) -> None:
+    """As under a scheduler that sets RANK: the others neither write nor refuse what the first has written."""
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if not written:
+        (tmp_path / "run.yaml").write_text("of the first\n")
+    done = avbench("run", "--model", "xcorr", "--data", clicks, "--iterations", 2, "--save-config", "run.yaml")
+    assert done.returncode == 0, done.stderr
+    assert ("avbench: recipe: run.yaml" in done.stderr) == written
+    assert ((tmp_path / "run.yaml").read_text() != "of the first\n") == written
