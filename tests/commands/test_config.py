@@ -309,7 +309,7 @@ def test_a_share_saves_a_recipe_too(avbench: Avbench, clicks: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("rank", "written"), [("0", True), ("1", False)])
-def test_of_several_processes_of_one_command_the_first_writes(  # noqa: PLR0913  (five are fixtures and cases)
+def test_of_several_processes_of_one_command_the_first_writes(
     avbench: Avbench, clicks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str, written: bool
 ) -> None:
     """As under a scheduler that sets RANK: the others neither write nor refuse what the first has written."""
