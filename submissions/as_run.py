@@ -15,6 +15,7 @@ from avbench.results.run import DataInfo, ModelInfo, RunResult
 from avbench.results.truth import Truth
 from avbench.runs.loaded import Predictions, Run, load_run
 from avbench.submissions.check import Entry, read_entry
+from avbench.submissions.clone import entries_folder
 from avbench.submissions.format import SUBMISSION_FILE, ValidationError, find_entries, shown
 from avbench.submissions.tracks import track_of_run, window_truth
 from avbench.system.spelling import nearest
@@ -101,17 +102,17 @@ def _result(entry: Entry) -> RunResult:
 # -- what a person names -----------------------------------------------------------------------------------------------
 
 
-def opened(names: Sequence[str], entries: Path | str, track: str | None = None) -> list[Run]:
+def opened(names: Sequence[str], entries: Path | str | None = None, track: str | None = None) -> list[Run]:
     """What each of ``names`` stands for: a run's folder or run.json, an entry's folder, or ``board:ORG/NAME`` with or
-    without ``@REVISION``: that entry below the folder ``entries``, to the track of the other names. Where all are of
-    the board, to ``track``, or else the only one that all are on.
+    without ``@REVISION``: that entry below the folder ``entries`` (None: that of the clone, :func:`entries_folder`), to
+    the track of the other names. Where all are of the board, to ``track``, or else the only one that all are on.
 
     ``UsageError``: no such run or entry, several revisions, and runs that are on no track or on another than ``track``.
     """
     if track is not None and track not in TRACKS:
         raise UsageError(f"there is no track {track!r}: {nearest(track, TRACKS)}")
     runs = {name: _from_folder(Path(name)) for name in names if not name.startswith(BOARD)}
-    listed = {name: _listed(name, Path(entries)) for name in names if name.startswith(BOARD)}
+    listed = {name: _listed(name, Path(entries or entries_folder(name))) for name in names if name.startswith(BOARD)}
     if listed or track is not None:
         on = _track(runs, listed, track)
         runs |= {name: entry_run(_one_revision(name, found, on)) for name, found in listed.items()}

@@ -18,13 +18,12 @@ from avbench.commands.common import (
     check_format,
     check_plot,
     print_as,
+    say,
     write_csv,
 )
 
 if TYPE_CHECKING:
     from avbench.scoring.matrix import Comparisons, Matrix
-
-ENTRIES = Path("submissions/entries")
 
 
 def add(commands: Any) -> None:
@@ -51,9 +50,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--entries",
         type=Path,
-        default=ENTRIES,
         metavar="DIR",
-        help="where board:ORG/NAME is looked up (default: submissions/entries, as in a clone)",
+        help="where board:ORG/NAME is looked up (default: submissions/entries here, in a folder above, or in the clone "
+        "that avbench was installed from)",
     )
     parser.add_argument("--track", metavar="NAME", help="which entries are meant, if only such of the board are named")
     parser.add_argument(
@@ -97,7 +96,7 @@ def _compare(args: argparse.Namespace) -> int:
     bootstrap = bootstrap_of(args)
     if len(args.runs) < 2:
         raise UsageError(f"there is nothing to compare {args.runs[0]} with: name two runs or more")
-    runs = opened(args.runs, args.entries, args.track)
+    runs = opened(args.runs, _entries(args), args.track)
     with Progress() as progress:
         found = compare_all(runs, args.data, bootstrap, progress, enough)
     every, few = found.chosen(args.metrics or ["all"]), found.chosen(args.metrics or ["main"])
@@ -112,6 +111,20 @@ def _compare(args: argparse.Namespace) -> int:
         plot_compared(found, few, args.plot)
     _print(args, found, few)
     return 0
+
+
+def _entries(args: argparse.Namespace) -> Path | None:
+    """Where entries of the board are looked up, None if none is named; said where nobody named it."""
+    from avbench.submissions.as_run import BOARD
+    from avbench.submissions.clone import ENTRIES, entries_folder
+
+    named = [name for name in args.runs if name.startswith(BOARD)]
+    if args.entries is not None or not named:
+        return args.entries  # type: ignore[no-any-return]
+    folder = entries_folder(named[0])
+    if folder != ENTRIES:
+        say(f"board: {folder}")
+    return folder
 
 
 def _print(args: argparse.Namespace, found: Comparisons, few: list[Matrix]) -> None:

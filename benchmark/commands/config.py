@@ -1,24 +1,41 @@
 """YAML recipes of a command: ``--config FILE`` gives options that the command line lacks, ``--save-config FILE`` keeps
-them."""
+them.
+
+Relative paths in a recipe are read from the recipe's own folder, and written so: a recipe means the same wherever it is
+used from. On the command line they are of the current folder, as ever.
+"""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterator, Sequence
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 OPTION = "--config"
 _NOT_KEPT = ("help", "config", "save-config", "debug")
+_NOT_SAVED = "force"  # a recipe may say it, but leave to replace files is given anew for each run
 MAX_BYTES = 2**20
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds --config and --save-config."""
-    text = "a YAML recipe of these options, as in `hop: 4`; the command line wins"
-    parser.add_argument(OPTION, type=Path, metavar="FILE", help=text)
-    parser.add_argument("--save-config", type=Path, metavar="FILE", help="write the options of this run as a recipe")
+    parser.add_argument(
+        OPTION,
+        type=Path,
+        metavar="FILE",
+        help="a YAML recipe of these options, as in `hop: 4`; the command line wins. Relative paths in it (--out, too) "
+        "start from the recipe's folder, those of the command line from the current one",
+    )
+    parser.add_argument(
+        "--save-config",
+        type=Path,
+        metavar="FILE",
+        help="write the options of this run as a recipe, all but --force, with paths relative to the recipe's folder",
+    )
 
 
 def with_config(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
@@ -35,23 +52,51 @@ def with_config(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[s
     return [*_words(parser, Path(found)), *words] if found else list(words)
 
 
-def save_config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Writes the recipe that --save-config asks for, if it does: every option that has a value, the defaults too."""
+class Recipe(NamedTuple):
+    """What --save-config is to write, once the run has shown that it can be done."""
+
+    file: Path
+    text: str
+
+    def write(self) -> str:
+        """Writes it; returns where it is and how it is used."""
+        from avbench.system.strict import write_whole
+
+        write_whole(self.file, self.text.encode())
+        return f"{self.file} ({shlex.join(['avbench', 'run', OPTION, str(self.file)])})"
+
+
+def recipe_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Recipe | None:
+    """The recipe that --save-config asks for, None if it does not: every option that has a value, the defaults too.
+
+    ``UsageError`` or ``AvbenchError`` for a file that could not be written; nothing is written yet.
+    """
     import yaml
 
-    from avbench.system.strict import write_whole
+    from avbench.system.outputs import check_file
 
-    if args.save_config is None:
-        return
+    file: Path | None = args.save_config
+    if file is None:
+        return None
+    if not file.parent.is_dir():
+        _refuse(f"--save-config {file}: there is no folder {file.parent}; make it first")
+    check_file(file, "--save-config", args.force)
     kept: dict[str, Any] = {}
     for name, action in options(parser).items():
         value = getattr(args, action.dest)
-        if value is None or value == [] or (action.nargs == 0 and value == action.default):
+        if value is None or value == [] or (action.nargs == 0 and value == action.default) or name == _NOT_SAVED:
             continue
         items = value if isinstance(value, list) else [value]
-        plain: list[Any] = [str(item) if isinstance(item, Path) else item for item in items]
+        plain = [_saved(name, action, item, file.parent) for item in items]
         kept[name] = True if action.nargs == 0 else plain if isinstance(value, list) else plain[0]
-    write_whole(args.save_config, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
+    return Recipe(file, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
+
+
+def _saved(name: str, action: argparse.Action, value: Any, folder: Path) -> Any:
+    """One value as it stands in a recipe in ``folder``: a number, or what would be typed."""
+    if isinstance(value, bool | int | float):
+        return value
+    return _with_paths(name, action, str(value), Path(), lambda path: _relative(path, folder))
 
 
 def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
@@ -82,15 +127,19 @@ def _option(name: str, action: argparse.Action, value: Any, file: Path) -> Itera
     if value is True and action.nargs == "?":
         yield f"--{name}"
         return
+
+    def placed(text: str) -> str:
+        return _with_paths(name, action, text, file.parent, lambda path: _placed(path, file.parent))
+
     if action.nargs == "+":
         pairs = isinstance(value, dict) and name == "model-args"
         items = [f"{k}={_text(v, name, file)}" for k, v in value.items()] if pairs else value
-        texts = [_text(item, name, file) for item in (items if isinstance(items, list) else [items])]
+        texts = [placed(_text(item, name, file)) for item in (items if isinstance(items, list) else [items])]
         if any(text.startswith("-") for text in texts):
             _refuse(f"{file}: {name} has a value that begins with '-'")
         yield from [f"--{name}", *texts] if texts else []
         return
-    yield f"--{name}={_text(value, name, file)}"  # one word: the value may begin with "-"
+    yield f"--{name}={placed(_text(value, name, file))}"  # one word: the value may begin with "-"
 
 
 def _text(value: Any, name: str, file: Path) -> str:
@@ -121,3 +170,67 @@ def _read(file: Path) -> dict[Any, Any]:
     if not isinstance(found, dict):
         _refuse(f"{file}: a recipe is a mapping of options, as in `hop: 4`")
     return found
+
+
+# -- paths: as typed in the current folder, as written in a recipe's ---------------------------------------------------
+
+
+def _with_paths(name: str, action: argparse.Action, text: str, root: Path, moved: Callable[[str], str]) -> str:
+    """The text of an option's value with every path in it ``moved``; ``root``: the folder that they are of now. Names
+    of models, of data, and on the hub are no paths."""
+    if action.type is Path:
+        return moved(text)
+    if name == "model":
+        return _model(text, moved)
+    if name == "data" and _is_folder(text, root):
+        from avbench.commands.common import as_data
+
+        return as_data(Path(moved(text)))
+    if name == "model-args":
+        from avbench.registry.arguments import names_file
+
+        key, _, value = text.partition("=")
+        return f"{key}={moved(value)}" if names_file(value, root) else text
+    return text
+
+
+def _model(name: str, moved: Callable[[str], str]) -> str:
+    """A model's name with the files in it moved: of a backbone, of a head."""
+    from avbench.registry.names import split_model_name
+    from avbench.registry.user_files import is_file
+    from avbench.types import UsageError
+
+    try:
+        parts = split_model_name(name)
+    except UsageError:  # said when the model is made
+        return name
+    return "+".join(moved(part) if is_file(part) else part for part in parts if part)
+
+
+def _is_folder(data: str, root: Path) -> bool:
+    """Whether --data names a folder, and neither built-in nor hosted data. A folder of the current folder alone counts
+    too: it must not be read in place of one that is missing beside the recipe."""
+    from avbench.data import dynamic, synthsync
+    from avbench.protocol.tracks import DATA_OF_TRACK
+
+    if data.startswith("hub:") or data in (*synthsync.NAMES, dynamic.NAME, *DATA_OF_TRACK):
+        return False
+    return os.sep in data or os.path.exists(root / data) or os.path.exists(data)
+
+
+def _placed(path: str, folder: Path) -> str:
+    """A path in a recipe as it is called in the current folder; ``folder``: the recipe's."""
+    whole = os.path.join(folder, path)
+    short = os.path.normpath(whole)
+    return short if os.path.realpath(short) == os.path.realpath(whole) else whole  # ".." after a link leads elsewhere
+
+
+def _relative(path: str, folder: Path) -> str:
+    """A path of the current folder as it is called in ``folder``; absolute where the two have only the root in
+    common."""
+    start, end = os.path.abspath(folder), os.path.abspath(path)
+    if os.path.realpath(os.path.join(start, os.path.relpath(end, start))) != os.path.realpath(path):
+        above, name = os.path.split(path)  # a link lies on the way
+        start, end = os.path.realpath(folder), os.path.join(os.path.realpath(above or os.curdir), name)
+    shared = os.path.commonpath([start, end])
+    return end if shared == os.path.dirname(shared) else os.path.relpath(end, start)

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from avbench.commands.common import (
     SIGN,
@@ -39,7 +39,7 @@ from avbench.commands.common import (
     say_each,
     write_csv,
 )
-from avbench.commands.config import add_config, save_config
+from avbench.commands.config import add_config, recipe_of
 
 if TYPE_CHECKING:
     from avbench.results.run import Failure, RunResult
@@ -209,12 +209,22 @@ def _add_models(commands: Any) -> None:
     models.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="wildcards * and ?")
 
 
-def _shard(text: str) -> tuple[int, int]:
+class _Shard(NamedTuple):
+    """The ``i``-th of ``n`` shares, i from 1 on."""
+
+    i: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.i}/{self.n}"
+
+
+def _shard(text: str) -> _Shard:
     """``I/N``."""
     first, slash, last = text.partition("/")
     if not (slash and first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N, such as 1/4")
-    return int(first), int(last)
+    return _Shard(int(first), int(last))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -230,14 +240,17 @@ def _run(args: argparse.Namespace) -> int:
     by_spaces("--metrics", args.metrics)
     columns_of(args.metrics)  # a wrong name is said before the work
     protocol, options, engine = protocol_of(args), model_options(args), engine_of(args)
-    save_config(args, args.parser)
     share = shared_by(args.shard)
+    first = not share or args.shard or share.which[0] == 1  # of the processes of one command line: it alone writes
+    recipe = recipe_of(args, args.parser) if first else None
     if share and engine:
         raise UsageError("--engine ray shares the clips out by itself: no --shard, torchrun or WORLD_SIZE with it")
     device = device_of(args)
     if share:
         code = _compute_share(args, share, device)
         if not share.reports:
+            if recipe:
+                say(f"recipe: {recipe.write()}")
             return code
     with contextlib.ExitStack() as stack:
         out = args.out or stack.enter_context(claimed(default_out(args.model)))
@@ -268,19 +281,22 @@ def _run(args: argparse.Namespace) -> int:
             media=args.media,
         )
     _report_problems(result)
-    _print_run(args, result, out)
+    _print_run(args, result, out, recipe.write() if recipe else "")
     return 1 if result.incomplete else 0
 
 
-def _print_run(args: argparse.Namespace, result: RunResult, out: Path) -> None:
+def _print_run(args: argparse.Namespace, result: RunResult, out: Path, recipe: str) -> None:
+    """``recipe``: what is said of the recipe that was written; "" if none was."""
     from avbench.pages.run_tables import run_csv, run_table
     from avbench.pages.run_text import render
 
     if args.csv:
         write_csv(result.frame(), args.csv)
+    if recipe and (args.json or args.format != "text"):
+        say(f"recipe: {recipe}")
     print_as(
         args,
-        text=lambda: render(result, out, args.metrics, _again(args), _doctor(args)),
+        text=lambda: render(result, out, args.metrics, _again(args), _doctor(args), recipe),
         tables=lambda: [run_table(result, args.metrics)],
         csv=lambda: run_csv(result),
         json=result.to_json,

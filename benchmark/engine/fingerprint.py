@@ -23,6 +23,7 @@ from avbench.engine.sources import local_sources
 from avbench.types import SnapshotPredictor, StreamingHead, UsageError
 
 ARGUMENTS = "avbench_arguments"  # attribute: the arguments that a user's class was given, whether or not it keeps them
+FILES = "avbench_files"  # attribute: the files among them, path as given -> name: where they lie does not count
 _SAID_NOT_COMPUTED = {"description", "trained_on"}  # attributes for people
 _LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names} - {"__main__"}  # their classes count by name
 _INSTALLED = {"site-packages", "dist-packages"}  # folders of unrelated distributions
@@ -109,10 +110,27 @@ def _pieces(value: Any, where: str) -> Iterator[bytes]:
 
 
 def _state(value: Any) -> dict[str, Any]:
+    files = getattr(value, "__dict__", {}).get(FILES)
+    state = _whole_state(value)
+    return _without_folders(state, files) if files else state  # type: ignore[no-any-return]
+
+
+def _without_folders(value: Any, files: dict[str, str]) -> Any:
+    """``value``, with the paths of ``files`` that the object keeps, in containers too, as their names alone."""
+    if isinstance(value, str | Path):
+        return files.get(str(value), value)
+    if type(value) is dict:
+        return {key: _without_folders(item, files) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_without_folders(item, files) for item in value)
+    return value
+
+
+def _whole_state(value: Any) -> dict[str, Any]:
     if hasattr(value, "fingerprint_parts"):
         given = getattr(value, "__dict__", {}).get(ARGUMENTS)
         return value.fingerprint_parts() | ({} if given is None else {ARGUMENTS: given})
-    state = dict(getattr(value, "__dict__", {}))
+    state = {name: item for name, item in getattr(value, "__dict__", {}).items() if name != FILES}
     if dataclasses.is_dataclass(value):
         state |= {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if _is_torch(value, "Module"):

@@ -56,14 +56,15 @@ def render(
     metrics: Iterable[str] = (DEFAULT,),
     again: Sequence[str] = ("--data", "DATA"),
     doctor: Sequence[str] = (),
+    recipe: str = "",
 ) -> str:
     """The text printed after a run: header, table of scores (``metrics``: as of :func:`columns_of`), slices, pairs, the
-    paths of its files, and what to try next (``again``: the options of a run on the same data; ``doctor``: what the
-    doctor is asked about)."""
+    paths of its files (``recipe``: where its options were written), and what to try next (``again``: the options of a
+    run on the same data; ``doctor``: what the doctor is asked about)."""
     from avbench.results.run import REPORT_FILE
 
     if result.data.labels == "hidden":
-        return _without_scores(result, folder)
+        return _without_scores(result, folder, recipe)
     changing = changing_lines(result) if result.dynamic else []
     columns = columns_of(metrics, result.protocol.name == "dynamic")
     parts = [_header(result), _table(result, columns), *changing, *_slices(result), *_pairs(result)]
@@ -79,20 +80,22 @@ def render(
     parts += [
         f"report  {folder / REPORT_FILE}",
         f"files   {folder}: {names}",
+        *([f"recipe  {recipe}"] if recipe else []),
         f"signature  {result.signature}",
         _next(result, again, doctor),
     ]
     return "\n".join(parts)
 
 
-def _without_scores(result: RunResult, folder: Path) -> str:
+def _without_scores(result: RunResult, folder: Path, recipe: str) -> str:
     """The text for a run on data whose labels are hidden."""
     n = f"{result.n_scored}/{result.n_total}"
     lines = [_header(result), f"{result.model.name}: {n} segments predicted, none scored"]
     lines += [f"INCOMPLETE: {len(result.failures)} segments failed"] if result.incomplete else []
     lines += ["the labels of this data are hidden: maintainers score it after submission", *_model_notes(result)]
     names = " · ".join(["run.json", *(file.path for file in result.files.values())])
-    lines += [f"files   {folder}: {names}", f"signature  {result.signature}"]
+    lines += [f"files   {folder}: {names}", *([f"recipe  {recipe}"] if recipe else [])]
+    lines += [f"signature  {result.signature}"]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", result.model.name).strip("-._") or "model"
     words = ["avbench", "submit", "pack", str(folder), "--out", "entries", "--org", "my-org", "--name", name[:64]]
     return "\n".join([*lines, f"next    {shlex.join(words)}"])

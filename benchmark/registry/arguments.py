@@ -45,7 +45,7 @@ def counted(value: Any) -> Any:
     """The arguments as they count in a fingerprint: the name of a file with the sha256 of its bytes, wherever it is."""
     if isinstance(value, str | os.PathLike):
         sha256 = _sha256(value)
-        said = value if isinstance(value, str) else Path(value).name if sha256 else os.fspath(value)
+        said = Path(value).name if sha256 else os.fspath(value)
         return [said, sha256] if sha256 else said
     if isinstance(value, Mapping):
         return {name: counted(item) for name, item in value.items()}
@@ -54,9 +54,30 @@ def counted(value: Any) -> Any:
     return value
 
 
+def files_among(given: Any) -> dict[str, str]:
+    """Path as given -> the file's name, of every file among the arguments."""
+    if isinstance(given, str | os.PathLike):
+        return {os.fspath(given): Path(given).name} if os.path.isfile(given) else {}
+    inside = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
+    return {path: name for item in inside for path, name in files_among(item).items()}
+
+
 def shown(given: Mapping[str, Any]) -> dict[str, str]:
     """The arguments in words, for people: files without their folders, which are nobody's business."""
     return {name: _shown(value) for name, value in given.items()}
+
+
+def names_file(text: str, root: Path) -> bool:
+    """Whether the text of an argument names a file, seen from the folder ``root``, or with a "/" in it a folder. What
+    reads as a number, a list, true, false or none is a value, whatever lies there."""
+    if text.lower() in (*_BOOLS, *_NONE):
+        return False
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        path = os.path.join(root, text)
+        return os.path.isfile(path) or (os.sep in text and os.path.isdir(path))
+    return False
 
 
 def _shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from avbench.engine.fingerprint import ARGUMENTS
+from avbench.engine.fingerprint import ARGUMENTS, FILES
 from avbench.engine.sources import local_sources
 from avbench.registry import arguments as args
 from avbench.system.debug import with_users_line
@@ -158,6 +158,7 @@ def _instance(factory: Any, where: str, kind: Kind, arguments: Mapping[str, Any]
         raise _another_kind(where, kind, type(made))
     if given:  # a class need not keep them: its snapshots are those of these arguments alone
         object.__setattr__(made, ARGUMENTS, args.counted(given))
+        object.__setattr__(made, FILES, args.files_among(given))
     # torch's eval() switches dropout off; what is no torch module stays as it is
     return made.eval() if hasattr(made, "eval") and hasattr(made, "to") else made
 

@@ -183,6 +183,40 @@ def test_other_arguments_are_another_model_even_if_the_class_does_not_keep_them(
     assert len({head_fingerprint(head) for head in heads}) == 2  # type: ignore[arg-type]
 
 
+KEEPS = """
+from pathlib import Path
+from avbench import SnapshotPredictor
+
+class Net(SnapshotPredictor):
+    uses_torch = False
+    def __init__(self, ckpt: str, words: Path | None = None):
+        self.ckpt = ckpt
+        self.words = words
+        self.options = {"ckpt": [ckpt]}
+"""
+
+
+def test_a_model_that_keeps_the_paths_of_its_files_is_the_same_from_everywhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("keeps.py").write_text(KEEPS)
+    Path("words.txt").write_text("a b c")
+    Path("other.pt").write_bytes(b"weights")
+    Path("inside").mkdir()
+
+    def print_of(above: str, ckpt: str = "best.pt") -> str:
+        given = {"ckpt": f"{above}{ckpt}", "words": f"{above}words.txt"}
+        return model_fingerprint(load_model(f"{above}keeps.py:Net", model_args=given).backbone)  # type: ignore[arg-type]
+
+    here = print_of("")
+    assert print_of(f"{folder}/") == here
+    assert print_of("", "other.pt") != here, "the name counts"
+    monkeypatch.chdir("inside")
+    assert print_of("../") == here
+    (folder / "best.pt").write_bytes(b"other weights")
+    assert print_of("../") != here
+
+
 def test_a_worker_makes_the_same_model(folder: Path) -> None:
     make_it = resolve("net.py:Net", ModelOptions(model_args={"width": "1", "ckpt": "best.pt"})).load_backbone
     assert make_it is not None
