@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -51,6 +50,7 @@ from avbench.system.cache import writable
 from avbench.system.devices import check_device
 from avbench.system.facts import run_facts
 from avbench.system.outputs import claim
+from avbench.system.paths import as_file_name
 from avbench.system.progress import Progress, of_stage
 from avbench.ticks import seconds
 from avbench.types import SnapshotPredictor, UsageError
@@ -240,7 +240,7 @@ def _resolved(model: Any, head: str, options: ModelOptions) -> StreamingModel:
 
 def default_out(model: str) -> Path:
     """runs/DATE-MODEL, to be claimed: see :func:`avbench.system.outputs.claim`."""
-    slug = re.sub(r"[^A-Za-z0-9.+-]+", "-", without_folders(model)).strip("-.")
+    slug = as_file_name(without_folders(model), "-", ".+-").strip("-.") or "model"
     return Path("runs") / f"{datetime.now(UTC):%Y-%m-%d}-{slug}"
 
 
