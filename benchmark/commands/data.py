@@ -343,5 +343,9 @@ def _data_verify(args: argparse.Namespace) -> int:
     for problem in problems:
         show(problem)
     checked = "hashes" if args.no_decode else "hashes, and every frame and sample decoded"
-    show(f"{args.data}: {len(problems)} problems" if problems else f"{args.data}: ok ({count(manifest)}; {checked})")
+    show(
+        f"{args.data}: {len(problems)} problem{'s' * (len(problems) != 1)}"
+        if problems
+        else f"{args.data}: ok ({count(manifest)}; {checked})"
+    )
     return 1 if problems else 0

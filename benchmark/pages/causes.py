@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from avbench.results.run import Failure, RunResult
 
 _WINDOW = re.compile(r", iteration \d+ \(window at [\d.]+ s\)$")  # in which window a model failed: of one cause
-_OF_MODEL = "model "  # how a reason begins that is the model's fault; others are of the media
+_OF_MODEL = ("model ", "not tried: model ")  # how a reason begins that is the model's fault; others are of the media
 _NAMED = 3
 
 
