@@ -299,7 +299,7 @@ def test_the_track_that_is_asked_for_is_heard_and_named(avbench: Avbench, tmp_pa
     assert list(found.values()) == pytest.approx([0.4, 0.4, -0.6], abs=0.02)
     done = avbench("predict", "two.mkv", "--model", "xcorr", "--audio-track", 3)
     assert done.returncode == 1
-    assert "there is no sound track 3; the file has 2" in done.stdout
+    assert "there is no sound track 3; the file has 2" in done.stderr
 
 
 @needs_ffmpeg
