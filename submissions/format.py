@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pydantic
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from avbench.system import paths
 from avbench.system.atomic import atomic_write_bytes
 from avbench.system.strict import ONE_BY_ONE, Many, Number, Sha256, StrictPart, parse_json
 from avbench.types import AvbenchError, UsageError
@@ -311,7 +312,7 @@ def _refuse_links(path: Path) -> None:
         if folder.is_symlink():
             raise refuse("folder", f"{folder.name} is a link; a submission must consist of real folders and files")
     if not path.is_dir():
-        raise refuse("folder", f"{path} is not a folder")
+        raise refuse("folder", f"{paths.shown(path)} is not a folder")
 
 
 def _listing(path: Path) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ def add(commands: Any) -> None:
 
 
 def _cite(args: argparse.Namespace) -> int:
-    from avbench.runs.citing import bibtex, cited
+    from avbench.runs.citing import bibtex, cited, comment
 
     found, unknown = cited(args.runs)
-    show("\n\n".join(bibtex(key, reasons) for key, reasons in found.items()))
-    for what in unknown:
-        say(f"no entry for {what}: cite it as its authors ask")
+    lacking = [f"no entry for {what}: cite it as its authors ask" for what in unknown]
+    parts = [bibtex(key, reasons) for key, reasons in found.items()]
+    show("\n\n".join([*parts, *(["\n".join(map(comment, lacking))] if lacking else [])]))
+    if not sys.stdout.isatty():  # else they have just been read
+        for line in lacking:
+            say(line)
     return 0

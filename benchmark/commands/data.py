@@ -290,11 +290,11 @@ def _say_refused(refused: list[MediaError], length: Tick) -> None:
     from avbench.ticks import seconds
 
     short = [error for error in refused if isinstance(error, TooShort)]
-    say_each("refused", [str(error) for error in refused if error not in short])
+    say_each("refused", [f"{error.clip_id}: {error.reason}" for error in refused if error not in short])
     if short:
         files = "1 file holds" if len(short) == 1 else f"{len(short)} files hold"
         say(f"too short: {files} no {seconds(length):g} s of picture and sound for a segment; nothing else is wrong")
-        say_each("too short", [f"clip {error.clip_id}: {error.reason.removeprefix('too short: ')}" for error in short])
+        say_each("too short", [f"{error.clip_id}: {error.reason.removeprefix('too short: ')}" for error in short])
 
 
 def _data_ls(args: argparse.Namespace) -> int:
@@ -345,5 +345,9 @@ def _data_verify(args: argparse.Namespace) -> int:
     for problem in problems:
         show(problem)
     checked = "hashes" if args.no_decode else "hashes, and every frame and sample decoded"
-    show(f"{args.data}: {len(problems)} problems" if problems else f"{args.data}: ok ({count(manifest)}; {checked})")
+    show(
+        f"{args.data}: {len(problems)} problem{'s' * (len(problems) != 1)}"
+        if problems
+        else f"{args.data}: ok ({count(manifest)}; {checked})"
+    )
     return 1 if problems else 0

@@ -29,6 +29,7 @@ from avbench.commands.common import (
     say,
     say_each,
     show,
+    workers_of,
     write_csv,
 )
 
@@ -97,13 +98,14 @@ def _predict(args: argparse.Namespace) -> int:
     check_csv(args.csv)
     if args.out is not None:
         check_writable(args.out, "--out")
-    predictor = _predictor(args)
-    if predictor.told:
-        say(predictor.told)
     with contextlib.ExitStack() as stack:
         paths = [path for path in args.paths if path != "-"]
-        files, left_out = files_of(paths, args.out, predictor.workers) if paths else ([], [])
+        files, left_out = files_of(paths, args.out, workers_of(args)) if paths else ([], [])
         say_each("passed over", left_out)
+        there = "-" in args.paths or any(not asked.error for asked in files)
+        predictor = _predictor(args, args.fetch and there)
+        if predictor.told and there:
+            say(predictor.told)
         if "-" in args.paths:
             files.append(stack.enter_context(_spooled()))
         pages = _pages(args, files)
@@ -118,7 +120,8 @@ def _predict(args: argparse.Namespace) -> int:
     return _told(args, answers, pages, predictor)
 
 
-def _predictor(args: argparse.Namespace) -> Predictor:
+def _predictor(args: argparse.Namespace, fetch: bool) -> Predictor:
+    """The model that answers; ``fetch``: its weights are got first."""
     from avbench.engine.runner import Compute
     from avbench.runs.predict import BEST, READING, Predictor, fetch_best
     from avbench.scoring.tolerance import tolerance_asked
@@ -126,7 +129,7 @@ def _predictor(args: argparse.Namespace) -> Predictor:
 
     tolerance = None if args.tolerance is None else tolerance_asked(args.tolerance)
     reading = chosen_tracks(args, READING)
-    if args.fetch:
+    if fetch:
         with Progress(unit="B") as progress:
             fetch_best(progress.of(f"fetching {BEST}"))
     store = writable(args.store or default_store(), "--store")
@@ -169,7 +172,7 @@ def _write_pages(args: argparse.Namespace, answers: list[Prediction], pages: dic
 
 
 def _told(args: argparse.Namespace, answers: list[Prediction], pages: dict[Path, Path], predictor: Predictor) -> int:
-    """Prints the answers; returns the exit code."""
+    """Prints the answers, each fact once: the error of a single file is only said on stderr. Returns the exit code."""
     from avbench.pages.predict_text import in_text, table_of
     from avbench.scoring.prediction import rows_of
 
@@ -181,17 +184,17 @@ def _told(args: argparse.Namespace, answers: list[Prediction], pages: dict[Path,
     if args.json:
         print(json.dumps({"files": [answer.as_json() for answer in answers]}, indent=1, allow_nan=False))
     elif not args.jsonl:
-        few = len(answers) == 1
-        for answer in answers if few else ():
+        if len(answers) > 1:
+            show(table_of(answers))
+        for answer in answers if len(answers) == 1 and not failed else ():
             page = pages.get(answer.file)
             show(in_text(answer, str(page) if page else ""))
-        if not few:
-            show(table_of(answers))
     if failed and (args.json or args.jsonl or len(answers) == 1):
         say_each("error", [f"{answer.path}: {answer.error}" for answer in failed])
     counters = predictor.counters
     computed, stored = counters["snapshots_computed"], counters["snapshots_from_store"]
-    say(f"{computed} windows computed, {stored} from the store, {len(failed)} of {len(answers)} files failed")
+    if computed or stored:
+        say(f"{computed} windows computed, {stored} from the store, {len(failed)} of {len(answers)} files failed")
     return _code(args, answers)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import re
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from avbench.commands.common import (
+    FORMATS,
     SIGN,
     Progress,
     add_command,
@@ -280,7 +279,7 @@ def _run(args: argparse.Namespace) -> int:
             force=args.force,
             media=args.media,
         )
-    _report_problems(result)
+    _report_problems(args, result)
     _print_run(args, result, out, recipe.write() if recipe else "")
     return 1 if result.incomplete else 0
 
@@ -331,17 +330,11 @@ def _compute_share(args: argparse.Namespace, share: Share, device: str) -> int:
     return 1 if session.failures and not share.waits else 0
 
 
-_WINDOW = re.compile(r", iteration \d+ \(window at [\d.]+ s\)$")  # in which window a model failed: of one cause
-
-
 def _report_failures(failures: Sequence[Failure], names: Mapping[str, str] | None = None) -> None:
-    """``names``: clip id -> the name of its file, where that says more."""
-    failed: dict[str, Counter[str]] = {}  # reason -> clip -> segments
-    for failure in failures:
-        failed.setdefault(_WINDOW.sub("", failure.reason), Counter())[
-            (names or {}).get(failure.clip_id, failure.clip_id)
-        ] += 1
-    say_each("failed", [_failed(reason, clips) for reason, clips in failed.items()])
+    """One line for all that failed of one cause; run.json has them one by one. ``names``: as of ``causes``."""
+    from avbench.pages.causes import causes
+
+    say_each("failed", [str(cause) for cause in causes(failures, names)])
 
 
 def _again(args: argparse.Namespace) -> list[str]:
@@ -359,20 +352,10 @@ def _doctor(args: argparse.Namespace) -> list[str]:
     return [args.model, *given] if ".py:" in args.model else []
 
 
-def _report_problems(result: RunResult) -> None:
+def _report_problems(args: argparse.Namespace, result: RunResult) -> None:
     say_each("note", result.warnings)
-    _report_failures(result.failures, result.data.names)
-    if result.unsupported:
-        n, of = len(result.unsupported), result.n_total
-        say(f"note: {n} of {of} segments are too short for this hop and number of windows and are not scored")
-
-
-def _failed(reason: str, clips: Counter[str]) -> str:
-    """One line for all the clips that failed with one reason; run.json has them one by one."""
-    names, n = list(clips), clips.total()
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    which = f"clip{'s' * (len(names) > 1)} {', '.join(names[:3])}{more}"
-    return f"{which}: {reason} ({n} segment{'s' * (n > 1)})"
+    if result.n_scored or args.json or args.format != FORMATS[0]:  # else the result itself says why there is none
+        _report_failures(result.failures, result.data.names)
 
 
 def _sweep(args: argparse.Namespace) -> int:

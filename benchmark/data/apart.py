@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from avbench.system import debug
 from avbench.system.machine import GIB
-from avbench.system.paths import why_no_file
+from avbench.system.paths import shown, why_no_file
 from avbench.system.workers import Lost, each
 from avbench.types import AvbenchError, MediaError, in_one_line
 
@@ -61,7 +61,7 @@ def guarded(read: Callable[[MediaFile], R], file: MediaFile) -> R | MediaError:
     try:
         problem = why_no_file(file.path)
         if problem:
-            raise MediaError(file.clip_id, f"{file.path} {problem}")
+            raise MediaError(file.clip_id, f"{shown(file.path)} {problem}")
         return read(file)
     except MediaError as error:
         debug.show(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 from avbench.data.apart import MediaFile, read_apart
 from avbench.data.streams import WORDS, opened, tracks_of
 from avbench.system.findings import first_of
+from avbench.system.paths import without_name
 from avbench.types import MediaError, UsageError, printable
 
 _VIDEO = """
@@ -35,10 +36,16 @@ _NAMED = 5  # of what is passed over for the same reason
 
 @dataclass(frozen=True)
 class Found:
-    """``files``: resolved, sorted, each once. ``passed_over``: name of every other file or folder -> why."""
+    """``files``: resolved, sorted, each once -> how the user would name it. ``passed_over``: name of every other file
+    or folder -> why."""
 
-    files: list[Path]
+    named: Mapping[Path, str]
     passed_over: Mapping[str, str]
+
+    @property
+    def files(self) -> list[Path]:
+        """The media found."""
+        return list(self.named)
 
     def left_out(self) -> list[str]:
         """What was passed over in words: one line for each reason, with the first few names and how many more."""
@@ -59,7 +66,7 @@ def find_media(paths: Iterable[Path | str], besides: Path | None = None, workers
     folder ``besides`` are passed over; any other is opened, and taken if it is a container with picture and sound.
     Links to files are followed, links to folders are not. ``UsageError``: a path that does not exist, or no media.
     """
-    found: set[Path] = set()
+    found: dict[Path, str] = {}
     passed: dict[str, str] = {}
     unsure: dict[Path, str] = {}
     given_paths = [Path(given) for given in paths]
@@ -67,22 +74,22 @@ def find_media(paths: Iterable[Path | str], besides: Path | None = None, workers
         if not given.is_dir():
             if not os.path.lexists(given):
                 raise UsageError(f"{given} does not exist")
-            found.add(_resolved(given))
+            found.setdefault(_resolved(given), str(given))
             continue
         for path, why in _walk(given, besides):
             ending, name = path.suffix[1:].lower(), _name(path, given, len(given_paths) > 1)
             if why or ending in OTHER:
                 passed[name] = why or NOT_VIDEO
             elif ending in VIDEO:
-                found.add(_resolved(path))
+                found.setdefault(_resolved(path), str(path))
             else:
                 unsure[path] = name
     for path, why in _opened(unsure, workers):
         if why:
             passed[unsure[path]] = why
         else:
-            found.add(_resolved(path))
-    searched = Found(sorted(found), dict(sorted(passed.items())))
+            found.setdefault(_resolved(path), str(path))
+    searched = Found(dict(sorted(found.items())), dict(sorted(passed.items())))
     if not found:
         told = f"; passed over: {first_of(searched.left_out())}" if passed else ""
         raise UsageError(f"no video files found{told}")
@@ -125,7 +132,7 @@ def _problem(file: MediaFile) -> str:
         with opened(file.path, file.clip_id) as container:
             missing = [word for kind, word in WORDS.items() if not tracks_of(container, kind)]
     except MediaError as error:
-        return error.reason.removeprefix(f"{printable(str(file.path))} ")
+        return without_name(error.reason, file.path)
     return f"without {missing[0]}" if missing else ""
 
 

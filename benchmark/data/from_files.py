@@ -15,10 +15,10 @@ from avbench.data.apart import MediaFile, read_apart
 from avbench.data.folders import Found, find_media
 from avbench.data.media import MEASURED, media_sha256
 from avbench.data.probing import MAX_CLIP_S, MediaInfo, probe
-from avbench.protocol.manifest import Manifest, called, write_manifest
+from avbench.protocol.manifest import Manifest, write_manifest
 from avbench.protocol.offsets import draw_offset, nominal_starts, parse_offset_law
 from avbench.system.atomic import whole
-from avbench.system.paths import path_text
+from avbench.system.paths import as_file_name, path_text, without_name
 from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, Tick, seconds
 from avbench.types import (
@@ -95,11 +95,13 @@ def manifest_from_files(  # noqa: PLR0913  (the options of `avbench data from-fi
     can be used; a run with more iterations lists the segments it cannot use). ``copy`` puts the media under
     ``out/media``; otherwise the manifest records where they are. ``name``: of the data; empty for the name of ``out``.
 
-    Returns the manifest and one ``MediaError`` for every refused file, ``TooShort`` for those that are only that.
+    Returns the manifest and one ``MediaError`` for every refused file, by the name that it was given, ``TooShort`` for
+    those that are only that.
     ``UsageError``: no files, or none can be used.
     """
     rules, out = rules or SegmentRules(), Path(out)
-    files = (paths if isinstance(paths, Found) else find_media(paths, out, workers)).files
+    searched = paths if isinstance(paths, Found) else find_media(paths, out, workers)
+    files = searched.files
     root = common_folder(files)
     media_root = out / "media" if copy else root
     named = name_clips(files, root)
@@ -116,12 +118,14 @@ def manifest_from_files(  # noqa: PLR0913  (the options of `avbench data from-fi
                 clip = replace(clip, path=clip_id + _safe(file.suffix.lower()))
                 _copy(file, media_root / clip.path, clip_id)
         except MediaError as error:
-            refused.append(type(error)(called(file.name, clip_id), error.reason))
+            refused.append(type(error)(printable(searched.named[file]), without_name(error.reason, file)))
             continue
         clips[clip_id], sources[clip_id] = clip, _source(info, file)
         segments += found
     if not clips:
-        raise UsageError(f"none of the {len(files)} files can be used; the first: {refused[0]}")
+        raise UsageError(
+            f"none of the {len(files)} files can be used; the first: {refused[0].clip_id}: {refused[0].reason}"
+        )
     manifest = Manifest(
         name=name or printable(out.resolve().name),
         kind="files",
@@ -146,15 +150,17 @@ def common_folder(files: list[Path]) -> Path:
         raise UsageError("the files are on different drives; make one manifest for each") from error
 
 
-def name_clips(files: list[Path], root: Path) -> dict[str, Path]:
-    """Clip id -> file. Ids come from the paths relative to ``root``: readable, safe as file names, unique. Only files
-    whose ids would collide affect each other: they keep their extension, and get a number if that is not enough."""
-    stems = {f: _slug(f.relative_to(root).with_suffix("").as_posix()) for f in files}
+def name_clips(files: list[Path], root: Path, ascii_only: bool = True) -> dict[str, Path]:
+    """Clip id -> file. Ids come from the paths relative to ``root``: readable, safe as file names, unique; of ASCII
+    only, or with the letters of all scripts. Only files whose ids would collide affect each other: they keep their
+    extension, and get a number if that is not enough."""
+    slug = _slug if ascii_only else _named_like
+    stems = {f: slug(f.relative_to(root).with_suffix("").as_posix()) for f in files}
     taken = Counter(stem.casefold() for stem in stems.values())  # copies must not collide on a case-insensitive disk
     named: dict[str, Path] = {}
     used: set[str] = set()
     for file in files:
-        base = stems[file] if taken[stems[file].casefold()] == 1 else _slug(file.relative_to(root).as_posix())
+        base = stems[file] if taken[stems[file].casefold()] == 1 else slug(file.relative_to(root).as_posix())
         clip_id, n = base, 1
         while clip_id.casefold() in used:
             n += 1
@@ -166,6 +172,10 @@ def name_clips(files: list[Path], root: Path) -> dict[str, Path]:
 
 def _slug(text: str) -> str:
     return _safe(text.replace("/", "--")).lstrip(".")[-150:] or "clip"
+
+
+def _named_like(text: str) -> str:
+    return as_file_name(text.replace("/", "--")).lstrip(".") or "clip"
 
 
 def _safe(text: str) -> str:

@@ -15,9 +15,10 @@ from avbench.data.media import media_sha256
 from avbench.data.probing import probe
 from avbench.protocol.laws import SHARES
 from avbench.protocol.manifest import Manifest, check
+from avbench.system.paths import shown
 from avbench.system.progress import ItemProgress
 from avbench.ticks import TICKS_PER_FRAME, TICKS_PER_S, seconds, ticks
-from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words, printable
+from avbench.types import UNSEEN_SHA256, ClipRecord, MediaError, offset_in_words
 
 SUPPORT_HOPS_S = (1, 2, 3, 4)
 SUPPORT_WINDOWS = (2, 4, 6, 8, 12, 18, 24, 36, 48)
@@ -258,7 +259,7 @@ def _problems(file: MediaFile) -> list[str]:
     clip, decode = file.known
     if media_sha256(file.path) != clip.sha256:
         # no further checks of a changed file: its labels no longer apply
-        name = printable(str(file.path))
+        name = shown(file.path)
         return [f"clip {clip.id}: {name} has changed (other sha256); restore it or rebuild the manifest"]
     if not decode:
         return []

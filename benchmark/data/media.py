@@ -29,9 +29,9 @@ from avbench.data.packets import packets
 from avbench.data.pictures import PictureFacts, PictureStream
 from avbench.data.sound import SoundStream
 from avbench.data.streams import WORDS, Track, choose, opened, readable, reason_of
-from avbench.system.paths import why_no_file
+from avbench.system.paths import shown, why_no_file
 from avbench.ticks import FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from avbench.types import ClipRecord, FrontEnd, Gap, MediaError, Reading, UsageError, printable
+from avbench.types import ClipRecord, FrontEnd, Gap, MediaError, Reading, UsageError
 
 if TYPE_CHECKING:
     import av
@@ -362,7 +362,7 @@ def media_sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes; ``MediaError`` if it cannot be read or is no file (a pipe would never end)."""
     problem = why_no_file(Path(path))
     if problem:
-        raise MediaError(Path(path).name, f"{printable(str(path))} {problem}")
+        raise MediaError(Path(path).name, f"{shown(path)} {problem}")
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,8 +19,8 @@ import numpy as np
 from avbench.data.boxes import lacks_index
 from avbench.data.packets import packets
 from avbench.data.sound import Samples, channels_of
-from avbench.system.paths import why_no_file
-from avbench.types import MediaError, first_line, printable
+from avbench.system.paths import shown, why_no_file
+from avbench.types import MediaError, first_line
 
 if TYPE_CHECKING:
     import av
@@ -71,17 +71,16 @@ def opened(path: Path, clip_id: str, options: Mapping[str, str] | None = None) -
     media."""
     import av
 
-    shown = printable(str(path))
     problem = why_no_file(path)
     if problem:
-        raise MediaError(clip_id, f"{shown} {problem}")
+        raise MediaError(clip_id, f"{shown(path)} {problem}")
     try:
         # absolute, so that no name is taken for a protocol ("a:b.mp4")
         name, all_options = str(path.absolute()), {**(options or {}), **_OPEN_OPTIONS}
         container = av.open(name, metadata_errors="replace", options=all_options)
     except (av.FFmpegError, OSError) as error:
         why = _why_unreadable(path, error)
-        raise MediaError(clip_id, f"{shown} is not a readable media file ({why})") from error
+        raise MediaError(clip_id, f"{shown(path)} is not a readable media file ({why})") from error
     with container:
         yield container
 

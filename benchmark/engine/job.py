@@ -20,7 +20,7 @@ from avbench.protocol.manifest import Manifest
 from avbench.protocol.plan import SnapshotKey
 from avbench.results.run import Spent
 from avbench.system import debug
-from avbench.system.paths import why_no_file
+from avbench.system.paths import shown, why_no_file
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, Gap, MediaError, SnapshotPredictor, Window, in_one_line
 
 Factory = Callable[[], SnapshotPredictor]
@@ -119,10 +119,10 @@ def pinned_path(manifest: Manifest, clip: ClipRecord) -> Path:
     path = manifest.clip_path(clip)
     problem = why_no_file(path)
     if problem:
-        raise MediaError(clip.id, f"{path} {problem}")
+        raise MediaError(clip.id, f"{shown(path)} {problem}")
     # snapshots are stored under this hash, so those of another file must never get there
     if media_sha256(path) != clip.sha256:
-        raise MediaError(clip.id, f"{path} is not the file that the manifest pins (other sha256)")
+        raise MediaError(clip.id, f"{shown(path)} is not the file that the manifest pins (other sha256)")
     return path
 
 

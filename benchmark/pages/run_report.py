@@ -13,6 +13,7 @@ import numpy as np
 
 from avbench.pages import class_in_words, render
 from avbench.pages.below_grid import below_grid, pair_section
+from avbench.pages.causes import causes, nothing_scored, remedies
 from avbench.pages.changing import page_of
 from avbench.pages.players import players
 from avbench.pages.sections import BY_SLICE, BY_SLICE_CHANGING, curve_charts, drawn_rows, errors, slice_tables
@@ -29,7 +30,7 @@ from avbench.system.atomic import atomic_write_bytes
 from avbench.ticks import seconds
 from avbench.types import AvbenchError, UsageError
 
-MAX_LISTED = 50  # failures and warnings shown; run.json has them all
+MAX_LISTED = 50  # causes of failures and warnings shown; run.json has them all
 
 
 class Row(NamedTuple):
@@ -124,6 +125,9 @@ def run_page(
         players=drawn,
         table=table,
         result=result,
+        nothing=nothing_scored(result),
+        causes=[(cause.where, cause.reason, cause.n) for cause in causes(result.failures, result.data.names)],
+        remedies=[shlex.join(words) for words in _remedies(result)],
         rows=table_rows(result),
         metrics=list(METRICS.values()),
         curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial, result.rows),
@@ -193,6 +197,14 @@ def _arguments(given: dict[str, str]) -> list[str]:
     """--model-args as it was given; of files only the name is recorded."""
     texts = [f"{name}={text.partition(' (sha256 ')[0]}" for name, text in given.items()]
     return ["--model-args", *map(shlex.quote, texts)] if texts else []
+
+
+def _remedies(result: RunResult) -> list[list[str]]:
+    """What looks for the causes of failures, as of :func:`command`."""
+    data = [result.data.name if _built_in(result)[0] else "FOLDER", "--split", result.data.split]
+    arguments = [f"{name}={text.partition(' (sha256 ')[0]}" for name, text in result.model.arguments.items()]
+    own = [result.model.name, *(["--model-args", *arguments] if arguments else [])]
+    return remedies(result, own, data)
 
 
 def _built_in(result: RunResult) -> tuple[bool, bool]:

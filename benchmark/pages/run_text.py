@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from avbench.pages.causes import causes, nothing_scored, remedies
 from avbench.registry.options import FROM_BACKBONE
 from avbench.scoring.below_grid import BELOW_GRID
 from avbench.scoring.dynamic import SHOWN
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 UNDEFINED = "–"
+MOST_CAUSES = 10  # of failures, where nothing was scored
 TABLE_CHANGING = (
     "recovery_s",
     "recovery_median_s",
@@ -63,6 +65,8 @@ def render(
     run on the same data; ``doctor``: what the doctor is asked about)."""
     from avbench.results.run import REPORT_FILE
 
+    if why := nothing_scored(result):
+        return _nothing(result, folder, why, again, doctor, recipe)
     if result.data.labels == "hidden":
         return _without_scores(result, folder, recipe)
     changing = changing_lines(result) if result.dynamic else []
@@ -76,15 +80,39 @@ def render(
         n = len(result.absent_classes)
         parts.append(f"{n} of {OffsetGrid().n_classes} classes have no segment; means over classes leave them out")
     parts += _model_notes(result)
-    names = " · ".join(["run.json", *(file.path for file in result.files.values())])
     parts += [
         f"report  {folder / REPORT_FILE}",
-        f"files   {folder}: {names}",
-        *([f"recipe  {recipe}"] if recipe else []),
+        *_files(result, folder, recipe),
         f"signature  {result.signature}",
         _next(result, again, doctor),
     ]
     return "\n".join(parts)
+
+
+def _nothing(
+    result: RunResult, folder: Path, why: str, again: Sequence[str], doctor: Sequence[str], recipe: str
+) -> str:
+    """The text where nothing was scored: the causes, and what looks for them; no table that could only be empty."""
+    from avbench.results.run import REPORT_FILE
+
+    found = causes(result.failures, result.data.names)
+    lines = [_header(result), why, *(f"  {cause}" for cause in found[:MOST_CAUSES])]
+    if len(found) > MOST_CAUSES:
+        lines.append(f"  ... and {len(found) - MOST_CAUSES} more causes, all in run.json")
+    data = [again[1], *(again[2:4] if "--split" in again else [])]  # they come first
+    commands = remedies(result, doctor or [result.model.name], data)
+    lines += [*_model_notes(result), f"report  {folder / REPORT_FILE}", *_files(result, folder, recipe)]
+    return "\n".join([*lines, *_commands(commands)])
+
+
+def _files(result: RunResult, folder: Path, recipe: str) -> list[str]:
+    names = " · ".join(["run.json", *(file.path for file in result.files.values())])
+    return [f"files   {folder}: {names}", *([f"recipe  {recipe}"] if recipe else [])]
+
+
+def _commands(commands: Sequence[Sequence[str]]) -> list[str]:
+    """What to do next, a command a line, each as it can be pasted into a shell."""
+    return [f"{'' if n else 'next':8}{shlex.join(words)}" for n, words in enumerate(commands)]
 
 
 def _without_scores(result: RunResult, folder: Path, recipe: str) -> str:
@@ -93,9 +121,7 @@ def _without_scores(result: RunResult, folder: Path, recipe: str) -> str:
     lines = [_header(result), f"{result.model.name}: {n} segments predicted, none scored"]
     lines += [f"INCOMPLETE: {len(result.failures)} segments failed"] if result.incomplete else []
     lines += ["the labels of this data are hidden: maintainers score it after submission", *_model_notes(result)]
-    names = " · ".join(["run.json", *(file.path for file in result.files.values())])
-    lines += [f"files   {folder}: {names}", *([f"recipe  {recipe}"] if recipe else [])]
-    lines += [f"signature  {result.signature}"]
+    lines += [*_files(result, folder, recipe), f"signature  {result.signature}"]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", result.model.name).strip("-._") or "model"
     words = ["avbench", "submit", "pack", str(folder), "--out", "entries", "--org", "my-org", "--name", name[:64]]
     return "\n".join([*lines, f"next    {shlex.join(words)}"])
@@ -248,14 +274,10 @@ def _pairs(result: RunResult) -> list[str]:
 
 
 def _next(result: RunResult, again: Sequence[str], doctor: Sequence[str]) -> str:
-    """What to do next, a command a line, each as it can be pasted into a shell; first the ``doctor`` where nothing was
-    scored."""
     others = [m for m in ("streamsync-trf", "streamsync-lstm", "apa-synchformer") if m != result.model.name]
     if result.protocol.name == "dynamic":
         others = [f"sparsesync+{'bayes' if result.model.head == 'cusum' else 'cusum'}"]
-    commands = [["avbench", "run", "--model", others[0], *again], ["avbench", "doctor", *doctor]]
-    commands = commands if result.n_scored else commands[::-1]
-    return "\n".join(f"{'' if n else 'next':8}{shlex.join(words)}" for n, words in enumerate(commands))
+    return "\n".join(_commands([["avbench", "run", "--model", others[0], *again], ["avbench", "doctor", *doctor]]))
 
 
 def _count(n: int, word: str, plural: str = "s") -> str:

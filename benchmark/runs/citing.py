@@ -7,6 +7,7 @@ from pathlib import Path
 
 from avbench import __version__
 from avbench.results.run import RunResult, read_run
+from avbench.types import printable
 
 PAPER, AVBENCH = "voas2025streamsync", "avbench"
 
@@ -140,4 +141,9 @@ def bibtex(key: str, reasons: Iterable[str]) -> str:
     kind, fields = _ENTRIES[key]
     width = max(map(len, fields))
     values = (f"  {name.ljust(width)} = {{{value}}}," for name, value in fields.items())
-    return "\n".join([f"% {'; '.join(reasons)}", f"@{kind}{{{key},", *values, "}"])
+    return "\n".join([comment("; ".join(reasons)), f"@{kind}{{{key},", *values, "}"])
+
+
+def comment(text: str) -> str:
+    """A line that BibTeX skips: it knows no comments, and reads an entry wherever it sees an @."""
+    return f"% {printable(text).replace('@', ' at ')}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import bisect
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +50,7 @@ from avbench.system.cache import writable
 from avbench.system.devices import check_device
 from avbench.system.facts import run_facts
 from avbench.system.outputs import claim
+from avbench.system.paths import as_file_name
 from avbench.system.progress import Progress, of_stage
 from avbench.ticks import seconds
 from avbench.types import SnapshotPredictor, UsageError
@@ -145,7 +145,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
         **what_changed(score, session, loaded, protocol, logits),
         pairs=[] if hidden else pair_scores(session.segments(protocol), logits, bootstrap),
         rows=rows,
-        warnings=_warnings(session, loaded, note, hidden),
+        warnings=[*_warnings(session, loaded, note, hidden), *_too_short(session, protocol)],
         absent_classes=[] if hidden else _absent_classes(truth, protocol),
         environment=run_facts(compute.device, session.workers),
         seed=bootstrap.seed,
@@ -240,7 +240,7 @@ def _resolved(model: Any, head: str, options: ModelOptions) -> StreamingModel:
 
 def default_out(model: str) -> Path:
     """runs/DATE-MODEL, to be claimed: see :func:`avbench.system.outputs.claim`."""
-    slug = re.sub(r"[^A-Za-z0-9.+-]+", "-", without_folders(model)).strip("-.")
+    slug = as_file_name(without_folders(model), "-", ".+-").strip("-.") or "model"
     return Path("runs") / f"{datetime.now(UTC):%Y-%m-%d}-{slug}"
 
 
@@ -311,21 +311,43 @@ def _check_data(session: Session, protocol: Protocol, model: str) -> None:
 
 
 def _no_support(manifest: Manifest, protocol: Protocol) -> str:
-    def fits(iterations: int) -> bool:
-        shorter = replace(protocol, iterations=iterations)
-        return any(shorter.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)
-
-    clip = max(manifest.clips.values(), key=lambda c: c.duration)
-    if not clip.duration:
+    if not max(clip.duration for clip in manifest.clips.values()):
         return f"{manifest.name} was imported without media, so its clips' lengths are unknown; re-import with --media"
-    most = min(protocol.iterations, clip.duration // protocol.hop + 1)  # no clip is long enough for more
-    longest = bisect.bisect_left(range(1, most + 1), True, key=lambda n: not fits(n))
+    longest = _most_windows(manifest, protocol, any)
     hop_s = seconds(protocol.hop)
     advice = f"the longest fits {longest}: try --iterations {longest}" if longest else "not even one window fits"
     return (
         f"none of the {len(manifest.segments)} segments of {manifest.name} is long enough for {protocol.iterations} "
         f"windows at hop {hop_s:g} s ({protocol.name} protocol); {advice}"
     )
+
+
+def _most_windows(manifest: Manifest, protocol: Protocol, of: Callable[[Iterable[bool]], bool]) -> int:
+    """The most windows, up to those of the protocol, for which any or all (``of``) segments are long enough; 0 if not
+    even one window fits."""
+
+    def fits(iterations: int) -> bool:
+        shorter = replace(protocol, iterations=iterations)
+        return of(shorter.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)
+
+    clip = max(manifest.clips.values(), key=lambda c: c.duration)
+    most = min(protocol.iterations, clip.duration // protocol.hop + 1)  # no clip is long enough for more
+    return bisect.bisect_left(range(1, most + 1), True, key=lambda n: not fits(n))
+
+
+def _too_short(session: Session, protocol: Protocol) -> list[str]:
+    """A note on the segments that are too short, with what would score them; none if there are none."""
+    manifest = session.manifest
+    n, of = len(manifest.segments) - len(session.supported(protocol)), len(manifest.segments)
+    if not n:
+        return []
+    which = f"{n} of {of} segments {'is' if n == 1 else 'are'} too short"
+    told = f"{which} for {protocol.iterations} windows at hop {seconds(protocol.hop):g} s and not scored"
+    if most := _most_windows(manifest, protocol, all):
+        return [f"{told}; --iterations {most} scores all"]
+    one = replace(protocol, iterations=1)
+    fit = sum(one.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)
+    return [told + (f"; --iterations 1 scores {fit}" if fit > of - n else "; no window fits in them")]
 
 
 def _data_info(manifest: Manifest, split: str) -> DataInfo:

@@ -31,6 +31,7 @@ from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system import debug
 from avbench.system.devices import check_device, device_meant, on_cpu
 from avbench.system.machine import GIB
+from avbench.system.paths import without_name
 from avbench.system.precision import exact_float32
 from avbench.system.progress import ItemProgress
 from avbench.system.workers import Lost, Pool
@@ -497,7 +498,7 @@ def row_of(
     found = guarded(read, MediaFile(shown, path))
     if isinstance(found, MediaError):
         # the row names the file; without its path equal reasons are equal
-        reason = found.reason.removeprefix(f"{printable(str(path))} ")
+        reason = without_name(found.reason, path)
         return FileRow(shown, key, reasons=dict.fromkeys(setup.metrics, reason))
     return found
 

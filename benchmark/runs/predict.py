@@ -35,6 +35,7 @@ from avbench.scoring.prediction import Prediction
 from avbench.scoring.regimes import WORDS, Evidence, Regime
 from avbench.scoring.tolerance import Tolerance, tolerance_asked
 from avbench.system.devices import check_device
+from avbench.system.paths import without_name
 from avbench.system.progress import ItemProgress, Progress, of_stage
 from avbench.ticks import TICKS_PER_S, Tick, seconds
 from avbench.types import ClipRecord, MediaError, Reading, SegmentRecord, UsageError, Window
@@ -120,18 +121,12 @@ def files_of(
         try:
             searched = find_media([given], besides, workers)
         except UsageError as error:
-            found[given] = Asked(given, name, str(error).removeprefix(f"{given} "))
+            found[given] = Asked(given, name, without_name(str(error), given))
             continue
-        for file in searched.files:
-            found.setdefault(file, Asked(file, _named(file, given) if given.is_dir() else name))
+        for file, named in searched.named.items():
+            found.setdefault(file, Asked(file, named if given.is_dir() else name))
         left_out += searched.left_out()
     return list(found.values()), left_out
-
-
-def _named(file: Path, given: Path) -> str:
-    """How the user would name a file that was found in the folder ``given``."""
-    inside = file.is_relative_to(given.resolve())
-    return str(given / file.relative_to(given.resolve())) if inside else str(file)
 
 
 # -------------------------------------------------------------------------------------------------------- the answers
@@ -243,7 +238,7 @@ class Predictor:
 
     def _failed(self, asked: Asked, error: str) -> Prediction:
         hop_s = seconds(self.protocol.hop)
-        reason = error.removeprefix(f"{asked.file} ")
+        reason = without_name(error, asked.file)
         return Prediction(asked.path, asked.file, self.model.name, hop_s, asked=self.tolerance, error=reason)
 
     def _windowed(self, asked: Asked, clip: ClipRecord, info: MediaInfo) -> _Clip:

@@ -32,7 +32,7 @@ def pages_beside(files: Iterable[Asked]) -> dict[Path, Path]:
 def pages_in(folder: Path, files: Iterable[Asked]) -> dict[Path, Path]:
     """File -> its page in ``folder``; names are unique."""
     there = [asked.file for asked in files if not asked.error]
-    named = name_clips(there, common_folder(there)) if there else {}
+    named = name_clips(there, common_folder(there), ascii_only=False) if there else {}
     return {file: folder / f"{clip_id}{ENDING}" for clip_id, file in named.items()}
 
 

@@ -7,10 +7,15 @@ is. To print a path, or to quote it in a message, is another matter: see :func:`
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path, PurePath
+
+from avbench.types import printable
 
 # only what path_text writes: no escape stands for a separator, a dot or a NUL
 _ESCAPE = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
@@ -35,6 +40,36 @@ def path_of(text: str) -> Path:
 def has_foreign_backslash(text: str) -> bool:
     """Whether a path's text has a backslash that :func:`path_text` did not write."""
     return b"\\" in _ESCAPE.sub(b"", text.encode("utf-8", "surrogatepass"))
+
+
+def shown(path: Path | str) -> str:
+    """A path for a message: relative where it lies below the current folder, as a person would write it; printable."""
+    path = Path(path)
+    with contextlib.suppress(OSError, ValueError):  # there is no current folder any more, or the path is elsewhere
+        return printable(str(path.relative_to(Path.cwd())))
+    return printable(str(path))
+
+
+def without_name(reason: str, path: Path | str) -> str:
+    """A reason that begins with the path of its file, for those who name the file themselves."""
+    return reason.removeprefix(f"{shown(path)} ").removeprefix(f"{printable(str(path))} ")
+
+
+def as_file_name(text: str, instead: str = "_", keep: str = "._-") -> str:
+    """``text`` as a part of a file's name on any system: letters and digits of all scripts stay, and so do signs that
+    are not ASCII; what separates, controls or is no text, and ASCII signs not in ``keep``, become ``instead``, several
+    of them one. At most 150 bytes of UTF-8, the last ones. Different texts may give one name."""
+
+    def safe(char: str) -> bool:
+        if char.isascii():
+            return char.isalnum() or char in keep
+        return unicodedata.category(char)[0] not in "CZ"
+
+    runs = (
+        "".join(chars) if good else instead
+        for good, chars in itertools.groupby(unicodedata.normalize("NFC", text), key=safe)
+    )
+    return "".join(runs).encode()[-150:].decode(errors="ignore")
 
 
 def why_no_file(path: Path) -> str:

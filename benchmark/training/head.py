@@ -8,7 +8,6 @@ start. A backbone with the streaming-token hook provides the head's token; for a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +31,7 @@ from avbench.registry.options import ModelOptions, StreamingModel
 from avbench.system.cache import writable
 from avbench.system.devices import check_device
 from avbench.system.outputs import check_writable
+from avbench.system.paths import as_file_name
 from avbench.system.progress import Progress
 from avbench.ticks import TICKS_PER_S, seconds, ticks
 from avbench.training.streaming import Snapshots, StreamRecipe, Streams, StreamSync, train_phase1
@@ -211,4 +211,4 @@ def training_streams(manifest: Manifest, recipe: HeadRecipe) -> tuple[Manifest, 
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.rpartition("/")[2].replace(".py:", "-")).strip("-.")
+    return as_file_name(name.rpartition("/")[2].replace(".py:", "-"), "-").strip("-.")

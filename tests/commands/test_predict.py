@@ -135,6 +135,37 @@ def test_a_hop_that_is_no_frame_and_options_without_a_model_are_refused(avbench:
         assert said in done.stderr
 
 
+def test_what_is_not_there_is_said_once_and_first(avbench_process: Avbench, tmp_path: Path) -> None:
+    done = avbench_process("predict", "gone.mp4")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "avbench: error: gone.mp4: does not exist\n", "no word of the model, nor of windows"
+
+
+def test_what_is_not_there_among_several_is_in_the_table_only(avbench: Avbench, tmp_path: Path) -> None:
+    done = avbench("predict", "gone.mp4", "none.mp4", "--csv", "all.csv")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.count("does not exist") == 2
+    with open(tmp_path / "all.csv", newline="") as table:
+        assert [row["error"] for row in csv.DictReader(table)] == ["does not exist"] * 2
+    (told,) = files(avbench("predict", "gone.mp4", "--json"))
+    assert told["error"] == "does not exist"
+
+
+def test_files_are_named_as_they_were_given(avbench: Avbench, tmp_path: Path) -> None:
+    """Relative to where the user is, without the id of the clip."""
+    (tmp_path / "any" / "folder").mkdir(parents=True)
+    (tmp_path / "any" / "folder" / "broken.mp4").write_text("no video")
+    done = avbench("predict", "any", "--model", "xcorr")
+    assert "avbench: error: any/folder/broken.mp4: is not a readable media file" in done.stderr
+    for given in ("any", "any/folder/broken.mp4"):
+        done = avbench("data", "from-files", given, "--out", "data")
+        assert "files can be used; the first: any/folder/broken.mp4: is not a readable media file" in done.stderr
+        assert str(tmp_path) not in done.stderr
+    done = avbench("submit", "check", "any/where")
+    assert "any/where is not a folder" in done.stderr
+    assert str(tmp_path) not in done.stderr
+
+
 # -- many files ------------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +299,7 @@ def test_the_track_that_is_asked_for_is_heard_and_named(avbench: Avbench, tmp_pa
     assert list(found.values()) == pytest.approx([0.4, 0.4, -0.6], abs=0.02)
     done = avbench("predict", "two.mkv", "--model", "xcorr", "--audio-track", 3)
     assert done.returncode == 1
-    assert "there is no sound track 3; the file has 2" in done.stdout
+    assert "there is no sound track 3; the file has 2" in done.stderr
 
 
 @needs_ffmpeg

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from avbench.commands.run import METRIC_NAMES
+from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
 from avbench.results.run import read_run
 from avbench.scoring.below_grid import BELOW_GRID, COLUMNS
 from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.tolerance import TOLERANCES
+from avbench.ticks import ticks
+from avbench.types import SegmentRecord
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -102,11 +106,51 @@ def test_a_model_that_breaks_stops_the_run_and_names_its_line(
     assert "Traceback" not in done.stderr
     why = "model net.py:Net broke off with ValueError: no such layer (net.py, line 11, in layer)"
     assert f"note: the run was stopped, 3 clips tried, 2 not: {why} on each of the first 3 clips" in done.stderr
-    assert f"failed: clips d, e: not tried: {why}" in done.stderr
+    assert "nothing was scored: 10 of 10 segments failed" in done.stdout
+    assert f"  clips d, e: not tried: {why} on each of the first 3 clips (4 segments)\n" in done.stdout
+    assert done.stdout.count("(net.py, line 11, in layer)") == 2, "each cause once, whatever the window"
+    assert "classes have no segment" not in done.stdout
+    assert "INCOMPLETE" not in done.stdout
+    assert done.stdout.splitlines()[-1] == "next    avbench doctor net.py:Net"
     assert len(read_run(tmp_path / "r").failures) == 10
     done = avbench_process(*words, "net.py:Bare")
     assert done.returncode == 2
     assert "predict returned a ndarray of shape (1, 21): return avbench.Snapshot(logits=...)" in done.stderr
+
+
+def test_clips_that_are_gone_are_the_cause_of_an_empty_run(
+    avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_clicks(clips=("a", "b"))
+    shutil.rmtree(data / "media")
+    words = ("run", "--model", "xcorr", "--data", data, "--out", "out", *ONE)
+    done = avbench(*words)
+    assert done.returncode == 1
+    n = len(read_run(tmp_path / "out").failures)
+    assert f"nothing was scored: {n} of {n} segments failed" in done.stdout
+    assert "media/a.mp4 does not exist" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"next    avbench data verify {data}"
+    page = (tmp_path / "out" / "run.html").read_text()
+    assert f"Nothing was scored: {n} of {n} segments failed." in page
+    assert page.index("does not exist") < page.index("Provenance")
+    done = avbench(*words, "--json", "--force")
+    assert "failed: clip a: " in done.stderr, "what reads JSON still has the causes beside it"
+
+
+def test_segments_of_which_some_fit_no_window_are_told_what_scores_most(
+    avbench: Avbench, make_clicks: Callable[..., Path]
+) -> None:
+    folder = make_clicks()
+    old = read_manifest(folder)
+    late = [SegmentRecord(f"two-{s}", "two", "two", ticks(s), 0, 10) for s in (6, 11)]
+    write_manifest(
+        Manifest(old.name, old.kind, old.note, old.offset_law, old.clips, (*old.segments, *late), old.media_root),
+        folder,
+    )
+    n = len(old.segments)
+    done = avbench("run", "--model", "constant", "--data", folder, "--iterations", "3", "--n-resamples", "50")
+    said = f"note: 2 of {n + 2} segments are too short for 3 windows at hop 2 s and not scored"
+    assert f"{said}; --iterations 1 scores {n + 1}" in done.stderr
 
 
 ONE = ("--iterations", "2", "--workers", "1", "--n-resamples", "50")

@@ -149,12 +149,19 @@ def test_rows_with_a_curve_are_drawn_beside_the_run() -> None:
 def test_a_run_where_everything_failed_has_a_page() -> None:
     result, _, _ = made_up()
     none = {name: {"value": None} for name in METRICS}
-    failures = [{"segment_id": f"s{i}", "clip_id": "c", "reason": "cut off"} for i in range(60)]
+    reasons = [f"model m broke off, iteration {i} (window at {2 * i} s)" for i in range(100)]
+    failures = [{"segment_id": f"s{i}", "clip_id": "c", "reason": reason} for i, reason in enumerate(reasons)]
+    failures += [{"segment_id": f"t{i}", "clip_id": f"d{i}", "reason": f"cut off at {i} s"} for i in range(59)]
     changes = {"n_scored": 0, "scores": none, "slices": {}, "curve": [], "rows": [], "failures": failures}
     failed = RunResult(**(result.model_dump() | changes | {"incomplete": True}))
     empty = Truth.of([])
     text = assert_stands_alone(run_page(failed, empty, np.empty((0, 18, 21), np.float32))).text
-    assert "60 of 168 segments failed" in text
+    assert "Nothing was scored: 159 of 168 segments failed." in text
+    assert "model m broke off clip c; 100 segments" in " ".join(text.split()), "one line for one cause"
+    assert "classes leave them out" not in text
+    assert "Scores" not in text, "no table of dashes"
+    assert "avbench doctor" in text
+    assert "avbench data verify" in text
     assert "and 10 more, all in run.json" in " ".join(text.split())
     assert "Where it errs" not in text
 

@@ -48,6 +48,8 @@ def test_a_run_adds_its_model_and_its_data(avbench: Avbench, run: Path, tmp_path
     keys = re.findall(r"^@\w+{(\w+),$", done.stdout, re.MULTILINE)
     assert keys[2:] == ["iashin2024synchformer", "afouras2018lrs3", "gemmeke2017audioset", "chen2020vggsound"]
     assert "% what synchformer was trained on\n@misc{afouras2018lrs3," in done.stdout
+    lines = ["no entry for the model my_net.py:MyNet", "no entry for the data rushes"]
+    assert done.stdout.splitlines()[-2:] == [f"% {line}: cite it as its authors ask" for line in lines]
     assert done.stderr.splitlines() == [
         "avbench: no entry for the model my_net.py:MyNet: cite it as its authors ask",
         "avbench: no entry for the data rushes: cite it as its authors ask",
@@ -60,6 +62,13 @@ def test_streamsync_is_the_papers_and_sparsesyncs(run: Path, tmp_path: Path) -> 
     assert list(found) == [AVBENCH, PAPER, "iashin2022sparse"]
     assert found["iashin2022sparse"] == ["the model streamsync-trf"]
     assert unknown == []
+
+
+def test_a_comment_begins_no_entry(avbench: Avbench, run: Path, tmp_path: Path) -> None:
+    """BibTeX takes what follows an @ for an entry, in a comment too."""
+    done = avbench("cite", changed(run, tmp_path / "a", {}, "vggsound-hub@0123abc"))
+    assert "the data vggsound-hub at 0123abc" in done.stdout
+    assert done.stdout.count("@") == len(re.findall(r"^@\w+{", done.stdout, re.MULTILINE))
 
 
 def test_every_entry_is_whole() -> None:

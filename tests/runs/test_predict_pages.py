@@ -37,6 +37,29 @@ def test_pages_lie_beside_their_files_or_in_a_folder(tmp_path: Path) -> None:
         check_pages(list(twice.values()))
 
 
+def test_pages_keep_the_letters_of_all_scripts_and_never_share_a_name(tmp_path: Path) -> None:
+    names = [
+        "日本語.mp4",
+        "中文.mp4",
+        "Grüße 1.mp4",
+        "🎬.mp4",
+        "🎥.mp4",
+        "a?b.mp4",
+        "a*b.mp4",
+        "A_b.mp4",
+        "c\u202ed\n.mp4",
+    ]
+    names += [os.fsdecode(b"\xff.mp4"), os.fsdecode(b"\xfe.mp4"), "語" * 80 + ".mp4", "言" + "語" * 79 + ".mp4"]
+    pages = pages_in(tmp_path, [Asked(tmp_path / name, name) for name in names])
+    found = [page.name.removesuffix(".avbench.html") for page in pages.values()]
+    assert found[:5] == ["日本語", "中文", "Grüße_1", "🎬", "🎥"]
+    assert found[5:9] == ["a_b.mp4", "a_b.mp4~2", "A_b.mp4~3", "c_d_"]
+    assert len({name.casefold() for name in found}) == len(names)
+    for page in pages.values():
+        assert len(page.name.encode()) < 255
+        page.write_text("")
+
+
 def test_only_pages_of_ours_are_replaced(tmp_path: Path) -> None:
     page = tmp_path / "a.html"
     check_pages([page])

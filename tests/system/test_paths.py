@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avbench.system.paths import has_foreign_backslash, path_of, path_text, why_no_file
+from avbench.system.paths import (
+    as_file_name,
+    has_foreign_backslash,
+    path_of,
+    path_text,
+    shown,
+    why_no_file,
+    without_name,
+)
 
 NAMES = st.binary(min_size=1, max_size=40).map(lambda b: b.replace(b"\0", b"")).filter(lambda b: b.strip(b"/."))
 
@@ -43,6 +51,24 @@ def test_a_colon_makes_no_drive() -> None:
 def test_no_escape_stands_for_a_separator_a_dot_or_nothing(text: str) -> None:
     assert has_foreign_backslash(text)
     assert path_of(text) == Path(text)
+
+
+@given(st.text(max_size=120))
+def test_a_file_name_is_one_part_that_any_system_takes(text: str) -> None:
+    name = as_file_name(text)
+    assert len(name.encode()) <= 150
+    assert not set(name) & set('/\\:*?"<>| \0\n')
+    assert as_file_name(name) == name
+
+
+def test_paths_are_shown_as_a_person_would_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "a" / "b\n.mp4") == "a/b .mp4"
+    assert shown("a/b.mp4") == "a/b.mp4"
+    assert shown("/elsewhere/b.mp4") == "/elsewhere/b.mp4"
+    for path in (tmp_path / "a.mp4", Path("a.mp4")):
+        assert without_name("a.mp4 is empty", path) == "is empty"
+    assert without_name(f"{tmp_path}/a.mp4 is empty", tmp_path / "a.mp4") == "is empty"
 
 
 def test_what_is_no_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
