@@ -49,8 +49,8 @@ def numbers(
     return lines
 
 
-def _plain(rows: Sequence[Sequence[object]], headers: Sequence[str], repeated: int, columns: Sequence[int]) -> list[str]:
-    chosen = [*range(repeated), *columns]
+def _plain(rows: Sequence[Sequence[object]], headers: Sequence[str], repeated: int, more: Sequence[int]) -> list[str]:
+    chosen = [*range(repeated), *more]
     cells = [[str(row[i]) for i in chosen] for row in rows]
     heads = [headers[i] for i in chosen]
     text = tabulate(cells, heads, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)

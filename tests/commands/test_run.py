@@ -129,7 +129,8 @@ def test_two_runs_that_start_together_are_both_there(clicks: Path, tmp_path: Pat
     together = [subprocess.Popen([*words, seed], **quiet) for seed in "12"]  # type: ignore[call-overload]
     said = ["".join(process.communicate(timeout=100)) for process in together]
     assert [process.returncode for process in together] == [0, 0], said
-    runs = [tmp_path / next(line.split(maxsplit=1)[1] for line in text.splitlines() if "report " in line) for text in said]
+    reports = [next(line for line in text.splitlines() if line.startswith("report ")) for text in said]
+    runs = [tmp_path / line.split(maxsplit=1)[1] for line in reports]
     assert [read_run(run.parent).seed for run in runs] == [1, 2], "each said where its own is"
     assert all(run.exists() for run in runs)
 

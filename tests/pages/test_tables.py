@@ -32,7 +32,8 @@ def test_a_pipe_gets_whole_lines_and_columns_sets_the_width(monkeypatch: pytest.
 
 
 def test_columns_of_numbers_that_do_not_fit_follow_below() -> None:
-    rows, headers = [("one", 2, ".50 ±.10", ".25 ±.05", "a note"), ("other", 4, "–", ".75", "")], ("", "n", "A", "B", "")
+    headers = ("", "n", "A", "B", "")
+    rows = [("one", 2, ".50 ±.10", ".25 ±.05", "a note"), ("other", 4, "–", ".75", "")]
     assert [line.split() for line in numbers(rows, headers, width=0)[1:]] == [
         ["one", "2", ".50", "±.10", ".25", "±.05", "a", "note"],
         ["other", "4", "–", ".75"],
@@ -58,7 +59,7 @@ def test_what_commands_print_follows_the_terminal(
     for row in ("constant", "class prior", "the labels"):
         told = [line.removeprefix(row).split() for line in narrow if line.startswith(row)]
         (whole,) = [line.removeprefix(row).split() for line in wide if line.startswith(row)]
-        assert sum(told, []) == whole, "nothing is lost"
+        assert [word for line in told for word in line] == whole, "nothing is lost"
         assert len(told) == 2
     table = avbench(*sweep).stdout.split("\nfinal iteration")[0].splitlines()
     assert max(map(len, table)) <= 80
