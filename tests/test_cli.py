@@ -571,6 +571,14 @@ def test_progress_in_a_log_is_whole_lines(avbench: Avbench, clicks: Path, monkey
     assert [line.partition(",")[0] for line in said] == [f"entries: {n} of 3 entries" for n in (1, 2, 3)]
 
 
+def test_progress_counts_on_from_what_is_stored(avbench: Avbench, clicks: Path) -> None:
+    run = ("run", "--model", "xcorr", "--data", clicks, "--no-reference-rows", "--workers", "1", "--n-resamples", "20")
+    for iterations, told in ((1, "4 of 4"), (2, "8 of 8")):
+        done = avbench(*run, "--iterations", iterations)
+        assert f"decoding and snapshots: {told} snapshots, " in done.stderr
+    assert json.loads(avbench(*run, "--iterations", 2, "--json").stdout)["counters"]["snapshots_from_store"] == 8
+
+
 @pytest.mark.parametrize("option", ["--out", "--store"])
 def test_a_folder_that_cannot_be_written(option: str, avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -771,6 +779,18 @@ def test_names_that_a_terminal_cannot_show_are_shown_safely(encoding: str, click
     assert b"?[31mr?sum?: 2 clips" in done.stdout
     assert b"\x1b" not in done.stdout + done.stderr
     assert len(read_manifest(Path(out)).clips) == 2
+
+
+def test_a_run_where_only_ascii_can_be_shown(clicks: Path, tmp_path: Path) -> None:
+    words = ("run", "--model", "constant", "--data", clicks, *ONE, "--no-reference-rows")
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "avbench", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, env=ascii_only, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b".50 +-.00" in done.stdout or b".00 +-.00" in done.stdout
+    assert b"run.json | predictions.parquet" in done.stdout
+    assert b"\\x" not in done.stdout
 
 
 def test_data_ls_names_what_is_built_in(capsys: pytest.CaptureFixture[str]) -> None:

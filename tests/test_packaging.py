@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 import avbench
@@ -56,6 +57,30 @@ def test_versions_agree() -> None:
     assert PROJECT["project"]["version"] == avbench.__version__
     assert f"version: {avbench.__version__}" in (REPO / "CITATION.cff").read_text()
     assert f"## {avbench.__version__}" in (REPO / "CHANGELOG.md").read_text()
+
+
+def test_the_paper_is_named_linked_and_cited() -> None:
+    from avbench.runs.citing import PAPER, bibtex
+
+    readme, entry = (REPO / "README.md").read_text(), bibtex(PAPER, ["the task"])
+    (title,) = re.findall(r"^  title += \{(.+)\}", entry, re.MULTILINE)
+    authors = re.findall(r"author += \{(.+)\}", entry)[0].split(" and ")
+    named = " ".join(readme.partition("## The paper")[2].split())
+    assert f"*{title}*, WACV 2025" in named
+    assert "https://github.com/jvoas655/StreamSync" in named
+    (paper,) = yaml.safe_load((REPO / "CITATION.cff").read_text())["references"]
+    assert paper["title"] == title
+    assert [f"{one['family-names']}, {one['given-names']}" for one in paper["authors"]] == authors
+    assert all(" ".join(reversed(author.split(", "))) in named for author in authors)
+    assert "https://arxiv.org/abs/2605.24652" in named, "how to tell it from another work of nearly the same name"
+
+
+def test_the_readme_opens_with_a_picture_and_three_doors() -> None:
+    front = (REPO / "README.md").read_text().partition("\n## ")[0]
+    (picture,) = re.findall(r"!\[.+\]\((.+)\)", front)
+    assert (REPO / picture).exists()
+    doors = re.findall(r"^\| \*\*(.+?)\*\* \| `avbench (\w+)", front, re.MULTILINE)
+    assert [command for _, command in doors] == ["run", "predict", "paper"], doors
 
 
 def test_every_public_name_is_there() -> None:

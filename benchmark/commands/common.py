@@ -78,8 +78,8 @@ class _Lines:
 
     EVERY_S = 60.0
 
-    def __init__(self, total: int, desc: str, unit: str) -> None:
-        self.n, self.total, self.desc, self.unit = 0, total, desc, unit
+    def __init__(self, total: int, desc: str, unit: str, initial: int) -> None:
+        self.n, self.total, self.desc, self.unit = initial, total, desc, unit
         self.began_s = self.said_s = time.monotonic()
 
     def update(self, more: int) -> None:
@@ -108,7 +108,7 @@ class Progress:
         if stage != self.stage or self.bar is None:
             self.close()
             self.stage = stage
-            self.bar = self._bar(stage, total)
+            self.bar = self._bar(stage, total, done)  # an interrupted stage counts on, and its ETA is not too short
         if done > self.bar.n:
             self.bar.update(done - self.bar.n)
 
@@ -118,13 +118,13 @@ class Progress:
 
         tqdm.write(text, file=sys.stderr)
 
-    def _bar(self, stage: str, total: int) -> Any:
+    def _bar(self, stage: str, total: int, done: int) -> Any:
         unit = UNITS.get(stage.partition(", pass ")[0], self.unit)
         if not sys.stderr.isatty():
-            return _Lines(total, stage, unit)
+            return _Lines(total, stage, unit, done)
         from tqdm import tqdm
 
-        return tqdm(total=total, desc=stage, unit=unit, unit_scale=self.unit == "B", file=sys.stderr)
+        return tqdm(total=total, initial=done, desc=stage, unit=unit, unit_scale=self.unit == "B", file=sys.stderr)
 
     def close(self) -> None:
         """Ends the current bar, if any."""

@@ -224,7 +224,7 @@ def compute(  # noqa: PLR0913  (what is computed and how, and who is told of it)
     watch = None if how.keep_going else _NeverWorked(setup.names, _untried(tasks, planned, backbones.values()))
     ahead = getattr(open_clip, "ahead", lambda clips, workers: contextlib.nullcontext())
     with ahead([task.clip for task in tasks], workers) as done_with:
-        outcomes = _outcomes(run, tasks, progress, ended, watch)
+        outcomes = _outcomes(run, tasks, progress, ended, watch, n_stored)
     if watch and watch.verdict:
         report.warnings.append(watch.in_words(len(outcomes), len(tasks) - len(outcomes)))
         for task in tasks:
@@ -285,17 +285,18 @@ def _outcomes(
     progress: ItemProgress | None,
     ended: Callable[[Task, Outcome], None],
     watch: _NeverWorked | None,
+    n_stored: int,
 ) -> dict[str, Outcome]:
     """Run all tasks, telling ``ended`` of each; returns the outcome of each clip by its id. ``watch`` may end it early,
-    if tasks are left."""
+    if tasks are left. ``progress`` counts on from the ``n_stored`` snapshots that are there already."""
     outcomes: dict[str, Outcome] = {}
     counted: Counter[str] = Counter()
-    total = sum(task.n_snapshots for task in tasks)
+    total = n_stored + sum(task.n_snapshots for task in tasks)
 
     def tell(task: Task, n_done: int) -> None:
         counted[task.clip.id] = n_done
         if progress:
-            progress(counted.total(), total, task.clip.id)
+            progress(n_stored + counted.total(), total, task.clip.id)
 
     with contextlib.closing(run(tell=tell)) as stream:
         for task in tasks[:1]:

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
 from avbench.pages.causes import causes, nothing_scored, remedies
+from avbench.pages.tables import numbers
 from avbench.registry.options import FROM_BACKBONE
 from avbench.scoring.below_grid import BELOW_GRID
 from avbench.scoring.dynamic import SHOWN
@@ -158,7 +157,8 @@ def _header(result: RunResult) -> str:
 
 
 def _table(result: RunResult, columns: Sequence[Column]) -> str:
-    """One table for every ``PER_TABLE`` columns; the first also says how many segments are scored, and how fast."""
+    """One table for every ``PER_TABLE`` columns, or fewer on a narrow terminal; the first of these also says how many
+    segments are scored, and how fast."""
     tables = []
     for first in range(0, len(columns), PER_TABLE):
         tables += _lines(result, columns[first : first + PER_TABLE], facts=not first)
@@ -182,8 +182,7 @@ def _lines(result: RunResult, columns: Sequence[Column], facts: bool) -> list[st
             [indent + row.label, *_cells(row.scores, columns), *([f"{row.n}/{of}", "", row.note] if facts else [])]
         )
     headers = ["", *(column.title for column in columns), *(["n", "ms/step*", ""] if facts else [])]
-    table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
-    return [line.rstrip() for line in table.splitlines()]
+    return numbers(rows, headers)
 
 
 def _latency_note(result: RunResult) -> str:

@@ -1,4 +1,4 @@
-"""Tables of words for a terminal: no wider than it is."""
+"""Tables for a terminal: no wider than it is."""
 
 from __future__ import annotations
 
@@ -30,6 +30,31 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str], width: int |
             break
         widths[widest] -= 1
     return tabulate(cells, headers, tablefmt="plain", disable_numparse=True, maxcolwidths=widths if rows else None)
+
+
+def numbers(
+    rows: Sequence[Sequence[object]], headers: Sequence[str], repeated: int = 1, width: int | None = None
+) -> list[str]:
+    """``rows`` under ``headers`` as lines of plain text, no cell wrapped. Columns that ``width`` (None: as of
+    :func:`table`) does not hold side by side follow in further tables, each with the first ``repeated`` ones again."""
+    width = _terminal_width() if width is None else width
+    lines: list[str] = []
+    rest = list(range(repeated, len(headers)))
+    while rest:
+        shown = rest
+        while len(shown) > 1 and width and max(map(len, _plain(rows, headers, repeated, shown))) > width:
+            shown = shown[:-1]
+        lines += _plain(rows, headers, repeated, shown)
+        rest = rest[len(shown) :]
+    return lines
+
+
+def _plain(rows: Sequence[Sequence[object]], headers: Sequence[str], repeated: int, more: Sequence[int]) -> list[str]:
+    chosen = [*range(repeated), *more]
+    cells = [[str(row[i]) for i in chosen] for row in rows]
+    heads = [headers[i] for i in chosen]
+    text = tabulate(cells, heads, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
+    return [line.rstrip() for line in text.splitlines()]
 
 
 def _terminal_width() -> int:

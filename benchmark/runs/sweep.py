@@ -17,6 +17,7 @@ from avbench import __version__
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
 from avbench.pages.formats import Origin, Table, csv_text, estimate
+from avbench.pages.tables import numbers
 from avbench.protocol.rules import SUPPORTS, Protocol
 from avbench.registry.facts import signature_of
 from avbench.registry.loading import load_all
@@ -251,8 +252,6 @@ def _rows(
 
 def render(rows: Sequence[SweepRow]) -> str:
     """The sweep as plain text: a table of scores, then the paired differences."""
-    from tabulate import tabulate
-
     titles = [m.title for m in METRICS.values()]
     first = rows[0]
     common = len({row.n_scored for row in rows}) == 1
@@ -262,7 +261,7 @@ def render(rows: Sequence[SweepRow]) -> str:
         for row in rows
     ]
     headers = ["model", "hop (s)", "windows", *titles, *([] if common else ["n"])]
-    text = tabulate(table, headers, tablefmt="plain", disable_numparse=True)
+    text = "\n".join(numbers(table, headers, repeated=3))
     scored = f"{first.n_scored}/{first.n_total} segments long enough for every setting" if common else OWN_SUPPORT
     text += f"\n{first.selection} iteration · {scored} · 95 %\n{interval_in_words(0.95)}"
     differences = [
@@ -275,7 +274,7 @@ def render(rows: Sequence[SweepRow]) -> str:
     if differences:
         text += "\n\npaired differences (same resampled videos)\n"
         headers = ["model", "hop (s)", "windows", *titles, "minus"]
-        text += tabulate(differences, headers, tablefmt="plain", disable_numparse=True)
+        text += "\n".join(numbers(differences, headers, repeated=3))
     return f"{text}\n{origin_of(rows).in_words()}"
 
 

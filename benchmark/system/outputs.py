@@ -22,7 +22,7 @@ def check_folder(
     same command writes, and may replace."""
     held = [name for name in held_in(folder) if ours is None or not ours(name)]
     if held and not force:
-        what, do = ("another manifest", "replace it") if MANIFEST in held else (listed(held), "write beside that")
+        what, do = ("another manifest", "replace it") if MANIFEST in held else (listed(held), "write there anyway")
         raise UsageError(f"{folder} already holds {what}; give --force to {do}, or choose another {option}")
     check_writable(folder, option)
 

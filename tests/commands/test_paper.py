@@ -215,6 +215,10 @@ def test_statistics_and_records_need_no_model(avbench_process: Avbench, clicks: 
     done = avbench_process("paper", "table1", "table2", "fig1", "table5", "--data", clicks, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     table1, table2, fig1 = (by(read(tmp_path / "out", name)) for name in ("table1", "table2", "fig1"))
+    assert (tmp_path / "out" / "fig1.pdf").read_bytes().startswith(b"%PDF")
+    assert r"\toprule" in (tmp_path / "out" / "table1.tex").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert all(f'id="{name}"' in page for name in ("table1", "table2", "fig1", "table5"))
     assert table1["videos", "data set"]["value"] == 2
     assert table1["videos", "data set"]["paper"] == 670
     assert table2["all", "clips"]["value"] == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,6 +165,18 @@ def test_each_run_without_out_has_a_folder_of_its_own(avbench: Avbench, clicks: 
     assert (first / "run.html").exists()
     assert avbench("run", "--model", "no-such-model", "--data", clicks, *ONE).returncode == 2
     assert len(list((tmp_path / "runs").iterdir())) == 2  # what came to nothing leaves nothing
+
+
+def test_two_runs_that_start_together_are_both_there(clicks: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "avbench", "run", "--model", "uniform", "--data", str(clicks), *ONE, "--seed"]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    together = [subprocess.Popen([*words, seed], **quiet) for seed in "12"]  # type: ignore[call-overload]
+    said = ["".join(process.communicate(timeout=100)) for process in together]
+    assert [process.returncode for process in together] == [0, 0], said
+    reports = [next(line for line in text.splitlines() if line.startswith("report ")) for text in said]
+    runs = [tmp_path / line.split(maxsplit=1)[1] for line in reports]
+    assert [read_run(run.parent).seed for run in runs] == [1, 2], "each said where its own is"
+    assert all(run.exists() for run in runs)
 
 
 def test_a_run_replaces_only_itself(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:

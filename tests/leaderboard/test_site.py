@@ -181,6 +181,10 @@ def test_a_row_says_size_date_and_links_and_a_chart_has_every_entry(entries: Pat
     page = (tmp_path / "site" / "index.html").read_text()
     section = page[page.index('id="track-synthsync-test"') : page.index('id="track-synthsync-full-test"')]
     assert section.count(">1.24 M</td>") == 9
+    cell = r'class="num v-scores" data-v="([0-9.]+)">[^<]*<svg class="share".*?<rect class="full" width="([0-9.]+)"'
+    bars = [(float(value), float(length)) for value, length in re.findall(cell, section)]
+    assert len(bars) >= 13
+    assert all(length == pytest.approx(48 * value, abs=0.06) for value, length in bars), "a bar as long as its score"
     assert section.count('<a href="https://example.org/its-paper" rel="noopener nofollow noreferrer">paper</a>') == 9
     standing = section[section.index('aria-label="every entry by mAP"') :]
     standing = standing[: standing.index("</svg>")]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from avbench.pages.tables import table
+from avbench.pages.tables import numbers, table
 
+Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 ROWS = [("one", "a long description of what the first one does", "here"), ("two", "short", "there")]
 HEADERS = ("name", "what it does", "where")
 
@@ -24,3 +29,41 @@ def test_a_pipe_gets_whole_lines_and_columns_sets_the_width(monkeypatch: pytest.
     monkeypatch.setenv("COLUMNS", "40")
     assert max(map(len, table(ROWS, HEADERS).splitlines())) <= 40
     assert table([], HEADERS).split() == ["name", "what", "it", "does", "where"]
+
+
+def test_columns_of_numbers_that_do_not_fit_follow_below() -> None:
+    headers = ("", "n", "A", "B", "")
+    rows = [("one", 2, ".50 ±.10", ".25 ±.05", "a note"), ("other", 4, "–", ".75", "")]
+    assert [line.split() for line in numbers(rows, headers, width=0)[1:]] == [
+        ["one", "2", ".50", "±.10", ".25", "±.05", "a", "note"],
+        ["other", "4", "–", ".75"],
+    ]
+    lines = numbers(rows, headers, repeated=2, width=20)
+    assert max(map(len, lines)) <= 20
+    assert [line.split()[:1] for line in lines[1::3]] == [["one"]] * 3, "three tables, each with the names"
+    assert [" ".join(line.split()) for line in lines[3:6]] == ["n B", "one 2 .25 ±.05", "other 4 .75"]
+    assert numbers(rows, headers, width=1) != [], "a terminal of no width ends, too"
+    assert numbers([], headers, width=0)[0].split() == ["n", "A", "B"]
+
+
+def test_what_commands_print_follows_the_terminal(
+    avbench: Avbench, clicks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("run", "--model", "constant", "--data", clicks, "--iterations", "2", "--n-resamples", "20", "--out", "r")
+    sweep = ("sweep", "--models", "constant", "uniform", "--data", clicks, "--iterations", "2", "--n-resamples", "20")
+    wide = avbench(*run).stdout.splitlines()
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = avbench(*run).stdout.splitlines()
+    scores = narrow[1 : next(i for i, line in enumerate(narrow) if line.startswith("± half"))]
+    assert max(map(len, scores)) <= 80 < max(map(len, wide[1:5]))
+    for row in ("constant", "class prior", "the labels"):
+        told = [line.removeprefix(row).split() for line in narrow if line.startswith(row)]
+        (whole,) = [line.removeprefix(row).split() for line in wide if line.startswith(row)]
+        assert [word for line in told for word in line] == whole, "nothing is lost"
+        assert len(told) == 2
+    table = avbench(*sweep).stdout.split("\nfinal iteration")[0].splitlines()
+    assert max(map(len, table)) <= 80
+    assert {line.split()[0] for line in table} == {"model", "constant", "uniform"}
+    models = avbench("models").stdout.split("\nYour own")[0].splitlines()
+    assert len(models) > 10
+    assert max(map(len, models)) <= 80

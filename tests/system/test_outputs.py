@@ -23,7 +23,7 @@ def test_a_new_or_an_empty_folder_is_taken_and_not_made(tmp_path: Path) -> None:
 def test_what_a_folder_holds_is_named(tmp_path: Path) -> None:
     for name in ("notes.txt", "c", "b", "segments.parquet"):
         (tmp_path / name).write_text("mine")
-    with pytest.raises(UsageError, match=r"already holds b, c, notes\.txt and 1 more; give --force to write beside"):
+    with pytest.raises(UsageError, match=r"already holds b, c, notes\.txt and 1 more; give --force to write there"):
         check_folder(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(UsageError, match="already holds another manifest; give --force"):
