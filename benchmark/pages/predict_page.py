@@ -94,8 +94,9 @@ def timeline(prediction: Prediction, size: tuple[float, float]) -> Markup:
     axes = Axes(size, (0.0, prediction.duration_s), (-reach_s, reach_s))
     out = [_band(axes, table) for table in sorted(prediction.tables, key=lambda t: -(t.early_s + t.late_s))]
     out += [axes.frame((), "", nice_ticks(-reach_s, reach_s)), _times(axes)]
-    out.append(text_at("label", LEFT + 4, TOP + 9, "sound early (s)"))
-    out.append(text_at("label", LEFT + 4, size[1] - BOTTOM - 5, "sound late"))
+    # outside the plot, where neither what is drawn nor the ticks lie
+    out.append(text_at("label", LEFT, TOP - 4, "\N{UPWARDS ARROW} sound early (s)"))
+    out.append(text_at("label", LEFT, size[1] - 3, "\N{DOWNWARDS ARROW} sound late"))
     out += _believed(prediction, axes)
     out += [_bar(axes, regime) for regime in prediction.regimes if regime.offset_s is not None]
     hop_s, bottom = prediction.hop_s, size[1] - BOTTOM
