@@ -94,8 +94,9 @@ def tables(exhibit: Exhibit) -> list[Table]:
     title = f"{exhibit.title}, {measured}{_scored(exhibit)}"
     found = [Table(exhibit.name, title, headers, rows, origin, exhibit.notes)]
     if any(c.paper is not None for c in exhibit.cells):
-        title = f"{exhibit.title}, reported by the paper {ELSEWHERE}. What was measured beside it"
-        found.append(Table(f"{exhibit.name}-reported", title, *_grid(exhibit, measured=False), origin))
+        title = f"{exhibit.title}, reported by the paper on RealSync broadcast video"
+        grid, notes = _grid(exhibit, measured=False), ["Another data set: do not compare what was measured with it."]
+        found.append(Table(f"{exhibit.name}-reported", title, *grid, origin, notes, beside="What was measured: "))
     if exhibit.claims:
         title = f"{exhibit.title}: {exhibit.claimed}, and what the paired difference shows here, {measured}"
         found.append(Table(f"{exhibit.name}-claims", title, *_verdicts(exhibit.claims), origin, exhibit.of_claims))
