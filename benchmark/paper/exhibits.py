@@ -406,8 +406,8 @@ def table6(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
         if first.any() and second.any():
             told = (logits, part.labels, part.clusters, first, second, boot)
             n_videos = min(len(set(part.clusters[group])) for group in (first, second))
-            found = {m: group_difference(m, *told) for m in ("acc", "map")}
-            table.claims += claims(better, worse, found, n_videos)
+            differences = {m: group_difference(m, *told) for m in ("acc", "map")}
+            table.claims += claims(better, worse, differences, n_videos)
         else:
             table.claims += unmeasured(better, worse, ("acc", "map"))
     table.notes.append("The categories compared contain different segments; their videos are resampled together.")

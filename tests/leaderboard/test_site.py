@@ -114,6 +114,10 @@ def test_the_board_is_sorted_filtered_and_read(site: Path) -> None:
         for _ in range(2):  # either way up, what is empty comes last
             table.locator("thead th", has_text="parameters").locator("button").click()
             assert names()[-4:] == trivial
+        page.locator("label[for=view-windows]").click()
+        table.locator("thead th", has_text="18 windows").locator("button").click()
+        assert names()[:4] == ["the labels", "alpha", "beta", "delta"], "a header sorts by the cells below it"
+        page.locator("label[for=view-scores]").click()
         table.locator("thead th", has_text="rank").locator("button").click()
         assert names() == ranked
 

@@ -44,9 +44,7 @@ def test_the_verdict_is_the_intervals(low: float, high: float, said: str) -> Non
 def test_below_six_videos_no_ordering_holds_or_fails_and_the_reader_is_told() -> None:
     assert {verdict(low, low + 0.1, n) for low in (0.01, -0.2) for n in range(FEW_CLUSTERS)} == {TOO_FEW}
     few = Exhibit("table6", "T", claims=[claimed("a > b", 0.2, 0.1, 0.3, 5)], measured_on="toys test")
-    assert orderings([few]).startswith(
-        "1 orderings on toys test: 0 holds, 0 does not hold, 0 not separable, 1 too few"
-    )
+    assert orderings([few]).startswith("1 orderings on toys test: 0 holds, 0 does not hold, 0 not separable, 1 too few")
     assert "too few: fewer than 6 videos" in markdown(few)
     assert "too few: fewer than 6 videos" in tables(few)[-1].notes[0]
     enough = replace(few, claims=[claimed("a > b", 0.2, 0.1, 0.3, 6)])
