@@ -4,37 +4,9 @@
   const $ = (id) => document.getElementById(id);
   const tables = [...document.querySelectorAll("table[data-board]")];
 
-  const value = (row, column) => {
-    const text = row.cells[column] ? row.cells[column].dataset.v : "";
-    const n = Number(text);
-    return text === "" || text === undefined ? null : Number.isNaN(n) ? text : n;
-  };
-  const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en"));
-
   for (const table of tables) {
-    const body = table.tBodies[0];
-    const rows = [...body.rows];
-    const heads = [...table.tHead.rows[0].cells];
-    heads.forEach((head, column) => {
-      if (!head.dataset.sort) return;
-      const button = document.createElement("button");
-      button.type = "button";
-      button.className = "sort";
-      button.append(...head.childNodes);
-      head.append(button);
-      button.addEventListener("click", () => {
-        const now = head.getAttribute("aria-sort");
-        const up = now ? now !== "ascending" : head.dataset.sort === "asc";
-        for (const other of heads) other.removeAttribute("aria-sort");
-        head.setAttribute("aria-sort", up ? "ascending" : "descending");
-        const ordered = rows
-          .map((row, i) => ({ row, i, v: value(row, column) }))
-          .sort((a, b) => (a.v === null || b.v === null ? (a.v === null) - (b.v === null) : (up ? 1 : -1) * compare(a.v, b.v)) || a.i - b.i);
-        body.append(...ordered.map((item) => item.row));
-        table.classList.toggle("by-rank", column === 0 && up);
-      });
-    });
-    heads[0].setAttribute("aria-sort", "ascending");
+    sortByHeaders(table, (column, up) => table.classList.toggle("by-rank", column === 0 && up));
+    table.tHead.rows[0].cells[0].setAttribute("aria-sort", "ascending");
     table.classList.add("by-rank");
   }
 

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from avbench import __version__
 from avbench.latency.record import LEADERBOARD_SAMPLES
 from avbench.leaderboard.board import DECISIONS, Board, Row, TrackBoard
 from avbench.leaderboard.entries import BOOTSTRAP, recovery_chart, recovery_line
-from avbench.pages import charts, number, render, safe_url
+from avbench.pages import charts, number, render, safe_url, script_text
 from avbench.pages.charts import Line, Point
 from avbench.pages.drawing import COLOURS, drawing, png
 from avbench.paper.reported import of_table
@@ -211,10 +210,9 @@ def _finite(difference: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _index(board: Board, about: About) -> str:
-    script = resources.files(__package__).joinpath("board.js").read_text(encoding="utf-8")
     return render(
         "board.html",
-        script,
+        script_text("board.js", __package__, sorting=True),
         __package__,
         about=about,
         described=_described(board),

@@ -52,6 +52,12 @@ def render(template: str, script: str = "", package: str = __name__, media: str 
     return _environment(package).get_template(template).render(parts | context)
 
 
+def script_text(name: str, package: str = __name__, sorting: bool = False) -> str:
+    """A script of ``package``, for ``render``; ``sorting``: after the one that sorts tables."""
+    texts = [resources.files(__name__).joinpath("sorting.js")] if sorting else []
+    return "".join(file.read_text(encoding="utf-8") for file in (*texts, resources.files(package).joinpath(name)))
+
+
 def fragment(template: str, package: str = __name__, **context: Any) -> Markup:
     """Renders a part of a page: a template as in ``render``, without the frame."""
     return Markup(_environment(package).get_template(template).render(context))  # noqa: S704 (autoescaped)

@@ -192,9 +192,11 @@ def interval_bar(value: float | None, low: float | None, high: float | None, top
 
 def forest(rows: Sequence[Interval], title: str, x_label: str, zero: bool = False, names_px: float = 190.0) -> Markup:
     """One line a row: its name, and its value with its interval on a common axis. ``zero``: values are differences;
-    the axis holds 0, marked by a line, and rows of colour 7 are grey as a whole. ``names_px``: room for the names. An
-    undefined value leaves its line empty."""
-    height, width = 20.0, 640.0
+    the axis holds 0, marked by a line, and rows of colour 7 are grey as a whole. ``names_px``: room for the names, 0
+    for a phone: names are above their lines then. An undefined value leaves its line empty."""
+    narrow = not names_px
+    height, width, longest = (34.0, 328.0, 44) if narrow else (20.0, 640.0, 31)
+    left, right = (6.0, width - 6) if narrow else (names_px, width - 60)
     there = [v for row in rows for v in (row.value, row.low, row.high) if v is not None]
     low, high = (
         min([*there, 0.0]) if zero else min(there, default=0.0),
@@ -203,17 +205,20 @@ def forest(rows: Sequence[Interval], title: str, x_label: str, zero: bool = Fals
     edge = 0.04 * ((high - low) or 1.0)
     low, high = low - edge, high + edge
     bottom = 6 + height * len(rows)
+    middles = [6 + height * place + (23 if narrow else height / 2) for place in range(len(rows))]
+    spans = [(y - 8, y + 8) for y in middles] if narrow else [(4.0, bottom)]  # no line goes through a name
 
     def x(value: float) -> float:
-        return names_px + (value - low) / (high - low) * (width - names_px - 60)
+        return left + (value - low) / (high - low) * (right - left)
 
     out = []
     for tick in nice_ticks(low, high):
-        out.append(_line("reference" if zero and tick == 0 else "grid", x(tick), 4, x(tick), bottom))
+        kind = "reference" if zero and tick == 0 else "grid"
+        out += [_line(kind, x(tick), top, x(tick), end) for top, end in spans]
         out.append(text_at("tick mid", x(tick), bottom + 14, _plain(tick)))
-    for place, row in enumerate(rows):
-        y = 6 + height * (place + 0.5)
-        name = text_at("label end", names_px - 10, y + 4, row.label if len(row.label) < 32 else f"{row.label[:30]}…")
+    for y, row in zip(middles, rows, strict=True):
+        text = _cut(row.label, longest)
+        name = text_at("label", 0, y - 12, text) if narrow else text_at("label end", names_px - 10, y + 4, text)
         out.append(Markup('<a href="{}">{}</a>').format(row.href, name) if row.href else name)
         if row.value is None:
             continue
@@ -222,8 +227,10 @@ def forest(rows: Sequence[Interval], title: str, x_label: str, zero: bool = Fals
         ends = interval(row.low, row.high, 3, " to " if zero else "–")
         told = f"{row.label}: {number(row.value, 3)}" + (f" ({ends})" if ends else "")
         out.append(_dot(x(row.value), y, 3.6, row.colour, told))
-        out.append(text_at("tick", width - 52, y + 3.5, signed(row.value) if zero else number(row.value)))
-    out.append(text_at("label mid", (names_px + width - 60) / 2, bottom + 30, x_label))
+        value = signed(row.value) if zero else number(row.value)
+        out.append(text_at("tick end", width, y - 12, value) if narrow else text_at("tick", width - 52, y + 3.5, value))
+    label = _cut(x_label, 52) if narrow else x_label
+    out.append(text_at("label mid", (left + right) / 2, bottom + 30, label))
     return svg((width, bottom + 34), title, "chart wide", out)
 
 
@@ -417,6 +424,11 @@ def _named(axes: Axes, points: Sequence[Point], size: tuple[float, float]) -> li
         taken.append((start, start + width, y))
         out.append(text_at("name end" if on_left else "name", x - 8 if on_left else x + 8, max(y, TOP), text))
     return out
+
+
+def _cut(text: str, longest: int) -> str:
+    """At most so many characters of a label."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _plain(value: float) -> str:

@@ -15,6 +15,7 @@ from avbench.scoring.matrix import Comparisons, Matrix
 
 MOST_PAIRS = 10  # of models in one chart; with more, only the pairs with the best one
 DIGITS = 3
+SIZES = (("only-wide", False), ("only-narrow", True))  # on a desk, on a phone
 
 
 def compare_page(found: Comparisons, matrices: Sequence[Matrix]) -> str:
@@ -54,7 +55,7 @@ def _shown(found: Comparisons, matrix: Matrix) -> dict[str, Any]:
             }
             for row, i in enumerate(order, 1)
         ],
-        "forest": _forest(found, matrix),
+        "forests": [(kind, _forest(found, matrix, narrow)) for kind, narrow in SIZES],
         "every_pair": found.n_pairs <= MOST_PAIRS,
     }
 
@@ -72,15 +73,18 @@ def _cell(matrix: Matrix, i: int, j: int) -> dict[str, str]:
     }
 
 
-def _forest(found: Comparisons, matrix: Matrix) -> Markup:
-    """Every pair, the better one first; or each other model minus the best."""
+def _forest(found: Comparisons, matrix: Matrix, narrow: bool) -> Markup:
+    """Every pair, the better one first; or each other model minus the best. ``narrow``: for a phone."""
     order, name = matrix.order, matrix.column.title
     if found.n_pairs <= MOST_PAIRS:
         numbered = combinations(enumerate(order, 1), 2)
         rows = [_interval(matrix, i, j, f"{a} \N{MINUS SIGN} {b}") for (a, i), (b, j) in numbered]
-        return charts.forest(rows, f"differences of {name}", f"difference of {name}", zero=True, names_px=64)
+        return charts.forest(
+            rows, f"differences of {name}", f"difference of {name}", zero=True, names_px=0 if narrow else 64
+        )
     rows = [_interval(matrix, i, order[0], found.names[i]) for i in order[1:]]
-    return charts.forest(rows, f"differences of {name}", f"{name} minus that of {found.names[order[0]]}", zero=True)
+    x_label, names_px = f"{name} minus that of {found.names[order[0]]}", 0 if narrow else 190
+    return charts.forest(rows, f"differences of {name}", x_label, zero=True, names_px=names_px)
 
 
 def _interval(matrix: Matrix, i: int, j: int, label: str) -> charts.Interval:

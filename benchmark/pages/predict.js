@@ -30,6 +30,7 @@
       if (inside) told = row.dataset.words;
     }
     now.textContent = told;
+    document.getElementById("now").hidden = !told;
   };
 
   for (const { svg, hit, duration } of charts) {
@@ -44,7 +45,10 @@
   video.addEventListener("timeupdate", show);
   video.addEventListener("seeked", show);
   const refused = (id) => { document.getElementById(id).hidden = false; };
-  const looked = () => { if (!video.videoWidth) refused("unseen"); };
+  const looked = () => {
+    if (!video.videoWidth) refused("unseen");
+    show();
+  };
   video.addEventListener("error", () => refused("unplayable"));
   video.addEventListener("loadedmetadata", looked);
   if (video.error) refused("unplayable");

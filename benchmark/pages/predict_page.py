@@ -4,13 +4,12 @@ file itself where the browser can play it; and the index of a folder's pages."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup, escape
 
-from avbench.pages import render
+from avbench.pages import render, script_text
 from avbench.pages.charts import BOTTOM, LEFT, RIGHT, TOP, Axes, nice_ticks, path_of, svg, text_at
 from avbench.pages.predict_text import clock, measured, standing, worst_of
 from avbench.scoring.calibration import believed_offsets_s, centres_s
@@ -37,7 +36,7 @@ def predict_page(prediction: Prediction, picture: str = "", video: str = "", pic
     ``video``: the address of the file as seen from the page; each may be missing."""
     return render(
         "predict_page.html",
-        script=_script(),
+        script=script_text("predict.js"),
         media="'self' file:" if video else "",
         mark=MARK,
         p=prediction,
@@ -59,10 +58,6 @@ def index_page(predictions: Sequence[Prediction], pages: Sequence[str]) -> str:
     order = sorted(range(len(predictions)), key=lambda k: predictions[k].rank)
     rows = [(predictions[k], standing(predictions[k]), *worst_of(predictions[k]), pages[k]) for k in order]
     return render("predict_index.html", mark=MARK, rows=rows, n_failed=sum(bool(p.error) for p in predictions))
-
-
-def _script() -> str:
-    return resources.files("avbench.pages").joinpath("predict.js").read_text(encoding="utf-8")
 
 
 def _row(prediction: Prediction, regime: Regime) -> Row:
@@ -94,8 +89,9 @@ def timeline(prediction: Prediction, size: tuple[float, float]) -> Markup:
     axes = Axes(size, (0.0, prediction.duration_s), (-reach_s, reach_s))
     out = [_band(axes, table) for table in sorted(prediction.tables, key=lambda t: -(t.early_s + t.late_s))]
     out += [axes.frame((), "", nice_ticks(-reach_s, reach_s)), _times(axes)]
-    out.append(text_at("label", LEFT + 4, TOP + 9, "sound early (s)"))
-    out.append(text_at("label", LEFT + 4, size[1] - BOTTOM - 5, "sound late"))
+    # outside the plot, where neither what is drawn nor the ticks lie
+    out.append(text_at("label", LEFT, TOP - 4, "\N{UPWARDS ARROW} sound early (s)"))
+    out.append(text_at("label", LEFT, size[1] - 3, "\N{DOWNWARDS ARROW} sound late"))
     out += _believed(prediction, axes)
     out += [_bar(axes, regime) for regime in prediction.regimes if regime.offset_s is not None]
     hop_s, bottom = prediction.hop_s, size[1] - BOTTOM

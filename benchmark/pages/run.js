@@ -49,25 +49,8 @@
   const body = table.tBodies[0];
   const rows = [...body.rows];
   const heads = [...table.tHead.rows[0].cells];
-  const text = (row, column) => row.cells[column].dataset.v ?? row.cells[column].textContent;
-  const compare = (a, b, numbers) => (numbers ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true }));
-  heads.forEach((head, column) => {
-    const numbers = head.classList.contains("num");
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "sort";
-    button.append(...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => {
-      const now = head.getAttribute("aria-sort");
-      const up = now ? now !== "ascending" : !numbers;
-      for (const other of heads) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const keyed = rows.map((row, i) => ({ row, i, v: text(row, column) }));
-      keyed.sort((a, b) => (up ? 1 : -1) * compare(a.v, b.v, numbers) || a.i - b.i);
-      body.append(...keyed.map((item) => item.row));
-    });
-  });
+  const text = (row, column) => sortedBy(row.cells[column]);
+  sortByHeaders(table);
 
   const $ = (id) => document.getElementById(id);
   const names = rows.map((row) => `${text(row, 0)} ${text(row, 1)}`.toLowerCase());

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from avbench.pages import class_in_words, render
+from avbench.pages import class_in_words, render, script_text
 from avbench.pages.below_grid import below_grid, pair_section
 from avbench.pages.causes import causes, nothing_scored, remedies
 from avbench.pages.changing import page_of
@@ -120,7 +119,7 @@ def run_page(
     table = None if answers is None else listed(answers, logits, at)
     return render(
         "run_report.html",
-        script=_script() if drawn or table else "",
+        script=script_text("run.js", sorting=True) if drawn or table else "",
         media="'self' file:" if drawn else "",
         players=drawn,
         table=table,
@@ -146,10 +145,6 @@ def run_page(
         max_listed=MAX_LISTED,
         time_spent=where_time_went(result),
     )
-
-
-def _script() -> str:
-    return resources.files("avbench.pages").joinpath("run.js").read_text(encoding="utf-8")
 
 
 def table_rows(result: RunResult) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from avbench.pages.formats import Origin, Table, csv_text, estimate
+from avbench.pages.formats import INDENT, Origin, Table, csv_text, estimate
 from avbench.pages.run_text import DEFAULT, columns_of
 from avbench.ticks import seconds
 
@@ -21,7 +21,10 @@ def run_table(result: RunResult, metrics: Iterable[str] = (DEFAULT,)) -> Table:
     of = result.n_total
     name = result.model.name + (" (RANDOM WEIGHTS)" if result.model.random_weights is not None else "")
     rows = [[name, *_cells(result.scores, columns), f"{result.n_scored}/{of}"]]
-    rows += [[row.label, *_cells(row.scores, columns), f"{row.n}/{of}"] for row in result.rows]
+    rows += [
+        [INDENT * row.label.startswith("same") + row.label, *_cells(row.scores, columns), f"{row.n}/{of}"]
+        for row in result.rows
+    ]
     return Table(
         name=f"run-{result.model.name}",
         title=f"{result.model.name} on {measured_on(result)}",

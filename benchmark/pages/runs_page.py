@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-from avbench.pages import interval, number, render
+from avbench.pages import interval, number, render, script_text
 from avbench.protocol.signature import Signature
 from avbench.results.run import RunResult, Score, read_run
 from avbench.scoring.below_grid import BELOW_GRID
@@ -66,10 +65,9 @@ def runs_page(runs: list[Listed], unread: list[Unread], title: str) -> str:
     known = {**METRICS, **SHOWN, **BELOW_GRID}
     present = {name for run in runs for name, score in run.result.scores.items() if score.value is not None}
     changing = [name for name in SHOWN if name in present]
-    script = resources.files(__package__).joinpath("runs.js").read_text(encoding="utf-8")
     return render(
         "runs_page.html",
-        script=script,
+        script=script_text("runs.js"),
         mark=MARK,
         title=title,
         runs=[(run, json.dumps(_told(run.result), sort_keys=True)) for run in runs],

@@ -1,5 +1,5 @@
-"""The table of a run's segments, with filters and a download. Drawn by ``templates/segment_table.html``; ``run.js``
-sorts, filters and saves it, and without it the table is complete."""
+"""The table of a run's segments, with filters and a download. Drawn by ``templates/segment_table.html``; ``sorting.js``
+sorts it, ``run.js`` filters and saves it, and without them the table is complete."""
 
 from __future__ import annotations
 

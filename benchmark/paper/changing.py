@@ -16,7 +16,19 @@ import numpy as np
 from avbench.data.dynamic import with_laws
 from avbench.engine.session import Session
 from avbench.paper import reported
-from avbench.paper.exhibits import CHANGING, OWN_NOTE, Cell, Claim, Curve, Exhibit, cell, claim, number, title_of
+from avbench.paper.exhibits import (
+    CHANGING,
+    OWN_NOTE,
+    Cell,
+    Claim,
+    Curve,
+    Exhibit,
+    cell,
+    claim,
+    number,
+    title_of,
+    videos_of,
+)
 from avbench.paper.replays import Own
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.rules import dynamic
@@ -243,9 +255,8 @@ def _claims(followed: Followed, boot: Bootstrap) -> Iterator[Claim]:
         asked = paired(
             logits[head], logits[other], followed.windows, videos=videos, bootstrap=boot, metrics=("recovery_s",)
         )
-        found = asked["recovery_s"]
         text = f"{head} recovers sooner than {other}, in seconds{whose}"
-        return claim(text, found["difference"], found["ci_low"], found["ci_high"], less=True)
+        return claim(text, asked["recovery_s"], videos_of(followed.truth), less=True)
 
     heads = [row for row in (*TRAINED_FOR_IT, *TRAINED_FOR_IT.values()) if row in followed.logits]
     yield from (sooner(head, APA, EXPECTED) for head in heads)
@@ -262,7 +273,7 @@ def _price(trained: str, fixed: str, followed: Followed, boot: Bootstrap) -> Ite
     found = paired_difference(logits[trained], logits[fixed], held.labels, held.clusters, boot, metrics)
     for metric, d in found.items():
         text = f"{trained} < {fixed} in {title_of(metric)} where the offset holds: a price{OURS}"
-        yield claim(text, d["difference"], d["ci_low"], d["ci_high"], less=True)
+        yield claim(text, d, videos_of(held), less=True)
 
 
 def _notes(followed: Followed, claims: list[Claim], raised: list[str]) -> list[str]:

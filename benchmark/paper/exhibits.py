@@ -26,6 +26,7 @@ from avbench.results.truth import Truth
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import selected_logits
 from avbench.scoring.stats import (
+    FEW_CLUSTERS,
     Bootstrap,
     Difference,
     Estimate,
@@ -36,7 +37,9 @@ from avbench.scoring.stats import (
 )
 from avbench.types import CATEGORIES, OffsetGrid, offset_in_words
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "not separable"
+HOLDS, FAILS, OPEN, TOO_FEW = "holds", "does not hold", "not separable", "too few"
+TOO_FEW_IN_WORDS = f"{TOO_FEW}: fewer than {FEW_CLUSTERS} videos, or all agree: they say nothing about others."
+ROUNDING = 1e-9  # of a difference of scores: what is narrower has no width
 SCORES = ("acc", "acc_tol1", "roc_auc", "map")  # the columns of Tables 3, 5 and 6, in the paper's order
 ADDED = "the paper has no such row"
 EVENTS_ROW = "segments by audio event"  # of Figure 1
@@ -116,6 +119,11 @@ class Exhibit:
         """Whether a row is of one of the reader's own models."""
         return row.endswith(self.own)
 
+    @property
+    def of_claims(self) -> list[str]:
+        """What a verdict among the claims means that does not say so itself."""
+        return [TOO_FEW_IN_WORDS] if any(c.verdict == TOO_FEW for c in self.claims) else []
+
     def value(self, row: str, column: str) -> Cell | None:
         """The cell at a row and column, None if there is none."""
         return next((c for c in self.cells if (c.row, c.column) == (row, column)), None)
@@ -136,22 +144,35 @@ def number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def verdict(low: float, high: float) -> str:
-    """The verdict of an interval of (claimed larger) - (claimed smaller).
+def verdict(low: float, high: float, n_videos: int) -> str:
+    """The verdict of an interval of (claimed larger) - (claimed smaller), over ``n_videos``.
 
-    Without an interval, or with one of width 0, it is "not separable": two or three videos that happen to agree say
-    nothing about others.
+    It is "too few" below ``FEW_CLUSTERS`` videos, without an interval, and with one of no width that is not at 0:
+    videos that happen to agree say nothing about others. Of no width at 0, the two say the same: "not separable".
     """
-    if not low < high:
-        return OPEN
+    if n_videos < FEW_CLUSTERS or math.isnan(low) or math.isnan(high):
+        return TOO_FEW
+    if high - low < ROUNDING:
+        return OPEN if abs(low) < ROUNDING else TOO_FEW
     return HOLDS if low > 0 else FAILS if high < 0 else OPEN
 
 
-def claim(text: str, difference: float, low: float, high: float, less: bool = False) -> Claim:
-    """A claim with its verdict; numbers that are not finite become None. ``less``: it says that the difference is below
-    0 (a time is shorter), not above."""
-    said = verdict(-high, -low) if less else verdict(low, high)
-    return Claim(text, said, number(difference), number(low), number(high))
+def claim(text: str, found: Difference, n_videos: int, less: bool = False) -> Claim:
+    """A claim with its verdict over ``n_videos``; numbers that are not finite become None. ``less``: it says that the
+    difference is below 0 (a time is shorter), not above."""
+    low, high = found["ci_low"], found["ci_high"]
+    said = verdict(-high, -low, n_videos) if less else verdict(low, high, n_videos)
+    return Claim(text, said, number(found["difference"]), number(low), number(high))
+
+
+def videos_of(part: Truth) -> int:
+    """How many videos the segments are of."""
+    return len(set(part.clusters.tolist()))
+
+
+def unmeasured(better: str, worse: str, metrics: Sequence[str]) -> list[Claim]:
+    """The claims "``better`` > ``worse``" where nothing can be compared."""
+    return [Claim(f"{better} > {worse} in {title_of(m)}", TOO_FEW, None, None, None) for m in metrics]
 
 
 def cell(table: str, row: str, column: str, estimate: Estimate | None, n_scored: int, n_total: int) -> Cell:
@@ -219,7 +240,7 @@ def table3(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
         table.cells.append(cell("table3", row, MS, None, len(part), part.n_total))
     for better, worse, metrics in TABLE3_CLAIMS:
         found = {m: paired(chosen[better][m], chosen[worse][m], part, boot, (m,))[m] for m in metrics}
-        ordered = claims(better, worse, found)
+        ordered = claims(better, worse, found, videos_of(part))
         predicted = " (the paper only predicts it)" if better == ON_SYNCHFORMER else ""
         table.claims += [c._replace(claim=c.claim + predicted) for c in ordered]
     table.notes += [
@@ -323,7 +344,7 @@ def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
     for row in STREAMING_ROWS:
         for more, fewer in ((48, 2), (48, 12)):
             found = paired(at[row, more], at[row, fewer], part, boot, ("map",))
-            table.claims += claims(f"{row}: {more} windows", f"{fewer} windows", found)
+            table.claims += claims(f"{row}: {more} windows", f"{fewer} windows", found, videos_of(part))
     for windows, better, worse in (
         (2, "APA SparseSync", "StreamSync-Trf"),
         (12, "StreamSync-Trf", "APA SparseSync"),
@@ -331,7 +352,7 @@ def table4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
         (48, "StreamSync-Trf", "APA SparseSync"),
     ):
         found = paired(at[better, windows], at[worse, windows], part, boot, ("map",))
-        table.claims += claims(f"at {windows} windows: {better}", worse, found)
+        table.claims += claims(f"at {windows} windows: {better}", worse, found, videos_of(part))
     table.notes.append("All columns are scored on the segments that hold 48 windows. StreamSync-LSTM: " + ADDED + ".")
     table.notes += _own_notes(replays)
     return table
@@ -352,7 +373,7 @@ def fig4(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
                 figure.cells.append(cell("fig4", row, column, estimate, len(part), part.n_total))
         for larger, smaller in () if row in replays.own else ((4.0, 1.0), (2.0, 1.0), (4.0, 2.0)):
             found = paired(last[larger], last[smaller], part, boot, FIG4_METRICS)
-            figure.claims += claims(f"{row}: hop {larger:g} s", f"hop {smaller:g} s", found)
+            figure.claims += claims(f"{row}: hop {larger:g} s", f"hop {smaller:g} s", found, videos_of(part))
     figure.notes += [
         "All hops are scored on the segments that hold 18 windows at each of them.",
         "The values in the paper's Figure 4 are not available, so there is nothing to compare with.",
@@ -384,9 +405,11 @@ def table6(replays: Replays, need: Need, boot: Bootstrap) -> Exhibit:
         first, second = groups[better], groups[worse]
         if first.any() and second.any():
             told = (logits, part.labels, part.clusters, first, second, boot)
-            table.claims += claims(better, worse, {m: group_difference(m, *told) for m in ("acc", "map")})
+            n_videos = min(len(set(part.clusters[group])) for group in (first, second))
+            differences = {m: group_difference(m, *told) for m in ("acc", "map")}
+            table.claims += claims(better, worse, differences, n_videos)
         else:
-            table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *(math.nan,) * 3) for m in ("acc", "map")]
+            table.claims += unmeasured(better, worse, ("acc", "map"))
     table.notes.append("The categories compared contain different segments; their videos are resampled together.")
     table.notes += _own_notes(replays)
     if not any(group.any() for row, group in groups.items() if row != "overall"):
@@ -555,12 +578,9 @@ def paired(
     return paired_difference(better, worse, part.labels, part.clusters, boot, metrics)
 
 
-def claims(better: str, worse: str, found: Mapping[str, Difference]) -> list[Claim]:
-    """One claim "``better`` > ``worse``" per metric."""
-    return [
-        claim(f"{better} > {worse} in {title_of(metric)}", d["difference"], d["ci_low"], d["ci_high"])
-        for metric, d in found.items()
-    ]
+def claims(better: str, worse: str, found: Mapping[str, Difference], n_videos: int) -> list[Claim]:
+    """One claim "``better`` > ``worse``" per metric, each over ``n_videos``."""
+    return [claim(f"{better} > {worse} in {title_of(metric)}", d, n_videos) for metric, d in found.items()]
 
 
 # -- all of them -------------------------------------------------------------------------------------------------------

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from avbench.pages import UNDEFINED, render
-from avbench.paper.exhibits import FAILS, HOLDS, OPEN, Cell, Exhibit
+from avbench.paper.exhibits import FAILS, HOLDS, OPEN, TOO_FEW, Cell, Exhibit
 from avbench.paper.figures import PAINTERS
 from avbench.paper.replays import summary
 from avbench.paper.write import ELSEWHERE, WIDE, number_in_words
 
-VERDICTS = {HOLDS: "right", FAILS: "wrong", OPEN: ""}  # verdict -> the class of its words
+VERDICTS = {HOLDS: "right", FAILS: "wrong", OPEN: "", TOO_FEW: ""}  # verdict -> the class of its words
 
 
 def page(exhibits: Sequence[Exhibit], facts: Mapping[str, Any], folder: Path) -> str:
     """The page as text. ``facts``: of paper.json; ``folder``: where the drawn figures and the other files are."""
     shown = [_shown(exhibit, folder) for exhibit in exhibits]
     counts = {verdict: sum(one["counts"][verdict] for one in shown) for verdict in VERDICTS}
+    counts = {verdict: n for verdict, n in counts.items() if n or verdict != TOO_FEW}  # the rare one only where it is
     return render(
         "paper.html",
         facts=facts,
@@ -30,7 +31,7 @@ def page(exhibits: Sequence[Exhibit], facts: Mapping[str, Any], folder: Path) ->
         version=exhibits[0].version if exhibits else "",
         counts=counts,
         n_claims=sum(counts.values()),
-        verdicts=VERDICTS,
+        verdicts={verdict: VERDICTS[verdict] for verdict in counts},
         elsewhere=ELSEWHERE,
         own=next((exhibit.own for exhibit in exhibits if exhibit.own), ()),
         exhibits=shown,

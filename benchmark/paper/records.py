@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from avbench.paper.exhibits import SCORES, Exhibit, cell, claim, claims, paired, title_of
+from avbench.paper.exhibits import SCORES, Exhibit, cell, claims, paired, title_of, unmeasured, videos_of
 from avbench.paper.reported import of_table
 from avbench.protocol.rules import Protocol
 from avbench.protocol.signature import DIGITS, Signature
@@ -117,10 +116,10 @@ def table5(boot: Bootstrap, record: Record | None) -> Exhibit:
         }
     for better, worse, metrics in TABLE5_CLAIMS:
         if better in missing or worse in missing:
-            table.claims += [claim(f"{better} > {worse} in {title_of(m)}", *(math.nan,) * 3) for m in metrics]
+            table.claims += unmeasured(better, worse, metrics)
             continue
         a, b = record.logits[TABLE5_ROWS[better]], record.logits[TABLE5_ROWS[worse]]
-        table.claims += claims(better, worse, paired(a, b, part, boot, metrics))
+        table.claims += claims(better, worse, paired(a, b, part, boot, metrics), videos_of(part))
     minutes = sum(t["wall_s"] for t in trainings.values()) / 60
     base = next(iter(trainings.values()))["recipe"]  # all rows share these settings
     table.measured_on = f"{data['name']} {data['split']} ({data['note']}), from records"

@@ -13,7 +13,7 @@ from typing import Any
 from tabulate import tabulate
 
 from avbench.pages.formats import UNDEFINED, Table, as_text, escape_markdown, estimate, origin_in_markdown
-from avbench.paper.exhibits import FAILS, HOLDS, MS, OPEN, Cell, Claim, Exhibit
+from avbench.paper.exhibits import FAILS, HOLDS, MS, OPEN, TOO_FEW, Cell, Claim, Exhibit
 from avbench.paper.figures import draw
 from avbench.scoring.stats import interval_in_words
 from avbench.system.atomic import atomic_write_bytes
@@ -94,11 +94,12 @@ def tables(exhibit: Exhibit) -> list[Table]:
     title = f"{exhibit.title}, {measured}{_scored(exhibit)}"
     found = [Table(exhibit.name, title, headers, rows, origin, exhibit.notes)]
     if any(c.paper is not None for c in exhibit.cells):
-        title = f"{exhibit.title}, reported by the paper {ELSEWHERE}. What was measured beside it"
-        found.append(Table(f"{exhibit.name}-reported", title, *_grid(exhibit, measured=False), origin))
+        title = f"{exhibit.title}, reported by the paper on RealSync broadcast video"
+        grid, notes = _grid(exhibit, measured=False), ["Another data set: do not compare what was measured with it."]
+        found.append(Table(f"{exhibit.name}-reported", title, *grid, origin, notes, beside="What was measured: "))
     if exhibit.claims:
         title = f"{exhibit.title}: {exhibit.claimed}, and what the paired difference shows here, {measured}"
-        found.append(Table(f"{exhibit.name}-claims", title, *_verdicts(exhibit.claims), origin))
+        found.append(Table(f"{exhibit.name}-claims", title, *_verdicts(exhibit.claims), origin, exhibit.of_claims))
     return found
 
 
@@ -118,7 +119,7 @@ def markdown(exhibit: Exhibit, level: int = 1) -> str:
         lines += [""]
     if exhibit.claims:
         lines += [f"**{exhibit.claimed}**, and what the paired difference shows here", ""]
-        lines += [verdicts(exhibit.claims), ""]
+        lines += [verdicts(exhibit.claims), "", *(f"{_plain(note)}\n" for note in exhibit.of_claims)]
     lines += [f"- {_plain(note)}" for note in exhibit.notes]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -138,7 +139,9 @@ def _verdicts(claims: Sequence[Claim]) -> tuple[list[str], list[list[str]]]:
 def orderings(exhibits: Sequence[Exhibit]) -> str:
     """All claims of the exhibits as one Markdown table; a line before it counts the verdicts and names the data."""
     counts = Counter(c.verdict for exhibit in exhibits for c in exhibit.claims)
-    counted = ", ".join(f"{counts[word]} {word}" for word in (HOLDS, FAILS, OPEN))
+    counted = ", ".join(
+        f"{counts[word]} {word}" for word in (HOLDS, FAILS, OPEN, TOO_FEW) if counts[word] or word != TOO_FEW
+    )
     data = dict.fromkeys(e.measured_on for e in exhibits if e.claims)
     lines = [f"{counts.total()} orderings on {'; '.join(map(_plain, data))}: {counted}.", ""]
     rows = [[_plain(name), _plain(text), difference, f"**{word}**"] for name, text, difference, word in _all(exhibits)]

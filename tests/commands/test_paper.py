@@ -26,7 +26,7 @@ from avbench.runs.changing import without_laws
 from avbench.types import UsageError
 
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
-VERDICTS = {"holds", "does not hold", "not separable"}
+VERDICTS = {"holds", "does not hold", "not separable", "too few"}
 TABLES = [streaming(hop_s, 48 if hop_s == 2 else 18) for hop_s in FIG4_HOPS_S]  # the settings of all tables
 CELL = {"row", "column", "value", "ci_low", "ci_high", "n_scored", "n_total", "paper"}
 CLAIM = {"claim", "verdict", "difference", "ci_low", "ci_high"}

@@ -111,6 +111,13 @@ def test_the_board_is_sorted_filtered_and_read(site: Path) -> None:
         assert names()[-1] == "the labels"
         table.locator("thead th", has_text="model").locator("button").click()
         assert names() == sorted(names())
+        for _ in range(2):  # either way up, what is empty comes last
+            table.locator("thead th", has_text="parameters").locator("button").click()
+            assert names()[-4:] == trivial
+        page.locator("label[for=view-windows]").click()
+        table.locator("thead th", has_text="18 windows").locator("button").click()
+        assert names()[:4] == ["the labels", "alpha", "beta", "delta"], "a header sorts by the cells below it"
+        page.locator("label[for=view-scores]").click()
         table.locator("thead th", has_text="rank").locator("button").click()
         assert names() == ranked
 

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from browser import DESKTOP, PHONE, opened
+from browser import DESKTOP, PHONE, opened, overlapping
 from made_runs import HOSTILE, made_up
 from pages import assert_stands_alone
 
@@ -64,7 +64,7 @@ def test_a_page_has_every_matrix_the_main_one_first_and_says_what_it_is_of() -> 
     )
     for words in ("Holm", "3 pairs", "resampled videos", "procedural stand-in", "left out: 3", found.runs[0].signature):
         assert words.casefold() in read.text.casefold(), words
-    assert page.count(">1 − 2<") == 3, "a row of each chart"
+    assert page.count(">1 − 2<") == 2 * 3, "a row of each chart, on a desk and on a phone"
     cell = found.metrics["map"].minus(0, 2)
     assert f"{cell.difference:+.3f}" in page
 
@@ -115,7 +115,31 @@ def test_the_page_in_a_browser(tmp_path: Path, size: tuple[int, int]) -> None:
         assert "model-0" in first.locator("th").inner_text()
         assert "0.0" in first.locator("td").nth(3).inner_text()
         assert there.page.locator("section").count() == 2 + 3
-        assert there.page.locator("section#map svg.chart").bounding_box()["width"] > 300
+        assert there.page.locator("section#map svg.chart:visible").bounding_box()["width"] > 300
         assert there.overflow_px == 0
         assert there.errors == []
         assert there.requests == []
+
+
+@pytest.mark.parametrize("n", [4, 9])
+def test_a_forest_chart_is_whole_and_legible_on_a_phone(tmp_path: Path, n: int) -> None:
+    names = tuple(f"model-{i}-{'of-a-long-name' if n == 9 else 'x'}-and-its-head" for i in range(n))
+    path = tmp_path / "page.html"
+    path.write_text(page_of(compared(n, names, metrics=("map",))), encoding="utf-8")
+    with opened(path, PHONE) as there:
+        chart = there.page.locator("svg.chart:visible")
+        assert chart.count() == 1
+        assert chart.locator(".dot").count() == (n * (n - 1) // 2 if n < 9 else n - 1)
+        assert not overlapping(there.page, "svg.chart text")
+        inside = there.page.evaluate(
+            """() => [...document.querySelectorAll('figure')].flatMap((figure) => {
+              const edge = figure.getBoundingClientRect();
+              const texts = [...figure.querySelectorAll('svg text')].map((e) => e.getBoundingClientRect());
+              return texts.filter((box) => box.width).map((box) => box.left >= edge.left && box.right <= edge.right);
+            })"""
+        )
+        assert inside
+        assert all(inside)
+        scale = chart.bounding_box()["width"] / float(chart.get_attribute("viewBox").split()[2])
+        assert 11 * scale >= 9.5, "its letters, in pixels"
+        assert there.page.locator("figure .scroll-x").count() == 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from browser import DESKTOP, PHONE, opened
+from browser import DESKTOP, PHONE, opened, overlapping
 from pages import read
 
 from avbench.data.clicks import click_and_flash
@@ -91,7 +92,7 @@ def test_a_tolerance_of_the_users_own_is_drawn_and_judged() -> None:
     text = predict_page(answer(asked=tolerance_of("-0.1/0.5")))
     assert text.count('class="within"') == 2 * 5
     assert "-0.1/0.5" in read(text).text
-    assert text.count('<td class="right">within</td>') == 1
+    assert text.count('<td class="right" data-of="-0.1/0.5">within</td>') == 1
 
 
 def test_a_file_that_failed_has_a_page_that_says_why() -> None:
@@ -148,6 +149,7 @@ def test_a_click_on_the_timeline_seeks_the_video(watched: Path, size: tuple[int,
     with opened(watched / "page.html", size) as seen:
         page = seen.page
         page.wait_for_function("() => document.querySelector('video').readyState >= 1", timeout=20_000)
+        assert page.locator("figcaption").inner_text() == "Now: audio 0.41 s early +0.41 ±0.03 s", "before any click"
         hit = page.locator("svg.timeline:visible .hit").bounding_box()
         for share, told in ((0.75, "audio 0.6 s late"), (0.25, "audio 0.41 s early"), (0.95, "no evidence")):
             page.mouse.click(hit["x"] + share * hit["width"], hit["y"] + hit["height"] / 2)
@@ -172,4 +174,36 @@ def test_a_click_on_the_timeline_seeks_the_video(watched: Path, size: tuple[int,
 def test_what_the_browser_cannot_play_is_said(watched: Path, name: str, note: str, said: str) -> None:
     with opened(watched / f"{name}.html") as seen:
         seen.page.wait_for_function(f"() => !document.getElementById('{note}').hidden", timeout=20_000)
-        assert f"This browser {said}" in seen.page.locator("figcaption").first.inner_text()
+        told = seen.page.locator("figcaption").first.inner_text()
+        assert f"This browser {said}" in told
+        assert ("Now:" in told) == (name == "sound"), "nothing is now where nothing can be played"
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_words_of_the_timeline_are_beside_what_is_drawn_and_the_table_is_whole(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    asked = answer("a_name_without_any_space_" * 3 + ".webm", asked=tolerance_of("-0.1/0.5"))
+    (tmp_path / "page.html").write_text(predict_page(asked))
+    (tmp_path / "index.html").write_text(index_page([asked, answer()], ["page.html", ""]))
+    with opened(tmp_path / "page.html", size) as seen:
+        assert not overlapping(seen.page, "svg.timeline text")
+        drawn = overlapping(
+            seen.page, "svg.timeline .label, svg.timeline .band, svg.timeline .line, svg.timeline .muted"
+        )
+        assert not [pair for pair in drawn if any(pair)], "drawn over a word"
+        words = seen.page.locator("svg.timeline:visible .label").all_text_contents()
+        assert list(filter(None, words)) == ["↑ sound early (s)", "↓ sound late"]
+        assert hidden_px(seen.page) == 0
+        assert seen.overflow_px == 0
+        assert "outside" in seen.page.locator("table.regimes tbody tr").first.inner_text()
+    with opened(tmp_path / "index.html", size) as seen:
+        assert hidden_px(seen.page) == 0
+        assert seen.overflow_px == 0
+
+
+def hidden_px(page: Any) -> int:
+    """How much of the table can only be seen by scrolling it sideways."""
+    return page.evaluate(
+        "(() => { const e = document.querySelector('.scroll'); return e.scrollWidth - e.clientWidth; })()"
+    )

@@ -27,7 +27,8 @@ from avbench.results.truth import Truth, write_segments
 from avbench.scoring.metrics import METRICS
 from avbench.types import SegmentRecord
 
-SCRIPT = resources.files("avbench.pages").joinpath("run.js").read_text(encoding="utf-8")
+FILES = resources.files("avbench.pages")
+SCRIPT = "".join(FILES.joinpath(name).read_text(encoding="utf-8") for name in ("sorting.js", "run.js"))
 Avbench = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import html
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from avbench.paper.exhibits import ERROR_ROW, SD_ROW, Cell, Exhibit, claim
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from made_claims import claimed
+
+from avbench.paper.exhibits import ERROR_ROW, SD_ROW, Cell, Exhibit
 from avbench.paper.figures import draw
 from avbench.paper.page import page
 
@@ -32,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(folder: Path) -> str:
     signatures = [("a", "avb|x|m:1|d:d|v0.1.0"), (OWN, "avb|x|m:2|d:d|v0.1.0")]
     cells = [Cell("a", "mAP", 0.5, 0.4, 0.6, 4, 5, 0.62), Cell(OWN, "mAP", None, None, None, 3, 5, None)]
-    claims = [claim("a > b", 0.2, 0.1, 0.3), claim("b > c", -0.2, -0.3, -0.1)]
+    claims = [claimed("a > b", 0.2, 0.1, 0.3), claimed("b > c", -0.2, -0.3, -0.1)]
     table = Exhibit("table3", "Table 3: models", cells, claims, measured_on=ON, signatures=signatures, own=(OWN,))
     bars = [
         Cell(row, str(k), 0.1, 0.0, 0.2, 4, 5, None)

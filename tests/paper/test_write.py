@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
+from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from made_claims import claimed
+
 from avbench.pages.formats import as_text
-from avbench.paper.exhibits import MS, UNTIMED, Cell, Exhibit, claim, with_latencies
+from avbench.paper.exhibits import MS, UNTIMED, Cell, Exhibit, with_latencies
 from avbench.paper.write import csv_of_all, markdown, tables
 
 OWN = "† a_b.py:Net & 50 % (yours)"
@@ -27,7 +33,7 @@ def exhibit() -> Exhibit:
         "table3",
         "Table 3: models",
         cells,
-        [claim("a > b", -0.2, -0.3, -0.1)],
+        [claimed("a > b", -0.2, -0.3, -0.1)],
         settings={"APA SparseSync": {"model": "sparsesync+apa"}, OWN: {"model": "x/a_b.py:Net"}},
         notes=["half of #1", UNTIMED],
         measured_on="synthsync test (procedural stand-in)",

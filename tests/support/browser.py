@@ -60,3 +60,18 @@ def opened(path: Path, size: tuple[int, int] = DESKTOP, javascript: bool = True)
         seen.page.goto(path.resolve().as_uri())
         yield seen
         browser.close()
+
+
+def overlapping(page: Any, selector: str) -> list[tuple[str, str]]:
+    """The texts of each two visible elements whose boxes lie over each other."""
+    return page.evaluate(
+        """(selector) => {
+          const all = [...document.querySelectorAll(selector)].map((e) => [e.textContent, e.getBoundingClientRect()]);
+          const seen = all.filter(([, box]) => box.width);
+          const over = (a, b) => a.left < b.right - 0.5 && b.left < a.right - 0.5
+            && a.top < b.bottom - 0.5 && b.top < a.bottom - 0.5;
+          return seen.flatMap(([a, one], i) =>
+            seen.slice(i + 1).filter(([, two]) => over(one, two)).map(([b]) => [a, b]));
+        }""",
+        selector,
+    )
