@@ -156,9 +156,9 @@ def escape_markdown(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table that fits between the margins of an article: what, data and n are its caption, signature,
-    version and notes stand below. Where it would be too wide, intervals go below their values; where it still is, or
-    is too long for a page, there are several tables."""
+    """A booktabs table that fits between the margins of an article: what, data and n are its caption; signature, version
+    and notes stand below, and in a comment at its head. Where it would be too wide, intervals go below their values;
+    where it still is, or is too long for a page, there are several tables."""
     parts = [part for block in _blocks(table) for part in _pages(block)]
     return "\n".join(_float(table, part, i, len(parts)) for i, part in enumerate(parts, 1))
 
@@ -169,7 +169,7 @@ def _float(table: Table, block: Block, place: int, of: int) -> str:
     numbered = f", part {place} of {of}" if of > 1 else ""
     name = re.sub("[^A-Za-z0-9-]+", "-", table.name) + (f"-{place}" if place > 1 else "")
     lines = [
-        r"% needs \usepackage{booktabs}",
+        rf"% needs \usepackage{{booktabs}}; {printable(table.origin.in_words())}",
         r"\begin{table}",
         r"\centering\small\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{escape_latex(table.title)}{numbered}{'' if beside else f'; {n}'}.}}",

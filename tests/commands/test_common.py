@@ -50,11 +50,14 @@ def test_every_format_says_signature_version_and_n(avbench: Avbench, clicks: Pat
 
 
 def check_latex(table: str, of: str) -> None:
-    """Its structure is balanced, each row has all columns, and the caption says what the numbers are of."""
-    lines = table.splitlines()
+    """Its structure is balanced, each row has all columns; header, caption and note say what the numbers are of."""
+    lines = table.strip().splitlines()
     (caption,) = [line for line in lines if line.startswith("\\caption{")]
-    for said in ("signature", "avb\\textbar{}", f"avbench 0.1.0; n = 4{of}"):
-        assert said in caption
+    header, note = lines[0], lines[lines.index("\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright") + 1]
+    assert header.startswith("% ")
+    assert all(said in header for said in ("avb|", f"avbench 0.1.0; n = 4{of}"))
+    assert all(said in note for said in ("signature", "avb\\textbar{}", "avbench 0.1.0"))
+    assert f"n = 4{of}" in caption + note  # not in the caption of what the paper reports
     assert [table.count(f"\\{word}rule") for word in ("top", "mid", "bottom")] == [1, 1, 1]
     (columns,) = [line.partition("{tabular}{")[2] for line in lines if line.startswith("\\begin{tabular}")]
     assert {line.count(" & ") + 1 for line in lines if line.endswith(" \\\\")} == {len(columns) - 1}
