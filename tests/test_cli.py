@@ -497,7 +497,7 @@ def test_a_model_that_leaves_the_process(avbench: Avbench, clicks: Path, tmp_pat
     (tmp_path / "nets.py").write_text(NETS)
     done = avbench("run", "--model", "nets.py:Leaves", "--data", clicks, "--out", "out", *ONE)
     assert done.returncode == 1
-    assert "SystemExit" in done.stderr
+    assert "SystemExit" in done.stdout
     assert len(read_run(tmp_path / "out").failures) == 4
     (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
     done = avbench("run", "--model", "script.py:Net", "--data", clicks, "--out", "out", *ONE)

@@ -10,6 +10,7 @@ picture and sound of every clip are checked against the scene instead.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -139,7 +140,7 @@ def with_media(
     specs = [spec for split in splits for spec in clip_specs(split, FULL_CLIPS[split], difficulty)]
     try:
         _make_clips([spec for spec in specs if spec.id in manifest.clips], media, progress, workers)
-        clips = {name: replace(clip, sha256=_pin(media, name)) for name, clip in manifest.clips.items()}
+        clips = {name: replace(clip, sha256=_pin(media / clip.path)) for name, clip in manifest.clips.items()}
     except OSError as error:
         raise _cannot_make(manifest.name, root, error) from error
     return replace(manifest, clips=clips, media_root=media)
@@ -179,13 +180,18 @@ def planned(name: str = "synthsync", split: str = "test") -> Manifest:
     )
 
 
-def _pin(media: Path, clip_id: str) -> str:
-    """The hash of a clip's file as it was made, so that a file damaged since then is noticed; of the file itself where
-    it was not noted down."""
+def _pin(path: Path) -> str:
+    """The hash of a clip's file, noted down beside it when first asked for: a file damaged since then is noticed."""
     from avbench.data.media import media_sha256
+    from avbench.system.atomic import atomic_write_bytes
 
-    noted = media / f"{clip_id}.sha256"
-    return noted.read_text().strip() if noted.exists() else media_sha256(media / f"{clip_id}.mp4")
+    noted = path.with_suffix(".sha256")
+    if noted.exists():
+        return noted.read_text().strip()
+    found = media_sha256(path)
+    with contextlib.suppress(OSError):  # a cache that cannot be written
+        atomic_write_bytes(noted, found.encode())
+    return found
 
 
 def _make_clips(specs: list[ClipSpec], media: Path, progress: ItemProgress | None, workers: int | None) -> None:
@@ -203,12 +209,9 @@ def _make_clips(specs: list[ClipSpec], media: Path, progress: ItemProgress | Non
 
 def make_clip(spec: ClipSpec, media: Path) -> str:
     """Draw, encode and check one clip; returns its id. The file gets its name only after the check."""
-    from avbench.data.media import media_sha256
-    from avbench.system.atomic import atomic_write_bytes
-
     scene, path = spec.scene(), media / f"{spec.id}.mp4"
     encode(path, scene.frames(), scene.audio(), partial(check_clip, spec=spec, scene=scene))
-    atomic_write_bytes(path.with_suffix(".sha256"), media_sha256(path).encode())
+    _pin(path)
     return spec.id
 
 

@@ -156,9 +156,9 @@ def escape_markdown(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table that fits between the margins of an article: what, data and n are its caption; signature, version
-    and notes stand below, and in a comment at its head. Where it would be too wide, intervals go below their values;
-    where it still is, or is too long for a page, there are several tables."""
+    """A booktabs table that fits between the margins of an article: what, data and n are its caption; signature,
+    version and notes stand below, and in a comment at its head. Where it would be too wide, intervals go below their
+    values; where it still is, or is too long for a page, there are several tables."""
     parts = [part for block in _blocks(table) for part in _pages(block)]
     return "\n".join(_float(table, part, i, len(parts)) for i, part in enumerate(parts, 1))
 

@@ -67,9 +67,10 @@ def test_a_clip_that_was_damaged_after_it_was_made_is_noticed(small: Path) -> No
     again = synthsync.with_media(part, small, workers=1)
     with pytest.raises(MediaError, match="sha256"):
         pinned_path(again, again.clips[clip.id])
-    made.clip_path(clip).with_suffix(".sha256").unlink()  # an older cache has none: the file is believed
+    made.clip_path(clip).with_suffix(".sha256").unlink()  # an older cache has none: the file is believed, and noted
     again = synthsync.with_media(part, small, workers=1)
     assert pinned_path(again, again.clips[clip.id]).is_file()
+    assert made.clip_path(clip).with_suffix(".sha256").read_text() == again.clips[clip.id].sha256
 
 
 def test_two_caches_agree(small: Path, tmp_path: Path) -> None:
