@@ -67,9 +67,10 @@ def test_the_paper_is_named_linked_and_cited() -> None:
     authors = re.findall(r"author += \{(.+)\}", entry)[0].split(" and ")
     named = " ".join(readme.partition("## The paper")[2].split())
     assert f"*{title}*, WACV 2025" in named
-    assert "https://github.com/jvoas655/StreamSync" in named
+    (address,) = re.findall(r"^  url += \{(.+)\}", entry, re.MULTILINE)
+    assert f"[paper]({address}), [code](https://github.com/jvoas655/StreamSync)" in named
     (paper,) = yaml.safe_load((REPO / "CITATION.cff").read_text())["references"]
-    assert paper["title"] == title
+    assert (paper["title"], paper["url"]) == (title, address)
     assert [f"{one['family-names']}, {one['given-names']}" for one in paper["authors"]] == authors
     assert all(" ".join(reversed(author.split(", "))) in named for author in authors)
     assert "https://arxiv.org/abs/2605.24652" in named, "how to tell it from another work of nearly the same name"

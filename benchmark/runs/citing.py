@@ -29,6 +29,7 @@ _ENTRIES = {  # key -> (type, fields), facts of the publications
             "Stuedemann, James and Harwath, David",
             "booktitle": "IEEE/CVF Winter Conference on Applications of Computer Vision (WACV)",
             "year": "2025",
+            "url": "https://www.cs.utexas.edu/~ml/papers/voas.wacv25.pdf",
         },
     ),
     "iashin2022sparse": (
