@@ -20,6 +20,7 @@ from avbench.commands.common import (
     add_csv,
     add_force,
     add_model_options,
+    add_tracks,
     batch_of,
     check_csv,
     chosen_tracks,
@@ -69,14 +70,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--hop", type=float, default=2.0, metavar="S", help="seconds between window starts (default: 2)"
     )
-    parser.add_argument("--audio-track", type=int, default=0, metavar="N", help="sound track, from 1 (default: choose)")
-    parser.add_argument(
-        "--video-track", type=int, default=0, metavar="N", help="picture track, from 1 (default: choose)"
-    )
+    add_tracks(parser, "the default one, if it can be used")
     parser.add_argument(
         "--tolerance",
         metavar="T",
-        help="itu-detect, itu-accept, atsc, ebu, or EARLY/LATE in seconds: sets the exit code",
+        help="itu-detect, itu-accept, atsc, ebu, or EARLY/LATE in seconds such as 0.045/0.125: sets the exit code",
     )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
