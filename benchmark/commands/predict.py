@@ -172,12 +172,10 @@ def _write_pages(args: argparse.Namespace, answers: list[Prediction], pages: dic
 def _told(args: argparse.Namespace, answers: list[Prediction], pages: dict[Path, Path], predictor: Predictor) -> int:
     """Prints the answers, each fact once: the error of a single file is only said on stderr. Returns the exit code."""
     from avbench.pages.predict_text import in_text, table_of
-    from avbench.scoring.prediction import rows_of
+    from avbench.scoring.prediction import frame_of
 
     if args.csv:
-        import pandas as pd
-
-        write_csv(pd.DataFrame(rows_of(answers)), args.csv)
+        write_csv(frame_of(answers), args.csv)
     failed = [answer for answer in answers if answer.error]
     if args.json:
         print(json.dumps({"files": [answer.as_json() for answer in answers]}, indent=1, allow_nan=False))
