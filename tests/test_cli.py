@@ -852,7 +852,7 @@ def test_a_protocol_by_name_is_refused_from_python(clicks: Path, tmp_path: Path)
         (("leaderboard", "biuld"), "did you mean build"),
         (("train", "streamsync-tfr"), "did you mean streamsync-trf"),
         (("run", "--modle", "xcorr"), "error: unknown option --modle: did you mean --model; see"),
-        (("run", "--model", "xcorr", "--splt", "test"), "unknown option --splt: did you mean --split; see `avbench run --help`"),
+        (("run", "--model", "xcorr", "--splt", "test"), "unknown option --splt: did you mean --split; see"),
         (("run", "--model", "xcorr", "--protocol", "streeming"), "did you mean streaming"),
         (("run", "--model", "xcorr", "--data", "sythsync"), "unknown data 'sythsync': did you mean synthsync"),
         (("run", "--model", "xcorr", "--split", "tset"), "did you mean test?"),

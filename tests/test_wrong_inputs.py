@@ -306,7 +306,8 @@ WRONG = {
         "watch bad.mp4 --audio-track 0": "--audio-track is 0; tracks are counted from 1",
         "score": "nothing to score: name a folder or a file, or give",
         "score nowhere": "nowhere does not exist",
-        "score empty": "synchformer.audioset is not in the cache: `avbench",
+        "score empty": "synchformer.audioset is not in the cache: `avbench weights fetch synchformer.audioset`, then "
+        "`avbench weights convert synchformer.audioset`. Figures need such a download; without it `avbench predict`",
         "score bad.mp4 --metrics desink": "unknown metric 'desink': did you mean",
         "score bad.mp4 --metrics ''": "no metric is named; there are desync.first-last,",
         "score bad.mp4 --seconds x": "--seconds: 'x' is not a number;",

@@ -102,8 +102,6 @@ def _predict(args: argparse.Namespace) -> int:
         say_each("passed over", left_out)
         there = "-" in args.paths or any(not asked.error for asked in files)
         predictor = _predictor(args, args.fetch and there)
-        if predictor.told and there:
-            say(predictor.told)
         if "-" in args.paths:
             files.append(stack.enter_context(_spooled()))
         pages = _pages(args, files)
@@ -189,7 +187,7 @@ def _told(args: argparse.Namespace, answers: list[Prediction], pages: dict[Path,
         say_each("error", [f"{answer.path}: {answer.error}" for answer in failed])
     counters = predictor.counters
     computed, stored = counters["snapshots_computed"], counters["snapshots_from_store"]
-    if computed or stored:
+    if len(answers) > 1 and (computed or stored):
         say(f"{computed} windows computed, {stored} from the store, {len(failed)} of {len(answers)} files failed")
     return _code(args, answers)
 
