@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
@@ -99,23 +99,16 @@ def table_of(predictions: Sequence[Prediction]) -> str:
 
 
 def shared_facts(predictions: Sequence[Prediction]) -> list[tuple[str, str]]:
-    """What holds for many files, once: the model, why some are not judged, and the notes, each with how many files it
-    is of if not all."""
+    """What holds for many files, once: the model, why some are not judged and how many, and the notes of all files."""
     answered = [p for p in predictions if not p.error]
     if not answered:
         return []
 
-    def counted(texts: Iterable[str]) -> list[str]:
-        return [
-            f"{text} ({n} of {len(answered)} files)" if n < len(answered) else text
-            for text, n in Counter(filter(None, texts)).most_common(MOST_WARNINGS)
-        ]
-
-    notes = Counter(warning for p in answered for warning in p.warnings)
+    reasons = Counter(p.why_not_judged for p in answered if p.why_not_judged)
     return [
         ("model", answered[0].model),
-        *((VERDICTS[None], text) for text in counted(p.why_not_judged for p in answered)),
-        *(("note", text) for text, n in notes.items() if n == len(answered)),
+        *((VERDICTS[None], f"{text} ({n} of {len(answered)} files)") for text, n in reasons.most_common(MOST_WARNINGS)),
+        *(("note", text) for text in answered[0].warnings if all(text in p.warnings for p in answered)),
     ]
 
 

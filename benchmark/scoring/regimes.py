@@ -114,7 +114,10 @@ def why_not_judged(regime: Regime, table: Tolerance) -> str:
         return ""
     if regime.offset_s is None:
         return f"no evidence: {regime.why}" if regime.why else "no evidence"
-    return "the model is unsure" if regime.words in WORDS[2:] else "its limits are nearer than the spread allows"
+    if regime.words not in WORDS[2:]:
+        return "its limits are nearer than the spread allows"
+    # other reasons lie in the model or in the file's length, and are among the notes
+    return f"the model is unsure: {regime.why}" if regime.why == WEAK_MATCH else "the model is unsure"
 
 
 def verdicts(regimes: Sequence[Regime], tables: Sequence[Tolerance]) -> dict[str, bool | None]:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avbench.scoring.prediction import Prediction, frame_of
-from avbench.scoring.regimes import Evidence, Regime
+from avbench.scoring.regimes import WEAK_MATCH, Evidence, Regime
 from avbench.scoring.tolerance import tolerance_asked, tolerance_of
 
 P = np.full(21, 0.01)
@@ -128,6 +128,7 @@ def test_any_mix_of_files_has_the_same_columns_of_the_same_types(
         ((FINE, VAGUE, LATE), "ebu", "outside ebu"),
         ((NEAR,), "atsc", "not judged: atsc (its limits are nearer than the spread allows)"),
         ((FINE, VAGUE), "ebu", "not judged: ebu (the model is unsure)"),
+        ((replace(VAGUE, why=WEAK_MATCH),), "ebu", f"not judged: ebu (the model is unsure: {WEAK_MATCH})"),
         ((NOTHING,), "0.1/0.1", "not judged: 0.1/0.1 (no evidence: the sound is silent)"),
         ((FINE,), None, ""),
     ],
