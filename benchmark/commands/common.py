@@ -362,21 +362,22 @@ def add_tracks(parser: Any, default: str) -> None:
         parser.add_argument(f"--{kind}-track", type=int, metavar="N", help=text)
 
 
-def tracks_of(args: argparse.Namespace) -> dict[str, int]:
-    """``video_track`` and ``audio_track`` as asked for, 0 for the default; ``UsageError`` for a number below 1."""
+def tracks_of(args: argparse.Namespace) -> tuple[int, int]:
+    """--video-track and --audio-track, 0 for the default; ``UsageError`` for a number below 1."""
     from avbench.types import UsageError
 
     for option, value in (("--video-track", args.video_track), ("--audio-track", args.audio_track)):
         if value is not None and value < 1:
             raise UsageError(f"{option} is {value}; tracks are counted from 1")
-    return {"video_track": args.video_track or 0, "audio_track": args.audio_track or 0}
+    return args.video_track or 0, args.audio_track or 0
 
 
 def chosen_tracks(args: argparse.Namespace, reading: Reading) -> Reading:
     """``reading`` with the tracks of :func:`tracks_of`."""
     from dataclasses import replace
 
-    return replace(reading, **tracks_of(args))
+    video, audio = tracks_of(args)
+    return replace(reading, video_track=video, audio_track=audio)
 
 
 def add_compute_options(

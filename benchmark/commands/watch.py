@@ -182,12 +182,14 @@ def _options(args: argparse.Namespace) -> LiveOptions:
     for name, value in (("--for", args.for_s), ("--timeout", args.timeout)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"{name} is {value}; it must be more than 0 s")
+    video, audio = tracks_of(args)
     streaming(hop_s(args), iterations=1)  # refuses a hop that is no number of frames
     return LiveOptions(
         hop_s=args.hop,
         timeout_s=args.timeout,
         for_s=args.for_s,
-        **tracks_of(args),
+        video_track=video,
+        audio_track=audio,
     )
 
 

@@ -21,6 +21,7 @@ MARK = "avbench · predict"  # on every page of this module: such a file may be 
 WIDE, NARROW = (1056.0, 280.0), (358.0, 250.0)  # on a desk, on a phone
 LEAST_REACH_S, MOST_REACH_S = 0.3, 2.2  # of the timeline, on each side of 0
 APART_S = 0.1  # half a class: a bar and the windows' line that differ by more are explained
+MOST_APART = 5  # of such explanations
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 
 
@@ -79,10 +80,11 @@ def _apart(prediction: Prediction) -> list[str]:
     """Where a regime's bar lies elsewhere than the windows' line at its end, in words: a page has one answer."""
     found = []
     for regime in prediction.regimes:
-        latest = [w for w in prediction.windows if w.believed is not None and _at_s(prediction, w) <= regime.end_s]
-        if regime.offset_s is None or not latest:
+        drawn = (w.believed for w in prediction.windows if _at_s(prediction, w) <= regime.end_s)
+        heard = [believed for believed in drawn if believed is not None]
+        if regime.offset_s is None or not heard:
             continue
-        line_s = float(believed_offsets_s(np.exp(latest[-1].believed)))
+        line_s = float(believed_offsets_s(np.exp(heard[-1])))
         if abs(line_s - regime.offset_s) < APART_S:
             continue
         unsure = ", and the model is unsure of both" if regime.words == "unsure" else ""
@@ -90,7 +92,8 @@ def _apart(prediction: Prediction) -> list[str]:
             f"{clock(regime.start_s)} – {clock(regime.end_s)}: the line ends at {signed(line_s)} s, the bar lies at "
             f"{signed(regime.offset_s)} s. The bar is the answer{unsure}."
         )
-    return found
+    more = len(found) - MOST_APART
+    return [*found[:MOST_APART], f"So it is in {more} more of them."] if more > 0 else found
 
 
 def _at_s(prediction: Prediction, window: Evidence) -> float:

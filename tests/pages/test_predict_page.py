@@ -219,7 +219,10 @@ def test_a_bar_that_lies_elsewhere_than_the_line_is_explained() -> None:
 def test_the_page_answers_the_tolerance_that_was_asked_for() -> None:
     near = Regime(0.0, 11.0, 0.023, 0.018, 0.99, "likely", 8)
     told = answer(regimes=(near,), asked=tolerance_of("atsc"))
-    assert "Asked: not judged: atsc (its limits are nearer than the spread allows)." in read(predict_page(told)).text
+    assert (
+        "The tolerance asked for: not judged: atsc (its limits are nearer than the spread allows)."
+        in read(predict_page(told)).text
+    )
 
 
 def test_a_file_without_an_answer_says_only_why() -> None:
