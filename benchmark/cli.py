@@ -59,6 +59,7 @@ _KEPT = {
     **dict.fromkeys(("avbench data synth", "avbench data build", "avbench data pull", "avbench data push"), _FINISHED),
     **dict.fromkeys(("avbench weights fetch", "avbench leaderboard build", "avbench leaderboard export"), _FINISHED),
 }
+_NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}  # as a person calls them
 PIPE_CLOSED = 141  # as a shell reports a program ended by SIGPIPE
 
 
@@ -88,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         completion.complete(parser)
     args, unknown = parser.parse_known_args(argv)
     if unknown:  # parse_args() would point to the help of avbench as a whole
-        meant = args.parser.meant(unknown)
-        return complain(f"unrecognized arguments: {' '.join(unknown)}{meant}; see `{args.parser.prog} --help`", 2)
+        wrong = args.parser.mistyped(unknown) or f"unrecognized arguments: {' '.join(unknown)}"
+        return complain(f"{wrong}; see `{args.parser.prog} --help`", 2)
     from avbench.system import debug
     from avbench.types import AvbenchError, UsageError
 
@@ -155,18 +156,19 @@ class _Parser(argparse.ArgumentParser):
         """One line, like every other problem; the usage is in the help."""
         from avbench.types import printable
 
-        required = message.startswith("the following arguments are required")
-        meant = self.meant(self.given) if required else ""  # they may be there under a mistyped name
-        self.exit(2, f"avbench: error: {printable(message)}{printable(meant)}; see `{self.prog} --help`\n")
+        if message.startswith("the following arguments are required"):  # they may be there under a mistyped name
+            message = self.mistyped(self.given) or message
+        message = message.removeprefix("argument ") if message.startswith("argument -") else message
+        self.exit(2, f"avbench: error: {printable(message)}; see `{self.prog} --help`\n")
 
-    def meant(self, words: Sequence[str]) -> str:
-        """The options that the first mistyped one among ``words`` may have meant; "" if none is near."""
+    def mistyped(self, words: Sequence[str]) -> str:
+        """The first mistyped option among ``words`` and what it may have meant; "" if none is near."""
         for word in words:
             name = word.partition("=")[0]
             known = [option for option in self._option_string_actions if option.startswith("--")]
             abbreviated = any(option.startswith(name) for option in known)
             if name.startswith("--") and not abbreviated and (near := nearest(name, known, " ", most=1).strip()):
-                return f": for {name}, {near.removesuffix('?')}"
+                return f"unknown option {name}: {near.removesuffix('?')}"
         return ""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -179,9 +181,11 @@ class _Parser(argparse.ArgumentParser):
         try:
             return super()._get_value(action, arg_string)  # type: ignore[misc]
         except argparse.ArgumentError as error:
-            if action.nargs != "+" or "," not in arg_string:
-                raise
-            raise argparse.ArgumentError(action, f"{arg_string!r}: separate several by spaces") from error
+            if action.nargs == "+" and "," in arg_string:
+                raise argparse.ArgumentError(action, f"{arg_string!r}: separate several by spaces") from error
+            if action.type in _NUMBERS:
+                raise argparse.ArgumentError(action, f"{arg_string!r} is not {_NUMBERS[action.type]}") from error
+            raise
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -77,6 +77,7 @@ class _Lines:
     """A bar for logs, where a line cannot be drawn again: one line a minute, and one at the end of the stage."""
 
     EVERY_S = 60.0
+    WORTH_S = 1.0  # of a stage of one thing, to be worth a line
 
     def __init__(self, total: int, desc: str, unit: str, initial: int) -> None:
         self.n, self.total, self.desc, self.unit = initial, total, desc, unit
@@ -88,7 +89,8 @@ class _Lines:
             self._say()
 
     def close(self) -> None:
-        self._say()
+        if self.total > 1 or time.monotonic() - self.began_s >= self.WORTH_S:
+            self._say()
 
     def _say(self) -> None:
         self.said_s = time.monotonic()
@@ -353,16 +355,29 @@ def hop_s(args: argparse.Namespace) -> float:
     return args.hop
 
 
-def chosen_tracks(args: argparse.Namespace, reading: Reading) -> Reading:
-    """``reading`` with the tracks of --video-track and --audio-track; ``UsageError`` below 0."""
-    from dataclasses import replace
+def add_tracks(parser: Any, default: str) -> None:
+    """Adds --video-track and --audio-track; ``default``: which one is read without. :func:`tracks_of` reads them."""
+    for kind, word in (("video", "picture"), ("audio", "sound")):
+        text = f"the {word} track to read, counted from 1 (default: {default})"
+        parser.add_argument(f"--{kind}-track", type=int, metavar="N", help=text)
 
+
+def tracks_of(args: argparse.Namespace) -> tuple[int, int]:
+    """--video-track and --audio-track, 0 for the default; ``UsageError`` for a number below 1."""
     from avbench.types import UsageError
 
     for option, value in (("--video-track", args.video_track), ("--audio-track", args.audio_track)):
-        if value < 0:
+        if value is not None and value < 1:
             raise UsageError(f"{option} is {value}; tracks are counted from 1")
-    return replace(reading, video_track=args.video_track, audio_track=args.audio_track)
+    return args.video_track or 0, args.audio_track or 0
+
+
+def chosen_tracks(args: argparse.Namespace, reading: Reading) -> Reading:
+    """``reading`` with the tracks of :func:`tracks_of`."""
+    from dataclasses import replace
+
+    video, audio = tracks_of(args)
+    return replace(reading, video_track=video, audio_track=audio)
 
 
 def add_compute_options(

@@ -13,6 +13,7 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_force,
+    add_tracks,
     as_data,
     check_plot,
     chosen_tracks,
@@ -86,14 +87,7 @@ def _add_from_files(verbs: Any) -> None:
     files.add_argument("--seed", type=int, default=0, metavar="N", help="of the offsets (default: 0)")
     files.add_argument("--copy", action="store_true", help="copy the videos into the manifest folder")
     files.add_argument("--name", default="", help="of the data (default: the folder's)")
-    for kind, word in (("video", "picture"), ("audio", "sound")):
-        files.add_argument(
-            f"--{kind}-track",
-            type=int,
-            default=0,
-            metavar="N",
-            help=f"the {word} track to read, counted from 1 (default: the default one, if it can be used)",
-        )
+    add_tracks(files, "the default one, if it can be used")
     files.add_argument(
         "--sound-gap", type=float, default=0.01, metavar="S", help="a longer hole in the sound is a gap (default: 0.01)"
     )

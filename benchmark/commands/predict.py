@@ -20,6 +20,7 @@ from avbench.commands.common import (
     add_csv,
     add_force,
     add_model_options,
+    add_tracks,
     batch_of,
     check_csv,
     chosen_tracks,
@@ -69,14 +70,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--hop", type=float, default=2.0, metavar="S", help="seconds between window starts (default: 2)"
     )
-    parser.add_argument("--audio-track", type=int, default=0, metavar="N", help="sound track, from 1 (default: choose)")
-    parser.add_argument(
-        "--video-track", type=int, default=0, metavar="N", help="picture track, from 1 (default: choose)"
-    )
+    add_tracks(parser, "the default one, if it can be used")
     parser.add_argument(
         "--tolerance",
         metavar="T",
-        help="itu-detect, itu-accept, atsc, ebu, or EARLY/LATE in seconds: sets the exit code",
+        help="itu-detect, itu-accept, atsc, ebu, or EARLY/LATE in seconds such as 0.045/0.125: sets the exit code",
     )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
@@ -104,8 +102,6 @@ def _predict(args: argparse.Namespace) -> int:
         say_each("passed over", left_out)
         there = "-" in args.paths or any(not asked.error for asked in files)
         predictor = _predictor(args, args.fetch and there)
-        if predictor.told and there:
-            say(predictor.told)
         if "-" in args.paths:
             files.append(stack.enter_context(_spooled()))
         pages = _pages(args, files)
@@ -174,12 +170,10 @@ def _write_pages(args: argparse.Namespace, answers: list[Prediction], pages: dic
 def _told(args: argparse.Namespace, answers: list[Prediction], pages: dict[Path, Path], predictor: Predictor) -> int:
     """Prints the answers, each fact once: the error of a single file is only said on stderr. Returns the exit code."""
     from avbench.pages.predict_text import in_text, table_of
-    from avbench.scoring.prediction import rows_of
+    from avbench.scoring.prediction import frame_of
 
     if args.csv:
-        import pandas as pd
-
-        write_csv(pd.DataFrame(rows_of(answers)), args.csv)
+        write_csv(frame_of(answers), args.csv)
     failed = [answer for answer in answers if answer.error]
     if args.json:
         print(json.dumps({"files": [answer.as_json() for answer in answers]}, indent=1, allow_nan=False))
@@ -193,7 +187,7 @@ def _told(args: argparse.Namespace, answers: list[Prediction], pages: dict[Path,
         say_each("error", [f"{answer.path}: {answer.error}" for answer in failed])
     counters = predictor.counters
     computed, stored = counters["snapshots_computed"], counters["snapshots_from_store"]
-    if computed or stored:
+    if len(answers) > 1 and (computed or stored):
         say(f"{computed} windows computed, {stored} from the store, {len(failed)} of {len(answers)} files failed")
     return _code(args, answers)
 

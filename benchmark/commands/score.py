@@ -45,8 +45,9 @@ def add(commands: Any) -> None:  # one option after the other
         _score,
         "label-free figures of files: DeSync in two variants, LSE, the believed offset",
         "How well sound fits the pictures of generated or other video, by the published definitions, per file and in "
-        "all, with intervals over files. What cannot be measured is listed with the reason; then the exit code is 1. "
-        f"--list explains the metrics. {SIGN}",
+        "all, with intervals over files, by published networks, which are downloaded first (`avbench weights fetch "
+        "synchformer.audioset`, for lse syncnet.v2). What cannot be measured is listed with the reason; then the exit "
+        f"code is 1. --list explains the metrics. {SIGN}",
         "avbench score generated --metrics desync.first-last,desync.consecutive",
         "avbench score generated --reference originals --metrics desync.first-last,lse --out figures",
         "avbench score clip.mp4 --metrics offset --json",

@@ -17,11 +17,13 @@ from avbench.commands.common import (
     add_command,
     add_compute_options,
     add_model_options,
+    add_tracks,
     device_of,
     hop_s,
     model_options,
     one_window,
     say,
+    tracks_of,
 )
 
 if TYPE_CHECKING:
@@ -108,8 +110,7 @@ def _add_stream(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--input-option", action="append", default=[], metavar="KEY=VALUE", help="FFmpeg's; may be given several times"
     )
-    group.add_argument("--video-track", type=int, default=0, metavar="N", help="from 1 (default: FFmpeg's choice)")
-    group.add_argument("--audio-track", type=int, default=0, metavar="N", help="from 1 (default: FFmpeg's choice)")
+    add_tracks(group, "FFmpeg's choice")
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -181,15 +182,14 @@ def _options(args: argparse.Namespace) -> LiveOptions:
     for name, value in (("--for", args.for_s), ("--timeout", args.timeout)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"{name} is {value}; it must be more than 0 s")
-    if args.video_track < 0 or args.audio_track < 0:
-        raise UsageError("tracks are numbered from 1")
+    video, audio = tracks_of(args)
     streaming(hop_s(args), iterations=1)  # refuses a hop that is no number of frames
     return LiveOptions(
         hop_s=args.hop,
         timeout_s=args.timeout,
         for_s=args.for_s,
-        video_track=args.video_track,
-        audio_track=args.audio_track,
+        video_track=video,
+        audio_track=audio,
     )
 
 

@@ -1,4 +1,5 @@
-"""Search folders for media: what is found, and what is passed over and why. Nothing is left out in silence."""
+"""Search folders for media: what is found, and what is passed over and why. Nothing is left out in silence but
+the pages that avbench itself wrote."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ ytdl zip zst
 """
 VIDEO = frozenset(_VIDEO.split())  # a file with such an ending that cannot be read is an error
 OTHER = frozenset(_OTHER.split())  # these are not opened
-NOT_VIDEO, HIDDEN, LINK = "no video by the name", "hidden", "a link to a folder; name it to have it searched"
+NOT_VIDEO, HIDDEN, LINK = "not a video by its name", "hidden", "a link to a folder; name it to have it searched"
+PAGE_ENDING = ".avbench.html"  # of a page that `avbench predict` wrote beside a file: no word about it is needed
 _NAMED = 5  # of what is passed over for the same reason
 
 
@@ -78,6 +80,8 @@ def find_media(paths: Iterable[Path | str], besides: Path | None = None, workers
             continue
         for path, why in _walk(given, besides):
             ending, name = path.suffix[1:].lower(), _name(path, given, len(given_paths) > 1)
+            if path.name.endswith(PAGE_ENDING):
+                continue
             if why or ending in OTHER:
                 passed[name] = why or NOT_VIDEO
             elif ending in VIDEO:

@@ -59,7 +59,7 @@ def read_unmade(
         manifest = planned(data, "test" if split is None else split)
     elif not data.startswith("hub:") and os.sep not in data and not Path(data).exists():
         built_in = (*synthsync.NAMES, dynamic.NAME, *DATA_OF_TRACK)
-        otherwise = f"it is neither {', '.join((*synthsync.NAMES, dynamic.NAME))} nor a manifest folder"
+        otherwise = f"it is neither {', '.join(dict.fromkeys(built_in))} nor a manifest folder"
         raise UsageError(f"unknown data {data!r}: {nearest(data, built_in, otherwise)}")
     else:
         if on_demand:

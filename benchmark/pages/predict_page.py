@@ -11,15 +11,17 @@ from markupsafe import Markup, escape
 
 from avbench.pages import render, script_text
 from avbench.pages.charts import BOTTOM, LEFT, RIGHT, TOP, Axes, nice_ticks, path_of, svg, text_at
-from avbench.pages.predict_text import clock, measured, standing, worst_of
+from avbench.pages.predict_text import clock, measured, shared_facts, signed, standing, worst_of
 from avbench.scoring.calibration import believed_offsets_s, centres_s
-from avbench.scoring.prediction import Prediction
-from avbench.scoring.regimes import Regime, judged
+from avbench.scoring.prediction import VERDICTS, Prediction
+from avbench.scoring.regimes import Evidence, Regime, judged
 from avbench.scoring.tolerance import Tolerance
 
 MARK = "avbench · predict"  # on every page of this module: such a file may be replaced
 WIDE, NARROW = (1056.0, 280.0), (358.0, 250.0)  # on a desk, on a phone
 LEAST_REACH_S, MOST_REACH_S = 0.3, 2.2  # of the timeline, on each side of 0
+APART_S = 0.1  # half a class: a bar and the windows' line that differ by more are explained
+MOST_APART = 5  # of such explanations
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 
 
@@ -47,7 +49,15 @@ def predict_page(prediction: Prediction, picture: str = "", video: str = "", pic
         video=video,
         clock=clock,
         facts=_facts(prediction),
+        error=as_sentence(prediction.error),
+        apart=_apart(prediction),
     )
+
+
+def as_sentence(error: str) -> str:
+    """Why a file has no answer, with the subject that most of these texts leave to the file's name before them."""
+    begins = error.partition(" ")[0] in ("is", "has", "does", "lasts", "ends", "holds", "cannot")
+    return f"it {error}" if begins else error
 
 
 _SIZES = (("only-wide", WIDE), ("only-narrow", NARROW))
@@ -57,17 +67,43 @@ def index_page(predictions: Sequence[Prediction], pages: Sequence[str]) -> str:
     """The page of many answers, the worst first. ``pages``: the address of each one's own page, "" without."""
     order = sorted(range(len(predictions)), key=lambda k: predictions[k].rank)
     rows = [(predictions[k], standing(predictions[k]), *worst_of(predictions[k]), pages[k]) for k in order]
-    return render("predict_index.html", mark=MARK, rows=rows, n_failed=sum(bool(p.error) for p in predictions))
+    facts, n_failed = shared_facts(predictions), sum(bool(p.error) for p in predictions)
+    return render("predict_index.html", mark=MARK, rows=rows, n_failed=n_failed, facts=facts)
 
 
 def _row(prediction: Prediction, regime: Regime) -> Row:
-    words = {True: ("right", "within"), False: ("wrong", "outside"), None: ("", "–")}
+    words = {True: ("right", VERDICTS[True]), False: ("wrong", VERDICTS[False]), None: ("", "–")}
     return Row(regime, measured(regime), [words[judged(regime, table)] for table in prediction.tables])
+
+
+def _apart(prediction: Prediction) -> list[str]:
+    """Where a regime's bar lies elsewhere than the windows' line at its end, in words: a page has one answer."""
+    found = []
+    for regime in prediction.regimes:
+        drawn = (w.believed for w in prediction.windows if _at_s(prediction, w) <= regime.end_s)
+        heard = [believed for believed in drawn if believed is not None]
+        if regime.offset_s is None or not heard:
+            continue
+        line_s = float(believed_offsets_s(np.exp(heard[-1])))
+        if abs(line_s - regime.offset_s) < APART_S:
+            continue
+        unsure = ", and the model is unsure of both" if regime.words == "unsure" else ""
+        found.append(
+            f"{clock(regime.start_s)} – {clock(regime.end_s)}: the line ends at {signed(line_s)} s, the bar lies at "
+            f"{signed(regime.offset_s)} s. The bar is the answer{unsure}."
+        )
+    more = len(found) - MOST_APART
+    return [*found[:MOST_APART], f"So it is in {more} more of them."] if more > 0 else found
+
+
+def _at_s(prediction: Prediction, window: Evidence) -> float:
+    """Where a window is drawn: at its middle."""
+    return min(window.start_s + prediction.window_s / 2, prediction.duration_s)
 
 
 def _facts(prediction: Prediction) -> list[tuple[str, str]]:
     if prediction.error:
-        return [("model", prediction.model)]
+        return []  # nothing was read
     n, silent = len(prediction.windows), sum(window.believed is None for window in prediction.windows)
     windows = f"{n}, one each {prediction.hop_s:g} s, each of {prediction.window_s:g} s; {silent} without evidence"
     source = [f"{prediction.fps:.5g} fps"] if prediction.fps else []
@@ -97,7 +133,7 @@ def timeline(prediction: Prediction, size: tuple[float, float]) -> Markup:
     hop_s, bottom = prediction.hop_s, size[1] - BOTTOM
     for window in prediction.windows:
         if window.believed is None:
-            middle_s = min(window.start_s + prediction.window_s / 2, prediction.duration_s)
+            middle_s = _at_s(prediction, window)
             out.append(_rect("muted", axes, middle_s - hop_s / 2, middle_s + hop_s / 2, bottom - 5, bottom))
     out.append(Markup('<path class="cursor" d="M{0:.1f} {1:.1f}L{0:.1f} {2:.1f}"/>').format(LEFT, TOP, bottom))
     out.append(
@@ -151,7 +187,7 @@ def _believed(prediction: Prediction, axes: Axes) -> Iterable[Markup]:
         p = np.exp(window.believed)
         offset_s = float(believed_offsets_s(p))
         spread_s = float(np.sqrt((p * (centres_s() - offset_s) ** 2).sum()))
-        at_s = min(window.start_s + prediction.window_s / 2, prediction.duration_s)
+        at_s = _at_s(prediction, window)
         runs[-1].append((at_s, offset_s, spread_s))
     for run in filter(None, runs):
         upper = [(axes.x(t), axes.y(_inside(o + s, axes))) for t, o, s in run]

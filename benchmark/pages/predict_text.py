@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from avbench.pages import number
-from avbench.scoring.prediction import Prediction
+from avbench.scoring.prediction import VERDICTS, Prediction
 from avbench.scoring.regimes import WORDS, Regime, judged
 
 MOST_WARNINGS = 10
@@ -22,22 +23,30 @@ def clock(time_s: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def signed(offset_s: float) -> str:
+    """``+0.41``, ``−0.62``."""
+    return f"{'+' if round(offset_s, 2) > 0 else ''}{number(offset_s)}"
+
+
 def measured(regime: Regime) -> str:
     """The offset with its spread, one standard deviation: ``-0.62 ±0.05 s``; "" without evidence."""
     if regime.offset_s is None:
         return ""
-    sign = "+" if round(regime.offset_s, 2) > 0 else ""
     if regime.words == "unsure":  # the spread is of what is believed, and that is not much
-        return f"{sign}{number(regime.offset_s)} s"
-    return f"{sign}{number(regime.offset_s)} ±{number(regime.spread_s)} s"
+        return f"{signed(regime.offset_s)} s"
+    return f"{signed(regime.offset_s)} ±{number(regime.spread_s)} s"
 
 
 def verdict(prediction: Prediction, regime: Regime) -> str:
-    """Outside which tolerances a regime is, and within which; "" if that cannot be said."""
+    """Outside which tolerances a regime is, within which, and by which it is not judged; "" without evidence."""
+    if regime.offset_s is None:
+        return ""
     said = {table.name: judged(regime, table) for table in prediction.tables}
+    if set(said.values()) == {None}:
+        return VERDICTS[None]
     parts = [
-        f"{word} {', '.join(name for name, within in said.items() if within is wanted)}"
-        for word, wanted in (("outside", False), ("within", True))
+        f"{VERDICTS[wanted]} {', '.join(name for name, within in said.items() if within is wanted)}"
+        for wanted in (False, True, None)
         if wanted in said.values()
     ]
     return " · ".join(parts)
@@ -64,6 +73,8 @@ def in_text(prediction: Prediction, page: str = "") -> str:
     ]
     lines = [f"{prediction.path}   {facts(prediction)} · {prediction.model}"]
     lines += [f"  {line}".rstrip() for line in tabulate(rows, tablefmt="plain", disable_numparse=True).splitlines()]
+    if prediction.verdict:
+        lines.append(f"  asked     {prediction.verdict}")
     lines += [f"  note      {warning}" for warning in prediction.warnings[:MOST_WARNINGS]]
     if len(prediction.warnings) > MOST_WARNINGS:
         lines.append(f"  note      and {len(prediction.warnings) - MOST_WARNINGS} more, all of them with --json")
@@ -75,7 +86,7 @@ def in_text(prediction: Prediction, page: str = "") -> str:
 
 
 def table_of(predictions: Sequence[Prediction]) -> str:
-    """One row a file, the worst first, and how many there are of each kind."""
+    """One row a file, the worst first, how many there are of each kind, and what is true of many of them, once."""
     rows = [(standing(p), *worst_of(p), p.path) for p in sorted(predictions, key=lambda p: p.rank)]
     counts = {word: sum(row[0] == word for row in rows) for word in ("outside", "not judged", "within", "error")}
     told = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
@@ -83,14 +94,29 @@ def table_of(predictions: Sequence[Prediction]) -> str:
     of = f"tolerance {asked.name}" if asked else "all tolerances"
     headers = ("", "worst regime", "offset", "confidence", "file")
     table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
-    return f"{table}\n\n{len(rows)} files: {told} ({of})"
+    lines = [f"{name:<12}{said}" for name, said in shared_facts(predictions)]
+    return "\n".join([table, "", *lines, f"{len(rows)} files: {told} ({of})"])
+
+
+def shared_facts(predictions: Sequence[Prediction]) -> list[tuple[str, str]]:
+    """What holds for many files, once: the model, why some are not judged and how many, and the notes of all files."""
+    answered = [p for p in predictions if not p.error]
+    if not answered:
+        return []
+
+    reasons = Counter(p.why_not_judged for p in answered if p.why_not_judged)
+    return [
+        ("model", answered[0].model),
+        *((VERDICTS[None], f"{text} ({n} of {len(answered)} files)") for text, n in reasons.most_common(MOST_WARNINGS)),
+        *(("note", text) for text in answered[0].warnings if all(text in p.warnings for p in answered)),
+    ]
 
 
 def standing(prediction: Prediction) -> str:
     """Whether the file is outside the tolerance asked for, or any, in a word or two."""
     if prediction.error:
         return "error"
-    return {False: "outside", None: "not judged", True: "within"}[prediction.within]
+    return VERDICTS[prediction.within]
 
 
 def worst_of(prediction: Prediction) -> tuple[str, str, str]:

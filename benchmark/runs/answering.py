@@ -72,7 +72,9 @@ class Answering:
         """A tracker of this model's answers; ``keep`` as there."""
         least = TRUSTED_CURVE if self.model.kind == "classical" else -math.inf
         lags_s = self.backbone.lags_s
-        return RegimeTracker(WINDOW_S, self.hop_s, lags_s=lags_s, most=self.most, keep=keep, least_curve=least)
+        return RegimeTracker(
+            WINDOW_S, self.hop_s, lags_s=lags_s, most=self.most, why_most=self.why, keep=keep, least_curve=least
+        )
 
     def observe(self, start_s: float, video: np.ndarray, audio: np.ndarray) -> Evidence:
         """What the window at ``start_s`` says: ``video`` (T, 3, S, S) uint8, ``audio`` (N,) float32.

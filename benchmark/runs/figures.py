@@ -45,6 +45,7 @@ from avbench.types import (
     in_one_line,
     printable,
 )
+from avbench.weights.cache import converted
 
 SYNCHFORMER, SYNCNET = "synchformer", "syncnet"
 DEFAULT_MODEL = "synchformer.audioset"  # the checkpoint of both published DeSync codes
@@ -384,7 +385,12 @@ def _network(need: str, how: How) -> _Network:
         options = how.options.for_device(how.device)
         given = options.weights is not None or options.random_seed is not None
         name = how.model or (SYNCHFORMER if given else DEFAULT_MODEL)
-    model = resolve(name, options)
+    try:
+        model = resolve(name, options)
+    except UsageError as error:
+        if name in (DEFAULT_MODEL, DEFAULT_SYNCNET) and not converted(name).is_file():
+            error = UsageError(f"{error}. Figures need such a download; without it `avbench predict` says the offset")
+        raise error from None
     if model.load_backbone is None:
         raise UsageError(f"model {name!r} ignores its input: it has no label-free figures")
     facts = {"name": without_folders(name), "trained_on": model.trained_on, "random_weights": model.random_seed}

@@ -59,10 +59,7 @@ def default_model() -> tuple[str, str]:
         return full_size, ""
     weak = "syncnet" if "syncnet" in families() and converted_tags("syncnet") else "xcorr"
     name = f"{weak}.{converted_tags(weak)[0]}" if weak == "syncnet" else weak
-    return name, (
-        f"no published weights for real media are in the cache, and the embedded ones know procedural clips only; "
-        f"{name} answers: weak evidence. `avbench predict --fetch` gets {BEST} (see `avbench weights list`)"
-    )
+    return name, (f"no published weights for real media are in the cache: `avbench predict --fetch FILE` gets {BEST}")
 
 
 def _full_size() -> Iterator[str]:
@@ -155,7 +152,8 @@ class _Clip(NamedTuple):
 
 class Predictor:
     """A loaded model that answers files. ``counters``: as of :class:`~avbench.engine.runner.RunReport`, over all files
-    up to now; ``told``: what the user should know of the model.
+    up to now; ``told``: what the user should know of a model that was not named, which is among the warnings of each
+    answer.
 
     ``model`` None: see :func:`default_model`. ``UsageError`` for a hop that is no positive multiple of a frame, a model
     that ignores its input, and as :func:`~avbench.registry.names.load_model`.
@@ -181,7 +179,7 @@ class Predictor:
         device = check_device(self.how.device)
         self.model = load(resolved(name, (options or ModelOptions()).for_device(device)), device)
         asked = self._answering()
-        self.weakness = tuple(filter(None, [asked.why]))
+        self.weakness = tuple(filter(None, [asked.why, self.told]))
         load_backbone = self.model.load_backbone
         assert load_backbone
         self.backbone = Backbone.loaded(asked.backbone, partial(observed, load_backbone))
@@ -287,7 +285,10 @@ class Predictor:
         length_s = min(one.info.duration_s, seconds(one.clip.duration))
         warnings = [*one.info.warnings, *self.weakness]
         if length_s < seconds(WINDOW):
-            asked.most = max(asked.most, "unsure", key=WORDS.index)
+            asked.most, asked.why = (
+                max(asked.most, "unsure", key=WORDS.index),
+                f"it lasts {length_s:.2f} s, a window 5 s",
+            )
             told = "padded to 5 s with the last picture and silence: the answer is unsure at most"
             warnings.insert(0, f"lasts {length_s:.2f} s, a window 5 s: {told}")
         tracker, windows = asked.tracker(), []

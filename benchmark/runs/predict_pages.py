@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from avbench.data.apart import MediaFile, read_apart
+from avbench.data.folders import PAGE_ENDING as ENDING
 from avbench.data.from_files import common_folder, name_clips
 from avbench.data.media import MEASURED
 from avbench.data.still import still
@@ -19,7 +20,6 @@ from avbench.system.outputs import check_writable
 from avbench.system.strict import write_whole
 from avbench.types import MediaError, Reading, UsageError, printable
 
-ENDING = ".avbench.html"
 READ = 200_000  # bytes of a file that say whether it is one of these pages
 
 

@@ -105,7 +105,8 @@ def _answer(folder: Path, head: dict[str, Any], lines: list[dict[str, Any]], bro
 
 def _window(line: dict[str, Any]) -> Evidence:
     log_p, believed = (None if line[name] is None else _row(line[name]) for name in ("log_p", "believed"))
-    return Evidence(float(line["start_s"]), log_p, believed, why=printable(str(line.get("why") or "")))
+    why = "" if believed is not None else printable(str(line.get("why") or ""))  # else it is of the words, not of this
+    return Evidence(float(line["start_s"]), log_p, believed, why=why)
 
 
 def _row(values: list[float]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avbench.scoring.calibration import believed_offsets_s, centres_s
-from avbench.scoring.regimes import Evidence, Regime, judged, tables_with, verdicts
-from avbench.scoring.tolerance import Tolerance
+from avbench.scoring.regimes import Evidence, Regime, judged, tables_with, verdicts, why_not_judged
+from avbench.scoring.tolerance import TOLERANCES, Tolerance
 from avbench.system.paths import path_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
+VERDICTS = {True: "within", False: "outside", None: "not judged"}
 DIGITS = 4  # of seconds and probabilities in JSON and tables
 
 
@@ -63,6 +64,23 @@ class Prediction:
         return False if False in said.values() else None if None in said.values() else True
 
     @property
+    def why_not_judged(self) -> str:
+        """Why it cannot be said whether the file is within the tolerance asked for, or all of them; "" if it can."""
+        if self.error or self.within is not None:
+            return ""
+        tables = [self.asked] if self.asked else self.tables
+        said = (why_not_judged(regime, table) for table in tables for regime in self.regimes)
+        return next(filter(None, said), "no evidence")
+
+    @property
+    def verdict(self) -> str:
+        """The answer to the tolerance asked for: ``within ebu``, ``not judged: atsc (why)``; "" if none was."""
+        if self.asked is None or self.error:
+            return ""
+        why, name = self.why_not_judged, self.asked.name
+        return f"{VERDICTS[None]}: {name} ({why})" if why else f"{VERDICTS[self.within]} {name}"
+
+    @property
     def worst(self) -> Regime | None:
         """The regime with the largest offset, in proportion to how sure it is; None without evidence."""
         heard = [regime for regime in self.regimes if regime.offset_s is not None]
@@ -100,8 +118,11 @@ class Prediction:
             "audio_track": self.audio_track,
             "video_track": self.video_track,
             "windows": len(self.windows),
-            "regimes": [self._regime(regime) for regime in self.regimes],
+            "regimes": [self.regime_as_json(regime) for regime in self.regimes],
             "tolerance": {table.name: None for table in self.tables} if self.error else self.tolerance,
+            "asked": self.asked.name if self.asked else None,
+            "verdict": None if self.error or not self.asked else VERDICTS[self.within],
+            "why_not_judged": (self.asked and self.why_not_judged) or None,
             "warnings": list(self.warnings),
             "error": self.error or None,
             "model": self.model,
@@ -111,7 +132,8 @@ class Prediction:
             "repair": self.repair or None,
         }
 
-    def _regime(self, regime: Regime) -> dict[str, Any]:
+    def regime_as_json(self, regime: Regime) -> dict[str, Any]:
+        """One regime as plain data."""
         numbers = {
             name: None if (value := getattr(regime, name)) is None else round(value, DIGITS)
             for name in ("start_s", "end_s", "offset_s", "spread_s", "confidence")
@@ -135,16 +157,41 @@ def shown_path(path: str) -> str:
     return path
 
 
-def rows_of(predictions: Sequence[Prediction]) -> list[Mapping[str, Any]]:
-    """One row a regime, for a CSV file; a file that failed has one row with its error."""
-    rows: list[Mapping[str, Any]] = []
+# of a CSV file, whatever was asked and answered: column -> the type of its cells
+COLUMNS = {
+    **dict.fromkeys(("path", "model"), "str"),
+    **dict.fromkeys(("start_s", "end_s", "offset_s", "spread_s", "confidence"), "float"),
+    **dict.fromkeys(("words", "in_words"), "str"),
+    "windows": "Int64",  # whole numbers that may be missing
+    "why": "str",
+    **dict.fromkeys((f"within_{name}" for name in TOLERANCES), "str"),
+    **dict.fromkeys(("asked", "verdict", "why_not_judged", "error"), "str"),
+}
+
+
+def frame_of(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """One row a regime, for a CSV file; a file that failed has one row with its error. Always the same ``COLUMNS``, of
+    the same types; a cell with nothing to say is empty."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
     for prediction in predictions:
-        told = prediction.as_json()
-        shared = {"path": told["path"], "model": prediction.model}
-        for regime in told["regimes"]:
-            verdict = regime.pop("tolerance")
-            within = {f"within_{name}": {True: "yes", False: "no", None: ""}[said] for name, said in verdict.items()}
-            rows.append({**shared, **regime, **within, "error": ""})
+        path = shown_path(prediction.path)
+        shared = {"path": path, "model": prediction.model, "asked": prediction.asked.name if prediction.asked else ""}
+        rows += [{**shared, **_row(prediction, regime)} for regime in prediction.regimes]
         if prediction.error:
             rows.append({**shared, "error": prediction.error})
-    return rows
+    frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    text = [name for name, kind in COLUMNS.items() if kind == "str"]
+    return frame.fillna(dict.fromkeys(text, "")).astype(COLUMNS)
+
+
+def _row(prediction: Prediction, regime: Regime) -> dict[str, Any]:
+    """What is said of one regime, in the columns that are its own."""
+    told = prediction.regime_as_json(regime)
+    within = {f"within_{name}": {True: "yes", False: "no", None: ""}[said] for name, said in told["tolerance"].items()}
+    asked = prediction.asked
+    verdict = VERDICTS[judged(regime, asked)] if asked else ""
+    why = why_not_judged(regime, asked) if asked else ""
+    cells = {**told, **within, "verdict": verdict, "why_not_judged": why}
+    return {name: value for name, value in cells.items() if name in COLUMNS}

@@ -30,6 +30,7 @@ MISSING = 3  # windows without evidence that end a regime
 KEPT = 64  # latest windows, to date a change
 JUDGED = 0.9  # least probability of being within a tolerance, or outside, to say so
 PICTURE_STEP_S = 0.04  # no curve is finer than the pictures are
+WEAK_MATCH = "picture and sound match too weakly at this offset"
 _SMALLEST = 1e-12
 _SLACK_S = 1e-6
 
@@ -66,7 +67,7 @@ class Regime:
     """A stretch of a stream and its offset; ``offset_s`` and ``spread_s`` are None where there is no evidence.
 
     ``spread_s``: one standard deviation. ``confidence``: the probability of this offset, to one
-    class, from all its windows.
+    class, from all its windows. ``why``: there is no evidence, or ``words`` are less sure than ``confidence`` alone.
     """
 
     start_s: float
@@ -105,6 +106,18 @@ def judged(regime: Regime, table: Tolerance) -> bool | None:
 
     within = below(table.early_s) - below(-table.late_s)
     return True if within >= JUDGED else False if within <= 1 - JUDGED else None
+
+
+def why_not_judged(regime: Regime, table: Tolerance) -> str:
+    """Why :func:`judged` cannot say whether the regime is within the tolerance; "" if it can."""
+    if judged(regime, table) is not None:
+        return ""
+    if regime.offset_s is None:
+        return f"no evidence: {regime.why}" if regime.why else "no evidence"
+    if regime.words not in WORDS[2:]:
+        return "its limits are nearer than the spread allows"
+    # other reasons lie in the model or in the file's length, and are among the notes
+    return f"the model is unsure: {regime.why}" if regime.why == WEAK_MATCH else "the model is unsure"
 
 
 def verdicts(regimes: Sequence[Regime], tables: Sequence[Tolerance]) -> dict[str, bool | None]:
@@ -156,9 +169,9 @@ class _Move(NamedTuple):
 class RegimeTracker:
     """Follows one stream: ``add`` its windows in order, ask for ``regimes`` at any time.
 
-    ``lags_s``: (L,) offsets of the windows' curves. ``most``: the surest word that the model may use. ``keep``: how
-    many past regimes are remembered (None: all), for streams without end. ``least_curve``: logits that the windows'
-    mean curve must reach at a regime's offset for more than "unsure".
+    ``lags_s``: (L,) offsets of the windows' curves. ``most``: the surest word that the model may use, and ``why_most``
+    why. ``keep``: how many past regimes are remembered (None: all), for streams without end. ``least_curve``: logits
+    that the windows' mean curve must reach at a regime's offset for more than "unsure".
     """
 
     def __init__(  # noqa: PLR0913  (what is known of the stream and of its model)
@@ -168,12 +181,13 @@ class RegimeTracker:
         *,
         lags_s: np.ndarray | None = None,
         most: str = "sure",
+        why_most: str = "",
         keep: int | None = None,
         rules: Rules = Rules(),
         least_curve: float = -math.inf,
     ) -> None:
         self.rules, self.least_curve = rules, least_curve
-        self.window_s, self.hop_s, self.lags_s, self.most = window_s, hop_s, lags_s, most
+        self.window_s, self.hop_s, self.lags_s, self.most, self.why_most = window_s, hop_s, lags_s, most, why_most
         self.past: deque[Regime] = deque(maxlen=keep)
         self._last_class: int | None = None  # of the latest regime that is over
         self._missed = 0  # windows without evidence, up to now
@@ -316,11 +330,13 @@ class RegimeTracker:
         n_apart = max(sums.n * self.hop_s / self.window_s, 1.0)  # windows that overlap say the same again
         offset_s, width_s, step_s = self._measured(sums, self._class)
         spread_s = math.hypot(width_s / math.sqrt(n_apart), step_s / math.sqrt(12))
-        words = max(words, self.most, key=WORDS.index)
-        if sums.curve is not None and self.lags_s is not None:
+        most, why = self.most, self.why_most
+        if sums.curve is not None and self.lags_s is not None and most in WORDS[:2]:
             height = sums.curve[np.abs(self.lags_s - offset_s).argmin()] / sums.n
-            words = words if height >= self.least_curve else max(words, WORDS[2], key=WORDS.index)
-        return Regime(self._start_s, end_s, offset_s, spread_s, confidence, words, sums.n)
+            most, why = (most, why) if height >= self.least_curve else (WORDS[2], WEAK_MATCH)
+        less_sure = WORDS.index(most) > WORDS.index(words)
+        words, why = (most, why) if less_sure else (words, "")
+        return Regime(self._start_s, end_s, offset_s, spread_s, confidence, words, sums.n, why)
 
     def _measured(self, sums: _Sums, top: int) -> tuple[float, float, float]:
         """The offset near class ``top``, how wide the evidence of one window is around it, and the step in which it was

@@ -22,6 +22,7 @@ from avbench.types import OffsetGrid, UsageError
 
 FALSE_ALARMS = (0.01, 0.05)
 EDGES_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0)  # |offset|, for the recall by size
+_OWN = "EARLY/LATE in seconds such as 0.045/0.125"
 _EXACT = 1e-9  # offsets are whole ticks; limits are decimals
 
 
@@ -52,7 +53,8 @@ TOLERANCES = {
 
 def tolerance_of(text: str) -> Tolerance:
     """A table by its name, or one's own as ``MIN/MAX``: the offsets in seconds between which all is well, such as
-    ``-0.125/0.045`` (sound up to 125 ms late or 45 ms early). ``UsageError`` for anything else."""
+    ``-0.125/0.045`` (sound up to 125 ms late or 45 ms early). ``UsageError`` for anything else, which names the
+    notation of :func:`tolerance_asked`: the only one that users are told."""
     if text in TOLERANCES:
         return TOLERANCES[text]
     low, slash, high = text.partition("/")
@@ -61,7 +63,7 @@ def tolerance_of(text: str) -> Tolerance:
     except ValueError:
         least = most = math.nan
     if not slash or not -GRID.max_offset_s <= least < most <= GRID.max_offset_s:
-        otherwise = f"it is not one of {', '.join(TOLERANCES)}, nor MIN/MAX in seconds such as -0.125/0.045"
+        otherwise = f"it is not one of {', '.join(TOLERANCES)}, nor {_OWN}"
         raise UsageError(f"tolerance {text!r}: {nearest(text, TOLERANCES, otherwise)}")
     return Tolerance(text, most, -least, "the user")
 
@@ -75,9 +77,7 @@ def tolerance_asked(text: str) -> Tolerance:
     try:
         return tolerance_of(f"-{late}/{early}")._replace(name=text)
     except UsageError:
-        raise UsageError(
-            f"tolerance {text!r} is not one of {', '.join(TOLERANCES)}, nor EARLY/LATE in seconds such as 0.045/0.125"
-        ) from None
+        raise UsageError(f"tolerance {text!r}: it is not one of {', '.join(TOLERANCES)}, nor {_OWN}") from None
 
 
 def alarm_scores(probabilities: np.ndarray, table: Tolerance, grid: OffsetGrid = GRID) -> np.ndarray:

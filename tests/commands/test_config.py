@@ -229,7 +229,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ({"model": "xcorr", "json": "yes please"}, "json is 'yes please'; it must be true or false"),
         ({"model": "xcorr", "hop": True}, "hop is true; it takes a value"),
         ({"model": "xcorr", "hop": [1, 2]}, "hop is [1, 2]; it must be one value"),
-        ({"model": "xcorr", "hop": "wide"}, "argument --hop: invalid float value: 'wide'"),
+        ({"model": "xcorr", "hop": "wide"}, "--hop: 'wide' is not a number"),
         ({"model": "xcorr", "metrics": ["--json"]}, "metrics has a value that begins with '-'"),
         ({"hop": 3}, "the following arguments are required: --model"),
         ("- a\n- b\n", "a recipe is a mapping of options"),

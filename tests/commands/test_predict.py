@@ -95,12 +95,17 @@ def test_text_says_it_in_words_and_names_the_tracks(avbench: Avbench, early: Pat
     assert not list(Path().glob("*.html"))
 
 
-def test_without_published_weights_one_line_says_so(avbench: Avbench, early: Path) -> None:
-    done = avbench("predict", early, "--json")
-    lines = [line for line in done.stderr.splitlines() if "procedural clips only" in line]
-    assert len(lines) == 1
-    assert "`avbench predict --fetch`" in lines[0]
-    assert files(done)[0]["model"] == "xcorr+bayes"
+def test_without_published_weights_the_answer_says_so_once(avbench: Avbench, early: Path) -> None:
+    help_ = "`avbench predict --fetch FILE` gets synchformer.audioset"
+    done = avbench("predict", early)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if help_ in line]
+    assert said == [f"  note      no published weights for real media are in the cache: {help_}"]
+    assert (done.stdout + done.stderr).count("weak evidence") == 1
+    again = avbench("predict", early, "--json")
+    (told,) = files(again)
+    assert told["model"] == "xcorr+bayes"
+    assert told["warnings"][-1].endswith(help_)
+    assert not any(said in again.stderr for said in ("published", "computed", "failed"))
 
 
 def test_the_exit_code_is_the_verdict(avbench: Avbench, early: Path, tmp_path: Path) -> None:
@@ -185,6 +190,7 @@ def test_one_broken_file_of_twenty_costs_only_itself(avbench: Avbench, tmp_path:
         rows = list(csv.DictReader(table))
     assert [row["path"] for row in rows] == [f["path"] for f in told]
     assert (rows[0]["words"], rows[0]["within_ebu"], rows[-1]["offset_s"]) == ("unsure", "", "")  # of one window
+    assert (rows[0]["windows"], rows[-1]["windows"]) == ("1", "")
 
 
 def test_a_folder_is_a_table_worst_first_and_the_second_call_computes_nothing(avbench: Avbench, tmp_path: Path) -> None:
@@ -203,7 +209,9 @@ def test_a_folder_is_a_table_worst_first_and_the_second_call_computes_nothing(av
     assert order[0] == "late.mp4"
     assert order[-1] == "bad.mkv"
     assert order.index("silent.mp4") < 3
+    assert "passed over: notes.txt: not a video by its name" in first.stderr
     assert lines[-1].startswith("4 files: 1 outside")
+    assert [first.stdout.count(said) for said in ("xcorr+bayes", "weak evidence")] == [1, 1]
     assert "1 error" in lines[-1]
     computed = 9
     assert f"{computed} windows computed, 0 from the store, 1 of 4 files failed" in first.stderr
@@ -292,7 +300,8 @@ def test_the_track_that_is_asked_for_is_heard_and_named(avbench: Avbench, tmp_pa
     run_ffmpeg(*inputs, "-map", "0:v", "-map", "0:a", "-map", "1:a", "-c", "copy", tmp_path / "two.mkv")
     found = {}
     for track in (0, 1, 2):
-        (told,) = files(avbench("predict", "two.mkv", "--model", "xcorr", "--json", "--audio-track", track))
+        chosen = ("--audio-track", track) if track else ()
+        (told,) = files(avbench("predict", "two.mkv", "--model", "xcorr", "--json", *chosen))
         found[track] = told["regimes"][0]["offset_s"]
         assert told["audio_track"] == (track or 1)
         assert f"sound track {track or 1} of 2 (default)"[:22] in told["tracks"][1]

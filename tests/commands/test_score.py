@@ -52,9 +52,9 @@ def test_json_is_one_object_and_every_file_is_in_it(avbench_process: Avbench, he
     summary = document["summary"]["desync.first-last"]
     assert (summary["n"], summary["n_failed"]) == (2, 1)
     assert summary["ci_low"] <= summary["value"] <= summary["ci_high"]
-    assert document["passed_over"] == ["readme.txt: no video by the name"]
+    assert document["passed_over"] == ["readme.txt: not a video by its name"]
     assert "avbench: without: made/broken.mp4: is not a readable media file" in done.stderr
-    assert "avbench: passed over: readme.txt: no video by the name" in done.stderr
+    assert "avbench: passed over: readme.txt: not a video by its name" in done.stderr
 
 
 def test_a_table_and_files_and_exit_code_0(avbench: Avbench, here: Path) -> None:

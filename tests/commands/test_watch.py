@@ -148,7 +148,7 @@ def test_a_broken_address_is_one_line(avbench: Avbench, tmp_path: Path) -> None:
         (["-", "--model", "xcorr", "--tolerance", "bbc"], "tolerance 'bbc': it is not one of"),
         (["-", "--model", "xcorr", "--alarm-after", "-1"], "must be 0 s or more"),
         (["-", "--model", "xcorr", "--input-option", "x"], "is not KEY=VALUE"),
-        (["-", "--model", "xcorr", "--audio-track", "-1"], "numbered from 1"),
+        (["-", "--model", "xcorr", "--audio-track", "-1"], "tracks are counted from 1"),
         (["-", "--model", "xcorr", "--metrics-host", "x"], "--metrics-host needs --metrics-port"),
         (["-", "--model", "xcorr", "--webhook", "file:///x"], "the webhook's address is not http"),
     ],

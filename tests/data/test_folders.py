@@ -57,14 +57,14 @@ def test_what_is_no_media_is_passed_over_and_named(tmp_path: Path, clip: Path) -
     (folder / "elsewhere").symlink_to(clip.parent)
     (folder / "linked.mp4").symlink_to(clip)
     many = ["a.txt", "b.JSON", "c.srt", "d.jpg", "e.sha256", "f.parquet", "g.part"]
-    for name in many:
+    for name in (*many, "one.avbench.html"):  # no word about a page of our own
         (folder / name).write_text("")
     found = find_media([folder])
     assert found.files == sorted([folder / "one.mp4", clip])
     assert set(found.passed_over) == {*many, ".git", "._one.mp4", "elsewhere"}
     assert found.left_out() == [
         "._one.mp4, .git: hidden",
-        "a.txt, b.JSON, c.srt, d.jpg, e.sha256 and 2 more: no video by the name",
+        "a.txt, b.JSON, c.srt, d.jpg, e.sha256 and 2 more: not a video by its name",
         "elsewhere: a link to a folder; name it to have it searched",
     ]
 
@@ -97,7 +97,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
 
 def test_nothing_found_says_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UsageError, match=r"no video files found; passed over: notes\.txt: no video by the name"):
+    with pytest.raises(UsageError, match=r"no video files found; passed over: notes\.txt: not a video by its name"):
         find_media([tmp_path])
     with pytest.raises(UsageError, match="none does not exist"):
         find_media([tmp_path / "none"])
@@ -108,4 +108,4 @@ def test_names_that_are_no_text_are_found_and_named_safely(tmp_path: Path) -> No
         Path(os.fsdecode(bytes(tmp_path) + b"/" + raw)).write_text("")
     found = find_media([tmp_path])
     assert {os.fsencode(file.name) for file in found.files} == {b"caf\xe9.mp4", b"new\nline.mp4", b"-x: 100%41 #.mp4"}
-    assert found.left_out() == ["?[31mred?.txt: no video by the name"]
+    assert found.left_out() == ["?[31mred?.txt: not a video by its name"]

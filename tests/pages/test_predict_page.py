@@ -207,3 +207,36 @@ def hidden_px(page: Any) -> int:
     return page.evaluate(
         "(() => { const e = document.querySelector('.scroll'); return e.scrollWidth - e.clientWidth; })()"
     )
+
+
+def test_a_bar_that_lies_elsewhere_than_the_line_is_explained() -> None:
+    far = answer(regimes=(Regime(0.0, 11.0, -0.33, 0.02, 0.5, "unsure", 3),))
+    told = "0:00 – 0:11: the line ends at −0.60 s, the bar lies at −0.33 s. The bar is the answer"
+    assert f"{told}, and the model is unsure of both." in read(predict_page(far)).text
+    assert "The bar is the answer" not in read(predict_page(answer())).text
+
+
+def test_the_page_answers_the_tolerance_that_was_asked_for() -> None:
+    near = Regime(0.0, 11.0, 0.023, 0.018, 0.99, "likely", 8)
+    told = answer(regimes=(near,), asked=tolerance_of("atsc"))
+    assert (
+        "The tolerance asked for: not judged: atsc (its limits are nearer than the spread allows)."
+        in read(predict_page(told)).text
+    )
+
+
+def test_a_file_without_an_answer_says_only_why() -> None:
+    broken = Prediction("b.mp4", Path("b.mp4"), "toy+bayes", 2.0, error="is not a readable media file")
+    text = read(predict_page(broken)).text
+    assert "This file could not be answered: it is not a readable media file." in text
+    assert "What was read" not in text
+    assert "toy" not in text
+    other = replace(broken, error="there is no sound track 3; the file has 2")
+    said = "This file could not be answered: there is no sound track 3; the file has 2."
+    assert said in read(predict_page(other)).text
+
+
+def test_the_index_says_once_what_answered_and_why_nothing_is_judged() -> None:
+    vague = answer(regimes=(Regime(0.0, 11.0, -1.6, 0.3, 0.96, "unsure", 3),), warnings=("weak evidence",))
+    text = read(index_page([vague, replace(vague, path="b.webm")], ["", ""])).text
+    assert [text.count(said) for said in ("toy+bayes", "the model is unsure", "weak evidence")] == [1, 1, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from dataclasses import replace
@@ -9,16 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from avbench.scoring.prediction import Prediction, rows_of
-from avbench.scoring.regimes import Evidence, Regime
-from avbench.scoring.tolerance import tolerance_of
+from avbench.scoring.prediction import Prediction, frame_of
+from avbench.scoring.regimes import WEAK_MATCH, Evidence, Regime
+from avbench.scoring.tolerance import tolerance_asked, tolerance_of
 
 P = np.full(21, 0.01)
 P[12], P[13] = 0.51, 0.3
 FINE = Regime(0.0, 20.0, 0.0, 0.004, 0.99, "sure", 9)
 LATE = Regime(20.0, 31.23456, -0.6, 0.03, 0.9, "likely", 4)
 VAGUE = Regime(20.0, 31.0, -1.6, 0.3, 0.5, "unsure", 4)
+NEAR = Regime(0.0, 20.0, 0.023, 0.018, 0.99, "likely", 8)
+HEADER = (
+    "path,model,start_s,end_s,offset_s,spread_s,confidence,words,in_words,windows,why,within_itu-detect,"
+    "within_itu-accept,within_atsc,within_ebu,asked,verdict,why_not_judged,error"
+)
 NOTHING = Regime(0.0, 31.0, None, None, 0.0, "no evidence", 0, "the sound is silent")
 
 
@@ -88,7 +96,50 @@ def test_the_worst_is_first_and_failures_are_last() -> None:
 
 
 def test_a_table_has_a_row_a_regime() -> None:
-    rows = rows_of([answer(FINE, LATE), answer(error="it is empty")])
-    assert [row["error"] for row in rows] == ["", "", "it is empty"]
-    assert [row.get("within_ebu") for row in rows] == ["yes", "no", None]
-    assert rows[1]["start_s"] == 20.0
+    frame = frame_of([answer(FINE, LATE), answer(error="it is empty")])
+    assert frame["error"].tolist() == ["", "", "it is empty"]
+    assert frame["within_ebu"].tolist() == ["yes", "no", ""]
+    assert frame["start_s"].tolist()[:2] == [0.0, 20.0]
+
+
+@given(
+    kinds=st.lists(st.sampled_from([(FINE,), (FINE, LATE), (VAGUE,), (NOTHING,), ()]), max_size=4),
+    asked=st.sampled_from([None, "ebu", "0.5/0.1"]),
+)
+def test_any_mix_of_files_has_the_same_columns_of_the_same_types(
+    kinds: list[tuple[Regime, ...]], asked: str | None
+) -> None:
+    table = tolerance_asked(asked) if asked else None
+    answers = [answer(*regimes, asked=table, error="" if regimes else "it is empty") for regimes in kinds]
+    lines = frame_of(answers).to_csv(index=False).splitlines()
+    assert lines[0] == HEADER
+    rows = list(csv.DictReader(lines))
+    assert len(rows) == sum(max(len(regimes), 1) for regimes in kinds)
+    assert {row["windows"] for row in rows} <= {"9", "4", "0", ""}
+    assert [row["windows"] == "" for row in rows] == [bool(row["error"]) for row in rows]
+    assert [row["verdict"] == "" for row in rows] == [bool(asked is None or row["error"]) for row in rows]
+    assert len({frozenset(one.as_json()) for one in answers}) <= 1
+
+
+@pytest.mark.parametrize(
+    ("regimes", "asked", "verdict"),
+    [
+        ((FINE,), "ebu", "within ebu"),
+        ((FINE, VAGUE, LATE), "ebu", "outside ebu"),
+        ((NEAR,), "atsc", "not judged: atsc (its limits are nearer than the spread allows)"),
+        ((FINE, VAGUE), "ebu", "not judged: ebu (the model is unsure)"),
+        ((replace(VAGUE, why=WEAK_MATCH),), "ebu", f"not judged: ebu (the model is unsure: {WEAK_MATCH})"),
+        ((NOTHING,), "0.1/0.1", "not judged: 0.1/0.1 (no evidence: the sound is silent)"),
+        ((FINE,), None, ""),
+    ],
+)
+def test_the_tolerance_asked_for_is_answered(regimes: tuple[Regime, ...], asked: str | None, verdict: str) -> None:
+    told = answer(*regimes, asked=tolerance_asked(asked) if asked else None)
+    assert told.verdict == verdict
+    word, _, why = verdict.partition(f" {asked}")
+    data = told.as_json()
+    assert data["asked"] == asked
+    assert data["verdict"] == (word.rstrip(":") or None)
+    assert data["why_not_judged"] == (why[2:-1] or None)
+    last = frame_of([answer(*regimes, asked=told.asked)]).iloc[-1]
+    assert last["asked"] == (asked or "")

@@ -8,7 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from avbench.scoring.regimes import Change, Evidence, Regime, RegimeTracker, judged, peak, tables_with, verdicts
+from avbench.scoring.regimes import (
+    WEAK_MATCH,
+    Change,
+    Evidence,
+    Regime,
+    RegimeTracker,
+    judged,
+    peak,
+    tables_with,
+    verdicts,
+)
 from avbench.scoring.tolerance import TOLERANCES, tolerance_of
 from avbench.types import OffsetGrid
 
@@ -61,8 +71,17 @@ def test_a_curve_that_is_low_at_the_offset_is_not_trusted() -> None:
     for least, words in ((19.0, "sure"), (21.0, "unsure")):  # the curves of ``window`` are 20 high
         tracker, _ = follow([0.4] * 20, lags_s=LAGS_S, curve=True, least_curve=least)
         assert tracker.current(end_s(20)).words == words
+        assert tracker.current(end_s(20)).why == (WEAK_MATCH if words == "unsure" else "")
     tracker, _ = follow([0.4] * 10 + [None] * 10, lags_s=LAGS_S, curve=True, least_curve=21.0)
     assert [r.words for r in tracker.regimes(end_s(20))] == ["unsure", "no evidence"]
+
+
+def test_a_word_below_the_confidence_says_why() -> None:
+    for most, words, why in (("sure", "sure", ""), ("likely", "likely", "weak"), ("unsure", "unsure", "weak")):
+        tracker, _ = follow([0.4] * 20, most=most, why_most="weak")
+        only = tracker.current(end_s(20))
+        assert only.confidence > 0.95
+        assert (only.words, only.why) == (words, why)
 
 
 @pytest.mark.parametrize("after_s", [-1.4, 0.0, 0.8, 2.0])

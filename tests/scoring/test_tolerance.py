@@ -112,7 +112,7 @@ def test_a_table_of_ones_own() -> None:
     assert tolerance_of("-0.125/0.045") == Tolerance("-0.125/0.045", 0.045, 0.125, "the user")
     assert tolerance_of("0.1/0.3").outside([0.0, 0.2, 0.4]).tolist() == [True, False, True]
     for text in ("nab", "0.1", "0.3/0.1", "a/b", "-3/1", "nan/1", "-0.1/inf", "/", ""):
-        with pytest.raises(UsageError, match="is not one of itu-detect, itu-accept, atsc, ebu, nor MIN/MAX"):
+        with pytest.raises(UsageError, match="is not one of itu-detect, itu-accept, atsc, ebu, nor EARLY/LATE"):
             tolerance_of(text)
 
 
