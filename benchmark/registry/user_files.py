@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import entry_points
@@ -16,7 +17,7 @@ from avbench.engine.fingerprint import ARGUMENTS, FILES, USERS_FILE
 from avbench.engine.sources import local_sources
 from avbench.registry import arguments as args
 from avbench.system.debug import with_users_line
-from avbench.types import SnapshotPredictor, StreamingHead, UsageError, in_one_line
+from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, in_one_line, printable
 
 
 class Kind(NamedTuple):
@@ -29,6 +30,8 @@ class Kind(NamedTuple):
 
 MODEL = Kind(SnapshotPredictor, "model", "avbench.models")
 HEAD = Kind(StreamingHead, "head", "avbench.heads")
+
+_LOADERS = {"pickle", "safetensors"}  # what loads checkpoints, beside torch
 
 _helpers: dict[str, Path] = {}  # module -> its file, of all that users' files imported from beside them
 
@@ -176,16 +179,19 @@ def _run(file: Path, path: str, kind: Kind, root: Path | None = None) -> Any:
 
 
 def _instance(factory: Any, where: str, kind: Kind, arguments: Mapping[str, Any]) -> Any:
-    if not callable(factory):
+    if not callable(factory) or (hasattr(factory, "state_dict") and not isinstance(factory, type)):  # made already
         raise UsageError(f"{where} is not a {kind.base.__name__}; name a class, or a function that returns one")
     given = args.typed(factory, arguments, where)
     try:
         made = factory(**given)
     except (Exception, SystemExit) as error:
         how = f"with {', '.join(given)}" if given else "without arguments"
-        raise UsageError(f"{where} cannot be constructed {how}: {with_users_line(error)}") from error
+        why = f"{_no_checkpoint(given, error)}{with_users_line(error)}"
+        raise UsageError(f"{where} cannot be constructed {how}: {why}") from error
     if not isinstance(made, kind.base):
-        raise _another_kind(where, kind, type(made))
+        what = "None" if made is None else f"a {type(made).__name__}"
+        called = where if isinstance(factory, type) else f"{where} returned {what}, which"
+        raise _another_kind(called, kind, type(made))
     if given:  # a class need not keep them: its snapshots are those of these arguments alone
         object.__setattr__(made, ARGUMENTS, args.counted(given))
         object.__setattr__(made, FILES, args.files_among(given))
@@ -200,7 +206,38 @@ def _another_kind(where: str, kind: Kind, found: type) -> UsageError:
         hint = "; it is a head: name it after a backbone, as in xcorr+path/to/file.py:ClassName"
     elif issubclass(found, SnapshotPredictor):
         hint = "; it is a backbone: name it before the +"
-    return UsageError(f"{where} is not a {base}{hint or f'; subclass avbench.{base}'}")
+    return UsageError(f"{where} is not a {base}{hint or f'; {how_to_subclass(kind, found)}'}")
+
+
+def how_to_subclass(kind: Kind, found: type | None = None) -> str:
+    """What to do about a class, ``found``, that is no subclass of the kind's base."""
+    users = found is not None and found.__module__.partition(".")[0] not in ("builtins", "torch")
+    name = found.__name__ if found is not None and users else "Net"
+    if kind is HEAD:
+        return f"subclass it, as in class {name}(avbench.{kind.base.__name__})"
+    return f"subclass it, as in class {name}(avbench.{kind.base.__name__}, torch.nn.Module)"
+
+
+def _no_checkpoint(given: Mapping[str, Any], error: BaseException) -> str:
+    """What to say of files among the arguments that are no checkpoint, if loading one failed; "" otherwise."""
+    modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    if not any(str(module).partition(".")[0] in _LOADERS or module == "torch.serialization" for module in modules):
+        return ""
+    files = [printable(name) for path, name in args.files_among(given).items() if not _begins_as_weights(Path(path))]
+    return f"{' and '.join(files)} among the arguments is probably no checkpoint: " if files else ""
+
+
+def _begins_as_weights(path: Path) -> bool:
+    from avbench.weights.cache import safetensors_keys
+
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(1) == b"\x80":  # a pickle, which torch may load
+            return True
+    try:
+        safetensors_keys(path)
+    except AvbenchError:
+        return False
+    return True
 
 
 def _classes(module: Any) -> list[str]:

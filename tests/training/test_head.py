@@ -63,14 +63,15 @@ def test_a_head_on_ones_own_backbone(clips: Path, avbench: Avbench, tmp_path: Pa
     assert card["token_dim"] == 64
     assert card["recipe"]["offsets"] == 2
     assert len(card["log"]) == 1
-    assert re.search(r"step 3 of 3: acc [\d.]+ \(APA [\d.]+\), .*, loss [\d.]+\n", done.stderr)
-    assert "kept step 3 of 3: acc " in done.stderr
+    assert re.search(r"step 3 of 3: Acc [\d.]+ \(APA [\d.]+\), .*, loss [\d.]+\n", done.stderr)
+    assert "kept step 3 of 3: Acc " in done.stderr
     assert re.search(r": 3 of 3 steps, ", done.stderr), "progress over the steps"
 
     first = file.read_bytes()
     again = avbench("train", "head", "--backbone", "my_net.py:MyNet", "--head", "lstm", *options)
     assert again.returncode == 0, again.stderr
-    assert file.read_bytes() == first  # the finished training is found again
+    assert file.read_bytes() == first
+    assert not list((tmp_path / "heads").glob("*.ckpt"))
 
     run = ("run", "--model", "my_net.py:MyNet+lstm", "--data", clips, "--iterations", 3, "--workers", 1, "--out", "run")
     done = avbench(*run, "--head-weights", file, "--n-resamples", 20)
