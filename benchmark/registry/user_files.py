@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 from avbench.engine.fingerprint import ARGUMENTS, FILES, USERS_FILE
@@ -31,7 +32,7 @@ class Kind(NamedTuple):
 MODEL = Kind(SnapshotPredictor, "model", "avbench.models")
 HEAD = Kind(StreamingHead, "head", "avbench.heads")
 
-_LOADERS = {"pickle", "safetensors"}  # what loads checkpoints, beside torch
+_LOADERS = ("torch.serialization", "safetensors")  # modules that load checkpoints
 
 _helpers: dict[str, Path] = {}  # module -> its file, of all that users' files imported from beside them
 
@@ -220,8 +221,8 @@ def how_to_subclass(kind: Kind, found: type | None = None) -> str:
 
 def _no_checkpoint(given: Mapping[str, Any], error: BaseException) -> str:
     """What to say of files among the arguments that are no checkpoint, if loading one failed; "" otherwise."""
-    modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)}
-    if not any(str(module).partition(".")[0] in _LOADERS or module == "torch.serialization" for module in modules):
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not any(module.startswith(_LOADERS) for module in modules) and not isinstance(error, UnpicklingError):
         return ""
     files = [printable(name) for path, name in args.files_among(given).items() if not _begins_as_weights(Path(path))]
     return f"{' and '.join(files)} among the arguments is probably no checkpoint: " if files else ""

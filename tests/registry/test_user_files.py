@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from avbench.engine.fingerprint import _source_sha256, model_fingerprint
 from avbench.registry import user_files
@@ -132,6 +134,56 @@ def test_a_script_in_a_package_keeps_its_fingerprint(tmp_path: Path) -> None:
         package(tmp_path / folder, "from layers import small", init) for folder, init in (("a", True), ("b", False))
     )
     assert fingerprint(inside) == fingerprint(alone)
+
+
+FACTORIES = """
+import torch
+import avbench
+
+class Plain:
+    pass
+
+def make():
+    return Plain()
+
+class Loads(avbench.SnapshotPredictor):
+    def __init__(self, width: int, ckpt: str):
+        torch.load(ckpt)
+
+class Fails(avbench.SnapshotPredictor):
+    def __init__(self, width: int, ckpt: str):
+        raise KeyError(101)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("make", "my.py:make returned a Plain, which is not a SnapshotPredictor; subclass it, as in class Plain("),
+        (
+            "Loads --model-args width=2 ckpt=best.pt",
+            "width, ckpt: best.pt among the arguments is probably no checkpoint",
+        ),
+        ("Loads --model-args width=2 ckpt=best.pt", "(my.py, line 13, in __init__)"),
+        ("Fails --model-args width=2 ckpt=best.pt", "with width, ckpt: KeyError: 101 (my.py, line 17, in __init__)"),
+        ("make+lstm --head-weights best.pt", "--head-weights: weight file best.pt is neither a safetensors file nor"),
+        ("make+lstm --head-weights whole.safetensors", "--head-weights: whole.safetensors contains more than a head"),
+        ("make+trf --head-weights lstm.safetensors", "lstm.safetensors contains the weights of a lstm head, but trf"),
+        ("make+trf --head-weights other.safetensors", "--head-weights: other.safetensors contains no head, but trf is"),
+    ],
+)
+def test_what_a_model_is_made_of_may_be_the_wrong_thing(
+    avbench: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, words: str, said: str
+) -> None:
+    (tmp_path / "my.py").write_text(FACTORIES)
+    (tmp_path / "best.pt").write_text("epoch 3")
+    one = np.zeros(1, np.float32)
+    for file, key in (("whole", "backbone.a"), ("lstm", "head.lstm.weight_ih_l0"), ("other", "encoder.weight")):
+        save_file({key: one}, tmp_path / f"{file}.safetensors")
+    name, *options = words.split()
+    done = avbench("doctor", f"xcorr{name.removeprefix('make')}" if "+" in name else f"my.py:{name}", *options)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert said in done.stderr
 
 
 def test_worker_processes_load_it_too(tmp_path: Path) -> None:
