@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avbench.commands.annotate import add_annotators, annotators_of
-from avbench.commands.common import SIGN, Progress, add_command, as_data, count, say_each, say_next, show, workers_of
+from avbench.commands.common import (
+    SIGN,
+    Progress,
+    add_command,
+    as_data,
+    count,
+    say_each,
+    say_next,
+    show,
+    split_words,
+    workers_of,
+)
 
 if TYPE_CHECKING:
     from avbench.protocol.manifest import Manifest
@@ -82,7 +93,7 @@ def _build(args: argparse.Namespace) -> int:
     done = "every clip decoded and checked: ok" if not report.problems else f"{len(report.problems)} problems"
     show(f"{args.out}: {count(manifest)}; {done}; report {args.out / REPORT}")
     data = as_data(args.out)
-    say_next([("data", "verify", data), ("run", "--model", "streamsync-trf", "--data", data)])
+    say_next([("data", "verify", data), ("run", "--model", "streamsync-trf", "--data", data, *split_words(manifest))])
     return 1 if report.problems or report.set_aside else 0
 
 

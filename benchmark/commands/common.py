@@ -485,6 +485,23 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
     )
 
 
+def model_words(args: argparse.Namespace) -> list[str]:
+    """The options that :func:`model_options` reads as they can be typed again, in the next command about the model."""
+    given = vars(args)
+    words = ["--model-args", *given["model_args"]] if given.get("model_args") else []
+    for name in ("weights", "head_weights", "random_weights"):
+        value = given.get(name)
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    words += ["--dtype", args.dtype] if args.dtype != "float32" else []
+    return [*words, *(["--compile"] if args.compile else [])]
+
+
+def split_words(manifest: Manifest) -> tuple[str, ...]:
+    """The --split without which `avbench run` would find nothing to evaluate in data that have no split test."""
+    splits = manifest.splits
+    return ("--split", splits[0]) if splits and "test" not in splits else ()
+
+
 def manifest_of(args: argparse.Namespace) -> Manifest:
     """The manifest that --data and --split name, read with a progress bar."""
     return with_clips(unmade_of(args))

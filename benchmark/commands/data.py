@@ -24,6 +24,7 @@ from avbench.commands.common import (
     say_each,
     say_next,
     show,
+    split_words,
     unmade_of,
     with_clips,
     workers_of,
@@ -216,7 +217,9 @@ def _data_from_files(args: argparse.Namespace) -> int:
     say_each("note", _notes(manifest))
     show(f"{args.out}: {count(manifest)}; {manifest.note}")
     data = as_data(args.out)
-    say_next([("data", "info", data), ("run", "--model", "xcorr", "--data", data, "--iterations", 1)])
+    say_next(
+        [("data", "info", data), ("run", "--model", "xcorr", "--data", data, *split_words(manifest), "--iterations", 1)]
+    )
     return 1 if refused else 0
 
 
@@ -239,7 +242,8 @@ def _data_dynamic(args: argparse.Namespace) -> int:
     write_manifest(with_clips(made.manifest), args.out)
     say_each("note", [f"clip {name} is too short for a stream, or its gaps leave no room" for name in made.too_short])
     show(f"{args.out}: {count(made.manifest)}; {_laws_in_words(made.manifest)} (seed {args.seed})")
-    short: tuple[object, ...] = () if args.iterations == 48 else ("--iterations", args.iterations)
+    short: tuple[object, ...] = split_words(made.manifest)
+    short += () if args.iterations == 48 else ("--iterations", args.iterations)
     short += () if args.hop == 2 else ("--hop", f"{args.hop:g}")
     data = as_data(args.out)
     say_next([("data", "info", data), ("run", "--model", "sparsesync+bayes", "--data", data, *short)])

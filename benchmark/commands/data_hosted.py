@@ -20,6 +20,7 @@ from avbench.commands.common import (
     say_each,
     say_next,
     show,
+    split_words,
 )
 
 
@@ -155,7 +156,9 @@ def _pull(args: argparse.Namespace) -> int:
     show(f"{pulled.folder}: {count(pulled.manifest)} of {args.repo} at {pulled.revision}, every hash verified")
     in_cache = pulled.folder == default_folder(args.repo, pulled.revision)
     data = f"hub:{args.repo}@{pulled.revision}" if in_cache else as_data(pulled.folder)
-    say_next([("data", "info", data), ("run", "--model", "streamsync-trf", "--data", data)])
+    say_next(
+        [("data", "info", data), ("run", "--model", "streamsync-trf", "--data", data, *split_words(pulled.manifest))]
+    )
     return 0
 
 
@@ -171,7 +174,8 @@ def _push(args: argparse.Namespace) -> int:
             progress=progress.of("uploading"),
         )
     print(f"{args.repo} at {commit}")
-    say_next([("data", "pull", args.repo, "--revision", commit)])
+    hub = ("--endpoint", args.endpoint) if args.endpoint else ()
+    say_next([("data", "pull", args.repo, "--revision", commit, *hub)])
     return 0
 
 

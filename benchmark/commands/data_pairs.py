@@ -16,6 +16,7 @@ from avbench.commands.common import (
     say_each,
     say_next,
     show,
+    split_words,
     unmade_of,
     with_clips,
 )
@@ -80,5 +81,5 @@ def _data_pairs(args: argparse.Namespace) -> int:
     pairs = len(manifest.segments) - originals
     show(f"{args.out}: {count(manifest)}: {originals} streams in sync, {pairs} pairs")
     windows = ("--iterations", args.iterations, *(() if args.hop == 2 else ("--hop", f"{args.hop:g}")))
-    say_next([("run", "--model", "sparsesync", "--data", as_data(args.out), *windows)])
+    say_next([("run", "--model", "sparsesync", "--data", as_data(args.out), *split_words(manifest), *windows)])
     return 0

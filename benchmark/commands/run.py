@@ -32,6 +32,7 @@ from avbench.commands.common import (
     engine_of,
     fetch_of,
     model_options,
+    model_words,
     print_as,
     protocol_of,
     say,
@@ -343,13 +344,14 @@ def _again(args: argparse.Namespace) -> list[str]:
     for name, usual in (("split", "test"), ("limit", None), ("hop", 2.0), ("iterations", None), ("protocol", None)):
         value = getattr(args, name)
         words += [] if value == usual else [f"--{name}", f"{value:g}" if name == "hop" else str(value)]
-    return words
+    words += [] if args.fetch == "all" else ["--fetch", args.fetch]  # such data may be larger than the disk
+    return words + ([] if args.keep_media is None else ["--keep-media", str(args.keep_media)])
 
 
 def _doctor(args: argparse.Namespace) -> list[str]:
-    """What the doctor is asked about: a model of one's own."""
-    given = ["--model-args", *args.model_args] if args.model_args else []
-    return [args.model, *given] if ".py:" in args.model else []
+    """What the doctor is asked about: a model of one's own, or one with options, which it needs too."""
+    given = model_words(args)
+    return [args.model, *given] if ".py:" in args.model or given else []
 
 
 def _report_problems(args: argparse.Namespace, result: RunResult) -> None:

@@ -11,11 +11,13 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_compute_options,
+    add_force,
     add_log_to,
     add_model_args,
     batch_of,
     device_of,
     model_options,
+    model_words,
     say_next,
 )
 
@@ -42,6 +44,7 @@ def add(verbs: Any) -> None:
     head.add_argument("--out", type=Path, default=Path("train"), metavar="DIR", help="output folder (default: train)")
     head.add_argument("--store", type=Path, metavar="DIR", help="store of the snapshots (default: as in `run`)")
     head.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: one per core)")
+    add_force(head)
     add_compute_options(head)
     add_log_to(head, default=argparse.SUPPRESS)  # given before `head` it counts, too
 
@@ -65,10 +68,9 @@ def _head(args: argparse.Namespace) -> int:
             Told(progress.line, progress, log),
             progress,
             model_options(args),
+            force=args.force,
         )
     print(path)
-    given = ["--model-args", *args.model_args] if args.model_args else []
-    given += ["--dtype", args.dtype] if args.dtype != "float32" else []
-    given += ["--compile"] if args.compile else []
-    say_next([("run", "--model", f"{name}+{args.head}", "--head-weights", path, *given)], to=sys.stderr)
+    run = ("run", "--model", f"{name}+{args.head}", "--head-weights", path, *model_words(args))
+    say_next([run], to=sys.stderr)
     return 0

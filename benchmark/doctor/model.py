@@ -72,6 +72,13 @@ def check_model(name: str, options: ModelOptions, on: On | None = None) -> Itera
     yield Finding(not shape, f"shape: {shape or f'logits {first.logits.shape}, finite; {token}'}")
     if shape:
         return
+    if _probabilities(first.logits):
+        yield Finding(
+            True,
+            "logits look like probabilities (none below 0, each window's sum is 1): return what comes before softmax; "
+            "averages (APA) and calibration take logits",
+            warning=True,
+        )
 
     again = _predict(model.backbone, video, audio)
     yield _equal("determinism: the same windows twice", first, again, 0.0)
@@ -273,6 +280,11 @@ def _shape_problem(snapshot: Snapshot, batch: int, token_dim: int | None) -> str
     if snapshot.token is not None and not np.isfinite(snapshot.token).all():
         return "the token is not finite (NaN or infinity)"
     return ""
+
+
+def _probabilities(logits: np.ndarray) -> bool:
+    """Whether the rows (B, 21) are what softmax returns."""
+    return bool((logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-3))
 
 
 def _equal(what: str, a: Snapshot, b: Snapshot, tolerance: float) -> Finding:

@@ -24,6 +24,7 @@ from avbench.types import SnapshotPredictor, StreamingHead, UsageError
 
 ARGUMENTS = "avbench_arguments"  # attribute: the arguments that a user's class was given, whether or not it keeps them
 FILES = "avbench_files"  # attribute: the files among them, path as given -> name: where they lie does not count
+USERS_FILE = "avbench_user_"  # the name of a user's file as a module begins with it
 _SAID_NOT_COMPUTED = {"description", "trained_on"}  # attributes for people
 _LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names} - {"__main__"}  # their classes count by name
 _INSTALLED = {"site-packages", "dist-packages"}  # folders of unrelated distributions
@@ -183,7 +184,11 @@ def _source_sha256(thing: Any) -> str:
         if file.parent.name in _INSTALLED:
             sources = {file.name: file.read_bytes()}
         else:
-            sources = local_sources(file, file.parent, getattr(sys.modules.get(module), "__package__", None) or "")
+            package = getattr(sys.modules.get(module), "__package__", None) or ""
+            sources = local_sources(file, file.parent, package)
+            if package and module.rpartition(".")[2].startswith(USERS_FILE):  # it may import from all of its package
+                sources = {f"./{path}": source for path, source in sources.items()}
+                sources |= local_sources(file, file.parents[package.count(".") + 1])
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}, a source file of {_name(thing)}: {error.strerror}") from error
     return _digest(list(sources.items()), file.name).hex()

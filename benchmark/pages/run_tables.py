@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from avbench.pages.formats import INDENT, Origin, Table, csv_text, estimate
-from avbench.pages.run_text import DEFAULT, columns_of
+from avbench.pages.run_text import DEFAULT, columns_of, head_notes
 from avbench.ticks import seconds
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def _notes(result: RunResult) -> list[str]:
     notes = []
     if result.incomplete:
         notes.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored.")
+    notes += [f"{note}." for note in head_notes(result)]
     if result.unsupported:
         n = len(result.unsupported)
         verb = "is" if n == 1 else "are"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 UNDEFINED = "–"
+OTHER_BACKBONE = "the head was trained on snapshots of another backbone"  # how the run's note on it begins
 MOST_CAUSES = 10  # of failures, where nothing was scored
 TABLE_CHANGING = (
     "recovery_s",
@@ -71,6 +72,7 @@ def render(
     changing = changing_lines(result) if result.dynamic else []
     columns = columns_of(metrics, result.protocol.name == "dynamic")
     parts = [_header(result), _table(result, columns), *changing, *_slices(result), *_pairs(result)]
+    parts += head_notes(result)
     if result.incomplete:
         parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
     if result.unsupported:
@@ -112,6 +114,11 @@ def _files(result: RunResult, folder: Path, recipe: str) -> list[str]:
 def _commands(commands: Sequence[Sequence[str]]) -> list[str]:
     """What to do next, a command a line, each as it can be pasted into a shell."""
     return [f"{'' if n else 'next':8}{shlex.join(words)}" for n, words in enumerate(commands)]
+
+
+def head_notes(result: RunResult) -> list[str]:
+    """The run's note on a head that was trained on another backbone, in capitals, for beside the scores."""
+    return [f"ANOTHER BACKBONE: {text}" for text in result.warnings if text.startswith(OTHER_BACKBONE)]
 
 
 def _without_scores(result: RunResult, folder: Path, recipe: str) -> str:

@@ -122,8 +122,14 @@ def load_full_head(family: str, source: Any) -> StreamingHead:
 
 
 def load_head_file(path: Path, kind: str, with_its_backbone: bool = False) -> StreamingHead:
-    """A learned head ("trf" or "lstm") from its own file, or from a file that also has its backbone."""
-    return import_module("avbench.weights.heads").load_head(path, kind, with_its_backbone)
+    """A learned head ("trf" or "lstm") from its own file, or from a file that also has its backbone. ``UsageError`` if
+    its own file has no such head."""
+    try:
+        return import_module("avbench.weights.heads").load_head(path, kind, with_its_backbone)
+    except AvbenchError as error:
+        if with_its_backbone:
+            raise
+        raise UsageError(f"--head-weights: {error}") from error
 
 
 def load_random_head(kind: str, seed: int) -> StreamingHead:

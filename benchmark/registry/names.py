@@ -42,6 +42,7 @@ from avbench.registry.user_files import (
     MODEL,
     check_file,
     file_and_class,
+    how_to_subclass,
     is_file,
     load_entry_point,
     load_from_file,
@@ -126,8 +127,8 @@ def resolve_object(model: Any, head: str = "", options: ModelOptions | None = No
     called = called.rpartition(".")[2].strip("<>")  # of a lambda, "lambda"
     if not there and (not callable(model) or (hasattr(model, "state_dict") and not isinstance(model, type))):
         raise UsageError(
-            f"{called} is not a SnapshotPredictor: subclass it, as in class Net(avbench.SnapshotPredictor, "
-            "torch.nn.Module), or pass a function that returns one"
+            f"{called} is not a SnapshotPredictor: {how_to_subclass(MODEL, type(model))}, or pass a function that "
+            "returns one"
         )
     if there and options.model_args:
         raise UsageError(f"{called} is made already: model_args go with a class or a function that makes the model")
@@ -372,7 +373,15 @@ def _head(
 def _check_head_file(path: Path) -> None:
     from avbench.weights.cache import file_kind
 
-    file_kind(path)
+    try:
+        kind = file_kind(path)
+    except AvbenchError as error:
+        raise UsageError(f"--head-weights: {error}") from error
+    if kind == "mini":
+        raise UsageError(
+            f"--head-weights: {path.name} contains more than a head, and the head reads tokens that the rest makes: "
+            "name it with --weights"
+        )
 
 
 def _user_model(

@@ -6,17 +6,19 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
-from avbench.engine.fingerprint import ARGUMENTS, FILES
+from avbench.engine.fingerprint import ARGUMENTS, FILES, USERS_FILE
 from avbench.engine.sources import local_sources
 from avbench.registry import arguments as args
 from avbench.system.debug import with_users_line
-from avbench.types import SnapshotPredictor, StreamingHead, UsageError, in_one_line
+from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, in_one_line, printable
 
 
 class Kind(NamedTuple):
@@ -29,6 +31,8 @@ class Kind(NamedTuple):
 
 MODEL = Kind(SnapshotPredictor, "model", "avbench.models")
 HEAD = Kind(StreamingHead, "head", "avbench.heads")
+
+_LOADERS = ("torch.serialization", "safetensors")  # modules that load checkpoints
 
 _helpers: dict[str, Path] = {}  # module -> its file, of all that users' files imported from beside them
 
@@ -56,7 +60,9 @@ def file_and_class(name: str, kind: Kind = MODEL) -> tuple[str, str]:
 
 def check_file(path: str, class_name: str, kind: Kind = MODEL, *, arguments: Mapping[str, Any] | None = None) -> None:
     """Whether :func:`load_from_file` may succeed, as far as it is known without making an instance: errors as there."""
-    where, factory = f"{path}:{class_name}", _named_in(path, class_name, kind)
+    where = f"{path}:{class_name}"
+    with _running(path, kind) as module:
+        factory = _named_in(module, class_name, where)
     if isinstance(factory, type) and not issubclass(factory, kind.base):
         raise _another_kind(where, kind, factory)
     if callable(factory) and arguments is not None:
@@ -69,23 +75,22 @@ def load_from_file(
     """An instance of a class (or what a function returns) in a user's Python file, in eval mode.
 
     ``arguments``: for its constructor, see :func:`avbench.registry.arguments.typed`. The file is run: only name files
-    you trust. Its own folder can be imported from meanwhile. ``UsageError``: the file is not there or does not run, has
-    no such class, or the class is not of this kind or wants other arguments.
+    you trust. Its own folder can be imported from meanwhile; a file that imports from its package is a member of it,
+    and the package can be imported from, too. ``UsageError``: the file is not there or does not run, has no such class,
+    or the class is not of this kind or wants other arguments.
     """
-    with _importable(Path(path).parent):
-        return _instance(_named_in(path, class_name, kind), f"{path}:{class_name}", kind, arguments or {})
+    where = f"{path}:{class_name}"
+    with _running(path, kind) as module:
+        return _instance(_named_in(module, class_name, where), where, kind, arguments or {})
 
 
-def _named_in(path: str, class_name: str, kind: Kind) -> Any:
-    """What the file, which is run, calls ``class_name``."""
-    file = Path(path)
-    with _importable(file.parent):
-        module = _run(file, path, kind)
+def _named_in(module: Any, class_name: str, where: str) -> Any:
+    """What a user's module calls ``class_name``."""
     factory = getattr(module, class_name, None)
     if factory is None:
         others = _classes(module)
         there = f"; the file defines {', '.join(others)}" if others else ""
-        raise UsageError(f"{path}:{class_name}: there is no such class{there}")
+        raise UsageError(f"{where}: there is no such class{there}")
     return factory
 
 
@@ -109,17 +114,38 @@ def load_made(factory: Any, name: str, *, arguments: Mapping[str, Any] | None = 
 
 def kind_of(path: str, class_name: str) -> Kind:
     """Whether a file's class is a backbone or a head, by its base class; the file is run. MODEL if it is neither."""
-    file = Path(path)
-    with _importable(file.parent):
-        thing = getattr(_run(file, path, MODEL), class_name, None)
+    with _running(path, MODEL) as module:
+        thing = getattr(module, class_name, None)
         if not isinstance(thing, type) and callable(thing):
             with suppress(Exception, SystemExit):  # said when it is loaded
                 thing = type(thing())
     return HEAD if isinstance(thing, type) and issubclass(thing, StreamingHead) else MODEL
 
 
-def _run(file: Path, path: str, kind: Kind) -> Any:
-    """The file's module, run."""
+@contextmanager
+def _running(path: str, kind: Kind) -> Iterator[Any]:
+    """The file's module, run; within it, what the file imports from can be imported from.
+
+    A file is a script, beside whose folder nothing can be imported from, unless that fails for want of its package: a
+    script's fingerprint does not depend on the folders above it.
+    """
+    file = Path(path)
+    with ExitStack() as stack:
+        stack.enter_context(_importable(file.parent))
+        try:
+            module = _run(file, path, kind)
+        except UsageError as error:
+            root = _root_for(file, error.__cause__)
+            if root is None:
+                raise
+            stack.enter_context(_importable(root))
+            module = _run(file, path, kind, root)
+        yield module
+
+
+def _run(file: Path, path: str, kind: Kind, root: Path | None = None) -> Any:
+    """The file's module, run: as a script or, if there is a ``root``, as a member of the package that its folder is,
+    seen from there."""
     if not file.is_file():
         raise UsageError(f"{kind.word} file {path} does not exist")
     try:
@@ -128,34 +154,45 @@ def _run(file: Path, path: str, kind: Kind) -> Any:
         raise UsageError(f"{kind.word} file {path} cannot be read: {in_one_line(error)}") from error
     # Without the path, so that a model has the same fingerprint wherever it is stored; with the content, so that
     # another folder's file of the same name is another module: a fingerprint finds a class's source by its module.
-    module_name = f"avbench_user_{file.stem}_{digest[:12]}"
+    module_name = f"{USERS_FILE}{file.stem}_{digest[:12]}"
+    helpers = _helpers_of(file)
+    if root is not None:
+        file = file.parent.resolve() / file.name
+        helpers |= _helpers_of(file, root)
+        module_name = f"{_module_name(file.parent / '__init__.py', root)}.{module_name}"
     spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
         raise UsageError(f"{kind.word} file {path} is not a Python file")
-    helpers = _helpers_of(file)
     _refuse_namesakes(helpers)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
     try:
+        if root is not None:
+            _import_package(file.parent, spec.parent or "")
+        sys.modules[module_name] = module
         spec.loader.exec_module(module)
+    except UsageError:
+        raise
     except (Exception, SystemExit) as error:  # a script that parses arguments or leaves at its end is no model file
-        del sys.modules[module_name]
+        sys.modules.pop(module_name, None)
         raise UsageError(f"{kind.word} file {path} does not run: {with_users_line(error)}") from error
     _helpers.update({name: own for name, own in helpers.items() if _file_of(sys.modules.get(name)) == own})
     return module
 
 
 def _instance(factory: Any, where: str, kind: Kind, arguments: Mapping[str, Any]) -> Any:
-    if not callable(factory):
+    if not callable(factory) or (hasattr(factory, "state_dict") and not isinstance(factory, type)):  # made already
         raise UsageError(f"{where} is not a {kind.base.__name__}; name a class, or a function that returns one")
     given = args.typed(factory, arguments, where)
     try:
         made = factory(**given)
     except (Exception, SystemExit) as error:
         how = f"with {', '.join(given)}" if given else "without arguments"
-        raise UsageError(f"{where} cannot be constructed {how}: {with_users_line(error)}") from error
+        why = f"{_no_checkpoint(given, error)}{with_users_line(error)}"
+        raise UsageError(f"{where} cannot be constructed {how}: {why}") from error
     if not isinstance(made, kind.base):
-        raise _another_kind(where, kind, type(made))
+        what = "None" if made is None else f"a {type(made).__name__}"
+        called = where if isinstance(factory, type) else f"{where} returned {what}, which"
+        raise _another_kind(called, kind, type(made))
     if given:  # a class need not keep them: its snapshots are those of these arguments alone
         object.__setattr__(made, ARGUMENTS, args.counted(given))
         object.__setattr__(made, FILES, args.files_among(given))
@@ -170,7 +207,38 @@ def _another_kind(where: str, kind: Kind, found: type) -> UsageError:
         hint = "; it is a head: name it after a backbone, as in xcorr+path/to/file.py:ClassName"
     elif issubclass(found, SnapshotPredictor):
         hint = "; it is a backbone: name it before the +"
-    return UsageError(f"{where} is not a {base}{hint or f'; subclass avbench.{base}'}")
+    return UsageError(f"{where} is not a {base}{hint or f'; {how_to_subclass(kind, found)}'}")
+
+
+def how_to_subclass(kind: Kind, found: type | None = None) -> str:
+    """What to do about a class, ``found``, that is no subclass of the kind's base."""
+    users = found is not None and found.__module__.partition(".")[0] not in ("builtins", "torch")
+    name = found.__name__ if found is not None and users else "Net"
+    if kind is HEAD:
+        return f"subclass it, as in class {name}(avbench.{kind.base.__name__})"
+    return f"subclass it, as in class {name}(avbench.{kind.base.__name__}, torch.nn.Module)"
+
+
+def _no_checkpoint(given: Mapping[str, Any], error: BaseException) -> str:
+    """What to say of files among the arguments that are no checkpoint, if loading one failed; "" otherwise."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not any(module.startswith(_LOADERS) for module in modules) and not isinstance(error, UnpicklingError):
+        return ""
+    files = [printable(name) for path, name in args.files_among(given).items() if not _begins_as_weights(Path(path))]
+    return f"{' and '.join(files)} among the arguments is probably no checkpoint: " if files else ""
+
+
+def _begins_as_weights(path: Path) -> bool:
+    from avbench.weights.cache import safetensors_keys
+
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(1) == b"\x80":  # a pickle, which torch may load
+            return True
+    try:
+        safetensors_keys(path)
+    except AvbenchError:
+        return False
+    return True
 
 
 def _classes(module: Any) -> list[str]:
@@ -202,11 +270,44 @@ def _importable(folder: Path) -> Iterator[None]:
                 sys.path.remove(entry)
 
 
-def _helpers_of(file: Path) -> dict[str, Path]:
-    """Module -> file, of what the file imports from its own folder, itself excepted."""
+def _root_for(file: Path, error: BaseException | None) -> Path | None:
+    """The folder from which a file must be seen as a member of its package, for an import that failed to find what it
+    names: the one above its topmost package, or else one between there and the current folder; None if there is none.
+    """
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    relative = isinstance(error, ImportError) and "attempted relative import" in str(error)
     folder = file.parent.resolve()
-    files = (folder / path for path in local_sources(file.resolve(), folder))
-    return {_module_name(found, folder): found for found in files if found != file.resolve()}
+    if not folder.name or not (missing or relative):
+        return None
+    roots = [folder.parent]
+    while (roots[-1] / "__init__.py").is_file() and roots[-1] != roots[-1].parent:
+        roots.append(roots[-1].parent)
+    here, top = Path.cwd(), roots[-1]
+    further = [above for above in top.parents if above.is_relative_to(here)]
+    found = next((root for root in (top, *further) if relative or _module_in(root, missing)), None)
+    if found is not None and any("." in part for part in folder.relative_to(found).parts):
+        raise UsageError(f"{file} imports from its package, but {folder} cannot be one: rename it, without a dot")
+    return found
+
+
+def _module_in(folder: Path, name: str) -> bool:
+    return (folder / name).is_dir() or (folder / f"{name}.py").is_file()
+
+
+def _import_package(folder: Path, name: str) -> None:
+    """Imports the package; ``UsageError`` if Python knows another one of this name."""
+    package = importlib.import_module(name)
+    if folder not in [Path(place).resolve() for place in getattr(package, "__path__", ())]:
+        other = getattr(package, "__file__", None) or "Python itself"
+        raise UsageError(f"the package {name} in {folder} is hidden by another one ({other}): rename its folder")
+
+
+def _helpers_of(file: Path, folder: Path | None = None) -> dict[str, Path]:
+    """Module -> file, of what the file imports from ``folder`` (its own), itself excepted."""
+    file = file.parent.resolve() / file.name
+    folder = folder or file.parent
+    files = (folder / path for path in local_sources(file, folder))
+    return {_module_name(found, folder): found for found in files if found != file}
 
 
 def _module_name(file: Path, folder: Path) -> str:

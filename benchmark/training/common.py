@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from avbench import __version__
+from avbench.scoring.dynamic import SHOWN
+from avbench.scoring.metrics import METRICS
 from avbench.system.atomic import atomic_write_bytes
 from avbench.system.progress import Progress
 from avbench.types import UsageError
@@ -51,10 +54,11 @@ def tell_numbers(say: Say, numbers: Mapping[str, Any], stage: str = "") -> None:
 
 
 def validated(scores: Mapping[str, float]) -> str:
-    """Scores of a validation in words, each with that of averaging (APA) where that is known."""
+    """Scores of a validation under the names of tables, each with that of averaging (APA) where that is known."""
     names = [name for name in scores if name != "step" and not name.startswith("apa_")]
     apa = {name: f" (APA {scores[f'apa_{name}']:g})" if f"apa_{name}" in scores else "" for name in names}
-    return ", ".join(f"{name} {scores[name]:g}{apa[name]}" for name in names)
+    titles = {name: column.title for name, column in {**METRICS, **SHOWN}.items()}
+    return ", ".join(f"{titles.get(name, name)} {scores[name]:g}{apa[name]}" for name in names)
 
 
 def what_was_kept(name: str, log: Sequence[dict[str, float]]) -> Iterator[str]:
@@ -110,10 +114,32 @@ def read_checkpoint(path: Path, signature: str) -> dict[str, Any] | None:
     """The state saved at ``path``; None if there is none. ``UsageError`` if another recipe wrote it."""
     if not path.exists():
         return None
-    saved = torch.load(path, weights_only=True, map_location="cpu")  # it may be of a device that is not here
+    saved = load_checkpoint(path)
     if saved["recipe"] != signature:
-        raise UsageError(f"{path} belongs to another version of its recipe: delete it to start again")
+        what = differences(saved["recipe"], signature)
+        raise UsageError(f"{path} belongs to a training with another recipe ({what}): delete it to start again")
     return saved
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state saved at ``path``. ``UsageError`` if that is no checkpoint of a training."""
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")  # it may be of a device that is not here
+        json.loads(saved["recipe"])
+    except Exception as error:  # torch has no exception of its own for a damaged file
+        raise UsageError(f"{path} is no checkpoint of a training: delete it to start again") from error
+    return saved
+
+
+def differences(there: str, asked: str) -> str:
+    """What differs between two recipes as of :func:`signature_of`: ``"steps 5 there, 7 asked"``."""
+    old, new = json.loads(there), json.loads(asked)
+
+    def said(recipe: dict[str, Any], name: str) -> str:
+        return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", str(recipe.get(name, "nothing")))
+
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return "; ".join(f"{name} {said(old, name)} there, {said(new, name)} asked" for name in names)
 
 
 def save_checkpoint(path: Path, state: dict[str, object]) -> None:

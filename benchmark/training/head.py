@@ -8,6 +8,7 @@ start. A backbone with the streaming-token hook provides the head's token; for a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +35,8 @@ from avbench.system.outputs import check_writable
 from avbench.system.paths import as_file_name
 from avbench.system.progress import Progress
 from avbench.ticks import TICKS_PER_S, seconds, ticks
-from avbench.training.streaming import Snapshots, StreamRecipe, Streams, StreamSync, train_phase1
+from avbench.training.common import differences, load_checkpoint, signature_of
+from avbench.training.streaming import Snapshots, StreamRecipe, Streams, StreamSync, phase1_checkpoint, train_phase1
 from avbench.types import SegmentRecord, UsageError
 from avbench.weights.heads import export_head
 
@@ -101,19 +103,24 @@ class MadeToken(StreamSync):
         return self.token_maker(features(streams.logits))
 
 
-def train_head(
+def train_head(  # noqa: PLR0913  (what is trained, where, who is told, and the backbone's options)
     recipe: HeadRecipe,
     out: Path,
     compute: Compute | None = None,
     say: Callable[[str], None] = print,
     progress: Progress | None = None,
     options: ModelOptions | None = None,
+    *,
+    force: bool = False,
 ) -> Path:
     """Train a head and write ``out/<backbone>-<head>.safetensors`` with its card; returns the file.
 
+    A training that was interrupted goes on where it stopped; ``force``: one of another recipe is given up.
+
     ``compute``: where and how the snapshots are computed; the head is trained on the same device. ``options``: of the
     backbone: precision, arguments of a user's class.
-    ``UsageError``: an unknown backbone, or no streams to train on; ``AvbenchError``: ``out`` or store not writable.
+    ``UsageError``: an unknown backbone, no streams to train on, or another training unfinished in ``out``;
+    ``AvbenchError``: ``out`` or store not writable.
     """
     from avbench.registry.names import backbone_alone, resolve
 
@@ -125,24 +132,15 @@ def train_head(
     model = load(resolve(recipe.backbone, (options or ModelOptions()).for_device(device)), device)
     assert model.backbone is not None
     check_writable(out, "--out")
-    train, valid = (snapshots_of_streams(recipe, split, model, compute, progress).to(device) for split in SPLITS)
-    writable(out, "--out")
     fingerprint = model_fingerprint(model.backbone)
+    name = f"{_slug(model.backbone_name)}-{recipe.head}"
+    phase1 = _phase1(recipe, name, fingerprint)
+    checkpoint = phase1_checkpoint(phase1, out)
+    _check_leftover(checkpoint, phase1, force)
+    train, valid = (snapshots_of_streams(recipe, split, model, compute, progress, say).to(device) for split in SPLITS)
+    writable(out, "--out")
     dim = model.backbone.token_dim or ADAPTED_DIM
     kind = OwnToken if model.backbone.token_dim else MadeToken
-    name = f"{_slug(model.backbone_name)}-{recipe.head}"
-    phase1 = StreamRecipe(
-        name,
-        recipe.head,
-        # part of the recipe, so that a checkpoint is continued only on the same snapshots
-        f"{fingerprint} on {recipe.data}, {recipe.offsets} offsets, {recipe.limit or 'all'} clips",
-        seed=recipe.seed,
-        steps=recipe.steps,
-        batch=recipe.batch,
-        windows=recipe.windows,
-        lr=recipe.lr,
-        validate_every=recipe.validate_every,
-    )
     trained, log = train_phase1(phase1, partial(kind, recipe.head, dim, phase1.layers), train, valid, out, say, device)
     trained = trained.cpu()
     head: Any = trained.head
@@ -160,22 +158,65 @@ def train_head(
         recipe={key: value for key, value in vars(recipe).items() if key != "backbone"},
         log=log,
     )
+    checkpoint.unlink(missing_ok=True)
     return path
 
 
+def _phase1(recipe: HeadRecipe, name: str, fingerprint: str) -> StreamRecipe:
+    return StreamRecipe(
+        name,
+        recipe.head,
+        # part of the recipe, so that a checkpoint is continued only on the same snapshots
+        f"{fingerprint} on {recipe.data}, {recipe.offsets} offsets, {recipe.limit or 'all'} clips",
+        seed=recipe.seed,
+        steps=recipe.steps,
+        batch=recipe.batch,
+        windows=recipe.windows,
+        lr=recipe.lr,
+        validate_every=recipe.validate_every,
+    )
+
+
+def _check_leftover(checkpoint: Path, recipe: StreamRecipe, force: bool) -> None:
+    """Removes the checkpoint of another recipe if its training is finished, or with ``force``; else ``UsageError``."""
+    if not checkpoint.exists():
+        return
+    if not force:
+        saved, asked = load_checkpoint(checkpoint), signature_of(recipe)
+        if saved["recipe"] == asked:
+            return
+        there = json.loads(saved["recipe"])["steps"]
+        if saved["step"] < there:
+            raise UsageError(
+                f"{checkpoint.parent} has another training, interrupted at step {saved['step']} of {there} "
+                f"({differences(saved['recipe'], asked)}): give it up with --force, or choose another --out"
+            )
+    checkpoint.unlink()
+
+
 def snapshots_of_streams(
-    recipe: HeadRecipe, split: str, model: StreamingModel, compute: Compute, progress: Progress | None = None
+    recipe: HeadRecipe,
+    split: str,
+    model: StreamingModel,
+    compute: Compute,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = print,
 ) -> Streams:
     """One window per second of every stream: logits (N, W, 21), and twice the token (N, W, D), zeros (N, W, 1) if none.
 
     Streams start at ``FIRST_S``; W is the number of windows that fit into every one. ``UsageError`` if all fail.
     """
     manifest, protocol = training_streams(read_unmade(recipe.data, split, progress), recipe)
+    n, n_clips = len(manifest.segments), len(manifest.clips)
+    say(
+        f"{split}: {n} streams = {n_clips} clips x {recipe.offsets} offsets, {protocol.iterations} windows each "
+        "(--offsets and --limit make it shorter)"
+    )
     session = Session(made(manifest, progress), compute, progress=progress)
     session.need(model, protocol)
     session.compute(f"{split} snapshots")
     if not session.segments(protocol):
-        n, why = len(manifest.segments), session.failures[0].reason
+        why = session.failures[0].reason
         raise UsageError(f"none of the {n} {split} streams could be read: {why}")
     logits, tokens = session.snapshots(model.backbone_name, protocol)
     token = torch.from_numpy(tokens) if tokens is not None else torch.zeros(*logits.shape[:2], 1)

@@ -289,6 +289,11 @@ def evaluate_heads(model: StreamSync, streams: Streams, hop_s: int = 2, iteratio
     return {k: round(ours[k], 4) for k in keep} | {f"apa_{k}": round(theirs[k], 4) for k in keep}
 
 
+def phase1_checkpoint(recipe: StreamRecipe, work: Path) -> Path:
+    """Where phase 1 saves its progress."""
+    return work / f"{recipe.name}-{recipe.seed}.phase1.ckpt"
+
+
 def train_phase1(  # noqa: PLR0913  (what is trained, on what, where, and who is told)
     recipe: StreamRecipe,
     make: Callable[[], StreamSync],
@@ -308,7 +313,7 @@ def train_phase1(  # noqa: PLR0913  (what is trained, on what, where, and who is
     torch.manual_seed(recipe.seed)
     model = make().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    state = PhaseState(work / f"{recipe.name}-{recipe.seed}.phase1.ckpt", recipe, model, optimizer)
+    state = PhaseState(phase1_checkpoint(recipe, work), recipe, model, optimizer)
     model.train()
     while state.step < recipe.steps:
         step = state.step

@@ -132,6 +132,14 @@ class Silent(SnapshotPredictor):
     def predict(self, video, audio):
         return Snapshot(np.zeros((len(video), 21), np.float32))
 
+class Softmax(Xcorr):
+    def fuse(self, motion, onsets):
+        said = np.exp(super().fuse(motion, onsets).logits)
+        return Snapshot(said / said.sum(axis=1, keepdims=True))
+
+class Plain:
+    pass
+
 class Raises(Good):
     def predict(self, video, audio):
         raise RuntimeError("shapes do not match\\nat all")
@@ -334,6 +342,17 @@ def test_a_finding_sends_no_control_characters(capsys: pytest.CaptureFixture[str
     findings = [Finding(True, "a\x1b[2Jb"), Finding(True, "odd", warning=True), Finding(False, "wrong")]
     assert print_findings(findings) == (False, True)
     assert capsys.readouterr().out == "ok    a?[2Jb\nwarn  odd\nFAIL  wrong\n"
+
+
+def test_probabilities_are_no_logits(models: Path, avbench: Avbench) -> None:
+    done = avbench("doctor", f"{models}:Softmax")
+    assert "warn  logits look like probabilities" in done.stdout
+    assert "return what comes before softmax; averages (APA) and calibration take logits" in done.stdout
+    assert not model._probabilities(np.zeros((2, 21), np.float32))
+    done = avbench("doctor", f"{models}:Plain")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    how = "subclass it, as in class Plain(avbench.SnapshotPredictor, torch.nn.Module)"
+    assert f"models.py:Plain is not a SnapshotPredictor; {how}" in done.stderr
 
 
 def test_the_command_says_it_in_words_and_exits_accordingly(models: Path, avbench: Avbench) -> None:

@@ -169,7 +169,7 @@ def test_folders_are_left_out_of_what_is_published(folder: Path) -> None:
     [
         ("xcorr+net.py:Missing", "there is no such class; the file defines Last, Torch"),
         ("xcorr+net.py:Fails", "needs the argument"),
-        ("xcorr+net.py:Stranger", "not a StreamingHead; subclass avbench.StreamingHead"),
+        ("xcorr+net.py:Stranger", "not a StreamingHead; subclass it, as in class Stranger\\(avbench.StreamingHead\\)"),
         ("xcorr+net.py:Net", "not a StreamingHead; it is a backbone"),
         ("net.py:Last", "not a SnapshotPredictor; it is a head"),
         ("xcorr+gone.py:Last", "head file gone.py does not exist"),

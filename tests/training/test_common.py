@@ -11,12 +11,12 @@ LOG = [
 
 
 def test_each_score_stands_beside_that_of_averaging() -> None:
-    assert validated(LOG[0]) == "acc 0.5 (APA 0.6), map 0.4 (APA 0.45), loss 2.5"
+    assert validated(LOG[0]) == "Acc 0.5 (APA 0.6), mAP 0.4 (APA 0.45), loss 2.5"
 
 
 def test_the_kept_step_is_said_and_a_head_worse_than_averaging_is_warned_of() -> None:
     kept, warned = what_was_kept("toy", LOG)
-    assert kept.startswith("toy: kept step 100 of 200: acc 0.5")
+    assert kept.startswith("toy: kept step 100 of 200: Acc 0.5")
     assert warned.startswith("warning: toy is worse than averaging (APA): mAP 0.4 against 0.45")
     assert len(list(what_was_kept("toy", [LOG[0] | {"map": 0.45}]))) == 1
     assert len(list(what_was_kept("toy", [{"tracked_acc_tol1": 0.5, "step": 3}]))) == 1

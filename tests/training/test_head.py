@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
 from avbench.engine.runner import Compute
+from avbench.pages.run_tables import run_table
 from avbench.protocol.manifest import Manifest, read_manifest, write_manifest
 from avbench.results.run import read_run
 from avbench.training.head import HeadRecipe, MadeToken, OwnToken, train_head, training_streams
@@ -63,14 +65,15 @@ def test_a_head_on_ones_own_backbone(clips: Path, avbench: Avbench, tmp_path: Pa
     assert card["token_dim"] == 64
     assert card["recipe"]["offsets"] == 2
     assert len(card["log"]) == 1
-    assert re.search(r"step 3 of 3: acc [\d.]+ \(APA [\d.]+\), .*, loss [\d.]+\n", done.stderr)
-    assert "kept step 3 of 3: acc " in done.stderr
+    assert re.search(r"step 3 of 3: Acc [\d.]+ \(APA [\d.]+\), .*, loss [\d.]+\n", done.stderr)
+    assert "kept step 3 of 3: Acc " in done.stderr
     assert re.search(r": 3 of 3 steps, ", done.stderr), "progress over the steps"
 
     first = file.read_bytes()
     again = avbench("train", "head", "--backbone", "my_net.py:MyNet", "--head", "lstm", *options)
     assert again.returncode == 0, again.stderr
-    assert file.read_bytes() == first  # the finished training is found again
+    assert file.read_bytes() == first
+    assert not list((tmp_path / "heads").glob("*.ckpt"))
 
     run = ("run", "--model", "my_net.py:MyNet+lstm", "--data", clips, "--iterations", 3, "--workers", 1, "--out", "run")
     done = avbench(*run, "--head-weights", file, "--n-resamples", 20)
@@ -110,6 +113,96 @@ def test_a_backbone_with_arguments(clips: Path, avbench: Avbench, tmp_path: Path
     done = avbench(*words, "--workers", 1, "--model-args", "n=3")
     assert done.returncode == 0, done.stderr
     assert done.stderr.rstrip().endswith(".safetensors --model-args n=3")
+
+
+def test_a_head_is_trained_again_into_the_same_folder(clips: Path, avbench: Avbench, tmp_path: Path) -> None:
+    words = ("train", "head", "--backbone", "xcorr", "--data", clips, "--offsets", 1, "--workers", 1, "--out", "heads")
+    done = avbench(*words, "--steps", 2)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "train: 2 streams = 2 clips x 1 offsets, 36 windows each (--offsets and --limit make it shorter)" in done.stderr
+    )
+    done = avbench(*words, "--steps", 3)
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / done.stdout.strip()
+    assert card_of(path)["log"][-1]["step"] == 3
+
+    def interrupt(line: str) -> None:
+        if "step 2 of 5" in line:
+            raise KeyboardInterrupt
+
+    longer = HeadRecipe("xcorr", "lstm", str(clips), offsets=1, steps=5, validate_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(longer, tmp_path / "heads", Compute(workers=1), interrupt)
+    before = path.read_bytes()
+    done = avbench(*words, "--steps", 3)
+    assert (done.returncode, path.read_bytes()) == (2, before)
+    said = (
+        "heads has another training, interrupted at step 1 of 5 (steps 5 there, 3 asked; validate_every 1 there, 100 "
+    )
+    assert f"{said}asked): give it up with --force, or choose another --out" in done.stderr
+    done = avbench(*words, "--steps", 3, "--force")
+    assert (done.returncode, path.read_bytes()) == (0, before), done.stderr
+    (tmp_path / "heads" / "xcorr-lstm-0.phase1.ckpt").write_text("no checkpoint")
+    done = avbench(*words, "--steps", 3)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "xcorr-lstm-0.phase1.ckpt is no checkpoint of a training: delete it to start again" in done.stderr
+
+
+OTHER = """
+import numpy as np
+from avbench import FrontEnd, Snapshot, SnapshotPredictor
+
+class Net(SnapshotPredictor):
+    frontend = FrontEnd(size=16)
+
+    def __init__(self, width: int):
+        self.width = width
+
+    def predict(self, video, audio):
+        return Snapshot(np.zeros((len(video), 21), np.float32))
+"""
+
+
+def test_a_head_of_another_backbone_is_said_beside_the_table(clips: Path, avbench: Avbench, tmp_path: Path) -> None:
+    recipe = HeadRecipe("xcorr", "lstm", str(clips), offsets=1, steps=1)
+    path = train_head(recipe, tmp_path / "my heads", Compute(workers=1), say=lambda text: None)
+    (tmp_path / "net.py").write_text(OTHER)
+    words = (
+        "run",
+        "--model",
+        "net.py:Net+lstm",
+        "--head-weights",
+        path.relative_to(tmp_path),
+        "--model-args",
+        "width=2",
+    )
+    words += (
+        "--data",
+        clips,
+        "--iterations",
+        2,
+        "--workers",
+        1,
+        "--n-resamples",
+        20,
+        "--no-reference-rows",
+        "--out",
+        "r",
+    )
+    done = avbench(*words)
+    assert done.returncode == 0, done.stderr
+    said = "the head was trained on snapshots of another backbone (fingerprint "
+    assert f"\nANOTHER BACKBONE: {said}" in done.stdout
+    assert said in (tmp_path / "r" / "run.html").read_text()
+    after = shlex.split(done.stdout.splitlines()[-1])
+    assert after == [
+        *("avbench", "doctor", "net.py:Net+lstm", "--model-args", "width=2"),
+        *("--head-weights", "my heads/xcorr-lstm.safetensors"),
+    ]
+    done = avbench(*after[1:])
+    assert "ok    net.py:Net+lstm loads" in done.stdout, done.stderr
+    assert any(f"ANOTHER BACKBONE: {said}" in note for note in run_table(read_run(tmp_path / "r")).notes)
 
 
 @pytest.mark.parametrize("kind", [OwnToken, MadeToken])
