@@ -178,6 +178,8 @@ def _read(file: Path) -> dict[Any, Any]:
 def _with_paths(name: str, action: argparse.Action, text: str, root: Path, moved: Callable[[str], str]) -> str:
     """The text of an option's value with every path in it ``moved``; ``root``: the folder that they are of now. Names
     of models, of data, and on the hub are no paths."""
+    if "\0" in text:  # no path has it: refused like one that was typed
+        return text
     if action.type is Path:
         return moved(text)
     if name == "model":
