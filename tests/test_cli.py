@@ -107,7 +107,9 @@ def test_tables_are_written_as_csv(avbench_process: Avbench, clicks: Path, tmp_p
     run_csv, sweep_csv, compare_csv = (tmp_path / "new" / f"{name}.csv" for name in ("run", "sweep", "compare"))
     data = ("--data", clicks)
     for model in ("oracle", "constant"):
-        done = avbench_process("run", "--model", model, *data, "--out", tmp_path / model, *ONE, "--csv", run_csv)
+        done = avbench_process(
+            "run", "--model", model, *data, "--out", tmp_path / model, *ONE, "--csv", run_csv, "--force"
+        )
         assert done.returncode == 0, done.stderr
         assert b"\r" not in run_csv.read_bytes()
         written, frame = pd.read_csv(run_csv), read_run(tmp_path / model).frame()

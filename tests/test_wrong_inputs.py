@@ -631,7 +631,7 @@ WRONG = {
         "data cache --prune no-such": "nothing is kept of no-such; `avbench data",
         "data croissant": "the following arguments are required: DATA,",
         "data croissant empty": "the following arguments are required: --out;",
-        "data croissant no-such --out x.json": "no-such is not a manifest folder (no such",
+        "data croissant no-such --out new.json": "no-such is not a manifest folder (no such",
         "completion": "the following arguments are required: SHELL;",
         "completion tcsh": "argument SHELL: invalid choice: 'tcsh': there",
     },
@@ -797,13 +797,30 @@ def test_a_character_that_no_name_can_have_is_refused_in_a_recipe(avbench: Avben
         "leaderboard export --entries empty --format eval-results --dataset ORG/NAME --out full",
         "leaderboard review --base empty --entries empty --out reviewed",
         "data build --videos DATA/media --out full",
+        "data annotate --data DATA --page there.html",
+        "data croissant DATA --out there.json",
+        "data info DATA --plot there.svg",
+        "run --model constant --data DATA --csv there.csv",
+        "run --model constant --data DATA --save-config there.yaml",
+        "sweep --models constant --data DATA --csv there.csv",
+        "sweep --models constant --data DATA --plot there.svg",
+        "compare one other --csv there.csv",
+        "compare one other --page there.html",
+        "compare one other --plot there.svg",
+        "predict a.mp4 --csv there.csv",
+        "score a.mp4 --csv there.csv",
+        "score a.mp4 --page there.html",
+        "report RUN --plot there.svg",
+        "report RUN --every-eval-ever there.json",
+        "latency --model xcorr --out there.json",
     ],
 )
 def test_what_is_there_is_not_replaced(line: str, avbench: Avbench, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "reviewed").mkdir()
-    for name in ("there.safetensors", "there.csv", "reviewed/review.md"):
-        (tmp_path / name).write_text("mine")
+    for end in ("safetensors", "csv", "html", "json", "svg", "yaml"):
+        (tmp_path / f"there.{end}").write_text("mine")
+    (tmp_path / "reviewed" / "review.md").write_text("mine")
     before = held(tmp_path)
     done = avbench(*words_of(line))
     assert done.returncode == 2

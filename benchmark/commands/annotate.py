@@ -12,6 +12,7 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_force,
+    check_files,
     count,
     manifest_of,
     say,
@@ -87,7 +88,6 @@ def _annotate(args: argparse.Namespace) -> int:
     from avbench.data.annotate import agreement
     from avbench.data.building.stages import annotate
     from avbench.data.corrections import corrected, read_corrections
-    from avbench.system.cache import writable
     from avbench.system.outputs import check_folder
     from avbench.types import UsageError
 
@@ -95,10 +95,7 @@ def _annotate(args: argparse.Namespace) -> int:
         raise UsageError("nothing to do with the annotations: give --score, --out DIR or --page FILE")
     if args.out is not None:
         check_folder(args.out, args.force)
-    if args.page is not None:
-        if args.page.is_dir():
-            raise UsageError(f"--page {args.page} is a folder; name a file in it")
-        writable(args.page.parent, "--page")
+    check_files(args)
     manifest = manifest_of(args)
     if args.score and not any(s.category for s in manifest.segments):
         raise UsageError(f"{args.data} has no categories to compare with; remove --score")

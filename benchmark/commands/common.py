@@ -309,22 +309,31 @@ def workers_of(args: argparse.Namespace) -> int:
     return args.workers or cores()
 
 
-def check_csv(path: Path | None) -> None:
-    """Refuses a --csv that cannot be written, before the work: ``UsageError`` for a folder, else ``AvbenchError``."""
-    from avbench.system.outputs import check_file
-
-    if path is not None:
-        check_file(path, "--csv")
-
-
-def check_plot(path: Path | None) -> None:
-    """The same of --plot, which must also end in a format that can be drawn."""
+def check_files(args: argparse.Namespace) -> None:
+    """Refuses, before the work, what --csv, --plot and --page name: ``UsageError`` for a folder, a file that is there
+    (unless --force) and a --plot of a format that cannot be drawn; ``AvbenchError`` for what cannot be written."""
     from avbench.pages.drawing import check_format
     from avbench.system.outputs import check_file
 
-    if path is not None:
-        check_format(path)
-        check_file(path, "--plot")
+    for option in ("csv", "plot", "page"):
+        path = getattr(args, option, None)
+        if isinstance(path, Path):  # a --page without a value writes beside each file
+            if option == "plot":
+                check_format(path)
+            check_file(path, f"--{option}", args.force)
+
+
+def say_files(args: argparse.Namespace, *more: Path) -> None:
+    """Names the files of --csv, --plot and --page, and ``more``: below a text, else on stderr."""
+    asked = [getattr(args, option, None) for option in ("page", "plot", "csv")]
+    names = " · ".join(str(path) for path in [*more, *asked] if isinstance(path, Path))
+    if not names:
+        return
+    text = not (args.json or getattr(args, "jsonl", False) or getattr(args, "format", "text") != "text")
+    if text:
+        show(f"files   {names}")
+    else:
+        say(f"files: {names}")
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -12,13 +12,14 @@ from avbench.commands.common import (
     Progress,
     add_command,
     add_csv,
+    add_force,
     add_format,
     bootstrap_of,
-    check_csv,
+    check_files,
     check_format,
-    check_plot,
     print_as,
     say,
+    say_files,
     write_csv,
 )
 
@@ -77,20 +78,17 @@ def add(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object with one member per metric")
     add_format(parser)
     add_csv(parser, "per metric and pair")
+    add_force(parser)
 
 
 def _compare(args: argparse.Namespace) -> int:
     from avbench.runs.compare import compare_all
     from avbench.submissions.as_run import opened
-    from avbench.system.outputs import check_file
     from avbench.system.strict import write_whole
     from avbench.types import UsageError
 
     check_format(args)
-    check_csv(args.csv)
-    check_plot(args.plot)
-    if args.page is not None:
-        check_file(args.page, "--page")
+    check_files(args)
     enough = args.n_resamples is None
     args.n_resamples = 1000 if enough else args.n_resamples
     bootstrap = bootstrap_of(args)
@@ -142,6 +140,7 @@ def _print(args: argparse.Namespace, found: Comparisons, few: list[Matrix]) -> N
             csv=lambda: compare_text.to_csv(found),
             json=lambda: json.dumps(found.to_json(), indent=1, allow_nan=False),
         )
+        say_files(args)
         return
     two = first_two(found)
     if args.csv:
@@ -153,3 +152,4 @@ def _print(args: argparse.Namespace, found: Comparisons, few: list[Matrix]) -> N
         csv=lambda: to_csv(two),
         json=lambda: json.dumps(two.to_json(), indent=1, allow_nan=False),
     )
+    say_files(args)

@@ -15,13 +15,14 @@ from avbench.commands.common import (
     add_force,
     add_tracks,
     as_data,
-    check_plot,
+    check_files,
     chosen_tracks,
     count,
     hop_s,
     manifest_of,
     say,
     say_each,
+    say_files,
     say_next,
     show,
     split_words,
@@ -152,6 +153,7 @@ def _add_info(verbs: Any) -> None:
     _add_data(info)
     info.add_argument("--json", action="store_true", help="print one JSON object")
     info.add_argument("--plot", type=Path, metavar="FILE", help="draw the histogram of Figure 1 (.svg or .png)")
+    add_force(info)
 
 
 def _add_verify(verbs: Any) -> None:
@@ -319,18 +321,18 @@ def _data_info(args: argparse.Namespace) -> int:
     from avbench.data.inspect import info
     from avbench.pages.offsets_plot import plot_offsets
 
-    check_plot(args.plot)
+    check_files(args)
     manifest = manifest_of(args)
     facts = info(manifest)
     if args.plot:
         plot_offsets(manifest, args.plot)
-        say(f"drawn: {args.plot}")
     if args.json:
         print(json.dumps(facts, indent=2))
     else:
         from avbench.pages.info_text import render_info
 
         show(render_info(facts))
+    say_files(args)
     return 0
 
 

@@ -127,6 +127,7 @@ def _add_croissant(verbs: Any) -> None:
     )
     croissant.add_argument("data", metavar="DATA", help="a manifest folder or hub:ORG/NAME@COMMIT")
     croissant.add_argument("--out", type=Path, required=True, metavar="FILE")
+    add_force(croissant)
     croissant.add_argument("--url", default="", help="the page of the data (default: that on the hub)")
     croissant.add_argument("--license", default="", metavar="NAME", help="such as cc-by-4.0, or an address")
     croissant.add_argument("--creator", default="", metavar="NAME", help="who made the data")
@@ -215,7 +216,7 @@ def _croissant(args: argparse.Namespace) -> int:
 
     if args.url and safe_url(args.url) is None:
         raise UsageError(f"--url is {args.url[:80]!r}; it must be an http(s) address")
-    check_file(args.out, "--out")
+    check_file(args.out, "--out", args.force)
     about = About(args.url, args.license, args.creator, args.published, args.cite)
     facts = croissant(args.data, about)
     write_whole(args.out, (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())

@@ -22,13 +22,14 @@ from avbench.commands.common import (
     add_model_options,
     add_tracks,
     batch_of,
-    check_csv,
+    check_files,
     chosen_tracks,
     device_of,
     hop_s,
     model_options,
     say,
     say_each,
+    say_files,
     show,
     workers_of,
     write_csv,
@@ -93,7 +94,7 @@ def _predict(args: argparse.Namespace) -> int:
     from avbench.runs.predict import files_of
     from avbench.system.outputs import check_writable
 
-    check_csv(args.csv)
+    check_files(args)
     if args.out is not None:
         check_writable(args.out, "--out")
     with contextlib.ExitStack() as stack:
@@ -183,6 +184,7 @@ def _told(args: argparse.Namespace, answers: list[Prediction], pages: dict[Path,
         for answer in answers if len(answers) == 1 and not failed else ():
             page = pages.get(answer.file)
             show(in_text(answer, str(page) if page else ""))
+    say_files(args, *([args.out / INDEX] if args.out else []))
     if failed and (args.json or args.jsonl or len(answers) == 1):
         say_each("error", [f"{answer.path}: {answer.error}" for answer in failed])
     counters = predictor.counters

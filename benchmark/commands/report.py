@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from avbench.commands.common import Progress, add_command
+from avbench.commands.common import Progress, add_command, add_force, check_files
 
 
 def add(commands: Any) -> None:
@@ -44,6 +44,7 @@ def add(commands: Any) -> None:
         choices=("first_party", "third_party", "collaborative", "other"),
         help="of who evaluated to the model's makers, for that record (default: other)",
     )
+    add_force(report)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -64,6 +65,7 @@ def _report(args: argparse.Namespace) -> int:
     if args.plot:
         from avbench.pages.stream_plot import plot_stream
 
+        check_files(args)
         print(f"{args.plot}  stream {plot_stream(args.run, args.plot, args.stream)}")
         return 0
     if args.stream:
@@ -85,7 +87,7 @@ def _export(args: argparse.Namespace) -> int:
     from avbench.system.outputs import check_file
     from avbench.system.strict import write_whole
 
-    check_file(args.every_eval_ever, "--every-eval-ever")
+    check_file(args.every_eval_ever, "--every-eval-ever", args.force)
     found = record(of_run(read_run(args.run), args.evaluator, args.relationship))
     write_whole(
         args.every_eval_ever, (json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

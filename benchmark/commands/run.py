@@ -25,9 +25,8 @@ from avbench.commands.common import (
     batch_of,
     bootstrap_of,
     by_spaces,
-    check_csv,
+    check_files,
     check_format,
-    check_plot,
     device_of,
     engine_of,
     fetch_of,
@@ -37,6 +36,7 @@ from avbench.commands.common import (
     protocol_of,
     say,
     say_each,
+    say_files,
     write_csv,
 )
 from avbench.commands.config import add_config, recipe_of
@@ -190,6 +190,7 @@ def _add_sweep(commands: Any) -> None:
     add_fetch(sweep)
     add_format(sweep)
     add_csv(sweep, "per model, setting and metric")
+    add_force(sweep)
     add_compute_options(sweep)
     add_model_options(sweep)
 
@@ -236,7 +237,7 @@ def _run(args: argparse.Namespace) -> int:
     from avbench.types import UsageError
 
     check_format(args)
-    check_csv(args.csv)
+    check_files(args)
     by_spaces("--metrics", args.metrics)
     columns_of(args.metrics)  # a wrong name is said before the work
     protocol, options, engine = protocol_of(args), model_options(args), engine_of(args)
@@ -301,6 +302,7 @@ def _print_run(args: argparse.Namespace, result: RunResult, out: Path, recipe: s
         csv=lambda: run_csv(result),
         json=result.to_json,
     )
+    say_files(args)
 
 
 def _compute_share(args: argparse.Namespace, share: Share, device: str) -> int:
@@ -366,8 +368,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
     check_format(args)
     by_spaces("--models", args.models)
-    check_csv(args.csv)
-    check_plot(args.plot)
+    check_files(args)
     engine = engine_of(args)
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         rows = sweep(
@@ -397,6 +398,7 @@ def _sweep(args: argparse.Namespace) -> int:
         csv=rows.to_csv,
         json=lambda: json.dumps([row.to_json() for row in rows], indent=1),
     )
+    say_files(args)
     return 0
 
 

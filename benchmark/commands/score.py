@@ -19,12 +19,12 @@ from avbench.commands.common import (
     add_model_options,
     batch_of,
     bootstrap_of,
-    check_csv,
+    check_files,
     complain,
     device_of,
     model_options,
-    say,
     say_each,
+    say_files,
     show,
     workers_of,
     write_csv,
@@ -128,6 +128,7 @@ def _score(args: argparse.Namespace) -> int:
         print(_as_json(found), end="")
     else:
         show(render_scores(found))
+    say_files(args, *([args.out / name for name in NAMES] if args.out else []))
     return 0 if found.complete else 1
 
 
@@ -142,15 +143,10 @@ def _workers(args: argparse.Namespace, device: str) -> int:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuses outputs that cannot be written, before the work."""
-    from avbench.system.cache import writable
     from avbench.system.outputs import check_folder
     from avbench.types import UsageError
 
-    check_csv(args.csv)
-    if args.page is not None:
-        if args.page.is_dir():
-            raise UsageError(f"--page {args.page} is a folder; name a file in it")
-        writable(args.page.parent, "--page")
+    check_files(args)
     if args.out is not None:
         check_folder(args.out, args.force)
     if args.boxes is not None and not args.boxes.is_file():
@@ -179,7 +175,6 @@ def _write(args: argparse.Namespace, found: FileFigures) -> None:
         write_whole(data, _as_json(found).encode())
         write_csv(found.frame(), csv)
         write_whole(page, score_page(found, title).encode())
-        say(f"{args.out}: {', '.join(NAMES)}")
 
 
 def _as_json(found: FileFigures) -> str:

@@ -73,7 +73,7 @@ def check_file(path: Path, option: str, force: bool = True) -> None:
     file that is there; ``AvbenchError`` if the folder around it cannot be written."""
     if path.is_dir():
         raise UsageError(f"{option} {path} is a folder; name a file in it")
-    if path.exists() and not force:
+    if path.is_file() and not force:  # neither a pipe nor a device is replaced
         raise UsageError(f"{path} is there already; give --force to replace it, or choose another {option}")
     check_writable(path.parent, option)
 

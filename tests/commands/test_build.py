@@ -89,7 +89,7 @@ def test_from_a_folder_to_a_split_with_a_report(avbench: Avbench, raw: Path, tmp
     (raw / "news" / "notes.txt").write_text("")
     done = build(avbench, raw, "out", "--split", "50/25/25", *ROLES)
     assert done.returncode == 0, done.stderr
-    assert "avbench: passed over: news/notes.txt: no video by the name" in done.stderr.splitlines()
+    assert "avbench: passed over: news/notes.txt: not a video by its name" in done.stderr.splitlines()
     assert "every clip decoded and checked: ok" in done.stdout
     manifest = read_manifest(tmp_path / "out")
     assert set(manifest.splits) == {"train", "valid", "test"}
@@ -105,7 +105,7 @@ def test_from_a_folder_to_a_split_with_a_report(avbench: Avbench, raw: Path, tmp
     assert {s.events for s in manifest.segments} == {("noise", "speech")}
     report = json.loads((tmp_path / "out" / "build_report.json").read_text())
     assert report["statistics"]["n_segments"] == len(manifest.segments)
-    assert report["passed_over"] == ["news/notes.txt: no video by the name"]
+    assert report["passed_over"] == ["news/notes.txt: not a video by its name"]
     assert str(tmp_path) not in json.dumps(report["statistics"])
     rows = [json.loads(line) for line in (tmp_path / "out" / "annotations.jsonl").read_text().splitlines()]
     assert [row["clip_id"] for row in rows] == sorted(manifest.clips)

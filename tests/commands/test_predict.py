@@ -210,9 +210,10 @@ def test_a_folder_is_a_table_worst_first_and_the_second_call_computes_nothing(av
     assert order[-1] == "bad.mkv"
     assert order.index("silent.mp4") < 3
     assert "passed over: notes.txt: not a video by its name" in first.stderr
-    assert lines[-1].startswith("4 files: 1 outside")
+    assert lines[-1] == "files   pages/index.html"
+    assert lines[-2].startswith("4 files: 1 outside")
     assert [first.stdout.count(said) for said in ("xcorr+bayes", "weak evidence")] == [1, 1]
-    assert "1 error" in lines[-1]
+    assert "1 error" in lines[-2]
     computed = 9
     assert f"{computed} windows computed, 0 from the store, 1 of 4 files failed" in first.stderr
     assert sorted(p.name for p in Path("pages").iterdir()) == [

@@ -215,7 +215,7 @@ def test_where_it_would_be_written_is_checked_before_the_work(
     def opened(*_: object, **__: object) -> None:
         raise AssertionError("the data were opened")
 
-    monkeypatch.setattr("avbench.data.synthsync.ensure", opened)
+    monkeypatch.setattr("avbench.data.synthsync.planned", opened)
     monkeypatch.setattr("avbench.latency.measure.measure", opened)
     for folder in ("mine", "folder.svg", "videos"):
         (tmp_path / folder).mkdir()

@@ -37,7 +37,7 @@ def test_a_stream_is_drawn_the_same_every_time(avbench: Avbench, make_clicks: Ma
 
     for arguments, problem in (
         (("--plot", tmp_path / "a.gif"), "ends in .svg or .png"),
-        (("--plot", first, "--stream", "nobody"), "has no stream nobody"),
+        (("--plot", first, "--force", "--stream", "nobody"), "has no stream nobody"),
         (("--stream", name), "add --plot FILE"),
     ):
         done = avbench("report", run, *arguments)
@@ -49,6 +49,6 @@ def test_a_stream_is_drawn_the_same_every_time(avbench: Avbench, make_clicks: Ma
 
     plain = avbench("run", "--model", "constant", "--data", clicks, "--iterations", "2", "--out", tmp_path / "fixed")
     assert plain.returncode == 0, plain.stderr
-    done = avbench("report", tmp_path / "fixed", "--plot", first)
+    done = avbench("report", tmp_path / "fixed", "--plot", first, "--force")
     assert done.returncode == 2
     assert "its offsets are fixed or its labels hidden" in done.stderr

@@ -364,7 +364,9 @@ def test_a_page_and_a_plot_of_several(avbench: Avbench, runs: dict[str, Path], t
     drawn = " ".join(re.sub("<[^>]*>", " ", plot.read_text()).split())
     for words in ("Holm", "oracle", "n = 4 segments", "mAP (right is better)", f"avbench {avbench_version()}"):
         assert words in drawn, words
-    assert avbench("compare", runs["oracle"], runs["constant"], "--page", page, "--plot", plot).returncode == 0
+    assert (
+        avbench("compare", runs["oracle"], runs["constant"], "--page", page, "--plot", plot, "--force").returncode == 0
+    )
 
 
 def test_each_pair_of_several_is_the_comparison_of_the_two(runs: dict[str, Path]) -> None:

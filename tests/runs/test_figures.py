@@ -68,7 +68,7 @@ def test_every_file_has_its_figures_or_the_reason(found: FileFigures) -> None:
     assert short.warnings == ("desync.consecutive: the file has 8 segments; they are repeated to make 14",)
     assert [of(found, name).duration_s for name in ("good.mp4", ODD, "short.mp4")] == [6.0, 10.0, 3.0]
     assert [of(found, name).error for name in ("good.mp4", ODD)] == [None, None]
-    assert (found.n_passed_over, found.passed_over) == (1, ("notes.txt: no video by the name",))
+    assert (found.n_passed_over, found.passed_over) == (1, ("notes.txt: not a video by its name",))
     assert not found.complete
     summary = found.summary["desync.first-last"]
     assert (summary.mean.n, summary.n_failed) == (2, 3)
