@@ -41,6 +41,11 @@ def local_sources(file: Path, folder: Path, package: str = "") -> dict[str, byte
     return dict(sorted((path.relative_to(folder).as_posix(), source) for path, source in sources.items()))
 
 
+def imported(source: bytes) -> set[str]:
+    """The first names of the modules that a file's absolute imports name, anywhere in its text."""
+    return {item.module[0] for item in _imports(source) if item.module and not item.level}
+
+
 @lru_cache(maxsize=256)
 def _imports(source: bytes) -> tuple[_Import, ...]:
     try:

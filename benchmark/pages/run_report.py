@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from avbench.baselines.families import families
 from avbench.pages import class_in_words, render, script_text
 from avbench.pages.below_grid import below_grid, pair_section
 from avbench.pages.causes import causes, nothing_scored, remedies
@@ -18,10 +19,11 @@ from avbench.pages.players import players
 from avbench.pages.sections import BY_SLICE, BY_SLICE_CHANGING, curve_charts, drawn_rows, errors, slice_tables
 from avbench.pages.segment_table import listed
 from avbench.pages.time_spent import where_time_went
+from avbench.registry.heads import is_learned
 from avbench.results.dynamic_truth import WindowTruth, read_truth
 from avbench.results.excerpts import Cut, read_cuts
 from avbench.results.predictions import N_CLASSES, read_alarm, read_predictions
-from avbench.results.run import REPORT_FILE, RunResult, Scores, read_run, run_file
+from avbench.results.run import REPORT_FILE, ModelInfo, RunResult, Scores, read_run, run_file
 from avbench.results.truth import Truth, read_segments
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.selection import scored_iteration
@@ -181,11 +183,24 @@ def command(result: RunResult) -> str:
         words += ["--random-weights", str(model.random_weights)]
     elif model.full_size:
         words += ["--weights", "FILE"]
+    words += _head_file(model)
     words += _arguments(model.arguments)
     words += ["--dtype", model.dtype] if model.dtype != "float32" else []
     words += ["--compile"] if model.compiled else []
     device = str(result.environment.get("device", "cpu"))
     return " ".join([*words, *(["--device", shlex.quote(device)] if device != "cpu" else [])])
+
+
+def _head_file(model: ModelInfo) -> list[str]:
+    """--head-weights, as of :func:`command`, where neither the package nor the backbone's weights bring the head."""
+    base = model.name.removesuffix(f"+{model.head}")
+    if base == model.name or not is_learned(model.head) or model.random_weights is not None:
+        return []
+    family = families().get(base.partition(".")[0])
+    its_own = [] if family is None else [family.head, *family.heads]
+    if family and family.full and model.full_size:
+        its_own.append(family.full.head)
+    return [] if model.head in its_own else ["--head-weights", "FILE"]
 
 
 def _arguments(given: dict[str, str]) -> list[str]:
@@ -198,7 +213,7 @@ def _remedies(result: RunResult) -> list[list[str]]:
     """What looks for the causes of failures, as of :func:`command`."""
     data = [result.data.name if _built_in(result)[0] else "FOLDER", "--split", result.data.split]
     arguments = [f"{name}={text.partition(' (sha256 ')[0]}" for name, text in result.model.arguments.items()]
-    own = [result.model.name, *(["--model-args", *arguments] if arguments else [])]
+    own = [result.model.name, *_head_file(result.model), *(["--model-args", *arguments] if arguments else [])]
     return remedies(result, own, data)
 
 

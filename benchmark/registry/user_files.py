@@ -15,7 +15,7 @@ from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 from avbench.engine.fingerprint import ARGUMENTS, FILES, USERS_FILE
-from avbench.engine.sources import local_sources
+from avbench.engine.sources import imported, local_sources
 from avbench.registry import arguments as args
 from avbench.system.debug import with_users_line
 from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, in_one_line, printable
@@ -34,6 +34,7 @@ HEAD = Kind(StreamingHead, "head", "avbench.heads")
 
 _LOADERS = ("torch.serialization", "safetensors")  # modules that load checkpoints
 
+_packages: set[str] = set()  # the first names of those that users' files are members of
 _helpers: dict[str, Path] = {}  # module -> its file, of all that users' files imported from beside them
 
 
@@ -126,18 +127,20 @@ def kind_of(path: str, class_name: str) -> Kind:
 def _running(path: str, kind: Kind) -> Iterator[Any]:
     """The file's module, run; within it, what the file imports from can be imported from.
 
-    A file is a script, beside whose folder nothing can be imported from, unless that fails for want of its package: a
-    script's fingerprint does not depend on the folders above it.
+    A file is a script, which can import from its own folder alone, unless it names a package that it lies in, or fails
+    as a script at a relative import. Neither depends on what this process has imported: a fingerprint must not.
     """
     file = Path(path)
     with ExitStack() as stack:
         stack.enter_context(_importable(file.parent))
+        root = _root_by_name(file)
         try:
-            module = _run(file, path, kind)
+            module = _run(file, path, kind) if root is None else None
         except UsageError as error:
-            root = _root_for(file, error.__cause__)
-            if root is None:
+            if "attempted relative import" not in str(error.__cause__) or not file.resolve().parent.name:
                 raise
+            root = _root_of_package(file)
+        if root is not None:
             stack.enter_context(_importable(root))
             module = _run(file, path, kind, root)
         yield module
@@ -270,24 +273,44 @@ def _importable(folder: Path) -> Iterator[None]:
                 sys.path.remove(entry)
 
 
-def _root_for(file: Path, error: BaseException | None) -> Path | None:
-    """The folder from which a file must be seen as a member of its package, for an import that failed to find what it
-    names: the one above its topmost package, or else one between there and the current folder; None if there is none.
-    """
-    missing = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
-    relative = isinstance(error, ImportError) and "attempted relative import" in str(error)
+def _root_by_name(file: Path) -> Path | None:
+    """The folder above the package that a file, or what it imports from beside it, names and lies in; None if it names
+    none, or one that is beside it, too, or that is installed elsewhere."""
     folder = file.parent.resolve()
-    if not folder.name or not (missing or relative):
+    try:
+        sources = local_sources(folder / file.name, folder)
+    except OSError:  # said when it is run
         return None
-    roots = [folder.parent]
-    while (roots[-1] / "__init__.py").is_file() and roots[-1] != roots[-1].parent:
-        roots.append(roots[-1].parent)
-    here, top = Path.cwd(), roots[-1]
-    further = [above for above in top.parents if above.is_relative_to(here)]
-    found = next((root for root in (top, *further) if relative or _module_in(root, missing)), None)
-    if found is not None and any("." in part for part in folder.relative_to(found).parts):
+    for name in sorted(set().union(*map(imported, sources.values()))):
+        package = next((place for place in (folder, *folder.parents) if place.name == name), None)
+        if package is not None and not _module_in(folder, name) and not _is_elsewhere(name, package):
+            return package.parent
+    return None
+
+
+def _is_elsewhere(name: str, package: Path) -> bool:
+    """Whether Python finds another package of this name that no user's file has brought."""
+    if name in _packages:
+        return False
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return True
+    return spec is not None and package not in [
+        Path(place).resolve() for place in spec.submodule_search_locations or ()
+    ]
+
+
+def _root_of_package(file: Path) -> Path:
+    """The folder above the topmost package that a file lies in; its own folder is one, with or without
+    ``__init__.py``. ``UsageError`` if a folder's name can be none of a package."""
+    folder = file.parent.resolve()
+    root = folder.parent
+    while (root / "__init__.py").is_file() and root != root.parent:
+        root = root.parent
+    if any("." in part for part in folder.relative_to(root).parts):
         raise UsageError(f"{file} imports from its package, but {folder} cannot be one: rename it, without a dot")
-    return found
+    return root
 
 
 def _module_in(folder: Path, name: str) -> bool:
@@ -297,6 +320,7 @@ def _module_in(folder: Path, name: str) -> bool:
 def _import_package(folder: Path, name: str) -> None:
     """Imports the package; ``UsageError`` if Python knows another one of this name."""
     package = importlib.import_module(name)
+    _packages.add(name.partition(".")[0])
     if folder not in [Path(place).resolve() for place in getattr(package, "__path__", ())]:
         other = getattr(package, "__file__", None) or "Python itself"
         raise UsageError(f"the package {name} in {folder} is hidden by another one ({other}): rename its folder")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from avbench.commands.common import Progress
 from avbench.latency.record import LatencyRecord
+from avbench.protocol.manifest import read_manifest, write_manifest
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 RUN = ("run", "--model", "uniform", "--iterations", "2", "--n-resamples", "20")
@@ -116,3 +119,18 @@ def test_a_stage_in_passes_counts_what_it_says(capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert "pass 1 of 2: 7 of 7 snapshots" in said
     assert "written: 3 of 3 tables and figures" in said
+
+
+def test_the_next_command_names_the_split_where_there_is_no_test(
+    avbench: Avbench, make_clicks: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_clicks()
+    manifest = read_manifest(data)
+    clips = {name: replace(clip, split="valid") for name, clip in manifest.clips.items()}
+    segments = tuple(replace(segment, split="valid") for segment in manifest.segments)
+    write_manifest(replace(manifest, clips=clips, segments=segments), data)
+    done = avbench("data", "pairs", data, "--shifts", "0.2", "--out", "pairs")
+    last = done.stdout.splitlines()[-1]
+    assert last == "next    avbench run --model sparsesync --data ./pairs --split valid --iterations 1", done.stderr
+    words = ["run", "--model", "uniform", *shlex.split(last)[5:], "--n-resamples", 20, "--no-reference-rows"]
+    assert avbench(*words).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test is a new process, as far as the imported files go."""
     before = set(sys.modules)
     monkeypatch.setattr(user_files, "_helpers", {})
+    monkeypatch.setattr(user_files, "_packages", set())
     yield
     for name in set(sys.modules) - before:
         if "lipnet" in name or "avbench_user" in name or name in ("layers", "shared"):
@@ -89,12 +91,32 @@ def test_a_package_in_a_package_and_what_lies_beside_it(tmp_path: Path) -> None:
     assert model_fingerprint(backbone) != before, "what it imports from a package above counts"
 
 
-def test_folders_without_init_named_from_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_may_be_named_from_any_folder_above(tmp_path: Path) -> None:
     package(tmp_path / "lipnets", "from lipnets.lipnet.layers import small", init=False)
-    with pytest.raises(UsageError, match="No module named 'lipnets'"):
-        load_model(f"{tmp_path}/lipnets/lipnet/model.py:Net")
-    monkeypatch.chdir(tmp_path)
-    assert load_model("lipnets/lipnet/model.py:Net").backbone is not None
+    assert load_model(f"{tmp_path}/lipnets/lipnet/model.py:Net").backbone is not None
+
+
+def test_folders_may_have_the_names_of_modules(tmp_path: Path) -> None:
+    """``layers`` is the file in the folder of that name, ``numpy`` the installed one."""
+    for folder in ("layers", "numpy"):
+        name = package(tmp_path, "from layers import small", init=False)
+        (tmp_path / "lipnet").rename(tmp_path / folder)
+        backbone = load_model(name.replace("lipnet", folder)).backbone
+        assert type(backbone).__module__.startswith("avbench_user_model_"), "a script as ever"
+
+
+@pytest.mark.parametrize("imports", ["from .layers import small", "from lipnet.layers import small"])
+def test_a_fingerprint_does_not_depend_on_what_else_can_be_imported(
+    tmp_path: Path, imports: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = package(tmp_path, imports)
+    first = fingerprint(name)
+    for _ in range(2):  # the second time its package has been imported
+        backbone = load_model(name).backbone
+        assert backbone is not None
+        assert model_fingerprint(backbone) == first
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert fingerprint(name) == first
 
 
 def test_what_a_member_imports_is_in_its_fingerprint(tmp_path: Path) -> None:
@@ -109,10 +131,9 @@ def test_what_a_member_imports_is_in_its_fingerprint(tmp_path: Path) -> None:
     assert fingerprint(b) != same
 
 
-def test_two_packages_of_one_name_are_refused(tmp_path: Path) -> None:
-    a, b = (
-        package(tmp_path / folder, "from .layers import small", value=value) for folder, value in (("a", 1), ("b", 2))
-    )
+@pytest.mark.parametrize("imports", ["from .layers import small", "from lipnet.layers import small"])
+def test_two_packages_of_one_name_are_refused(tmp_path: Path, imports: str) -> None:
+    a, b = (package(tmp_path / folder, imports, value=value) for folder, value in (("a", 1), ("b", 2)))
     load_model(a)
     with pytest.raises(UsageError, match=r"two folders contain a different layers\.py .*: rename one"):
         load_model(b)

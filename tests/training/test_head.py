@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 
+from avbench.baselines.adapter import AdaptedHead
+from avbench.baselines.streamsync import StreamingLSTM
 from avbench.data.clicks import click_and_flash
 from avbench.data.encode import encode_clip
 from avbench.data.media import media_sha256
@@ -26,7 +28,7 @@ from avbench.results.run import read_run
 from avbench.training.head import HeadRecipe, MadeToken, OwnToken, train_head, training_streams
 from avbench.training.streaming import StreamRecipe, Streams, train_phase1
 from avbench.types import ClipRecord, SegmentRecord, UsageError
-from avbench.weights.heads import card_of, load_head
+from avbench.weights.heads import card_of, export_head, load_head
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 TEMPLATE = Path(__file__).parents[2] / "submissions" / "template" / "my_net.py"
@@ -165,8 +167,10 @@ class Net(SnapshotPredictor):
 
 
 def test_a_head_of_another_backbone_is_said_beside_the_table(clips: Path, avbench: Avbench, tmp_path: Path) -> None:
-    recipe = HeadRecipe("xcorr", "lstm", str(clips), offsets=1, steps=1)
-    path = train_head(recipe, tmp_path / "my heads", Compute(workers=1), say=lambda text: None)
+    path = tmp_path / "my heads" / "xcorr-lstm.safetensors"
+    path.parent.mkdir()
+    made = AdaptedHead(StreamingLSTM(96, 2, 21), 96, 21)
+    export_head(path, made, trained_on="clicks", backbone="xcorr", backbone_fingerprint="0" * 64)
     (tmp_path / "net.py").write_text(OTHER)
     words = (
         "run",
@@ -194,7 +198,9 @@ def test_a_head_of_another_backbone_is_said_beside_the_table(clips: Path, avbenc
     assert done.returncode == 0, done.stderr
     said = "the head was trained on snapshots of another backbone (fingerprint "
     assert f"\nANOTHER BACKBONE: {said}" in done.stdout
-    assert said in (tmp_path / "r" / "run.html").read_text()
+    page = (tmp_path / "r" / "run.html").read_text()
+    assert said in page
+    assert "--head-weights FILE --model-args width=2" in page
     after = shlex.split(done.stdout.splitlines()[-1])
     assert after == [
         *("avbench", "doctor", "net.py:Net+lstm", "--model-args", "width=2"),
