@@ -38,7 +38,7 @@ from avbench.ticks import TICKS_PER_S, seconds, ticks
 from avbench.training.common import differences, load_checkpoint, signature_of
 from avbench.training.streaming import Snapshots, StreamRecipe, Streams, StreamSync, phase1_checkpoint, train_phase1
 from avbench.types import SegmentRecord, UsageError
-from avbench.weights.heads import export_head
+from avbench.weights.heads import card_of, export_head
 
 ADAPTED_DIM = 96  # width of the token where the backbone has none
 FIRST_S = 2  # room for the largest negative offset
@@ -115,7 +115,8 @@ def train_head(  # noqa: PLR0913  (what is trained, where, who is told, and the 
 ) -> Path:
     """Train a head and write ``out/<backbone>-<head>.safetensors`` with its card; returns the file.
 
-    A training that was interrupted goes on where it stopped; ``force``: one of another recipe is given up.
+    A training that was interrupted goes on where it stopped; ``force``: one of another recipe is given up, and a head
+    that was trained otherwise is replaced.
 
     ``compute``: where and how the snapshots are computed; the head is trained on the same device. ``options``: of the
     backbone: precision, arguments of a user's class.
@@ -137,6 +138,10 @@ def train_head(  # noqa: PLR0913  (what is trained, where, who is told, and the 
     phase1 = _phase1(recipe, name, fingerprint)
     checkpoint = phase1_checkpoint(phase1, out)
     _check_leftover(checkpoint, phase1, force)
+    told = {key: value for key, value in vars(recipe).items() if key != "backbone"}
+    path = out / f"{name}.safetensors"
+    if path.exists() and not force:
+        _check_head(path, {"model": fingerprint, **told})
     train, valid = (snapshots_of_streams(recipe, split, model, compute, progress, say).to(device) for split in SPLITS)
     writable(out, "--out")
     dim = model.backbone.token_dim or ADAPTED_DIM
@@ -148,14 +153,13 @@ def train_head(  # noqa: PLR0913  (what is trained, where, who is told, and the 
         maker: Any = trained.token_maker
         head = AdaptedHead(head, dim, 21, maker.weight.detach(), maker.bias.detach())
     n = len(train.labels)
-    path = out / f"{name}.safetensors"
     export_head(
         path,
         head,
         trained_on=f"{recipe.data} train ({n} streams)",
         backbone=recipe.backbone.rpartition("/")[2],
         backbone_fingerprint=fingerprint,
-        recipe={key: value for key, value in vars(recipe).items() if key != "backbone"},
+        recipe=told,
         log=log,
     )
     checkpoint.unlink(missing_ok=True)
@@ -192,6 +196,15 @@ def _check_leftover(checkpoint: Path, recipe: StreamRecipe, force: bool) -> None
                 f"({differences(saved['recipe'], asked)}): give it up with --force, or choose another --out"
             )
     checkpoint.unlink()
+
+
+def _check_head(path: Path, asked: dict[str, object]) -> None:
+    """``UsageError`` if the head that is there was trained otherwise: a better one may be lost."""
+    card = card_of(path)
+    there = {"model": card.get("backbone_fingerprint", "?"), **card.get("recipe", {})}
+    if there != asked:
+        what = differences(json.dumps(there), json.dumps(asked))
+        raise UsageError(f"{path} was trained otherwise ({what}): give --force to replace it, or choose another --out")
 
 
 def snapshots_of_streams(

@@ -125,6 +125,10 @@ def test_a_head_is_trained_again_into_the_same_folder(clips: Path, avbench: Avbe
         "train: 2 streams = 2 clips x 1 offsets, 36 windows each (--offsets and --limit make it shorter)" in done.stderr
     )
     done = avbench(*words, "--steps", 3)
+    assert done.returncode == 2
+    said = "heads/xcorr-lstm.safetensors was trained otherwise (steps 2 there, 3 asked): give --force to replace it"
+    assert said in done.stderr
+    done = avbench(*words, "--steps", 3, "--force")
     assert done.returncode == 0, done.stderr
     path = tmp_path / done.stdout.strip()
     assert card_of(path)["log"][-1]["step"] == 3
@@ -135,7 +139,7 @@ def test_a_head_is_trained_again_into_the_same_folder(clips: Path, avbench: Avbe
 
     longer = HeadRecipe("xcorr", "lstm", str(clips), offsets=1, steps=5, validate_every=1)
     with pytest.raises(KeyboardInterrupt):
-        train_head(longer, tmp_path / "heads", Compute(workers=1), interrupt)
+        train_head(longer, tmp_path / "heads", Compute(workers=1), interrupt, force=True)
     before = path.read_bytes()
     done = avbench(*words, "--steps", 3)
     assert (done.returncode, path.read_bytes()) == (2, before)
