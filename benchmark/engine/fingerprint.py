@@ -1,6 +1,7 @@
 """The fingerprint of a backbone: a hash of everything in it that may change a snapshot. The same in every process.
 
-The source files of its classes count with all that they import from their own folder: helpers affect the output.
+The source files of its classes count with all that they import from their own folder: helpers affect the output. Of a
+user's file that is a member of a package, all that it imports from the package counts.
 """
 
 from __future__ import annotations
