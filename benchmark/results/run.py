@@ -21,6 +21,7 @@ from avbench.results.dynamic_truth import TRUTH_FILE
 from avbench.results.excerpts import FOLDER as CLIPS_FOLDER
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.results.truth import is_segments
+from avbench.system.in_python import in_python
 from avbench.system.outputs import check_folder
 from avbench.system.spelling import nearest
 from avbench.system.strict import (
@@ -361,8 +362,10 @@ def check_run_folder(folder: Path, force: bool = False) -> None:
     is a table of segments that no run has written: a data set's has the same name."""
     path = Path(folder) / SEGMENTS_FILE
     if path.exists() and not is_segments(path):
-        raise UsageError(f"{path} is not from a run and would be replaced; choose another --out, or move it away")
-    check_folder(Path(folder), force, ours=FILES.__contains__)
+        raise UsageError(
+            f"{path} is not from a run and would be replaced; move it away, or choose another --out{in_python('--out')}"
+        )
+    check_folder(Path(folder), force, ours=FILES.__contains__, python=in_python("--force", "--out"))
 
 
 def check_earlier_run(folder: Path, signature: str) -> None:
@@ -378,6 +381,7 @@ def check_earlier_run(folder: Path, signature: str) -> None:
     if held != signature and not incomplete:
         raise UsageError(
             f"{folder} already holds another run ({held[:200]}); give --force to replace it, or choose another --out"
+            f"{in_python('--force', '--out')}"
         )
 
 

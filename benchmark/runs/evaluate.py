@@ -56,6 +56,7 @@ from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
 from avbench.system.devices import check_device
 from avbench.system.facts import run_facts
+from avbench.system.in_python import in_python
 from avbench.system.outputs import claim
 from avbench.system.paths import as_file_name
 from avbench.system.progress import Progress, of_stage
@@ -146,7 +147,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     signature = Signature.of(protocol, fingerprint, session.manifest.sha256, __version__, loaded.computed())
     if out and not force:
         check_earlier_run(Path(out), str(signature))
-    folder = writable(Path(out), "--out") if out else claim(default_out(loaded.name))
+    folder = writable(Path(out), f"--out{in_python('--out')}") if out else claim(default_out(loaded.name))
     session.compute()
 
     truth = session.truth(protocol)
@@ -370,7 +371,8 @@ def _no_support(manifest: Manifest, protocol: Protocol) -> str:
         return f"{manifest.name} was imported without media, so its clips' lengths are unknown; re-import with --media"
     longest = _most_windows(manifest, protocol, any)
     hop_s = seconds(protocol.hop)
-    advice = f"the longest fits {longest}: try --iterations {longest}" if longest else "not even one window fits"
+    fitting = f"--iterations {longest}"
+    advice = f"the longest fits {longest}: try {fitting}{in_python(fitting)}" if longest else "not even one window fits"
     return (
         f"none of the {len(manifest.segments)} segments of {manifest.name} is long enough for {protocol.iterations} "
         f"windows at hop {hop_s:g} s ({protocol.name} protocol); {advice}"
@@ -399,10 +401,12 @@ def _too_short(session: Session, protocol: Protocol) -> list[str]:
     which = f"{n} of {of} segments {'is' if n == 1 else 'are'} too short"
     told = f"{which} for {protocol.iterations} windows at hop {seconds(protocol.hop):g} s and not scored"
     if most := _most_windows(manifest, protocol, all):
-        return [f"{told}; --iterations {most} scores all"]
+        return [f"{told}; --iterations {most} scores all{in_python(f'--iterations {most}')}"]
     one = replace(protocol, iterations=1)
     fit = sum(one.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)
-    return [told + (f"; --iterations 1 scores {fit}" if fit > of - n else "; no window fits in them")]
+    if fit <= of - n:
+        return [f"{told}; no window fits in them"]
+    return [f"{told}; --iterations 1 scores {fit}{in_python('--iterations 1')}"]
 
 
 def _data_info(manifest: Manifest, split: str) -> DataInfo:
