@@ -26,6 +26,7 @@ _HOME = {
     "Comparisons": "scoring.matrix",
     "load_run": "runs.loaded",
     "Run": "runs.loaded",
+    "Evaluation": "runs.shown",
     "RunResult": "results.run",
     "score_files": "runs.figures",
     "score": "scoring.metrics",
@@ -52,6 +53,7 @@ _HOME = {
     "Window": "types",
     # errors
     "AvbenchError": "types",
+    "FailedSegmentsWarning": "types",
     "MediaError": "types",
     "NonFiniteError": "types",
     "StoreError": "types",

@@ -46,6 +46,10 @@ class NonFiniteError(AvbenchError):
     """A model produced NaN or infinity; the message names the segment or window."""
 
 
+class FailedSegmentsWarning(UserWarning):
+    """Some segments of an evaluation failed and are not scored; the message says how many, and why."""
+
+
 def printable(text: str) -> str:
     """``text`` on one line, with "?" for what a terminal or a page would obey or could not show: control and
     direction characters, and bytes of file names that are no text."""

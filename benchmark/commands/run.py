@@ -280,6 +280,7 @@ def _run(args: argparse.Namespace) -> int:
             progress=progress,
             force=args.force,
             media=args.media,
+            on_failure="keep",  # told below
         )
     _report_problems(args, result)
     _print_run(args, result, out, recipe.write() if recipe else "")

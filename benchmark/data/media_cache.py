@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from avbench.system.in_python import in_python
 from avbench.types import AvbenchError
 
 MEDIA, INCOMING, HELD, FACTS = "media", "incoming", "held", "on-demand.json"
@@ -202,6 +203,7 @@ class MediaCache:
                 raise AvbenchError(
                     f"{self.keep_bytes} bytes may be kept and all are in use, so there is no room for {name}; "
                     "give a larger --keep-media or fewer --workers, and the same command again"
+                    f"{in_python('--keep-media', '--workers')}"
                 )
             gc.collect()  # a reader that failed may still hold its file
             time.sleep(LOOK_S)

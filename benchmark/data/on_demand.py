@@ -24,6 +24,7 @@ from avbench.data.media_cache import FACTS, Lock, MediaCache
 from avbench.protocol.manifest import Manifest
 from avbench.system.atomic import atomic_write_bytes
 from avbench.system.cache import cache_root
+from avbench.system.in_python import in_python
 from avbench.types import AvbenchError, ClipRecord, MediaError, UsageError
 
 SIZES = "sizes.json"
@@ -69,7 +70,7 @@ def media_of(manifest: Manifest, keep_bytes: int | None) -> OnDemand | None:
     if keep_bytes is not None and largest and sizes[largest] > keep_bytes:
         raise UsageError(
             f"the largest clip, {largest}, has {sizes[largest]} bytes and --keep-media is {keep_bytes}; give at least "
-            f"--keep-media {-(-sizes[largest] // 10**6)}MB"
+            f"--keep-media {-(-sizes[largest] // 10**6)}MB{in_python(f'--keep-media {sizes[largest]}')}"
         )
     if facts.get("keep_bytes") != keep_bytes:
         _write(folder / FACTS, facts | {"keep_bytes": keep_bytes})

@@ -17,6 +17,7 @@ import numpy as np
 
 from avbench.engine.job import ClipReading, Outcome, Reader, Task, only_this_clip
 from avbench.engine.slab import SLOT_BYTES, Place, Slab
+from avbench.system.in_python import in_python
 from avbench.ticks import frames
 from avbench.types import AvbenchError, ClipRecord, FrontEnd, Gap, Window, in_one_line
 
@@ -89,6 +90,7 @@ class _OwnSlab:
             except OSError as error:
                 raise AvbenchError(
                     f"a decoding process gets no memory to pass pictures on ({error.strerror}); use fewer --workers"
+                    f"{in_python('--workers')}"
                 ) from error
         self.slab.still_here = lambda: tell(None)
         return self.slab

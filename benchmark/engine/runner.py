@@ -29,6 +29,7 @@ from avbench.results.run import Failure, Spent
 from avbench.system import machine
 from avbench.system.cache import default_store
 from avbench.system.devices import device_meant, on_cpu
+from avbench.system.in_python import in_python
 from avbench.system.progress import ItemProgress
 from avbench.system.workers import can_be_sent
 from avbench.ticks import seconds
@@ -276,7 +277,7 @@ class _NeverWorked:
     def in_words(self, n_tried: int, n_untried: int) -> str:
         """What was done, in one line."""
         tried = f"{n_tried} clip{'s' * (n_tried != 1)} tried, {n_untried} not"
-        return f"the run was stopped, {tried}: {self.verdict}; --keep-going computes on"
+        return f"the run was stopped, {tried}: {self.verdict}; --keep-going computes on{in_python('--keep-going')}"
 
 
 def _outcomes(

@@ -34,8 +34,10 @@ from safetensors.numpy import load, save
 from avbench.data.media import READER_VERSION
 from avbench.protocol.plan import SnapshotKey
 from avbench.system.atomic import atomic_write_bytes, sweep_folder
+from avbench.system.in_python import in_python
 from avbench.types import NonFiniteError, StoreError, UsageError
 
+_OTHER_FOLDER = f"delete it, or use another --store{in_python('--store')}"
 SCHEMA_VERSION = 1
 _NAME_DIGITS = 32
 _FOREIGN = "it belongs to another model or clip, or of another reader version"
@@ -225,11 +227,11 @@ class SnapshotStore:
         try:
             version = json.loads(path.read_bytes())["schema_version"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise StoreError(f"{path} is damaged; use another folder (--store) or delete this one") from error
+            raise StoreError(f"{path} is damaged; {_OTHER_FOLDER}") from error
         if type(version) is not int or version != SCHEMA_VERSION:
             raise StoreError(
                 f"snapshot store {self.root} has schema {version!r}, but this avbench writes {SCHEMA_VERSION}; "
-                "use another folder (--store) or delete this one"
+                f"{_OTHER_FOLDER}"
             )
 
     def _path(self, model: str, media: str) -> Path:
@@ -277,7 +279,7 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{what}: {error.strerror or error}; free space or choose another folder (--store), then run again"
+            f"{what}: {error.strerror or error}; free space and run again, or use another --store{in_python('--store')}"
         ) from error
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avbench.pages import fragment
 from avbench.pages.causes import causes, nothing_scored, remedies
 from avbench.pages.tables import numbers
 from avbench.registry.options import FROM_BACKBONE
@@ -65,23 +66,13 @@ def render(
     run on the same data; ``doctor``: what the doctor is asked about)."""
     from avbench.results.run import REPORT_FILE
 
-    if why := nothing_scored(result):
-        return _nothing(result, folder, why, again, doctor, recipe)
+    if nothing_scored(result):
+        return _nothing(result, folder, again, doctor, recipe)
     if result.data.labels == "hidden":
         return _without_scores(result, folder, recipe)
-    changing = changing_lines(result) if result.dynamic else []
     columns = columns_of(metrics, result.protocol.name == "dynamic")
-    parts = [_header(result), _table(result, columns), *changing, *_slices(result), *_pairs(result)]
-    parts += head_notes(result)
-    if result.incomplete:
-        parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
-    if result.unsupported:
-        parts.append(f"not scored: {len(result.unsupported)} segments too short for this hop and number of windows")
-    if result.absent_classes:
-        n = len(result.absent_classes)
-        parts.append(f"{n} of {OffsetGrid().n_classes} classes have no segment; means over classes leave them out")
-    parts += _model_notes(result)
-    parts += [
+    parts = [
+        *_found(result, _table(result, columns)),
         f"report  {folder / REPORT_FILE}",
         *_files(result, folder, recipe),
         f"signature  {result.signature}",
@@ -90,20 +81,59 @@ def render(
     return "\n".join(parts)
 
 
-def _nothing(
-    result: RunResult, folder: Path, why: str, again: Sequence[str], doctor: Sequence[str], recipe: str
-) -> str:
-    """The text where nothing was scored: the causes, and what looks for them; no table that could only be empty."""
+def summary(result: RunResult, folder: Path | None = None) -> str:
+    """What ``print(result)`` shows: the text printed after a run, without what to try next; ``folder``: where its files
+    are, if they are told."""
+    if nothing_scored(result):
+        lines = _causes(result)
+    elif result.data.labels == "hidden":
+        lines = _hidden(result)
+    else:
+        lines = _found(result, _table(result, columns_of(changing=result.protocol.name == "dynamic")))
+    return "\n".join([*lines, *(_files(result, folder, "") if folder else []), f"signature  {result.signature}"])
+
+
+def summary_html(result: RunResult, folder: Path | None = None) -> str:
+    """The same for a notebook, as a piece of HTML: the table of scores with what stands around it."""
+    if nothing_scored(result) or result.data.labels == "hidden":
+        return fragment("score_table.html", headers=[], rows=[], lines=[summary(result, folder)])
+    headers, rows = _rows(result, columns_of(changing=result.protocol.name == "dynamic"), facts=True)
+    header, *below = _found(result, "\n".join(_table_notes(result)))
+    lines = [*below, *(_files(result, folder, "") if folder else []), f"signature  {result.signature}"]
+    return fragment("score_table.html", header=header, headers=headers, rows=rows, lines=lines)
+
+
+def _found(result: RunResult, table: str) -> list[str]:
+    """What was found: header, ``table`` of scores, slices, pairs, and what is missing from them."""
+    changing = changing_lines(result) if result.dynamic else []
+    parts = [_header(result), table, *changing, *_slices(result), *_pairs(result), *head_notes(result)]
+    if result.incomplete:
+        parts.append(f"INCOMPLETE: {len(result.failures)} of {result.n_total} segments failed and are not scored")
+    if result.unsupported:
+        parts.append(f"not scored: {len(result.unsupported)} segments too short for this hop and number of windows")
+    if result.absent_classes:
+        n = len(result.absent_classes)
+        parts.append(f"{n} of {OffsetGrid().n_classes} classes have no segment; means over classes leave them out")
+    return [*parts, *_model_notes(result)]
+
+
+def _nothing(result: RunResult, folder: Path, again: Sequence[str], doctor: Sequence[str], recipe: str) -> str:
+    """The text where nothing was scored: the causes, and what looks for them."""
     from avbench.results.run import REPORT_FILE
 
-    found = causes(result.failures, result.data.names)
-    lines = [_header(result), why, *(f"  {cause}" for cause in found[:MOST_CAUSES])]
-    if len(found) > MOST_CAUSES:
-        lines.append(f"  ... and {len(found) - MOST_CAUSES} more causes, all in run.json")
     data = [again[1], *(again[2:4] if "--split" in again else [])]  # they come first
     commands = remedies(result, doctor or [result.model.name], data)
-    lines += [*_model_notes(result), f"report  {folder / REPORT_FILE}", *_files(result, folder, recipe)]
+    lines = [*_causes(result), f"report  {folder / REPORT_FILE}", *_files(result, folder, recipe)]
     return "\n".join([*lines, *_commands(commands)])
+
+
+def _causes(result: RunResult) -> list[str]:
+    """Why nothing was scored; no table that could only be empty."""
+    found = causes(result.failures, result.data.names)
+    lines = [_header(result), nothing_scored(result), *(f"  {cause}" for cause in found[:MOST_CAUSES])]
+    if len(found) > MOST_CAUSES:
+        lines.append(f"  ... and {len(found) - MOST_CAUSES} more causes, all in run.json")
+    return [*lines, *_model_notes(result)]
 
 
 def _files(result: RunResult, folder: Path, recipe: str) -> list[str]:
@@ -123,14 +153,18 @@ def head_notes(result: RunResult) -> list[str]:
 
 def _without_scores(result: RunResult, folder: Path, recipe: str) -> str:
     """The text for a run on data whose labels are hidden."""
-    n = f"{result.n_scored}/{result.n_total}"
-    lines = [_header(result), f"{result.model.name}: {n} segments predicted, none scored"]
-    lines += [f"INCOMPLETE: {len(result.failures)} segments failed"] if result.incomplete else []
-    lines += ["the labels of this data are hidden: maintainers score it after submission", *_model_notes(result)]
-    lines += [*_files(result, folder, recipe), f"signature  {result.signature}"]
+    lines = [*_hidden(result), *_files(result, folder, recipe), f"signature  {result.signature}"]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", result.model.name).strip("-._") or "model"
     words = ["avbench", "submit", "pack", str(folder), "--out", "entries", "--org", "my-org", "--name", name[:64]]
     return "\n".join([*lines, f"next    {shlex.join(words)}"])
+
+
+def _hidden(result: RunResult) -> list[str]:
+    """What a run on such data says in place of scores."""
+    n = f"{result.n_scored}/{result.n_total}"
+    lines = [_header(result), f"{result.model.name}: {n} segments predicted, none scored"]
+    lines += [f"INCOMPLETE: {len(result.failures)} segments failed"] if result.incomplete else []
+    return [*lines, "the labels of this data are hidden: maintainers score it after submission", *_model_notes(result)]
 
 
 def _model_notes(result: RunResult) -> list[str]:
@@ -168,17 +202,24 @@ def _table(result: RunResult, columns: Sequence[Column]) -> str:
     segments are scored, and how fast."""
     tables = []
     for first in range(0, len(columns), PER_TABLE):
-        tables += _lines(result, columns[first : first + PER_TABLE], facts=not first)
+        headers, rows = _rows(result, columns[first : first + PER_TABLE], facts=not first)
+        tables += numbers(rows, headers)
+    return "\n".join([*tables, *_table_notes(result)])
+
+
+def _table_notes(result: RunResult) -> list[str]:
+    """What the table's cells mean."""
     if any(score.ci_low is not None for score in result.scores.values()):
         level = f"{100 * result.level:g} %"
         spread = f"± half-width of the {level} interval, bootstrapped over videos; exact bounds in run.json"
         meaning = [interval_in_words(result.level)]
     else:
         spread, meaning = "no intervals: they need segments from at least two videos", []
-    return "\n".join([*tables, f"{spread}   * {_latency_note(result)}", *meaning])
+    return [f"{spread}   * {_latency_note(result)}", *meaning]
 
 
-def _lines(result: RunResult, columns: Sequence[Column], facts: bool) -> list[str]:
+def _rows(result: RunResult, columns: Sequence[Column], facts: bool) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of the table; ``facts``: with how many segments are scored, how fast, and notes."""
     latency = f"{result.latency.ms_per_step:.0f}" if result.latency else UNDEFINED
     of = result.n_total
     name = result.model.name + (" (RANDOM WEIGHTS)" if result.model.random_weights is not None else "")
@@ -189,7 +230,7 @@ def _lines(result: RunResult, columns: Sequence[Column], facts: bool) -> list[st
             [indent + row.label, *_cells(row.scores, columns), *([f"{row.n}/{of}", "", row.note] if facts else [])]
         )
     headers = ["", *(column.title for column in columns), *(["n", "ms/step*", ""] if facts else [])]
-    return numbers(rows, headers)
+    return headers, rows
 
 
 def _latency_note(result: RunResult) -> str:

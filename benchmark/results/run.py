@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,7 +21,9 @@ from avbench.results.dynamic_truth import TRUTH_FILE
 from avbench.results.excerpts import FOLDER as CLIPS_FOLDER
 from avbench.results.predictions import MAX_PREDICTIONS_BYTES
 from avbench.results.truth import is_segments
+from avbench.system.in_python import in_python
 from avbench.system.outputs import check_folder
+from avbench.system.spelling import nearest
 from avbench.system.strict import (
     Many,
     Named,
@@ -33,7 +35,7 @@ from avbench.system.strict import (
     strict_json,
     write_whole,
 )
-from avbench.types import AvbenchError, UsageError
+from avbench.types import AvbenchError, UsageError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +46,8 @@ REPORT_FILE = "run.html"
 SEGMENTS_FILE = "segments.parquet"
 FILES = (RUN_FILE, PREDICTIONS_FILE, REPORT_FILE, SEGMENTS_FILE, TRUTH_FILE, CLIPS_FOLDER, "latency.json")  # its folder
 SCHEMA_FILE = Path(__file__).parent / "schemas" / "run_result.v1.json"
+MAIN = ("acc", "map", "mae_s")  # of the scores, what is said of a result in short
+MAIN_CHANGING = ("recovery_s", "false_changes_per_h", "tracked_acc_tol1")  # where offsets change
 MAX_RUN_BYTES = 64 * 2**20
 
 
@@ -53,6 +57,13 @@ class Score(StrictPart):
     value: Number
     ci_low: Number = None
     ci_high: Number = None
+
+    def in_short(self) -> str:
+        """``0.84 ±0.08``, with half the width of the interval where there is one; a dash where undefined."""
+        if self.value is None:
+            return "–"
+        known = self.ci_low is not None and self.ci_high is not None
+        return f"{self.value:.2f}" + (f" ±{(self.ci_high - self.ci_low) / 2:.2f}" if known else "")  # type: ignore[operator]
 
 
 Scores = Named[str, Score]
@@ -250,11 +261,43 @@ class RunResult(StrictPart):
         """Strict JSON: keys sorted, two spaces, UTF-8, a newline at the end; equal results give equal text."""
         return strict_json(self)
 
-    def frame(self) -> pd.DataFrame:
-        """The score table, one row a line and metric (by name): row (the model's name, or a reference row's label),
-        kind ("model" or "reference"), selection, n (segments), metric, value, ci_low, ci_high (NaN where undefined)."""
+    def __repr__(self) -> str:
+        """A few lines: model, data, how many segments, the main scores and the signature."""
+        return f"{type(self).__name__}({self._in_short()})"
+
+    __str__ = __repr__
+
+    def _in_short(self) -> str:
+        main = MAIN_CHANGING if self.dynamic else MAIN
+        scores = ", ".join(f"{name} {self.scores[name].in_short()}" for name in main if name in self.scores)
+        n = f"{self.n_scored} of {self.n_total} segments scored{', INCOMPLETE' * self.incomplete}"
+        what = f"{self.model.name} on {self.data.name} {self.data.split}"
+        return printable(f"{what}, {n}: {scores}") + f"\n  signature {printable(self.signature)}"
+
+    def table(self, metrics: Sequence[str] = ()) -> pd.DataFrame:
+        """The score table as it is printed: one row for the model and one for each reference row, by label.
+
+        Columns: n (segments), selection, and for each metric three, NaN where undefined: its value under its own name,
+        and the bounds of its interval as ``NAME_low`` and ``NAME_high``. ``metrics``: these, in this order (all, by
+        name, if none). ``UsageError`` for a metric that the result does not have.
+        """
         import pandas as pd
 
+        known = sorted(self.scores)
+        for name in metrics:
+            if name not in known:
+                raise UsageError(f"this result has no metric {name!r}: {nearest(name, known)}")
+        undefined, found = Score(value=None), []
+        for line in self._lines():
+            cells: dict[str, Any] = {"row": line.label, "n": line.n, "selection": line.selection}
+            for name in metrics or known:
+                numbers = _numbers(line.scores.get(name, undefined))
+                cells |= dict(zip((name, f"{name}_low", f"{name}_high"), numbers, strict=True))
+            found.append(cells)
+        return pd.DataFrame(found).set_index("row")
+
+    def _lines(self) -> list[ReferenceRow]:
+        """The result's own row, then those beside it."""
         own = ReferenceRow(
             name=self.model.name,
             label=self.model.name,
@@ -262,9 +305,17 @@ class RunResult(StrictPart):
             n=self.n_scored,
             scores=self.scores,
         )
+        return [own, *self.rows]
+
+    def frame(self) -> pd.DataFrame:
+        """All scores in long form, one row a line and metric (by name): row (the model's name, or a reference row's
+        label), kind ("model" or "reference"), selection, n (segments), metric, value, ci_low, ci_high (NaN where
+        undefined). In wide form: :meth:`table`."""
+        import pandas as pd
+
         found = [
-            (line.label, "model" if line is own else "reference", line.selection, line.n, metric, *_numbers(score))
-            for line in (own, *self.rows)
+            (line.label, "reference" if i else "model", line.selection, line.n, metric, *_numbers(score))
+            for i, line in enumerate(self._lines())
             for metric, score in sorted(line.scores.items())
         ]
         columns = ["row", "kind", "selection", "n", "metric", "value", "ci_low", "ci_high"]
@@ -311,8 +362,10 @@ def check_run_folder(folder: Path, force: bool = False) -> None:
     is a table of segments that no run has written: a data set's has the same name."""
     path = Path(folder) / SEGMENTS_FILE
     if path.exists() and not is_segments(path):
-        raise UsageError(f"{path} is not from a run and would be replaced; choose another --out, or move it away")
-    check_folder(Path(folder), force, ours=FILES.__contains__)
+        raise UsageError(
+            f"{path} is not from a run and would be replaced; move it away, or choose another --out{in_python('--out')}"
+        )
+    check_folder(Path(folder), force, ours=FILES.__contains__, python=in_python("--force", "--out"))
 
 
 def check_earlier_run(folder: Path, signature: str) -> None:
@@ -328,6 +381,7 @@ def check_earlier_run(folder: Path, signature: str) -> None:
     if held != signature and not incomplete:
         raise UsageError(
             f"{folder} already holds another run ({held[:200]}); give --force to replace it, or choose another --out"
+            f"{in_python('--force', '--out')}"
         )
 
 

@@ -24,7 +24,7 @@ def check_changing(manifest: Manifest, protocol: Protocol) -> None:
     if manifest.changing and protocol.name != "dynamic":
         raise UsageError(
             f"the offsets of {manifest.name} change while the streams run, and the {protocol.name} protocol takes them "
-            "for fixed: leave out --protocol, or use --protocol dynamic"
+            "for fixed: leave the protocol out, or use --protocol dynamic"
         )
     if protocol.name == "dynamic" and not (protocol.iterations > WARM_UP and protocol.hop <= protocol.window):
         raise UsageError(

@@ -24,6 +24,7 @@ from avbench.results.run import RunResult
 from avbench.results.truth import Truth
 from avbench.runs.loaded import Run, load_run
 from avbench.scoring.matrix import POWER, Compared, Comparisons, Matrix, versions, with_enough
+from avbench.system.in_python import in_python
 from avbench.ticks import seconds
 from avbench.types import UsageError
 
@@ -223,11 +224,13 @@ def _truth_of_runs(runs: Sequence[Run]) -> tuple[Truth, WindowTruth | None]:
         if run.result.data.labels == "hidden":
             raise UsageError(
                 f"{run.folder}: the labels of {run.result.data.name} are hidden; name data with labels with --data"
+                f"{in_python('--data')}"
             )
     truths = []
     for run in runs:
         if run.truth is None:
-            raise UsageError(f"{run.folder} has no labels (written by an older avbench): name its data with --data")
+            why = "has no labels (written by an older avbench)"
+            raise UsageError(f"{run.folder} {why}: name its data with --data{in_python('--data')}")
         truths.append(run.truth)
     first = truths[0]
     known = {s: (label, video) for s, label, video in zip(first.segment_ids, first.labels, first.clusters, strict=True)}

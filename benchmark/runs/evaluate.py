@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +19,7 @@ from avbench import __version__
 from avbench.baselines.trivial import TRIVIAL
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
+from avbench.pages.causes import causes, nothing_scored
 from avbench.pages.run_report import Read, write_report
 from avbench.pages.sections import CURVES
 from avbench.protocol.manifest import Manifest
@@ -29,6 +34,7 @@ from avbench.results.excerpts import remove_cuts
 from avbench.results.predictions import write_predictions
 from avbench.results.run import (
     PREDICTIONS_FILE,
+    RUN_FILE,
     SEGMENTS_FILE,
     DataInfo,
     FileRef,
@@ -43,23 +49,26 @@ from avbench.results.run import (
 from avbench.results.truth import Truth, write_segments
 from avbench.runs.changing import check_changing, what_changed
 from avbench.runs.run_clips import STAGE, Source, cut_clips, wanted_by_default
+from avbench.runs.shown import Evaluation
 from avbench.scoring.pairwise import pair_scores
 from avbench.scoring.scorer import Scorer, scorer_of
 from avbench.scoring.stats import DEFAULT, Bootstrap
 from avbench.system.cache import writable
 from avbench.system.devices import check_device
 from avbench.system.facts import run_facts
+from avbench.system.in_python import in_python
 from avbench.system.outputs import claim
 from avbench.system.paths import as_file_name
 from avbench.system.progress import Progress, of_stage
 from avbench.ticks import seconds
-from avbench.types import SnapshotPredictor, UsageError
+from avbench.types import AvbenchError, FailedSegmentsWarning, SnapshotPredictor, UsageError
 
 ONE_PROCESS = (
     "the model is an object of this process, which alone computes it; to use several processes pass a function that "
     "makes it, defined in a module (it must be picklable)"
 )
 HIDDEN_LABELS = "the labels of this data are hidden: the predictions are written; maintainers score them"
+ON_FAILURE = ("warn", "raise", "keep")
 CLASSICAL = "xcorr"  # the row that every learned model should beat
 # rows shown beside a result: (row, head on the same backbone, label, selection)
 SAME_BACKBONE = (
@@ -92,26 +101,40 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     head: str = "",
     force: bool = False,
     media: bool | None = None,
-) -> RunResult:
+    *,
+    hop_s: float | None = None,
+    iterations: int | None = None,
+    on_failure: str = "warn",
+) -> Evaluation:
     """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet``, ``segments.parquet`` and the page
     ``run.html`` into ``out``, with clips of the worst and the surest segments in ``run-clips/``.
 
     ``model``: a name of ``avbench models`` or ``file.py:Class[+head]``; or an object, which this process alone
     computes; or a class or function that makes one, which worker processes call too if it can be pickled. ``head``: the
-    name of a head, for a model given without one. ``data``: any ``--data``. ``limit``: only the
-    first segments. ``protocol``: one, or a function that picks one given whether offsets change
-    (:func:`avbench.protocol.rules.usual` if None). ``compute``: store, workers, device, batch
-    size. ``bootstrap``: resamples, seed (also of the random row) and level of the intervals. ``options``: weight files,
-    random weights, precision. ``progress(stage, done, total, item)``. ``force``: replace what ``out`` holds; without it
-    only an earlier run with the same signature is. ``media``: whether to cut the clips (None: unless the environment
-    variable AVBENCH_NO_MEDIA is set); none are cut where labels are hidden.
+    name of a head, for a model given without one. ``data``: any ``--data``. ``limit``: only the first segments.
+    ``compute``: store, workers, device, batch size. ``bootstrap``: resamples, seed (also of the random row) and level
+    of the intervals. ``options``: weight files, random weights, precision. ``progress(stage, done, total, item)``.
+    ``force``: replace what ``out`` holds; without it only an earlier run with the same signature is. ``media``: whether
+    to cut the clips (None: unless the environment variable AVBENCH_NO_MEDIA is set); none are cut where labels are
+    hidden.
+
+    The protocol: ``hop_s``, seconds between the starts of windows (2 if None), and ``iterations``, windows per segment
+    (18 if None, 48 where offsets change), as in ``evaluate("xcorr", hop_s=4, iterations=8)``. Or, in place of both,
+    ``protocol``: one made by ``avbench.streaming``, ``avbench.protocol.paper`` or ``avbench.protocol.rules.dynamic``,
+    or a function that picks one given whether offsets change.
 
     Segments too short for the protocol are listed as ``unsupported``; segments that failed as ``failures``, and the
-    result is then ``incomplete``. Where the data hide their labels (a blind track) the predictions are written and all
-    scores are null, with a warning. ``UsageError`` for an impossible request; ``AvbenchError`` if ``out`` or the store
-    cannot be used.
+    result is then ``incomplete``. ``on_failure``: what else happens then, after all files are written. "warn": a
+    ``FailedSegmentsWarning``, but ``AvbenchError`` if no segment could be scored (as in scikit-learn, where fits that
+    failed are a FitFailedWarning, and an error if all did); "raise": ``AvbenchError`` if a single one failed; "keep":
+    nothing. Where the data hide their labels (a blind track) the predictions are written and all scores are null, with
+    a warning among the result's ``warnings``. ``UsageError`` for an impossible request; ``AvbenchError`` if ``out`` or
+    the store cannot be used.
     """
     started = datetime.now(UTC)
+    if on_failure not in ON_FAILURE:
+        raise UsageError(f"on_failure is {on_failure!r}; it must be one of {', '.join(ON_FAILURE)}")
+    protocol = _asked(protocol, hop_s, iterations)
     compute, bootstrap = compute or Compute(), bootstrap or DEFAULT
     media = wanted_by_default() if media is None else media
     if out:
@@ -124,7 +147,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     signature = Signature.of(protocol, fingerprint, session.manifest.sha256, __version__, loaded.computed())
     if out and not force:
         check_earlier_run(Path(out), str(signature))
-    folder = writable(Path(out), "--out") if out else claim(default_out(loaded.name))
+    folder = writable(Path(out), f"--out{in_python('--out')}") if out else claim(default_out(loaded.name))
     session.compute()
 
     truth = session.truth(protocol)
@@ -162,7 +185,8 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     else:
         remove_cuts(folder)
     write_report(result, folder, *told)
-    return result
+    _tell_failures(result, folder, on_failure)
+    return Evaluation.of(result, folder)
 
 
 def open_share(  # noqa: PLR0913  (as of evaluate)
@@ -181,6 +205,38 @@ def open_share(  # noqa: PLR0913  (as of evaluate)
     asked = _resolver(model, "", options)
     session, *_ = _open(asked, data, split, limit, protocol, compute or Compute(), DEFAULT, reference_rows, progress)
     return session
+
+
+def _asked(
+    protocol: Protocol | Callable[[bool], Protocol] | None, hop_s: float | None, iterations: int | None
+) -> Protocol | Callable[[bool], Protocol] | None:
+    """The protocol, or what picks one by ``hop_s`` and ``iterations``. ``UsageError`` if both are given."""
+    given = {name: value for name, value in (("hop_s", hop_s), ("iterations", iterations)) if value is not None}
+    if protocol is not None and given:
+        made = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise UsageError(
+            f"{' and '.join(given)} cannot be given beside protocol, which has its own: leave protocol out, or pass "
+            f"protocol=avbench.streaming({made})"
+        )
+    if hop_s is not None and not (isinstance(hop_s, Real) and math.isfinite(hop_s)):
+        raise UsageError(f"hop_s is {hop_s!r}; it must be a positive multiple of 0.04 s (one frame)")
+    return partial(usual, **given) if given else protocol
+
+
+def _tell_failures(result: RunResult, folder: Path, on_failure: str) -> None:
+    """Raises or warns if segments failed, as ``on_failure`` of :func:`evaluate` says: how many, the first cause, and
+    what to do about it."""
+    if not result.failures or on_failure == "keep":
+        return
+    first, *others = causes(result.failures, result.data.names)
+    also = f", and {len(others)} other cause{'s' * (len(others) > 1)}" if others else ""
+    why = nothing_scored(result)
+    said = why or f"{len(result.failures)} of {result.n_total} segments failed and are not scored"
+    mend = "mend the model" if first.of_model else "`avbench data verify` checks the media"
+    text = f"{said}: {first}{also}; {mend}, and see `failures` in {folder / RUN_FILE}"
+    if why or on_failure == "raise":
+        raise AvbenchError(text)
+    warnings.warn(text, FailedSegmentsWarning, stacklevel=3)
 
 
 def _source(session: Session, model: StreamingModel) -> Source:
@@ -315,7 +371,8 @@ def _no_support(manifest: Manifest, protocol: Protocol) -> str:
         return f"{manifest.name} was imported without media, so its clips' lengths are unknown; re-import with --media"
     longest = _most_windows(manifest, protocol, any)
     hop_s = seconds(protocol.hop)
-    advice = f"the longest fits {longest}: try --iterations {longest}" if longest else "not even one window fits"
+    fitting = f"--iterations {longest}"
+    advice = f"the longest fits {longest}: try {fitting}{in_python(fitting)}" if longest else "not even one window fits"
     return (
         f"none of the {len(manifest.segments)} segments of {manifest.name} is long enough for {protocol.iterations} "
         f"windows at hop {hop_s:g} s ({protocol.name} protocol); {advice}"
@@ -344,10 +401,12 @@ def _too_short(session: Session, protocol: Protocol) -> list[str]:
     which = f"{n} of {of} segments {'is' if n == 1 else 'are'} too short"
     told = f"{which} for {protocol.iterations} windows at hop {seconds(protocol.hop):g} s and not scored"
     if most := _most_windows(manifest, protocol, all):
-        return [f"{told}; --iterations {most} scores all"]
+        return [f"{told}; --iterations {most} scores all{in_python(f'--iterations {most}')}"]
     one = replace(protocol, iterations=1)
     fit = sum(one.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)
-    return [told + (f"; --iterations 1 scores {fit}" if fit > of - n else "; no window fits in them")]
+    if fit <= of - n:
+        return [f"{told}; no window fits in them"]
+    return [f"{told}; --iterations 1 scores {fit}{in_python('--iterations 1')}"]
 
 
 def _data_info(manifest: Manifest, split: str) -> DataInfo:

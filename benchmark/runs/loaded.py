@@ -13,6 +13,7 @@ from avbench.results.dynamic_truth import WindowTruth, read_truth
 from avbench.results.predictions import read_predictions
 from avbench.results.run import RunResult, read_run, run_file
 from avbench.results.truth import Truth, read_segments
+from avbench.runs.shown import Evaluation
 from avbench.scoring.selection import scored_iteration
 from avbench.types import UsageError
 
@@ -105,4 +106,5 @@ def load_run(run: Path | str) -> Run:
     """Opens what ``avbench run`` wrote, given as the folder or its ``run.json``; reads ``run.json`` only. Errors as in
     :func:`avbench.results.read_run`."""
     path = Path(run)
-    return Run(path if path.is_dir() else path.parent, read_run(path))
+    folder = path if path.is_dir() else path.parent
+    return Run(folder, Evaluation.of(read_run(path), folder))

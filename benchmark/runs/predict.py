@@ -35,6 +35,7 @@ from avbench.scoring.prediction import Prediction
 from avbench.scoring.regimes import WORDS, Evidence, Regime
 from avbench.scoring.tolerance import Tolerance, tolerance_asked
 from avbench.system.devices import check_device
+from avbench.system.in_python import in_python
 from avbench.system.paths import without_name
 from avbench.system.progress import ItemProgress, Progress, of_stage
 from avbench.ticks import TICKS_PER_S, Tick, seconds
@@ -173,7 +174,7 @@ class Predictor:
             raise UsageError(f"hop is {hop_s} s; it must be a positive multiple of 0.04 s (one frame)")
         self.protocol: Protocol = streaming(hop_s, iterations=1)
         if model is None and options is not None and options.changes_anything:
-            raise UsageError("weights and precision go with a model: name it with --model")
+            raise UsageError(f"weights and precision go with a model: name it with --model{in_python('--model')}")
         name, self.told = (model, "") if model is not None else default_model()
         self.how, self.reading, self.tolerance = how or Compute(), reading, tolerance
         device = check_device(self.how.device)

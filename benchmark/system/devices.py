@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from avbench.system.in_python import in_python
 from avbench.types import UsageError, first_line
 
 AUTO = "auto"
@@ -34,9 +35,13 @@ def check_device(asked: str) -> str:
         if reason.startswith("Expected one of"):
             reason = "torch has no device of that name; a GPU is called cuda (or cuda:1, mps), the processor cpu"
         elif device.startswith("cuda") and not torch.cuda.is_available():
-            reason = f"torch finds no GPU ({reason}); leave out --device to compute on the processor"
+            reason = (
+                f"torch finds no GPU ({reason}); leave out --device{in_python('--device')} to compute on the processor"
+            )
         elif device == "mps":
-            reason = "torch finds no GPU of Apple's; leave out --device to compute on the processor"
+            reason = (
+                f"torch finds no GPU of Apple's; leave out --device{in_python('--device')} to compute on the processor"
+            )
         raise UsageError(f"device {device!r} cannot be used here: {reason}; here there is {there_are()}") from None
     return device
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from avbench.system.in_python import in_python
 from avbench.types import AvbenchError, UsageError
 
 MANIFEST = "manifest.json"
@@ -15,15 +16,19 @@ _NAMED = 3
 
 
 def check_folder(
-    folder: Path, force: bool = False, option: str = "--out", ours: Callable[[str], bool] | None = None
+    folder: Path,
+    force: bool = False,
+    option: str = "--out",
+    ours: Callable[[str], bool] | None = None,
+    python: str = "",
 ) -> None:
     """``UsageError`` if ``folder`` holds anything that is not hidden, unless ``force``; ``AvbenchError`` if it, or the
     folder in which it would be made, cannot be written. Nothing is made yet. ``ours``: whether a name is one that the
-    same command writes, and may replace."""
+    same command writes, and may replace. ``python``: what :func:`in_python` says of the same request there."""
     held = [name for name in held_in(folder) if ours is None or not ours(name)]
     if held and not force:
         what, do = ("another manifest", "replace it") if MANIFEST in held else (listed(held), "write there anyway")
-        raise UsageError(f"{folder} already holds {what}; give --force to {do}, or choose another {option}")
+        raise UsageError(f"{folder} already holds {what}; give --force to {do}, or choose another {option}{python}")
     check_writable(folder, option)
 
 
@@ -52,7 +57,9 @@ def claim(base: Path) -> Path:
                 folder.mkdir(parents=True)  # of two, one is refused by the disk itself
                 break
     except OSError as error:
-        raise AvbenchError(f"cannot write to {base.parent}: {error.strerror or error}; choose --out") from error
+        raise AvbenchError(
+            f"cannot write to {base.parent}: {error.strerror or error}; choose --out{in_python('--out')}"
+        ) from error
     return folder
 
 

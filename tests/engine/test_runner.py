@@ -345,7 +345,7 @@ def test_a_model_that_never_worked_ends_the_run_after_three_clips(tmp_path: Path
     assert {f.clip_id for f in report.failures_of["well"]} == untried, "what was not computed for the other one, too"
     (said,) = [w for w in report.warnings if "stopped" in w]
     assert f"{8 - len(untried)} clips tried, {len(untried)} not: model m broke off with RuntimeError: bug (" in said
-    assert said.endswith("on each of the first 3 clips; --keep-going computes on")
+    assert said.endswith("on each of the first 3 clips; --keep-going computes on (in Python: Compute(keep_going=True))")
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_a_shard_of_another_model_in_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", [0, 2, "1", None, True])
 def test_a_store_of_another_schema(tmp_path: Path, version: object) -> None:
     (tmp_path / "store.json").write_text(json.dumps({"schema_version": version}))
-    with pytest.raises(StoreError, match=r"has schema .*this avbench writes 1; use another folder"):
+    with pytest.raises(StoreError, match=r"has schema .*this avbench writes 1; delete it, or use another --store"):
         SnapshotStore(tmp_path)
 
 

@@ -503,3 +503,37 @@ def test_an_unreadable_earlier_run_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match=r"already holds another run .*; give --force"):
         check_earlier_run(tmp_path, "signature")
+
+
+def test_the_wide_table_has_a_row_a_line_and_three_columns_a_metric() -> None:
+    result = example()
+    table = result.table()
+    assert list(table.index) == ["streamsync-trf", "always in sync"]
+    assert list(table.columns[:2]) == ["n", "selection"]
+    assert table.shape[1] == 2 + 3 * len(result.scores)
+    chosen = result.table(["map", "acc"])
+    assert list(chosen.columns[2:]) == ["map", "map_low", "map_high", "acc", "acc_low", "acc_high"]
+    acc = result.scores["acc"]
+    assert list(chosen.loc["streamsync-trf"][["acc", "acc_low", "acc_high"]]) == [acc.value, acc.ci_low, acc.ci_high]
+    long = result.frame().set_index(["row", "metric"])["value"]
+    assert all(long["always in sync", name] == table.loc["always in sync", name] for name in result.scores)
+    with pytest.raises(UsageError, match="this result has no metric 'mpa': did you mean map"):
+        result.table(["mpa"])
+    hidden = example(scores={}, rows=[])
+    assert hidden.table().shape == (1, 2)
+
+
+def test_a_score_that_a_row_lacks_or_that_is_undefined_is_nan_and_a_dash() -> None:
+    result = example(scores={"acc": {"value": None}, "map": {"value": 0.5}}, rows=[])
+    assert result.table(["acc"])["acc"].isna().all()
+    assert "acc –, map 0.50" in repr(result)
+
+
+def test_a_result_is_shown_in_a_few_lines_without_what_a_terminal_obeys() -> None:
+    named = {"name": "net\x1b[31m", "backbone": "mini", "head": "trf", "fingerprint": "1f3a"}
+    said = repr(example(model=named))
+    assert said.startswith("RunResult(net?[31m on synthsync test, 12 of 14 segments scored, INCOMPLETE: acc 0.")
+    assert len(said) < 500
+    assert str(example()) == repr(example())
+    changing = example(dynamic={"a": 1}, scores={"recovery_s": {"value": 6.0, "ci_low": 5.0, "ci_high": 8.0}})
+    assert "recovery_s 6.00 ±1.50" in repr(changing)

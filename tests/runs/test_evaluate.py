@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,21 @@ import pytest
 import torch
 
 from avbench.engine.runner import Compute
-from avbench.protocol.rules import streaming
+from avbench.protocol.rules import dynamic, streaming
 from avbench.registry.names import resolve_object
 from avbench.registry.options import ModelOptions
+from avbench.results.run import read_run
 from avbench.runs.evaluate import ONE_PROCESS, evaluate
 from avbench.scoring.stats import Bootstrap
-from avbench.types import UsageError
+from avbench.ticks import ticks
+from avbench.types import (
+    AvbenchError,
+    FailedSegmentsWarning,
+    FrontEnd,
+    Snapshot,
+    SnapshotPredictor,
+    UsageError,
+)
 
 SETTINGS: dict[str, Any] = {
     "protocol": streaming(iterations=2),
@@ -134,3 +144,76 @@ print(json.dumps([r.scores["acc"].value, r.model.fingerprint, r.environment["wor
     assert (right, wrong, workers) == (0.5, 0.0, 1), "no snapshot of the other code"
     assert first != second
     assert np.isfinite(right)
+
+
+class Breaks(SnapshotPredictor):
+    """Calls what it has not got, on each ``every``-th of its calls."""
+
+    frontend = FrontEnd(size=16)
+    uses_torch = False
+
+    def __init__(self, every: int) -> None:
+        self.every, self.calls = every, 0
+
+    def predict(self, video: Any, audio: Any) -> Snapshot:
+        self.calls += 1
+        if self.calls % self.every == 0:
+            self.nett(video)
+        return Snapshot(np.eye(21, dtype=np.float32)[[10] * len(video)])
+
+
+def test_where_every_segment_failed_an_error_names_the_line(clicks: Path, tmp_path: Path) -> None:
+    with pytest.raises(AvbenchError) as error:
+        evaluate(Breaks(1), str(clicks), out=tmp_path / "r", **SETTINGS)
+    said = str(error.value)
+    assert said.startswith("nothing was scored: 4 of 4 segments failed: ")
+    assert "AttributeError: 'Breaks' object has no attribute 'nett' (test_evaluate.py, line " in said
+    assert said.endswith(f"; mend the model, and see `failures` in {tmp_path / 'r' / 'run.json'}")
+    assert "\n" not in said
+    assert len(read_run(tmp_path / "r").failures) == 4, "the files are written all the same"
+
+
+def test_where_some_segments_failed_one_warning_says_it(clicks: Path, tmp_path: Path) -> None:
+    with pytest.warns(FailedSegmentsWarning, match="of 4 segments failed and are not scored: clip .*'nett'") as told:
+        result = evaluate(Breaks(5), str(clicks), out=tmp_path / "r", **SETTINGS)
+    assert len(told) == 1
+    assert told[0].filename == __file__, "the caller's line"
+    assert (result.incomplete, 0 < result.n_scored < 4) == (True, True)
+    with pytest.raises(AvbenchError, match="of 4 segments failed and are not scored"):
+        evaluate(
+            Breaks(5),
+            str(clicks),
+            out=tmp_path / "s",
+            compute=Compute(tmp_path / "store"),
+            on_failure="raise",
+            **SETTINGS,
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = evaluate(Breaks(1), str(clicks), out=tmp_path / "k", on_failure="keep", **SETTINGS)
+    assert kept.n_scored == 0
+    with pytest.raises(UsageError, match="on_failure is 'ignore'; it must be one of warn, raise, keep"):
+        evaluate("constant", str(clicks), on_failure="ignore")
+
+
+def test_hop_and_iterations_are_named_as_on_the_command_line(clicks: Path, tmp_path: Path) -> None:
+    plain = {"bootstrap": Bootstrap(20), "reference_rows": False}
+    run = evaluate("constant", str(clicks), out=tmp_path / "r", hop_s=4, iterations=2, **plain)
+    assert (run.protocol.name, run.protocol.hop, run.protocol.iterations) == ("streaming", ticks(4), 2)
+    assert evaluate("constant", str(clicks), out=tmp_path / "i", iterations=3, **plain).protocol == streaming(2.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"hop_s": 4, "protocol": streaming()}, "hop_s cannot be given beside protocol, .*streaming.hop_s=4.$"),
+        ({"hop_s": 4, "iterations": 2, "protocol": dynamic}, "hop_s and iterations cannot be given beside protocol"),
+        ({"hop_s": float("nan")}, "hop_s is nan; it must be a positive multiple of 0.04 s"),
+        ({"hop_s": "4"}, "hop_s is '4'; it must be a positive multiple of 0.04 s"),
+        ({"hop_s": 0.03}, "hop is 0.03 s; it must be a positive multiple of 0.04 s"),
+        ({"iterations": 0}, "iterations is 0; it must be a whole number, at least 1"),
+    ],
+)
+def test_a_wrong_protocol_is_said_before_the_work(clicks: Path, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        evaluate("constant", str(clicks), **asked)
