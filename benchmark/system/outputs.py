@@ -29,7 +29,7 @@ def check_folder(
     if held and not force:
         what, do = ("another manifest", "replace it") if MANIFEST in held else (listed(held), "write there anyway")
         raise UsageError(f"{folder} already holds {what}; give --force to {do}, or choose another {option}{python}")
-    check_writable(folder, option)
+    check_writable(folder, option + (in_python(option) if python else ""))
 
 
 def held_in(folder: Path) -> list[str]:

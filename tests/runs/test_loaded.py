@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,18 @@ def test_the_example_of_the_readme(clicks: Path, tmp_path: Path, monkeypatch: py
     exec("\n".join(lines[:-1]), names)
     assert eval(lines[-1], names)["acc"] == names["result"].scores["acc"].value == 1.0
     assert names["logits"].shape == (4, 2, 21)
+
+
+def test_the_readmes_wide_table_is_that_of_its_first_result(clicks: Path, tmp_path: Path) -> None:
+    readme = (REPO / "README.md").read_text()
+    header, _, *lines = readme.partition("<!-- result.table -->\n```\n")[2].partition("\n```")[0].splitlines()
+    found = {re.split(r" {2,}", line)[0]: line.split()[-8:] for line in lines}
+    result = evaluate("constant", str(clicks), out=tmp_path / "r", hop_s=4, iterations=2, bootstrap=Bootstrap(20))
+    assert header.split() == list(result.table(["acc", "map"]).columns)
+    printed = readme.partition("## First result")[2].partition("```\n\nIt makes")[0]
+    for label, (n, _, acc, _, _, ranked, _, _) in found.items():
+        (line,) = re.findall(rf"^ *{re.escape(label)}  +(.+)$", printed, re.MULTILINE)
+        cells = re.split(r" {2,}", line)
+        assert [cells[i].split()[0] for i in (0, 2)] == [acc.removeprefix("0"), ranked.removeprefix("0")], label
+        assert f"{n}/{n}" in cells
+    assert len(found) == 11
