@@ -39,7 +39,7 @@ from avbench.commands import (
     watch,
     weights,
 )
-from avbench.commands.common import DEBUG_HELP, SIGN, complain
+from avbench.commands.common import DEBUG_HELP, SIGN, Help, complain
 from avbench.system.spelling import nearest
 
 # in the order of the help
@@ -193,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="avbench",
         description="Benchmark harness for audio-visual synchronisation in streaming video.",
         epilog=f"{SIGN}\n\nexample: avbench run --model streamsync-trf",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("--version", action="version", version=f"avbench {__version__}")
     parser.add_argument("--debug", action="store_true", help=DEBUG_HELP)

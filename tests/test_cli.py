@@ -923,3 +923,12 @@ def test_what_to_do_next_can_be_pasted(avbench: Avbench, make_clicks: MakeClicks
     done = avbench("data", "pairs", "./my own; $HOME", "--out", "pairs", "--iterations", "1")
     assert_parses(pasted(done.stdout))
     assert_parses(pasted(avbench("weights", "list").stdout))
+
+
+@pytest.mark.parametrize("command", [(), ("compare",), ("paper",), ("score",), ("data", "from-files")])
+def test_help_follows_the_terminal(command: tuple[str, ...], avbench: Avbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = avbench(*command, "--help").stdout
+    described, _, examples = text.partition("\nexamples:")
+    assert max(map(len, described.splitlines())) <= 80
+    assert all(line.startswith("  avbench ") for line in examples.splitlines() if line)

@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -538,6 +539,16 @@ def count(manifest: Manifest) -> str:
     return f"{n_clips} clip{'s' * (n_clips != 1)}, {n_segments} segment{'s' * (n_segments != 1)}"
 
 
+class Help(argparse.HelpFormatter):
+    """Wraps texts, where a line that ends with a full stop or a colon is the last of its paragraph; one that begins
+    with a space, an example, stays as it can be typed."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
+        text = re.sub(r"(?<=[^.:\n])\n(?=[^ \n])", " ", text)
+        return "\n".join(line if line.startswith(" ") else fill(line) for line in text.splitlines())
+
+
 def add_command(
     commands: Any, name: str, function: Any, summary: str, text: str, *examples: str
 ) -> argparse.ArgumentParser:
@@ -547,7 +558,7 @@ def add_command(
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}. {text}",
         epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     # SUPPRESS: without --debug here, a --debug before the command keeps its effect
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
