@@ -56,7 +56,7 @@ class Interval(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """A dashed horizontal line, such as a trivial row."""
+    """A dashed horizontal line, such as a trivial row; ``label`` "": it is named elsewhere."""
 
     label: str
     y: float
@@ -126,7 +126,8 @@ def curve(
     for reference in references:
         y = axes.y(reference.y)
         out.append(_line("reference", LEFT, y, size[0] - RIGHT, y))
-        out.append(text_at("note end", size[0] - RIGHT, y - 4, reference.label))
+        if reference.label:
+            out.append(text_at("note end", size[0] - RIGHT, y - 4, reference.label))
     for line in lines:
         if line.low and line.high:
             for run in _runs([v is not None and w is not None for v, w in zip(line.low, line.high, strict=True)]):

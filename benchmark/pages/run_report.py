@@ -133,6 +133,7 @@ def run_page(
         metrics=list(METRICS.values()),
         curves=curve_charts(dict(enumerate(result.curve, start=1)), trivial, result.rows),
         beside=drawn_rows(result.rows, len(result.curve)),
+        dashed=trivial is not None,
         slices=slice_tables(result.slices, BY_SLICE if changing is None else BY_SLICE_CHANGING),
         errors=errors(answers, logits, at, result.data.names) if answers is not None and changing is None else None,
         changing=changing,

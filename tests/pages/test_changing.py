@@ -234,7 +234,8 @@ def test_a_run_where_everything_failed_has_a_page(made: Made) -> None:
     document |= {"scores": none, "slices": {}, "curve": [], "rows": [], "recovery": [], "dynamic": {}, "laws": {}}
     document["failures"] = [{"segment_id": "s0", "clip_id": "c", "reason": "cut off"}]
     text = words(run_page(RunResult(**document), Truth.of([]), np.empty((0, 48, 21), np.float32)))
-    assert "Incomplete." in text
+    assert "Nothing was scored" in text
+    assert "cut off" in text
 
 
 def test_hundreds_of_streams_make_a_page_of_a_few() -> None:
