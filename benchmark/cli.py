@@ -156,8 +156,16 @@ class _Parser(argparse.ArgumentParser):
         from avbench.types import printable
 
         required = message.startswith("the following arguments are required")
-        meant = self.meant(self.given) if required else ""  # they may be there under a mistyped name
+        # they may be there under a mistyped name, or taken by an option
+        meant = (self.meant(self.given) or self._taken(message)) if required else ""
         self.exit(2, f"avbench: error: {printable(message)}{printable(meant)}; see `{self.prog} --help`\n")
+
+    def _taken(self, message: str) -> str:
+        """The option among the given words that takes all words behind it, those that are missed too; "" if none."""
+        missed = message.partition(": ")[2]
+        many = [o for action in self._actions if action.nargs == "+" for o in action.option_strings]
+        taker = next((word.partition("=")[0] for word in self.given if word.partition("=")[0] in many), "")
+        return f": put {missed} before {taker}, which takes all words behind it" if taker and "--" not in missed else ""
 
     def meant(self, words: Sequence[str]) -> str:
         """The options that the first mistyped one among ``words`` may have meant; "" if none is near."""

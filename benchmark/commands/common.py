@@ -270,6 +270,15 @@ def by_spaces(option: str, names: Sequence[str]) -> None:
             raise UsageError(f"{option} {text!r}: separate several by spaces: {option} {several}")
 
 
+def put_before(option: str, words: Sequence[str], kind: str, is_one: Callable[[str], bool]) -> None:
+    """``UsageError`` if ``option``, which takes all words behind it, has taken one of another ``kind``."""
+    from avbench.types import UsageError
+
+    for word in words:
+        if is_one(word):
+            raise UsageError(f"{word} is {kind}: put it before {option}, which takes all words behind it")
+
+
 def as_data(folder: Path) -> str:
     """A manifest's folder as a --data that can be taken for no built-in name and no option."""
     return str(folder) if "/" in str(folder) else f"./{folder}"

@@ -26,6 +26,7 @@ from avbench.commands.common import (
     fetch_of,
     model_options,
     print_as,
+    put_before,
     say,
     say_each,
 )
@@ -94,11 +95,14 @@ def add(commands: Any) -> None:
 
 def _paper(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
-    from avbench.paper.regenerate import regenerate
+    from avbench.paper.exhibits import NAMES
+    from avbench.paper.regenerate import ALL, regenerate
     from avbench.paper.write import csv_of_all, tables
 
     check_format(args)
     by_spaces("--model", args.model)
+    for option, words in (("--model", args.model), ("--model-args", args.model_args)):
+        put_before(option, words, "an exhibit", lambda word: word in (*NAMES, ALL))
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         outcome = regenerate(
             args.names,

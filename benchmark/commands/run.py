@@ -184,7 +184,7 @@ def _add_sweep(commands: Any) -> None:
     add_engine(sweep)
     sweep.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
-    sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
+    sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg, .png or .pdf")
     sweep.add_argument("--json", action="store_true", help="print a JSON list of rows, and nothing else")
     add_fetch(sweep)
     add_format(sweep)

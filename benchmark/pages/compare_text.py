@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from avbench.pages.formats import UNDEFINED, Origin, Table, csv_text, estimate
 from avbench.pages.tables import table
 from avbench.scoring.matrix import Comparisons, Matrix, versions
+from avbench.scoring.stats import interval_in_words, too_few
 from avbench.types import printable
 
 STAR = "*"  # behind a difference that is significant
@@ -93,9 +94,11 @@ def notes(found: Comparisons) -> list[str]:
     ]
     if any(run.protocol.name == "dynamic" for run in found.runs):
         lines.append("recovery: from changes of at least 0.4 s; last: the last window alone, by what is so at its end.")
-    if found.n_videos < 2:
-        lines.append("No intervals: they need segments from at least two videos.")
-    elif found.undecidable:
+    if few := too_few(found.n_videos):
+        lines.append(f"{few.capitalize()}.")
+    else:
+        lines.append(interval_in_words(found.bootstrap.level))
+    if not few and found.undecidable:
         lines.append(
             f"Nothing can be significant here: {n} pairs are too many for {found.bootstrap.n_resamples} resamples "
             f"(--n-resamples) of {found.n_videos} videos."
