@@ -29,8 +29,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="a YAML recipe of these options, as in `hop: 4`; the command line wins. With another --model there, the "
-        "recipe's model-args, weights, head-weights and random-weights, which are of its model, are left out. Relative paths in it (--out, too) "
-        "start from the recipe's folder, those of the command line from the current one",
+        "recipe's model-args, weights, head-weights and random-weights, which are of its model, are left out. Relative "
+        "paths in it (--out, too) start from the recipe's folder, those of the command line from the current one",
     )
     parser.add_argument(
         "--save-config",
@@ -116,10 +116,8 @@ def _words(parser: argparse.ArgumentParser, file: Path, model: str | None) -> It
     if left_out:
         from avbench.commands.common import say
 
-        theirs = " and ".join(left_out)
-        say(
-            f"note: {theirs} of {file}, meant for its model, left out for {MODEL} {model}; give them here if it has them"
-        )
+        theirs, remedy = " and ".join(left_out), "give them on the command line if they are meant"
+        say(f"note: {theirs} of {file}, which are of its model, left out for {MODEL} {model}: {remedy}")
     for key, value in recipe.items():
         name = str(key).replace("_", "-")
         if name in left_out:

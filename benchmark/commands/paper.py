@@ -137,10 +137,10 @@ def _paper(args: argparse.Namespace) -> int:
 def _text(outcome: Outcome, out: Path) -> str:
     """One or two tables whole, else the verdicts."""
     from avbench.paper.replays import summary
-    from avbench.paper.write import markdown, verdicts_for_a_terminal
+    from avbench.paper.write import plain, verdicts_for_a_terminal
 
     few = len(outcome.exhibits) <= 2
-    lines = ["\n".join(map(markdown, outcome.exhibits)) if few else verdicts_for_a_terminal(outcome.exhibits)]
+    lines = ["\n\n".join(map(plain, outcome.exhibits)) if few else verdicts_for_a_terminal(outcome.exhibits)]
     lines += [f"\n{summary(outcome.counters)} · {outcome.wall_s:.0f} s"] if outcome.counters else []
     where = f"{out}: {len(outcome.files)} files, index.html shows everything on one page, paper.md the same as Markdown"
     return "\n".join([*lines, f"files   {where}"])

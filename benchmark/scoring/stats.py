@@ -73,7 +73,7 @@ def interval_in_words(level: float, over: str = "videos") -> str:
 
 
 def too_few(n_videos: int | None = None) -> str:
-    """Why there is no interval over ``n_videos`` videos, "" if there are enough; None: so few, whatever their number."""
+    """Why there is no interval over ``n_videos`` videos, "" if there are enough; None: so few, however many."""
     n = "" if n_videos is None else f" (n = {n_videos})"
     said = f"too few videos for an interval{n}: it needs at least {FEWEST_CLUSTERS}"
     return said if n_videos is None or n_videos < FEWEST_CLUSTERS else ""
@@ -282,16 +282,14 @@ def difference(  # noqa: PLR0913  (7 parameters: two scores, their range, how th
     ends: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[Difference, float]:
     """Any score of A minus the same of B on the same cases, over the same resamples of videos (arguments as of
-    ``estimate``; ``ends``: the least and the most that the score can be), with what such a comparison detects with probability ``power`` (see
-    ``minimum_detectable_difference``). All nan without cases."""
+    ``estimate``; ``ends``: the least and the most that the score can be), with what such a comparison detects with
+    probability ``power`` (see ``minimum_detectable_difference``). All nan without cases."""
     nan = float("nan")
     if not len(clusters):
         return Difference(difference=nan, ci_low=nan, ci_high=nan, p=nan), nan
     drawn = resamples(clusters, bootstrap)
-    of_a, of_b = (
-        distribution(f, drawn, smooth)._replace(least=ends[0], most=ends[1]) for f in (function_a, function_b)
-    )
-    found = of_a.minus(of_b)
+    found = distribution(function_a, drawn, smooth).minus(distribution(function_b, drawn, smooth))
+    found = found._replace(least=ends[0] - ends[1], most=ends[1] - ends[0])
     n, level = drawn.n_clusters, bootstrap.level
     return as_difference(found, n, level), detectable(found, n, level, power)
 
