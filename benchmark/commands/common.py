@@ -33,8 +33,10 @@ MAX_LINES = 10  # of one kind on the screen; run.json has all of them
 
 
 def complain(problem: object, code: int) -> int:
-    """Prints the problem as one line on stderr and returns ``code``, the exit code."""
-    say(f"error: {' '.join(str(problem).split())}")
+    """Prints the problem as one line on stderr, or its ``lines`` where it is several, and returns ``code``, the exit
+    code."""
+    for line in getattr(problem, "lines", (problem,)):
+        say(f"error: {' '.join(str(line).split())}")
     return code
 
 
