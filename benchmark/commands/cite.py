@@ -21,9 +21,7 @@ def add(commands: Any) -> None:
         "avbench cite",
         "avbench cite runs > avbench.bib",
     )
-    cite.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN_DIR", help="folders that `avbench run` wrote, or that hold such"
-    )
+    cite.add_argument("runs", nargs="*", type=Path, metavar="RUN_DIR", help="folders of runs, or of such folders")
 
 
 def _cite(args: argparse.Namespace) -> int:

@@ -141,6 +141,7 @@ def _text(outcome: Outcome, out: Path) -> str:
 
     few = len(outcome.exhibits) <= 2
     lines = ["\n\n".join(map(plain, outcome.exhibits)) if few else verdicts_for_a_terminal(outcome.exhibits)]
+    lines += [] if few else list(dict.fromkeys(exhibit.few for exhibit in outcome.exhibits if exhibit.few))
     lines += [f"\n{summary(outcome.counters)} · {outcome.wall_s:.0f} s"] if outcome.counters else []
     where = f"{out}: {len(outcome.files)} files, index.html shows everything on one page, paper.md the same as Markdown"
     return "\n".join([*lines, f"files   {where}"])

@@ -360,7 +360,7 @@ def _report_problems(args: argparse.Namespace, result: RunResult) -> None:
 
 def _sweep(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
-    from avbench.runs.sweep import Settings, origin_of, render, sweep, tables
+    from avbench.runs.sweep import Settings, no_intervals, origin_of, render, sweep, tables
 
     check_format(args)
     by_spaces("--models", args.models)
@@ -384,7 +384,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
         fewest, most = min(row.n_scored for row in rows), max(row.n_scored for row in rows)
         n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        title = f"{rows[0].measured_on}, {n} segments, 95 % intervals"
+        title = f"{rows[0].measured_on}, {n} segments, {no_intervals(rows) or '95 % intervals'}"
         plot_sweep(rows, args.plot, title, small_print=origin_of(rows).in_words())
     if args.csv:
         write_csv(rows.frame(), args.csv)

@@ -80,7 +80,8 @@ def over(found: Comparisons) -> str:
     """How many models, on what."""
     return (
         f"{len(found.runs)} models on the same {found.n_segments} segments of {found.n_videos} "
-        f"video{'s' * (found.n_videos != 1)}, {100 * found.bootstrap.level:g} % intervals"
+        f"video{'s' * (found.n_videos != 1)}"
+        f"{'' if too_few(found.n_videos) else f', {100 * found.bootstrap.level:g} % intervals'}"
     )
 
 

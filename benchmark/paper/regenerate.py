@@ -281,7 +281,9 @@ def _few(manifest: Manifest, data: str, split: str, limit: int | None) -> str:
     if not too_few(n):
         return ""
     remedy = f"an interval needs {FEWEST_CLUSTERS} videos, a verdict {FEW_CLUSTERS}"
-    if limit is not None:
+    if limit is not None and data.startswith("hub:"):  # how many it takes is not worth fetching the rest
+        remedy = f"raise --limit: {remedy}"
+    elif limit is not None:
         whole = read_unmade(data, split)
         enough = next(
             (i for i in range(limit, len(whole.segments) + 1) if _n_videos(whole.segments[:i]) >= FEW_CLUSTERS), 0

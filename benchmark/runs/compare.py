@@ -298,7 +298,8 @@ def render(found: Comparison) -> str:
     headers = ["", found.a.model.name, found.b.model.name, "difference", "p", "detectable"]
     lines = [
         f"{found.a.model.name} minus {found.b.model.name} on {found.a.data.name} {found.a.data.split}: "
-        f"{found.n_segments} segments, paired over {found.n_videos} videos, {100 * found.level:g} % intervals",
+        f"{found.n_segments} segments, paired over {found.n_videos} videos"
+        f"{'' if too_few(found.n_videos) else f', {100 * found.level:g} % intervals'}",
         tabulate(rows, headers, tablefmt="plain", disable_numparse=True),
         f"detectable: a true difference of this size would be found with probability {POWER:g}",
     ]

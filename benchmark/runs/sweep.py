@@ -266,7 +266,7 @@ def render(rows: Sequence[SweepRow]) -> str:
     headers = ["model", "hop (s)", "windows", *titles, *([] if common else ["n"])]
     text = "\n".join(numbers(table, headers, repeated=3))
     scored = f"{first.n_scored}/{first.n_total} segments long enough for every setting" if common else OWN_SUPPORT
-    text += f"\n{first.selection} iteration · {scored} · 95 %\n{_intervals(rows) or interval_in_words(0.95)}"
+    text += f"\n{first.selection} iteration · {scored} · 95 %\n{no_intervals(rows) or interval_in_words(0.95)}"
     differences = [
         [row.model, f"{row.hop_s:g}", row.iterations]
         + [estimate(d["difference"], d["ci_low"], d["ci_high"]) for d in row.against.values()]
@@ -288,7 +288,7 @@ def tables(rows: Sequence[SweepRow]) -> list[Table]:
     common = len({row.n_scored for row in rows}) == 1
     setting = f"{first.measured_on}, {first.selection} iteration"
     scored = "All settings are scored on the segments long enough for each of them." if common else f"{OWN_SUPPORT}."
-    few = _intervals(rows)
+    few = no_intervals(rows)
     notes = [f"{scored} {few.capitalize() or 'In brackets: 95 %'}."]
     scores = [
         [*_setting(row), *(estimate(*row.scores[name]) for name in METRICS), f"{row.n_scored}/{row.n_total}"]
@@ -307,7 +307,7 @@ def tables(rows: Sequence[SweepRow]) -> list[Table]:
     return found
 
 
-def _intervals(rows: Sequence[SweepRow]) -> str:
+def no_intervals(rows: Sequence[SweepRow]) -> str:
     """Why there are no intervals in some rows; "" if every row has enough videos."""
     return too_few(min(row.n_videos for row in rows))
 
