@@ -249,6 +249,9 @@ def test_an_interval_is_explained_wherever_it_is_shown(avbench: Avbench, five_cl
 def test_two_videos_have_no_interval_wherever_one_is_shown(avbench: Avbench, clicks: Path) -> None:
     few, data = "too few videos for an interval", ("--data", clicks, *ONE)
     assert few in avbench("run", "--model", "constant", "--out", "a", *data).stdout
+    page = Path("a/run.html").read_text()
+    assert "Too few videos for an interval: it needs at least 3." in page
+    assert "% interval, bootstrapped" not in page
     avbench("run", "--model", "uniform", "--out", "b", *data)
     said = avbench("compare", "a", "b").stdout
     assert f"{few} (n = 2): it needs at least 3" in said

@@ -287,12 +287,12 @@ def render(found: Comparison) -> str:
 
     columns, changing = _columns(found.a.protocol), found.a.protocol.name == "dynamic"
 
-    def number(value: float, signed: bool = False) -> str:
-        return f"{value:{'+' if signed else ''}.3f}" if math.isfinite(value) else "–"
+    def number(value: float) -> str:
+        return f"{value:.3f}" if math.isfinite(value) else "–"
 
     rows = []
     for name, m in found.metrics.items():
-        interval = f"{number(m.difference, True)} [{number(m.ci_low, True)}, {number(m.ci_high, True)}]"
+        interval = estimate(m.difference, m.ci_low, m.ci_high, signed=True)
         p = f"{m.p:.3f}" if math.isfinite(m.p) else "–"
         rows.append([columns[name].title, number(m.a), number(m.b), interval, p, number(m.detectable)])
     headers = ["", found.a.model.name, found.b.model.name, "difference", "p", "detectable"]
