@@ -156,10 +156,18 @@ class _Parser(argparse.ArgumentParser):
         """One line, like every other problem; the usage is in the help."""
         from avbench.types import printable
 
-        if message.startswith("the following arguments are required"):  # they may be there under a mistyped name
-            message = self.mistyped(self.given) or message
+        if message.startswith("the following arguments are required"):
+            # they may be there under a mistyped name, or taken by an option
+            message = self.mistyped(self.given) or message + self._taken(message)
         message = message.removeprefix("argument ") if message.startswith("argument -") else message
         self.exit(2, f"avbench: error: {printable(message)}; see `{self.prog} --help`\n")
+
+    def _taken(self, message: str) -> str:
+        """The option among the given words that takes all words behind it, those that are missed too; "" if none."""
+        missed = message.partition(": ")[2]
+        many = [o for action in self._actions if action.nargs == "+" for o in action.option_strings]
+        taker = next((word.partition("=")[0] for word in self.given if word.partition("=")[0] in many), "")
+        return f": put {missed} before {taker}, which takes all words behind it" if taker and "--" not in missed else ""
 
     def mistyped(self, words: Sequence[str]) -> str:
         """The first mistyped option among ``words`` and what it may have meant; "" if none is near."""

@@ -61,7 +61,7 @@ def entry_run(folder: Path | str) -> EntryRun:
     try:
         entry = read_entry(path, verify=False)
     except ValidationError as error:
-        raise UsageError(f"{path} is refused as an entry: {str(error).removeprefix('ValidationError: ')}") from error
+        raise UsageError(f"{path} is refused as an entry: {error!s}") from error
     return EntryRun(path, _result(entry), entry)
 
 

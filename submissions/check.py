@@ -26,6 +26,7 @@ from avbench.submissions.format import (
     PREDICTIONS_FILE,
     Folder,
     Problem,
+    Provenance,
     Submission,
     ValidationError,
     plain_texts,
@@ -125,7 +126,7 @@ def entry_of(read: Folder, labels: Path | str | None = None) -> Entry:
     submission = read.submission
     track, truth = known(submission.track, labels)
     _check_run(submission, track, truth)
-    latency = check_latency(read.content[LATENCY_FILE], submission) if LATENCY_FILE in read.content else None
+    latency = check_latency(read.content[LATENCY_FILE], submission.run) if LATENCY_FILE in read.content else None
     logits = _predictions(read.content[PREDICTIONS_FILE], track, truth)
     return Entry(read.path, submission, track, truth, logits, latency)
 
@@ -203,8 +204,8 @@ def _check_run(submission: Submission, track: Track, truth: Truth) -> None:
         raise ValidationError(problems)
 
 
-def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
-    """Parses and checks a submission's latency record.
+def check_latency(data: bytes, run: Provenance) -> LatencyRecord:
+    """Parses and checks the latency record of a submission with this ``run``.
 
     It must be of the same model, have at least 662 steps and passed audits, and its figures must follow from its raw
     times. ``ValidationError`` if not.
@@ -221,7 +222,7 @@ def check_latency(data: bytes, submission: Submission) -> LatencyRecord:
         named = re.match(r"field (ratio_to_snapshot) ", text)
         field = f"latency.{named[1]}" if named else "latency"
         raise refuse(field, text[named.end() :] if named else text) from None
-    own, run = summary(record.times_ms), submission.run
+    own = summary(record.times_ms)
     problems = []
     if record.model.fingerprint != run.model_fingerprint:
         problems.append(Problem("latency.model.fingerprint", "differs from that of the run: another model was timed"))

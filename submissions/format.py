@@ -52,13 +52,19 @@ class Problem(NamedTuple):
 
 
 class ValidationError(UsageError):
-    """A submission is refused. ``problems``: all problems found at this stage; the message gives the first one."""
+    """A submission is refused. ``problems``: all problems found at this stage; ``lines``: each in words; the message
+    gives the first one."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(Problem(_shown_field(p.field), shown(p.message, 400)) for p in problems)
-        first, more = self.problems[0], len(self.problems) - 1
-        rest = f" (and {more} more problem{'s' * (more > 1)}; --json lists all)" if more else ""
-        super().__init__(f"ValidationError: {first.field}: {first.message}{rest}")
+        more = len(self.problems) - 1
+        rest = f" (and {more} more problem{'s' * (more > 1)})" if more else ""
+        super().__init__(f"{self.lines[0]}{rest}")
+
+    @property
+    def lines(self) -> list[str]:
+        """One line for each problem: the field, and what is wrong with it."""
+        return [f"{problem.field}: {problem.message}" for problem in self.problems]
 
 
 def refuse(field: str, message: str) -> ValidationError:
@@ -248,6 +254,17 @@ def json_schema() -> dict[str, Any]:
 def json_schema_text() -> str:
     """The text of the published schema file; ``python -m avbench.submissions.format`` prints it."""
     return json.dumps(json_schema(), sort_keys=True, indent=2) + "\n"
+
+
+def find_submission(folder: Path) -> Path:
+    """The folder of the submission that is meant: ``folder``, or the one below it that ``pack`` made there.
+    ``UsageError`` if there are several; ``folder`` itself if there is none: what is wrong with it is said later."""
+    if (folder / SUBMISSION_FILE).exists() or not folder.is_dir():
+        return folder
+    found = sorted(path.parent for path in folder.glob(f"*__*/*/*/{SUBMISSION_FILE}"))
+    if len(found) > 1:
+        raise UsageError(f"{folder} holds {len(found)} submissions; name one: {', '.join(map(str, found[:5]))}")
+    return found[0] if found else folder
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from avbench.submissions.format import (
     FileInfo,
     Files,
     Folder,
+    Problem,
     Provenance,
     Submission,
     ValidationError,
@@ -44,7 +46,8 @@ def pack(
     ``card``: further fields of the ``Card`` (revision, description, paper_url, ...). Missing fields are taken from the
     run: the revision is the start of the model's fingerprint, the training data are what the model declares.
     ``latency``: path of a latency.json to add. The submission is checked as the maintainers will check it before
-    anything is written. ``UsageError``: the run is incomplete, belongs to no track, or a field is wrong.
+    anything is written. ``UsageError``: the run is incomplete, belongs to no track, or fields are wrong, of
+    card and latency all at once.
     """
     run = Path(run)
     result = read_run(run)
@@ -58,25 +61,40 @@ def pack(
     if latency is not None:
         content[LATENCY_FILE] = read_bytes(Path(latency), MAX_BYTES[LATENCY_FILE])
     infos = {key: FileInfo(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for key, data in content.items()}
+    problems: list[Problem] = []
+    provenance = _provenance(result)
+    with _noted(problems):
+        checked = validated(Card, _card(result, org, name, card or {}), "card.")
+    if LATENCY_FILE in content:
+        with _noted(problems):
+            check_latency(content[LATENCY_FILE], provenance)
+    if problems:
+        raise ValidationError(problems)
     submission = validated(
         Submission,
         {
             "track": track,
-            "card": validated(Card, _card(result, org, name, card or {}), "card."),
-            "run": _provenance(result),
+            "card": checked,
+            "run": provenance,
             "claimed": {} if BLIND in track else _claimed(result, find(track)),
             "files": Files(predictions=infos[PREDICTIONS_FILE], latency=infos.get(LATENCY_FILE)),
         },
     )
-    if BLIND in track:  # only the maintainers have its labels
-        if LATENCY_FILE in content:
-            check_latency(content[LATENCY_FILE], submission)
-    else:
+    if BLIND not in track:  # of such, only the maintainers have the labels
         entry = entry_of(Folder(base, submission, content))
         problems = claim_problems(submission, entry.track, values(entry))
         if problems:
             raise ValidationError(problems)
     return write_folder(Path(out), submission, content)
+
+
+@contextlib.contextmanager
+def _noted(problems: list[Problem]) -> Iterator[None]:
+    """Adds the problems of a ``ValidationError`` to the others: all are said at once."""
+    try:
+        yield
+    except ValidationError as error:
+        problems += error.problems
 
 
 def read_card(path: Path | str) -> dict[str, Any]:

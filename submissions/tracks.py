@@ -156,7 +156,7 @@ def _parse_labels(data: bytes, path: Path) -> tuple[Track, Truth]:
     try:
         labels = validated(Labels, parse_json(data, path))
     except ValidationError as error:
-        raise UsageError(f"{path} is not a labels file: {str(error).removeprefix('ValidationError: ')}") from None
+        raise UsageError(f"{path} is not a labels file: {error!s}") from None
     base = TRACKS.get(labels.base)
     if base is None:
         raise UsageError(f"{path}: its base: there is no track {labels.base!r}")

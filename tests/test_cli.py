@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -70,7 +71,7 @@ def test_a_run_prints_a_table_and_leaves_two_files(avbench_process: Avbench, cli
         assert run.scores[name].value == pytest.approx(value), name
         assert run.curve[-1][name].value == pytest.approx(value), name
     assert run.scores["acc"].value == 1.0, "clicks and flashes are easy"
-    assert "± half-width of the 95 % interval" in done.stdout
+    assert "too few videos for an interval" in done.stdout
     rows = {row.name: row for row in run.rows}
     assert rows["constant"].scores["acc"].value == 0.0
     assert rows["oracle"].scores["acc"].value == 1.0
@@ -215,7 +216,7 @@ def test_reference_rows_can_be_left_out(avbench: Avbench, clicks: Path, tmp_path
 
 def test_the_legend_says_what_is_missing(avbench: Avbench, make_clicks: MakeClicks) -> None:
     done = avbench("run", "--model", "constant", "--data", make_clicks(clips=("one",)), "--out", "out", *ONE)
-    assert "no intervals: they need segments from at least two videos   * nothing was timed" in done.stdout
+    assert "too few videos for an interval: it needs at least 3   * nothing was timed" in done.stdout
 
 
 def test_one_class_ranks_nothing(avbench: Avbench, make_clicks: MakeClicks) -> None:
@@ -236,14 +237,41 @@ def test_one_class_ranks_nothing(avbench: Avbench, make_clicks: MakeClicks) -> N
     assert "–" in swept.stdout
 
 
-def test_an_interval_is_explained_wherever_it_is_shown(avbench: Avbench, clicks: Path) -> None:
+def test_an_interval_is_explained_wherever_it_is_shown(avbench: Avbench, five_clicks: Path) -> None:
     said = interval_in_words(0.95)
-    run = ("--data", clicks, *ONE)
+    run = ("--data", five_clicks, *ONE)
     assert said in avbench("run", "--model", "constant", "--out", "a", *run).stdout
     avbench("run", "--model", "uniform", "--out", "b", *run)
     assert said in avbench("compare", "a", "b", "--n-resamples", "20").stdout
     assert said in " ".join(Path("a/run.html").read_text().split())
-    assert said in avbench("sweep", "--models", "constant", "--iterations", "2", "--data", clicks).stdout
+    assert said in avbench("sweep", "--models", "constant", "--iterations", "2", "--data", five_clicks).stdout
+    avbench("run", "--model", "prior", "--out", "c", *run)
+    assert said in avbench("compare", "a", "b", "c", "--n-resamples", "20").stdout
+
+
+def test_two_videos_have_no_interval_wherever_one_is_shown(avbench: Avbench, clicks: Path) -> None:
+    few, data = "too few videos for an interval", ("--data", clicks, *ONE)
+    assert few in avbench("run", "--model", "constant", "--out", "a", *data).stdout
+    page = Path("a/run.html").read_text()
+    assert "Too few videos for an interval: it needs at least 3." in page
+    assert "% interval, bootstrapped" not in page
+    avbench("run", "--model", "uniform", "--out", "b", *data)
+    said = avbench("compare", "a", "b").stdout
+    assert f"{few} (n = 2): it needs at least 3" in said
+    swept = avbench("sweep", "--models", "constant", "uniform", "--iterations", "2", "--data", clicks).stdout
+    assert f"{few} (n = 2): it needs at least 3" in swept
+    for text in (said, swept):
+        assert not re.search(r"\[[-+−]?[\d.]+,? ", text), "no interval"
+    done = avbench("sweep", "--models", "constant", "--iterations", "2", "--data", clicks, "--format", "md")
+    assert "Too few videos for an interval (n = 2)" in done.stdout
+
+
+def test_a_run_compared_with_itself_says_so(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
+    avbench("run", "--model", "constant", "--data", clicks, "--out", "a", *ONE)
+    for again in ("a", "./a", "a/run.json", tmp_path / "a"):
+        done = avbench("compare", "a", again)
+        assert done.returncode == 2
+        assert "the same run twice" in one_line(done.stderr)
 
 
 def test_the_paper_protocol(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
@@ -796,7 +824,7 @@ def test_a_run_where_only_ascii_can_be_shown(clicks: Path, tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, env=ascii_only, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
-    assert b".50 +-.00" in done.stdout or b".00 +-.00" in done.stdout
+    assert b"too few videos for an interval: it needs at least 3   * " in done.stdout
     assert b"run.json | predictions.parquet" in done.stdout
     assert b"\\x" not in done.stdout
 

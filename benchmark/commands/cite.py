@@ -19,9 +19,9 @@ def add(commands: Any) -> None:
         "print BibTeX for avbench, the paper, and what your runs used",
         "Of each run: its model, and the data that it was trained and tested on. What has no entry is named.",
         "avbench cite",
-        "avbench cite runs/mine runs/baseline > avbench.bib",
+        "avbench cite runs > avbench.bib",
     )
-    cite.add_argument("runs", nargs="*", type=Path, metavar="RUN_DIR", help="folders that `avbench run` wrote")
+    cite.add_argument("runs", nargs="*", type=Path, metavar="RUN_DIR", help="folders of runs, or of such folders")
 
 
 def _cite(args: argparse.Namespace) -> int:

@@ -34,8 +34,10 @@ MAX_LINES = 10  # of one kind on the screen; run.json has all of them
 
 
 def complain(problem: object, code: int) -> int:
-    """Prints the problem as one line on stderr and returns ``code``, the exit code."""
-    say(f"error: {' '.join(str(problem).split())}")
+    """Prints the problem as one line on stderr, or its ``lines`` where it is several, and returns ``code``, the exit
+    code."""
+    for line in getattr(problem, "lines", (problem,)):
+        say(f"error: {' '.join(str(line).split())}")
     return code
 
 
@@ -271,6 +273,15 @@ def by_spaces(option: str, names: Sequence[str]) -> None:
         if "," in text and not Path(text.partition(":")[0]).exists():  # a file's name may have a comma
             several = " ".join(name.strip() for name in text.split(",") if name.strip())
             raise UsageError(f"{option} {text!r}: separate several by spaces: {option} {several}")
+
+
+def put_before(option: str, words: Sequence[str], kind: str, is_one: Callable[[str], bool]) -> None:
+    """``UsageError`` if ``option``, which takes all words behind it, has taken one of another ``kind``."""
+    from avbench.types import UsageError
+
+    for word in words:
+        if is_one(word):
+            raise UsageError(f"{word} is {kind}: put it before {option}, which takes all words behind it")
 
 
 def as_data(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from avbench.commands.common import (
     check_files,
     check_format,
     print_as,
+    put_before,
     say,
     say_files,
     write_csv,
@@ -83,7 +85,7 @@ def add(commands: Any) -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     from avbench.runs.compare import compare_all
-    from avbench.submissions.as_run import opened
+    from avbench.submissions.as_run import BOARD, opened
     from avbench.system.strict import write_whole
     from avbench.types import UsageError
 
@@ -92,9 +94,11 @@ def _compare(args: argparse.Namespace) -> int:
     enough = args.n_resamples is None
     args.n_resamples = 1000 if enough else args.n_resamples
     bootstrap = bootstrap_of(args)
+    put_before("--metrics", args.metrics or [], "a run", lambda word: word.startswith(BOARD) or Path(word).exists())
     if len(args.runs) < 2:
         raise UsageError(f"there is nothing to compare {args.runs[0]} with: name two runs or more")
     runs = opened(args.runs, _entries(args), args.track)
+    _refuse_twice(args.runs)
     with Progress() as progress:
         found = compare_all(runs, args.data, bootstrap, progress, enough)
     every, few = found.chosen(args.metrics or ["all"]), found.chosen(args.metrics or ["main"])
@@ -109,6 +113,21 @@ def _compare(args: argparse.Namespace) -> int:
         plot_compared(found, few, args.plot)
     _print(args, found, few)
     return 0
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    """``UsageError`` if two names are of one run."""
+    from avbench.results.run import RUN_FILE
+    from avbench.submissions.as_run import BOARD
+    from avbench.types import UsageError
+
+    seen: dict[str, str] = {}
+    for name in names:
+        path = Path(name)
+        own = name if name.startswith(BOARD) else str((path.parent if path.name == RUN_FILE else path).resolve())
+        if own in seen:
+            raise UsageError(f"{seen[own]} and {name} are the same run twice: there is nothing to compare in it")
+        seen[own] = name
 
 
 def _entries(args: argparse.Namespace) -> Path | None:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-OPTION = "--config"
+OPTION, MODEL = "--config", "--model"
 _NOT_KEPT = ("help", "config", "save-config", "debug")
+_OF_MODEL = ("model-args", "weights", "head-weights", "random-weights")  # what a recipe says of its own model only
 _NOT_SAVED = "force"  # a recipe may say it, but leave to replace files is given anew for each run
 MAX_BYTES = 2**20
 
@@ -27,8 +28,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         OPTION,
         type=Path,
         metavar="FILE",
-        help="a YAML recipe of these options, as in `hop: 4`; the command line wins. Relative paths in it (--out, too) "
-        "start from the recipe's folder, those of the command line from the current one",
+        help="a YAML recipe of these options, as in `hop: 4`; the command line wins. With another --model there, the "
+        "recipe's model-args, weights, head-weights and random-weights, which are of its model, are left out. Relative "
+        "paths in it (--out, too) start from the recipe's folder, those of the command line from the current one",
     )
     parser.add_argument(
         "--save-config",
@@ -39,17 +41,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def with_config(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
-    """The words of a command line, after those that the recipe in its --config stands for: later ones win.
+    """The words of a command line, after those that the recipe in its --config stands for: later ones win. Where they
+    name another --model than the recipe, what it says of its own (``_OF_MODEL``) is left out, which is said on stderr.
 
     ``UsageError`` if the recipe cannot be read, or has an unknown option or a value that is none.
     """
     probe = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     probe.add_argument(OPTION)
+    probe.add_argument(MODEL)
     try:
-        found = probe.parse_known_args(list(words))[0].config
+        given = probe.parse_known_args(list(words))[0]
     except argparse.ArgumentError:  # the parser itself says what is missing
         return list(words)
-    return [*_words(parser, Path(found)), *words] if found else list(words)
+    return [*_words(parser, Path(given.config), given.model), *words] if given.config else list(words)
 
 
 class Recipe(NamedTuple):
@@ -105,16 +109,37 @@ def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     return {name: action for name, action in named.items() if name not in _NOT_KEPT}
 
 
-def _words(parser: argparse.ArgumentParser, file: Path) -> Iterator[str]:
-    known = options(parser)
-    for key, value in _read(file).items():
+def _words(parser: argparse.ArgumentParser, file: Path, model: str | None) -> Iterator[str]:
+    """``model``: that of the command line, None if it names none."""
+    known, recipe = options(parser), _read(file)
+    left_out = _of_another_model(recipe, file, known, model)
+    if left_out:
+        from avbench.commands.common import say
+
+        theirs, remedy = " and ".join(left_out), "give them on the command line if they are meant"
+        say(f"note: {theirs} of {file}, which are of its model, left out for {MODEL} {model}: {remedy}")
+    for key, value in recipe.items():
         name = str(key).replace("_", "-")
+        if name in left_out:
+            continue
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
             _refuse(f"{file}: unknown option {str(key)!r}; {hint}")
         if value is not None:
             yield from _option(name, known[name], value, file)
+
+
+def _of_another_model(
+    recipe: dict[Any, Any], file: Path, known: dict[str, argparse.Action], model: str | None
+) -> list[str]:
+    """The options in a recipe that are of its own model, if the command line names another one."""
+    own = recipe.get("model")
+    if model is None or not isinstance(own, str):
+        return []
+    placed = _with_paths("model", known["model"], own, file.parent, lambda path: _placed(path, file.parent))
+    names = [str(key).replace("_", "-") for key, value in recipe.items() if value is not None]
+    return [name for name in names if name in _OF_MODEL] if model not in (own, placed) else []
 
 
 def _option(name: str, action: argparse.Action, value: Any, file: Path) -> Iterator[str]:

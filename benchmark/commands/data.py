@@ -152,7 +152,9 @@ def _add_info(verbs: Any) -> None:
     )
     _add_data(info)
     info.add_argument("--json", action="store_true", help="print one JSON object")
-    info.add_argument("--plot", type=Path, metavar="FILE", help="draw the histogram of Figure 1 (.svg or .png)")
+    info.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the histogram of Figure 1 as FILE.svg, .png or .pdf"
+    )
     add_force(info)
 
 

@@ -26,6 +26,7 @@ from avbench.commands.common import (
     fetch_of,
     model_options,
     print_as,
+    put_before,
     say,
     say_each,
 )
@@ -94,11 +95,14 @@ def add(commands: Any) -> None:
 
 def _paper(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
-    from avbench.paper.regenerate import regenerate
+    from avbench.paper.exhibits import NAMES
+    from avbench.paper.regenerate import ALL, regenerate
     from avbench.paper.write import csv_of_all, tables
 
     check_format(args)
     by_spaces("--model", args.model)
+    for option, words in (("--model", args.model), ("--model-args", args.model_args)):
+        put_before(option, words, "an exhibit", lambda word: word in (*NAMES, ALL))
     with Progress() as progress, contextlib.redirect_stdout(sys.stderr):
         outcome = regenerate(
             args.names,
@@ -133,10 +137,11 @@ def _paper(args: argparse.Namespace) -> int:
 def _text(outcome: Outcome, out: Path) -> str:
     """One or two tables whole, else the verdicts."""
     from avbench.paper.replays import summary
-    from avbench.paper.write import markdown, verdicts_for_a_terminal
+    from avbench.paper.write import plain, verdicts_for_a_terminal
 
     few = len(outcome.exhibits) <= 2
-    lines = ["\n".join(map(markdown, outcome.exhibits)) if few else verdicts_for_a_terminal(outcome.exhibits)]
+    lines = ["\n\n".join(map(plain, outcome.exhibits)) if few else verdicts_for_a_terminal(outcome.exhibits)]
+    lines += [] if few else list(dict.fromkeys(exhibit.few for exhibit in outcome.exhibits if exhibit.few))
     lines += [f"\n{summary(outcome.counters)} · {outcome.wall_s:.0f} s"] if outcome.counters else []
     where = f"{out}: {len(outcome.files)} files, index.html shows everything on one page, paper.md the same as Markdown"
     return "\n".join([*lines, f"files   {where}"])

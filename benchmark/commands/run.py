@@ -185,7 +185,7 @@ def _add_sweep(commands: Any) -> None:
     add_engine(sweep)
     sweep.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
-    sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg or FILE.png")
+    sweep.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy and mAP as FILE.svg, .png or .pdf")
     sweep.add_argument("--json", action="store_true", help="print a JSON list of rows, and nothing else")
     add_fetch(sweep)
     add_format(sweep)
@@ -365,7 +365,7 @@ def _report_problems(args: argparse.Namespace, result: RunResult) -> None:
 
 def _sweep(args: argparse.Namespace) -> int:
     from avbench.engine.runner import Compute
-    from avbench.runs.sweep import Settings, origin_of, render, sweep, tables
+    from avbench.runs.sweep import Settings, no_intervals, origin_of, render, sweep, tables
 
     check_format(args)
     by_spaces("--models", args.models)
@@ -388,7 +388,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
         fewest, most = min(row.n_scored for row in rows), max(row.n_scored for row in rows)
         n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        title = f"{rows[0].measured_on}, {n} segments, 95 % intervals"
+        title = f"{rows[0].measured_on}, {n} segments, {no_intervals(rows) or '95 % intervals'}"
         plot_sweep(rows, args.plot, title, small_print=origin_of(rows).in_words())
     if args.csv:
         write_csv(rows.frame(), args.csv)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avbench.commands.common import add_command
+from avbench.commands.common import add_command, say
+
+_FOLDER = "<org>__<name>/<revision>/<track>, or a folder with that alone in it, as `pack --out` makes it"
 
 if TYPE_CHECKING:
     from avbench.submissions.check import Report
@@ -68,7 +71,12 @@ def _add_check(verbs: Any) -> None:
         "avbench submit check my_submission/acme__streamsync-trf/1f3a55e0c9d2/synthsync-test",
         "avbench submit check FOLDER --labels labels.json --json",
     )
-    check.add_argument("folder", type=Path, metavar="FOLDER", help="<org>__<name>/<revision>/<track>")
+    check.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help=_FOLDER,
+    )
     check.add_argument("--labels", type=Path, metavar="FILE", help="labels of a blind track (maintainers only)")
     check.add_argument("--n-resamples", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)")
     check.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -84,12 +92,18 @@ def _add_push(verbs: Any) -> None:
         "Log in with `hf auth login` or set HF_TOKEN.",
         "avbench submit push my_submission/acme__streamsync-trf/1f3a55e0c9d2/synthsync-test --repo org/results",
     )
-    push.add_argument("folder", type=Path, metavar="FOLDER", help="<org>__<name>/<revision>/<track>")
+    push.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help=_FOLDER,
+    )
     push.add_argument("--repo", required=True, metavar="ORG/NAME", help="the dataset repository of the results")
     push.add_argument("--endpoint", metavar="URL", help="another hub (default: HF_ENDPOINT, or the public one)")
 
 
 def _pack(args: argparse.Namespace) -> int:
+    from avbench.submissions.format import Problem, ValidationError
     from avbench.submissions.pack import pack, read_card
 
     card = read_card(args.card) if args.card else {}
@@ -98,17 +112,31 @@ def _pack(args: argparse.Namespace) -> int:
             card[name] = getattr(args, name)
     if args.training_data or args.dataset:
         card["training_data"] = {"status": args.training_data or "declared", "datasets": args.dataset or []}
-    print(pack(args.run, args.out, args.org, args.name, card, args.latency))
+    try:
+        print(pack(args.run, args.out, args.org, args.name, card, args.latency))
+    except ValidationError as error:
+        raise ValidationError(Problem(_as_given(p.field, args), p.message) for p in error.problems) from None
     return 0
+
+
+def _as_given(field: str, args: argparse.Namespace) -> str:
+    """A field as the option that gave it, if one did."""
+    part, _, name = field.partition(".")
+    if part == "latency":
+        return " ".join(["--latency", name]).strip()
+    name = name.partition(".")[0]
+    return f"--{name.replace('_', '-')}" if part == "card" and getattr(args, name, None) is not None else field
 
 
 def _check(args: argparse.Namespace) -> int:
     from avbench.submissions.check import check
+    from avbench.submissions.format import find_submission
     from avbench.types import UsageError
 
     if args.n_resamples < 0:
         raise UsageError(f"n_resamples is {args.n_resamples}; it must be 0 (no intervals) or more")
-    report = check(args.folder, args.labels, args.n_resamples)
+    folder = find_submission(args.folder)
+    report = check(folder, args.labels, args.n_resamples)
     if args.json:
         print(json.dumps(report.to_json(), indent=2))
         return 0 if report.ok else 2
@@ -119,13 +147,25 @@ def _check(args: argparse.Namespace) -> int:
 
         sys.stdout.flush()  # the table comes before the error
         raise ValidationError(report.errors)
+    _say_valid(report, folder)
     return 0
+
+
+def _say_valid(report: Report, folder: Path) -> None:
+    """The verdict, what comes next, and what readers of the board will miss."""
+    assert report.entry is not None
+    card = report.entry.submission.card
+    lacking = [name for name in ("description", "licence", "contact") if not getattr(card, name)]
+    print(f"valid: {report.entry.name}; next: {shlex.join(['avbench', 'submit', 'push', str(folder)])} --repo ORG/NAME")
+    if lacking:
+        options = " ".join(f"--{name}" for name in lacking)
+        say(f"note: the board will show no {' and no '.join(lacking)}: `avbench submit pack` takes {options}")
 
 
 def _table(report: Report) -> str:
     from tabulate import tabulate
 
-    from avbench.scoring.stats import interval_in_words
+    from avbench.scoring.stats import interval_in_words, too_few
     from avbench.submissions.tracks import measures
 
     def cell(value: float | None) -> str:
@@ -144,7 +184,7 @@ def _table(report: Report) -> str:
         [
             f"{entry.name}: {n} segments x {iterations} iterations",
             table,
-            interval_in_words(0.95),
+            interval_in_words(0.95) if any(s.ci_low is not None for s in report.recomputed.values()) else too_few(),
             f"track   {entry.track.title}",
             f"signature  {entry.submission.run.signature}",
         ]
@@ -152,9 +192,10 @@ def _table(report: Report) -> str:
 
 
 def _push(args: argparse.Namespace) -> int:
+    from avbench.submissions.format import find_submission
     from avbench.submissions.push import push
 
-    print(push(args.folder, args.repo, args.endpoint))
+    print(push(find_submission(args.folder), args.repo, args.endpoint))
     return 0
 
 

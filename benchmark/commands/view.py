@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def _view(args: argparse.Namespace) -> int:
     runs, unread = find_runs(args.folder)
     if not runs and not unread:
         raise UsageError(f"{args.folder} holds no run; `avbench run` writes them to runs/ unless --out says otherwise")
-    write_whole(page, runs_page(runs, unread, args.folder.resolve().name).encode("utf-8", "replace"))
+    at = Path(os.path.relpath(args.folder))  # as the commands that the page advises will name it
+    write_whole(page, runs_page(runs, unread, args.folder.resolve().name, at).encode("utf-8", "replace"))
     for one in unread:
         say(f"{one.folder} is left out: {one.reason}")
     print(page)

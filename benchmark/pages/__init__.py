@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS
-from avbench.scoring.stats import interval_in_words
+from avbench.scoring.stats import interval_in_words, too_few
 from avbench.types import OffsetGrid, offset_in_words
 
 UNDEFINED = "–"
@@ -128,7 +128,7 @@ def _environment(package: str) -> Environment:
     grid = OffsetGrid()
     offsets_s = [grid.offset_of(c) for c in range(grid.n_classes)]
     environment.globals.update(METRICS=METRICS, SHOWN=SHOWN, UNDEFINED=UNDEFINED, OFFSETS_S=offsets_s)
-    environment.globals["STAND_IN"] = STAND_IN
+    environment.globals.update(STAND_IN=STAND_IN, TOO_FEW=f"{too_few().capitalize()}.")
     return environment
 
 

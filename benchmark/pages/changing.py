@@ -19,6 +19,7 @@ from avbench.scoring.alarms import OWN_ALARM
 from avbench.scoring.calibration import believed_offsets_s, centres_s, step_s
 from avbench.scoring.dynamic import MOVED, SIZES_S, falsely_declared, recovery_times
 from avbench.scoring.segmentation import HELD, declared_changes
+from avbench.scoring.stats import too_few
 from avbench.scoring.streams import WARM_UP, Streams, checked_streams
 from avbench.scoring.tolerance import TOLERANCES
 from avbench.ticks import TICKS_PER_S, seconds
@@ -335,7 +336,7 @@ def undefined(result: RunResult) -> list[str]:
             "By law, recovery is – where no change ranks, tracked ±1 where no window is pure (the offset moves in all)."
         )
     if result.scores["tracked_acc"].value is not None and result.scores["tracked_acc"].ci_low is None:
-        said.append("There are no intervals: they need streams of at least two videos.")
+        said.append(f"{too_few().capitalize()}.")
     elif result.scores["recovery_s"].value is not None and result.scores["recovery_s"].ci_low is None:
-        said.append("Recovery has no interval: all changes that rank are in one video.")
+        said.append("Recovery has no interval: the changes that rank are in too few videos.")
     return said

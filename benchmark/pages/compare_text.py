@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from avbench.pages.formats import UNDEFINED, Origin, Table, csv_text, estimate
 from avbench.pages.tables import table
 from avbench.scoring.matrix import Comparisons, Matrix, versions
+from avbench.scoring.stats import interval_in_words, too_few
 from avbench.types import printable
 
 STAR = "*"  # behind a difference that is significant
@@ -79,7 +80,8 @@ def over(found: Comparisons) -> str:
     """How many models, on what."""
     return (
         f"{len(found.runs)} models on the same {found.n_segments} segments of {found.n_videos} "
-        f"video{'s' * (found.n_videos != 1)}, {100 * found.bootstrap.level:g} % intervals"
+        f"video{'s' * (found.n_videos != 1)}"
+        f"{'' if too_few(found.n_videos) else f', {100 * found.bootstrap.level:g} % intervals'}"
     )
 
 
@@ -93,9 +95,11 @@ def notes(found: Comparisons) -> list[str]:
     ]
     if any(run.protocol.name == "dynamic" for run in found.runs):
         lines.append("recovery: from changes of at least 0.4 s; last: the last window alone, by what is so at its end.")
-    if found.n_videos < 2:
-        lines.append("No intervals: they need segments from at least two videos.")
-    elif found.undecidable:
+    if few := too_few(found.n_videos):
+        lines.append(f"{few.capitalize()}.")
+    else:
+        lines.append(interval_in_words(found.bootstrap.level))
+    if not few and found.undecidable:
         lines.append(
             f"Nothing can be significant here: {n} pairs are too many for {found.bootstrap.n_resamples} resamples "
             f"(--n-resamples) of {found.n_videos} videos."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from avbench.pages.formats import INDENT, Origin, Table, csv_text, estimate
 from avbench.pages.run_text import DEFAULT, columns_of, head_notes
+from avbench.scoring.stats import too_few
 from avbench.ticks import seconds
 
 if TYPE_CHECKING:
@@ -66,6 +67,6 @@ def _notes(result: RunResult) -> list[str]:
     elif any(score.ci_low is not None for score in result.scores.values()):
         notes.append(f"In brackets: the {100 * result.level:g} % interval, bootstrapped over videos.")
     else:
-        notes.append("No intervals: they need segments from at least two videos.")
+        notes.append(f"{too_few().capitalize()}.")
     notes += [f"{row.label}: {row.note}." for row in result.rows if row.note]
     return [*notes, *([f"{result.model.weights_note}."] if result.model.weights_note else [])]

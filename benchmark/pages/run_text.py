@@ -15,7 +15,7 @@ from avbench.registry.options import FROM_BACKBONE
 from avbench.scoring.below_grid import BELOW_GRID
 from avbench.scoring.dynamic import SHOWN
 from avbench.scoring.metrics import METRICS, Column
-from avbench.scoring.stats import interval_in_words
+from avbench.scoring.stats import interval_in_words, too_few
 from avbench.system.spelling import nearest
 from avbench.ticks import seconds
 from avbench.types import OffsetGrid, UsageError
@@ -214,7 +214,7 @@ def _table_notes(result: RunResult) -> list[str]:
         spread = f"± half-width of the {level} interval, bootstrapped over videos; exact bounds in run.json"
         meaning = [interval_in_words(result.level)]
     else:
-        spread, meaning = "no intervals: they need segments from at least two videos", []
+        spread, meaning = too_few(), []
     return [f"{spread}   * {_latency_note(result)}", *meaning]
 
 

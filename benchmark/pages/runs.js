@@ -30,7 +30,7 @@
     if (chosen.length < 2) return;
     const settings = new Set(chosen.map((row) => row.dataset.setting));
     $("same").textContent = settings.size === 1
-      ? "All have the same setting. Whether they differ beyond chance says: avbench compare " + chosen.map((row) => row.dataset.folder).join(" ")
+      ? "All have the same setting. Whether they differ beyond chance says: avbench compare " + chosen.map((row) => row.dataset.typed).join(" ")
       : `They have different settings (${[...settings].join(", ")}): their scores do not say which model is better.`;
     const scores = chosen.map((row) => JSON.parse(row.dataset.scores));
     const names = [...new Set(scores.flatMap((found) => Object.keys(found)))];

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,14 +38,18 @@ class Unread(NamedTuple):
     reason: str
 
 
+def run_files(folder: Path) -> list[Path]:
+    """Every run.json in a folder and one or two folders below, by name. ``AvbenchError`` if it cannot be listed."""
+    try:
+        return sorted({*folder.glob("run.json"), *folder.glob("*/run.json"), *folder.glob("*/*/run.json")})
+    except OSError as error:
+        raise AvbenchError(f"cannot read {folder}: {error.strerror or error}") from error
+
+
 def find_runs(folder: Path) -> tuple[list[Listed], list[Unread]]:
     """The runs in a folder and the folders in it, newest first, and those that cannot be read. ``AvbenchError`` if the
     folder cannot be listed."""
-    try:
-        paths = sorted({*folder.glob("run.json"), *folder.glob("*/run.json"), *folder.glob("*/*/run.json")})
-    except OSError as error:
-        raise AvbenchError(f"cannot read {folder}: {error.strerror or error}") from error
-    found, unread = [], []
+    paths, found, unread = run_files(folder), [], []
     for path in paths[:MOST_RUNS]:
         name = path.parent.relative_to(folder).as_posix()
         try:
@@ -60,8 +65,9 @@ def find_runs(folder: Path) -> tuple[list[Listed], list[Unread]]:
     return sorted(found, key=lambda run: (run.result.created, run.folder), reverse=True), unread
 
 
-def runs_page(runs: list[Listed], unread: list[Unread], title: str) -> str:
-    """The page as text; equal arguments give equal text."""
+def runs_page(runs: list[Listed], unread: list[Unread], title: str, at: Path = Path()) -> str:
+    """The page as text; equal arguments give equal text. ``at``: the folder as it is called where the commands that
+    the page advises will be typed."""
     known = {**METRICS, **SHOWN, **BELOW_GRID}
     present = {name for run in runs for name, score in run.result.scores.items() if score.value is not None}
     changing = [name for name in SHOWN if name in present]
@@ -70,7 +76,7 @@ def runs_page(runs: list[Listed], unread: list[Unread], title: str) -> str:
         script=script_text("runs.js"),
         mark=MARK,
         title=title,
-        runs=[(run, json.dumps(_told(run.result), sort_keys=True)) for run in runs],
+        runs=[(run, json.dumps(_told(run.result), sort_keys=True), shlex.quote(str(at / run.folder))) for run in runs],
         unread=unread,
         columns=[(name, known[name]) for name in (*changing[:2], *COLUMNS) if name in present],
         settings=_short({run.setting for run in runs}),

@@ -83,8 +83,9 @@ class Curve(NamedTuple):
 @dataclass
 class Exhibit:
     """A table or figure. ``settings``: row -> what was run for it; ``measured_on``: the data, in words; ``claimed``:
-    whose the claims are; ``quotations``: the paper's own words; ``signatures``: (row or model, signature), several of
-    one where settings differ; ``own``: the rows, or ends of rows, of the reader's own models."""
+    whose the claims are; ``few``: why nothing in it has an interval, "" if anything may; ``quotations``: the paper's
+    own words; ``signatures``: (row or model, signature), several of one where settings differ; ``own``: the rows, or
+    ends of rows, of the reader's own models."""
 
     name: str
     title: str
@@ -100,6 +101,12 @@ class Exhibit:
     signatures: list[tuple[str, str]] = field(default_factory=list)
     version: str = __version__
     own: tuple[str, ...] = ()
+    few: str = ""
+
+    @property
+    def judged(self) -> list[Claim]:
+        """The claims that are shown: none where no interval could decide one."""
+        return [] if self.few else self.claims
 
     @property
     def origin(self) -> Origin:
@@ -122,7 +129,7 @@ class Exhibit:
     @property
     def of_claims(self) -> list[str]:
         """What a verdict among the claims means that does not say so itself."""
-        return [TOO_FEW_IN_WORDS] if any(c.verdict == TOO_FEW for c in self.claims) else []
+        return [TOO_FEW_IN_WORDS] if any(c.verdict == TOO_FEW for c in self.judged) else []
 
     def value(self, row: str, column: str) -> Cell | None:
         """The cell at a row and column, None if there is none."""

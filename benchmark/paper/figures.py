@@ -183,7 +183,8 @@ def _changing(exhibit: Exhibit, figure: Figure) -> None:
         axis.set_xlabel("seconds since the change")
         axis.set_ylabel(panel)
         axis.grid(alpha=0.25, lw=0.5)
-    axes[1].set_title("bands: 95 % intervals, of APA SparseSync and StreamSync", fontsize=8)
+    if not exhibit.few:
+        axes[1].set_title("bands: 95 % intervals, of APA SparseSync and StreamSync", fontsize=8)
 
 
 def _look(exhibit: Exhibit, row: str) -> tuple[str, str]:

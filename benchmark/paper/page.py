@@ -34,6 +34,7 @@ def page(exhibits: Sequence[Exhibit], facts: Mapping[str, Any], folder: Path) ->
         verdicts={verdict: VERDICTS[verdict] for verdict in counts},
         elsewhere=ELSEWHERE,
         own=next((exhibit.own for exhibit in exhibits if exhibit.own), ()),
+        few=next((exhibit.few for exhibit in exhibits if exhibit.few), ""),
         exhibits=shown,
     )
 
@@ -44,7 +45,7 @@ def _shown(exhibit: Exhibit, folder: Path) -> dict[str, Any]:
     suffixes = [".tex", ".csv", ".json", ".md", *([".pdf", ".svg", ".png"] if drawn else [])]
     by = {(c.row, c.column): c for c in exhibit.cells}
     reported = [row for row in exhibit.rows if any(c.row == row and c.paper is not None for c in exhibit.cells)]
-    counts = Counter(claim.verdict for claim in exhibit.claims)
+    counts = Counter(claim.verdict for claim in exhibit.judged)
     ns = {(c.n_scored, c.n_total) for c in exhibit.cells}
     return {
         "it": exhibit,

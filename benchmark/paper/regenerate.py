@@ -12,6 +12,7 @@ from typing import Any
 
 from avbench.data import synthsync
 from avbench.data.inspect import info
+from avbench.data.opening import read_unmade
 from avbench.engine.runner import Compute
 from avbench.engine.session import Session
 from avbench.paper import records
@@ -36,13 +37,13 @@ from avbench.paper.write import markdown, orderings, write, write_text
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.signature import DIGITS
 from avbench.registry.options import ModelOptions
-from avbench.scoring.stats import DEFAULT, Bootstrap
+from avbench.scoring.stats import DEFAULT, FEW_CLUSTERS, FEWEST_CLUSTERS, Bootstrap, too_few
 from avbench.system.cache import writable
 from avbench.system.devices import check_device
 from avbench.system.outputs import check_folder
 from avbench.system.progress import Progress
 from avbench.system.spelling import nearest
-from avbench.types import UsageError
+from avbench.types import SegmentRecord, UsageError
 
 ALL = "all"
 STAGE = "written"
@@ -117,6 +118,7 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
         followed=followed,
         facts=info(manifest) if any(name in STATISTICS for name in wanted) else {},
         boot=bootstrap,
+        few=_few(manifest, data, split, limit),
     )
     exhibits, files = [], []
     for done, name in enumerate(wanted):
@@ -166,7 +168,7 @@ def overview(outcome: Outcome) -> str:
     parts = ["# The paper's tables and figures, measured again\n"]
     if outcome.counters:
         parts.append(f"Replayed from one store: {summary(outcome.counters)}.\n")
-    if any(exhibit.claims for exhibit in outcome.exhibits):
+    if any(exhibit.judged for exhibit in outcome.exhibits):
         parts.append(f"## Which of the paper's orderings hold here\n\n{orderings(outcome.exhibits)}")
     for exhibit in outcome.exhibits:
         parts.append(markdown(exhibit, level=2))
@@ -245,6 +247,7 @@ class _Source:
     followed: Followed | str
     facts: dict[str, Any]  # of `avbench data info`
     boot: Bootstrap
+    few: str  # why there are no intervals; "" if there may be
 
 
 def _exhibit(name: str, source: _Source) -> Exhibit:
@@ -267,8 +270,30 @@ def _signed(exhibit: Exhibit, source: _Source, split: str) -> Exhibit:
     followed = source.followed
     on = followed.manifest if exhibit.name == CHANGING and isinstance(followed, Followed) else source.manifest
     exhibit.measured_on = exhibit.measured_on or _in_words(on, split)
+    exhibit.few = source.few if exhibit.name in (*REPLAYED, CHANGING) else ""
     exhibit.signatures = exhibit.signatures or [("", f"avb|d:{on.sha256[:DIGITS]}|v{exhibit.version}")]
     return exhibit
+
+
+def _few(manifest: Manifest, data: str, split: str, limit: int | None) -> str:
+    """Why nothing of these data has an interval, and what to do; "" if they have videos enough."""
+    n = _n_videos(manifest.segments)
+    if not too_few(n):
+        return ""
+    remedy = f"an interval needs {FEWEST_CLUSTERS} videos, a verdict {FEW_CLUSTERS}"
+    if limit is not None and data.startswith("hub:"):  # how many it takes is not worth fetching the rest
+        remedy = f"raise --limit: {remedy}"
+    elif limit is not None:
+        whole = read_unmade(data, split)
+        enough = next(
+            (i for i in range(limit, len(whole.segments) + 1) if _n_videos(whole.segments[:i]) >= FEW_CLUSTERS), 0
+        )
+        remedy = f"use --limit {enough} or more ({FEW_CLUSTERS} videos)" if enough else f"leave out --limit: {remedy}"
+    return f"{'one video' if n == 1 else f'{n} videos'}: no intervals, nothing can be separated; {remedy}"
+
+
+def _n_videos(segments: Sequence[SegmentRecord]) -> int:
+    return len({segment.video_id for segment in segments})
 
 
 def _in_words(manifest: Manifest, split: str) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 from tabulate import tabulate
 
 from avbench.pages.formats import UNDEFINED, Table, as_text, escape_markdown, estimate, origin_in_markdown
+from avbench.pages.tables import numbers, table
 from avbench.paper.exhibits import FAILS, HOLDS, MS, OPEN, TOO_FEW, Cell, Claim, Exhibit
 from avbench.paper.figures import draw
 from avbench.scoring.stats import interval_in_words
 from avbench.system.atomic import atomic_write_bytes
-from avbench.types import AvbenchError
+from avbench.types import AvbenchError, printable
 
 SCHEMA_VERSION = 1
 ELSEWHERE = "on RealSync broadcast video: another data set, so do not compare with these numbers"
@@ -97,9 +98,9 @@ def tables(exhibit: Exhibit) -> list[Table]:
         title = f"{exhibit.title}, reported by the paper on RealSync broadcast video"
         grid, notes = _grid(exhibit, measured=False), ["Another data set: do not compare what was measured with it."]
         found.append(Table(f"{exhibit.name}-reported", title, *grid, origin, notes, beside="What was measured: "))
-    if exhibit.claims:
+    if exhibit.judged:
         title = f"{exhibit.title}: {exhibit.claimed}, and what the paired difference shows here, {measured}"
-        found.append(Table(f"{exhibit.name}-claims", title, *_verdicts(exhibit.claims), origin, exhibit.of_claims))
+        found.append(Table(f"{exhibit.name}-claims", title, *_verdicts(exhibit.judged), origin, exhibit.of_claims))
     return found
 
 
@@ -109,7 +110,7 @@ def markdown(exhibit: Exhibit, level: int = 1) -> str:
     lines = [f"{'#' * level} {exhibit.title}", "", f"{on}; {origin_in_markdown(exhibit.origin)}", ""]
     wide = len(exhibit.columns) > WIDE
     lines += [_table(*(_long(exhibit) if wide else _grid(exhibit, measured=True))), ""]
-    if exhibit.unit == "score":
+    if exhibit.unit == "score" and not exhibit.few:
         lines += [interval_in_words(0.95), ""]
     if any(c.paper is not None for c in exhibit.cells):
         lines += [REPORTED, "", _table(*_grid(exhibit, measured=False)), ""]
@@ -117,11 +118,40 @@ def markdown(exhibit: Exhibit, level: int = 1) -> str:
         lines += ["**The paper's own words**; it measured nothing of the kind", ""]
         lines += [f'- {q.about}: "{_plain(q.words)}" (section {q.section})' for q in exhibit.quotations]
         lines += [""]
-    if exhibit.claims:
+    if exhibit.judged:
         lines += [f"**{exhibit.claimed}**, and what the paired difference shows here", ""]
-        lines += [verdicts(exhibit.claims), "", *(f"{_plain(note)}\n" for note in exhibit.of_claims)]
+        lines += [verdicts(exhibit.judged), "", *(f"{_plain(note)}\n" for note in exhibit.of_claims)]
     lines += [f"- {_plain(note)}" for note in exhibit.notes]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def plain(exhibit: Exhibit) -> str:
+    """The same for a terminal: tables no wider than it is, and no markup."""
+    long = len(exhibit.columns) > WIDE
+    headers, rows = _long(exhibit) if long else _grid(exhibit, measured=True)
+    lines = [exhibit.title, f"measured on {exhibit.measured_on}{_scored(exhibit)}", "", *numbers(rows, headers)]
+    if exhibit.unit == "score" and not exhibit.few:
+        lines += [interval_in_words(0.95)]
+    if any(c.paper is not None for c in exhibit.cells):
+        headers, rows = _grid(exhibit, measured=False)
+        lines += ["", f"reported by the paper {ELSEWHERE}", *numbers(rows, headers)]
+    if exhibit.quotations:
+        lines += ["", "the paper's own words; it measured nothing of the kind"]
+        lines += [f'{q.about}: "{q.words}" (section {q.section})' for q in exhibit.quotations]
+    if exhibit.judged:
+        headers, rows = _verdicts(exhibit.judged)
+        lines += ["", f"{exhibit.claimed}, and what the paired difference shows here", table(rows, headers)]
+        lines += exhibit.of_claims
+    lines += ["", *exhibit.notes, _origin(exhibit)]
+    return "\n".join(printable(line) for text in lines for line in text.split("\n"))
+
+
+def _origin(exhibit: Exhibit) -> str:
+    """Signature, version and n; without the list of the models, which the files have."""
+    origin = exhibit.origin
+    said, several, _ = origin.in_words().partition(", with m: ")
+    models = f" (m: of each row, in {exhibit.name}.json); avbench {origin.version}; n = {origin.n}"
+    return f"{said}{models if several else ''}"
 
 
 def verdicts(claims: Sequence[Claim]) -> str:
@@ -138,11 +168,11 @@ def _verdicts(claims: Sequence[Claim]) -> tuple[list[str], list[list[str]]]:
 
 def orderings(exhibits: Sequence[Exhibit]) -> str:
     """All claims of the exhibits as one Markdown table; a line before it counts the verdicts and names the data."""
-    counts = Counter(c.verdict for exhibit in exhibits for c in exhibit.claims)
+    counts = Counter(c.verdict for exhibit in exhibits for c in exhibit.judged)
     counted = ", ".join(
         f"{counts[word]} {word}" for word in (HOLDS, FAILS, OPEN, TOO_FEW) if counts[word] or word != TOO_FEW
     )
-    data = dict.fromkeys(e.measured_on for e in exhibits if e.claims)
+    data = dict.fromkeys(e.measured_on for e in exhibits if e.judged)
     lines = [f"{counts.total()} orderings on {'; '.join(map(_plain, data))}: {counted}.", ""]
     rows = [[_plain(name), _plain(text), difference, f"**{word}**"] for name, text, difference, word in _all(exhibits)]
     headers = ["", "ordering in the paper", "here: difference [95 %]", "holds?"]
@@ -162,11 +192,13 @@ def _all(exhibits: Sequence[Exhibit]) -> list[tuple[str, str, str, str]]:
     return [
         (exhibit.name, c.claim, estimate(c.difference, c.ci_low, c.ci_high, signed=True), c.verdict)
         for exhibit in exhibits
-        for c in exhibit.claims
+        for c in exhibit.judged
     ]
 
 
 def _scored(exhibit: Exhibit) -> str:
+    if exhibit.few:
+        return f"; {exhibit.few}"
     return "; 95 % intervals over videos" if exhibit.unit == "score" else ""
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from avbench import __version__
-from avbench.results.run import RunResult, read_run
+from avbench.pages.runs_page import run_files
+from avbench.results.run import RUN_FILE, RunResult, read_run
 from avbench.types import printable
 
 PAPER, AVBENCH = "voas2025streamsync", "avbench"
@@ -107,12 +108,15 @@ _OWN = ("xcorr", "constant", "prior", "uniform", "oracle")  # avbench's own
 def cited(runs: Iterable[Path]) -> tuple[dict[str, list[str]], list[str]]:
     """(keys with what each is cited for, what has no entry here) for avbench, the paper, and what ``runs`` used.
 
-    ``AvbenchError`` for a folder that is no run.
+    A folder in which runs lie, as ``avbench view`` shows it, stands for all of them. ``AvbenchError`` for a folder that
+    holds none, or one that cannot be read.
     """
     found: dict[str, list[str]] = {AVBENCH: ["the harness"], PAPER: ["the task, the protocol, RealSync and StreamSync"]}
     unknown: list[str] = []
     for path in runs:
-        _add(read_run(path), found, unknown)
+        many = path.is_dir() and not (path / RUN_FILE).exists()
+        for run in (many and run_files(path)) or [path]:
+            _add(read_run(run), found, unknown)
     return found, list(dict.fromkeys(unknown))
 
 

@@ -286,31 +286,29 @@ def render(found: Comparison) -> str:
     """The comparison as plain text, one row per metric."""
     from tabulate import tabulate
 
-    from avbench.scoring.stats import interval_in_words
+    from avbench.scoring.stats import interval_in_words, too_few
 
     columns, changing = _columns(found.a.protocol), found.a.protocol.name == "dynamic"
 
-    def number(value: float, signed: bool = False) -> str:
-        return f"{value:{'+' if signed else ''}.3f}" if math.isfinite(value) else "–"
+    def number(value: float) -> str:
+        return f"{value:.3f}" if math.isfinite(value) else "–"
 
     rows = []
     for name, m in found.metrics.items():
-        interval = f"{number(m.difference, True)} [{number(m.ci_low, True)}, {number(m.ci_high, True)}]"
+        interval = estimate(m.difference, m.ci_low, m.ci_high, signed=True)
         p = f"{m.p:.3f}" if math.isfinite(m.p) else "–"
         rows.append([columns[name].title, number(m.a), number(m.b), interval, p, number(m.detectable)])
     headers = ["", found.a.model.name, found.b.model.name, "difference", "p", "detectable"]
     lines = [
         f"{found.a.model.name} minus {found.b.model.name} on {found.a.data.name} {found.a.data.split}: "
-        f"{found.n_segments} segments, paired over {found.n_videos} videos, {100 * found.level:g} % intervals",
+        f"{found.n_segments} segments, paired over {found.n_videos} videos"
+        f"{'' if too_few(found.n_videos) else f', {100 * found.level:g} % intervals'}",
         tabulate(rows, headers, tablefmt="plain", disable_numparse=True),
         f"detectable: a true difference of this size would be found with probability {POWER:g}",
     ]
     if changing:
         lines.append("recovery: from changes of at least 0.4 s; last: the last window alone, by what is so at its end")
-    if found.n_videos < 2:
-        lines.append("no intervals: they need segments from at least two videos")
-    else:
-        lines.append(interval_in_words(found.level))
+    lines.append(too_few(found.n_videos) or interval_in_words(found.level))
     if found.left_out:
         lines.append(f"left out: {found.left_out} segments scored by only one of the runs")
     return "\n".join([*lines, _origin(found).in_words()])
@@ -318,6 +316,8 @@ def render(found: Comparison) -> str:
 
 def table(found: Comparison) -> Table:
     """The comparison for a paper, one row per metric."""
+    from avbench.scoring.stats import too_few
+
     columns, data = _columns(found.a.protocol), found.a.data
     note = f" ({data.note})" if data.note else ""
     rows = [
@@ -340,8 +340,7 @@ def table(found: Comparison) -> Table:
         rows=rows,
         origin=_origin(found),
         notes=[
-            f"In brackets: the {100 * found.level:g} % interval"
-            f"{'; undefined, as it needs two videos' if found.n_videos < 2 else ''}.",
+            f"{too_few(found.n_videos).capitalize() or f'In brackets: the {100 * found.level:g} % interval'}.",
             f"Detectable: a true difference of this size would be found with probability {POWER:g}.",
             *([f"Left out: {found.left_out} segments scored by only one of the runs."] if found.left_out else []),
         ],

@@ -211,7 +211,8 @@ def _asked(
     protocol: Protocol | Callable[[bool], Protocol] | None, hop_s: float | None, iterations: int | None
 ) -> Protocol | Callable[[bool], Protocol] | None:
     """The protocol, or what picks one by ``hop_s`` and ``iterations``. ``UsageError`` if both are given."""
-    given = {name: value for name, value in (("hop_s", hop_s), ("iterations", iterations)) if value is not None}
+    asked = (("hop_s", hop_s), ("iterations", iterations))
+    given: dict[str, Any] = {name: value for name, value in asked if value is not None}
     if protocol is not None and given:
         made = ", ".join(f"{name}={value!r}" for name, value in given.items())
         raise UsageError(

@@ -33,6 +33,7 @@ from avbench.scoring.stats import (
     bootstrap_scores,
     interval_in_words,
     paired_difference,
+    too_few,
 )
 from avbench.system.devices import check_device
 from avbench.system.progress import Progress
@@ -54,7 +55,7 @@ OWN_SUPPORT = "each setting on all segments long enough for it: do not compare s
 
 class SweepRow(NamedTuple):
     """Scores of one model at one setting. ``against``: paired differences from the row that ``reference`` names ("" for
-    none); ``measured_on``: the data in words."""
+    none); ``measured_on``: the data in words; ``n_videos``: of the segments scored."""
 
     model: str
     hop_s: float
@@ -67,14 +68,15 @@ class SweepRow(NamedTuple):
     against: dict[str, Difference]
     signature: str = ""
     measured_on: str = ""
+    n_videos: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; undefined values (an interval over one video) are null."""
+        """Plain data; undefined values (an interval over too few videos) are null."""
 
         def plain(values: Mapping[str, float]) -> dict[str, float | None]:
             return {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
 
-        row = self._asdict()
+        row = {name: value for name, value in self._asdict().items() if name != "n_videos"}
         row["scores"] = {name: plain(estimate._asdict()) for name, estimate in self.scores.items()}
         row["against"] = {name: plain(difference) for name, difference in self.against.items()}  # type: ignore[arg-type]
         return row
@@ -247,6 +249,7 @@ def _rows(
                 reference=reference,
                 against={m: paired_difference(chosen[m], found, *told, [m])[m] for m, found in (other or {}).items()},
                 signature=str(signature_of(session, model, replace(protocol, iterations=n, selection=selection))),
+                n_videos=len(set(truth.clusters.tolist())),
             )
 
 
@@ -263,7 +266,7 @@ def render(rows: Sequence[SweepRow]) -> str:
     headers = ["model", "hop (s)", "windows", *titles, *([] if common else ["n"])]
     text = "\n".join(numbers(table, headers, repeated=3))
     scored = f"{first.n_scored}/{first.n_total} segments long enough for every setting" if common else OWN_SUPPORT
-    text += f"\n{first.selection} iteration · {scored} · 95 %\n{interval_in_words(0.95)}"
+    text += f"\n{first.selection} iteration · {scored} · 95 %\n{no_intervals(rows) or interval_in_words(0.95)}"
     differences = [
         [row.model, f"{row.hop_s:g}", row.iterations]
         + [estimate(d["difference"], d["ci_low"], d["ci_high"]) for d in row.against.values()]
@@ -285,12 +288,14 @@ def tables(rows: Sequence[SweepRow]) -> list[Table]:
     common = len({row.n_scored for row in rows}) == 1
     setting = f"{first.measured_on}, {first.selection} iteration"
     scored = "All settings are scored on the segments long enough for each of them." if common else f"{OWN_SUPPORT}."
+    few = no_intervals(rows)
+    notes = [f"{scored} {few.capitalize() or 'In brackets: 95 %'}."]
     scores = [
         [*_setting(row), *(estimate(*row.scores[name]) for name in METRICS), f"{row.n_scored}/{row.n_total}"]
         for row in rows
     ]
     headers = ["model", "hop (s)", "windows", *titles]
-    found = [Table("sweep", f"Sweep on {setting}", [*headers, "n"], scores, origin, [f"{scored} In brackets: 95 %."])]
+    found = [Table("sweep", f"Sweep on {setting}", [*headers, "n"], scores, origin, notes)]
     differences = [
         [*_setting(row), *(_difference(row.against[name]) for name in METRICS), row.reference]
         for row in rows
@@ -300,6 +305,11 @@ def tables(rows: Sequence[SweepRow]) -> list[Table]:
         title = f"Paired differences on {setting}"
         found.append(Table("sweep-differences", title, [*headers, "minus"], differences, origin))
     return found
+
+
+def no_intervals(rows: Sequence[SweepRow]) -> str:
+    """Why there are no intervals in some rows; "" if every row has enough videos."""
+    return too_few(min(row.n_videos for row in rows))
 
 
 def _setting(row: SweepRow) -> list[str]:

@@ -49,7 +49,9 @@ BELOW_GRID: dict[str, Column] = {
             False,
             "mean distance of class centre and true offset",
         ),
-        Column("offset_error_median_s", "median (s)", "s", 0.0, 4.0, False, "median distance of expected and true offset"),
+        Column(
+            "offset_error_median_s", "median (s)", "s", 0.0, 4.0, False, "median distance of expected and true offset"
+        ),
         *(
             Column(f"within_{ms}_ms", f"in {ms} ms", "", 1.0, 0.0, True, f"share of expected offsets within {ms} ms")
             for ms in WITHIN_MS

@@ -162,7 +162,7 @@ def compared(
     pairs = {}
     for name in of_a if metrics is None else metrics:
         first, second = of_a[name], of_b[name]
-        found = difference(first.of, second.of, first.videos, bootstrap, first.smooth, power)
+        found = difference(first.of, second.of, first.videos, bootstrap, first.smooth, power, (0.0, first.most))
         pairs[name] = Pair(first.estimate(plain).value, second.estimate(plain).value, *found)
     return pairs
 

@@ -229,7 +229,7 @@ class FileFigures:
             for row in self.files
             if (other := self._others.get(row.key)) and figure.name in row.values and figure.name in other.values
         ]
-        delta, p = _difference(pairs, self.bootstrap)
+        delta, p = _difference(figure, pairs, self.bootstrap)
         n_failed = len(self.reference) - len(theirs)
         return Summary(figure, mean, median, found.n_failed, found.reasons, of_theirs, n_failed, delta, p)
 
@@ -254,16 +254,21 @@ def pair(files: Sequence[FileRow], reference: Sequence[FileRow]) -> tuple[tuple[
 
 def _mean(figure: Figure, values: Sequence[float], bootstrap: Bootstrap) -> Mean:
     of = partial(ratio, values, np.ones(len(values)))
-    least = -math.inf if figure.lower_is_better is None else 0.0  # only signed ones have no direction
-    return Mean(*estimate(of, np.arange(len(values)), bootstrap, least, figure.most), n=len(values))
+    return Mean(*estimate(of, np.arange(len(values)), bootstrap, *_ends(figure)), n=len(values))
 
 
-def _difference(pairs: Sequence[tuple[float, float]], bootstrap: Bootstrap) -> tuple[Mean, float]:
+def _ends(figure: Figure) -> tuple[float, float]:
+    """The least and the most that a figure can be."""
+    return -math.inf if figure.lower_is_better is None else 0.0, figure.most  # only signed ones have no direction
+
+
+def _difference(figure: Figure, pairs: Sequence[tuple[float, float]], bootstrap: Bootstrap) -> tuple[Mean, float]:
     if not pairs:
         return Mean(NAN, NAN, NAN, 0), NAN
     ours, theirs = zip(*pairs, strict=True)
     ones = np.ones(len(pairs))
-    found, _ = difference(partial(ratio, ours, ones), partial(ratio, theirs, ones), np.arange(len(pairs)), bootstrap)
+    of_ours, of_theirs = partial(ratio, ours, ones), partial(ratio, theirs, ones)
+    found, _ = difference(of_ours, of_theirs, np.arange(len(pairs)), bootstrap, ends=_ends(figure))
     return Mean(found["difference"], found["ci_low"], found["ci_high"], len(pairs)), found["p"]
 
 

@@ -105,7 +105,7 @@ def resampled_score(
         nan = float("nan")
         return Drawn(Estimate(nan, nan, nan), Distribution(nan, np.array([nan]), np.array([nan])), 0)
     drawn = resamples(clusters, bootstrap)
-    found = distribution(function, drawn, smooth)
+    found = distribution(function, drawn, smooth)._replace(least=least, most=most)
     n, level = drawn.n_clusters, bootstrap.level
     return Drawn(bounded(found, n, level, least, most), found, n)
 

@@ -6,6 +6,7 @@ All intervals of one set of clusters and one seed use the same resamples, which 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from avbench.scoring.metrics import METRICS, Cases, Draws, Resamples, cases
 from avbench.system.spelling import nearest
 from avbench.types import UsageError
 
+FEWEST_CLUSTERS = 3  # with two, t has one degree of freedom: 12.7 standard errors to each side say nothing
 FEW_CLUSTERS = 6
 FEW_LEFT_OUT = 25
 MAX_LEFT_OUT = 200  # most parts (videos, or groups of videos) that the jackknife leaves out in turn
@@ -68,6 +70,13 @@ def interval_in_words(level: float, over: str = "videos") -> str:
         f"A {percent} % interval contains the score on all such {over} in about {percent} of 100 such tests; its "
         "centre is corrected for few cases (jackknife), so a value may lie at its edge."
     )
+
+
+def too_few(n_videos: int | None = None) -> str:
+    """Why there is no interval over ``n_videos`` videos, "" if there are enough; None: so few, however many."""
+    n = "" if n_videos is None else f" (n = {n_videos})"
+    said = f"too few videos for an interval{n}: it needs at least {FEWEST_CLUSTERS}"
+    return said if n_videos is None or n_videos < FEWEST_CLUSTERS else ""
 
 
 def resamples(clusters: Any, bootstrap: Bootstrap = DEFAULT) -> Resamples:
@@ -133,9 +142,9 @@ def bootstrap_scores(
 ) -> dict[str, Estimate]:
     """Metrics (all by default) of ``logits`` (N, 21) against ``labels`` (N,), with intervals over videos.
 
-    ``clusters`` (N,) names the video of each case. The bounds are nan where the metric is undefined, with a single
-    video (how videos differ is unknown), with ``n_resamples`` = 0, or where the metric is undefined in more than half
-    of the resamples. Errors as in ``metrics.cases`` and ``resamples``.
+    ``clusters`` (N,) names the video of each case. The bounds are nan where the metric is undefined, with fewer than
+    ``FEWEST_CLUSTERS`` videos (how videos differ is unknown), with ``n_resamples`` = 0, or where the metric is
+    undefined in more than half of the resamples. Errors as in ``metrics.cases`` and ``resamples``.
     """
     names, checked = checked_metrics(metrics), cases(logits, labels)
     drawn = draw_videos(checked, clusters, bootstrap)
@@ -263,22 +272,24 @@ def estimate(
     return bounded(distribution(function, drawn, smooth), drawn.n_clusters, bootstrap.level, least, most)
 
 
-def difference(
+def difference(  # noqa: PLR0913  (7 parameters: two scores, their range, how they are drawn and what is detected)
     function_a: Callable[[Resamples], np.ndarray],
     function_b: Callable[[Resamples], np.ndarray],
     clusters: Any,
     bootstrap: Bootstrap = DEFAULT,
     smooth: bool = True,
     power: float = 0.8,
+    ends: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[Difference, float]:
     """Any score of A minus the same of B on the same cases, over the same resamples of videos (arguments as of
-    ``estimate``), with what such a comparison detects with probability ``power`` (see
-    ``minimum_detectable_difference``). All nan without cases."""
+    ``estimate``; ``ends``: the least and the most that the score can be), with what such a comparison detects with
+    probability ``power`` (see ``minimum_detectable_difference``). All nan without cases."""
     nan = float("nan")
     if not len(clusters):
         return Difference(difference=nan, ci_low=nan, ci_high=nan, p=nan), nan
     drawn = resamples(clusters, bootstrap)
     found = distribution(function_a, drawn, smooth).minus(distribution(function_b, drawn, smooth))
+    found = found._replace(least=ends[0] - ends[1], most=ends[1] - ends[0])
     n, level = drawn.n_clusters, bootstrap.level
     return as_difference(found, n, level), detectable(found, n, level, power)
 
@@ -322,16 +333,24 @@ def draw_videos(checked: Cases, clusters: Any, bootstrap: Bootstrap) -> Resample
 
 
 class Distribution(NamedTuple):
-    """A metric, or the difference of two: its value, its values (R,) in the resamples of videos, and its values (J,)
-    with one video (or group of videos) left out."""
+    """A metric, or the difference of two: its value, its values (R,) in the resamples of videos, its values (J,) with
+    one video (or group of videos) left out, and the range that it cannot leave."""
 
     value: float
     sample: np.ndarray
     left_out: np.ndarray
+    least: float = -math.inf
+    most: float = math.inf
 
     def minus(self, other: Distribution) -> Distribution:
         """The difference of two metrics over the same resamples."""
-        return Distribution(self.value - other.value, self.sample - other.sample, self.left_out - other.left_out)
+        return Distribution(
+            self.value - other.value,
+            self.sample - other.sample,
+            self.left_out - other.left_out,
+            self.least - other.most,
+            self.most - other.least,
+        )
 
 
 def n_left_out(n_clusters: int, n_resamples: int) -> int:
@@ -347,10 +366,11 @@ def _with_left_out(drawn: Resamples) -> Resamples:
 
 def distribution_of(name: str, checked: Cases, drawn: Resamples) -> Distribution:
     """One metric on all cases, in each resample of ``drawn``, and with each jackknife group left out."""
-    function, n_resamples = METRICS[name].function, len(drawn.counts)
-    value = float(function(checked, checked.once)[0])
-    values = function(checked, _with_left_out(drawn))
-    return Distribution(value, values[:n_resamples], values[n_resamples:])
+    metric, n_resamples = METRICS[name], len(drawn.counts)
+    value = float(metric.function(checked, checked.once)[0])
+    values = metric.function(checked, _with_left_out(drawn))
+    ends = sorted((metric.worst, metric.best))
+    return Distribution(value, values[:n_resamples], values[n_resamples:], *ends)
 
 
 def jackknifed(
@@ -379,7 +399,7 @@ def _centred(found: Distribution, n_clusters: int) -> tuple[float, np.ndarray]:
 def _usable(value: float, sample: np.ndarray, n_clusters: int) -> np.ndarray | None:
     """The resamples where the metric is defined; None if there is neither an interval nor a p-value."""
     defined = sample[~np.isnan(sample)]
-    enough = n_clusters >= 2 and len(defined) > 0 and len(sample) <= 2 * len(defined)
+    enough = n_clusters >= FEWEST_CLUSTERS and len(defined) > 0 and len(sample) <= 2 * len(defined)
     return defined if enough and not np.isnan(value) else None
 
 
@@ -435,7 +455,7 @@ def p_values(values: np.ndarray, samples: np.ndarray, n_clusters: int) -> np.nda
     k, n_resamples = samples.shape
     defined = np.count_nonzero(~np.isnan(samples), axis=1)
     usable = (defined > 0) & (n_resamples <= 2 * defined) & ~np.isnan(values)
-    if n_clusters < 2 or not usable.any():
+    if n_clusters < FEWEST_CLUSTERS or not usable.any():
         return np.full(k, np.nan)
     if n_clusters < FEW_CLUSTERS:
         spread = np.array([_spread(sample) for sample in samples])
@@ -497,7 +517,8 @@ def bounded(found: Distribution, n_clusters: int, level: float, least: float, mo
 
 
 def as_difference(found: Distribution, n_clusters: int, level: float) -> Difference:
-    """The difference with its interval and p-value; nan where there is none."""
+    """The difference with its interval, which stays within what is possible, and its p-value; nan where there is none.
+    No difference, 0, is always possible: so p and interval agree."""
     value, sample = _centred(found, n_clusters)
-    low, high = interval(value, sample, n_clusters, level)
+    low, high = (float(np.clip(end, found.least, found.most)) for end in interval(value, sample, n_clusters, level))
     return Difference(difference=found.value, ci_low=low, ci_high=high, p=_p_value(value, sample, n_clusters))

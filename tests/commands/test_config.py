@@ -321,3 +321,38 @@ def test_of_several_processes_of_one_command_the_first_writes(
     assert done.returncode == 0, done.stderr
     assert ("avbench: recipe: run.yaml" in done.stderr) == written
     assert ((tmp_path / "run.yaml").read_text() != "of the first\n") == written
+
+
+OF_ITS_MODEL = {
+    "model": "net.py:Net",
+    "limit": 1,
+    "model-args": {"width": 5},
+    "head-weights": "h.pt",
+    "random-weights": 4,
+}
+
+
+def test_what_a_recipe_says_of_its_model_is_left_out_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = recipe(tmp_path, OF_ITS_MODEL)
+    found = parsed("--config", path, "--model", "xcorr")
+    assert (found["model"], found["limit"], found["model_args"]) == ("xcorr", 1, [])
+    assert (found["head_weights"], found["random_weights"]) == (None, None)
+    said = capsys.readouterr().err
+    assert "note: head-weights and model-args and random-weights of" in said
+    assert "left out for --model xcorr" in said
+    assert parsed("--config", path, "--model", "xcorr", "--model-args", "a=1")["model_args"] == ["a=1"]
+
+
+@pytest.mark.parametrize("model", [[], ["--model", "net.py:Net"]])
+def test_it_is_kept_for_its_own_model_and_where_it_names_none(
+    model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = recipe(tmp_path, OF_ITS_MODEL)
+    assert parsed("--config", path, *model)["model_args"] == ["width=5"]
+    path = recipe(tmp_path, {"model-args": {"width": 5}})
+    assert parsed("--config", path, "--model", "other.py:Net")["model_args"] == ["width=5"]
+    assert capsys.readouterr().err == ""

@@ -217,7 +217,7 @@ def test_hidden_labels_stay_hidden(made: Made) -> None:
 def test_one_stream_without_intervals() -> None:
     text = words(run_page(*made_up(drawn(1, ("jump",)))))
     assert "1 of 1 streams" in text
-    assert "There are no intervals: they need streams of at least two videos." in text
+    assert "Too few videos for an interval: it needs at least 3." in text
 
 
 def test_without_a_change_that_ranks_it_says_why() -> None:

@@ -102,7 +102,7 @@ def test_a_single_video_has_no_interval_and_the_page_says_so() -> None:
     drawn = [resampled_metric("acc", np.eye(21)[labels], labels, ["v"] * 5, Bootstrap(20)) for _ in range(3)]
     one = replace(found, n_videos=1, metrics={"acc": Matrix.of(METRICS["acc"], drawn, 0.95)})
     page = page_of(one)
-    assert "No intervals" in page
+    assert "Too few videos for an interval (n = 1)" in page
     assert ">nan" not in page
 
 

@@ -87,7 +87,7 @@ def test_runs_are_filtered_and_set_side_by_side(avbench: Avbench, runs: Path, si
         assert page.locator("#beside").is_hidden()
         page.get_by_label("choose a", exact=True).check()
         page.get_by_label("choose b", exact=True).check()
-        assert page.locator("#same").inner_text().partition("compare ")[2] in ("a b", "b a")
+        assert page.locator("#same").inner_text().partition("compare ")[2] in ("runs/a runs/b", "runs/b runs/a")
         shown = page.locator("#chosen tbody tr", has_text="acc_tol1").inner_text()
         score = json.loads((runs / "a" / "run.json").read_text())["scores"]["acc_tol1"]["value"]
         assert f"{score:.2f}" in shown
@@ -96,3 +96,12 @@ def test_runs_are_filtered_and_set_side_by_side(avbench: Avbench, runs: Path, si
         assert there.overflow_px == 0
         assert there.errors == []
         assert there.requests == []
+
+
+def test_the_compare_advised_can_be_typed_where_view_was(avbench: Avbench, runs: Path) -> None:
+    assert avbench("view", runs).returncode == 0
+    page = (runs / "runs.html").read_text()
+    assert 'data-typed="runs/a"' in page
+    found, unread = find_runs(runs)
+    assert 'data-typed="runs/a"' in runs_page(found, unread, "mine", Path("runs"))
+    assert 'data-typed="a"' in runs_page(found, unread, "mine")

@@ -47,8 +47,9 @@ def test_columns_of_numbers_that_do_not_fit_follow_below() -> None:
 
 
 def test_what_commands_print_follows_the_terminal(
-    avbench: Avbench, clicks: Path, monkeypatch: pytest.MonkeyPatch
+    avbench: Avbench, five_clicks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clicks = five_clicks  # two would have no intervals
     run = ("run", "--model", "constant", "--data", clicks, "--iterations", "2", "--n-resamples", "20", "--out", "r")
     sweep = ("sweep", "--models", "constant", "uniform", "--data", clicks, "--iterations", "2", "--n-resamples", "20")
     wide = avbench(*run).stdout.splitlines()

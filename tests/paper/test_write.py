@@ -15,7 +15,7 @@ from made_claims import claimed
 
 from avbench.pages.formats import as_text
 from avbench.paper.exhibits import MS, UNTIMED, Cell, Exhibit, with_latencies
-from avbench.paper.write import csv_of_all, markdown, tables
+from avbench.paper.write import csv_of_all, markdown, orderings, plain, tables, verdicts_for_a_terminal
 
 OWN = "† a_b.py:Net & 50 % (yours)"
 SIGNED = [(row, f"avb|streaming:1|n18|m:{m}|d:d|v0.1.0") for row, m in (("APA SparseSync", "1"), (OWN, "2"))]
@@ -87,3 +87,30 @@ def test_milliseconds_come_into_the_table_that_was_written_before(exhibit: Exhib
     assert UNTIMED not in filled.notes
     assert any("0.50 (unstable)" in note for note in filled.notes)
     assert UNTIMED in exhibit.notes, "the exhibit that was written is left as it was"
+
+
+def test_in_a_terminal_there_is_no_markup(exhibit: Exhibit) -> None:
+    told = plain(exhibit)
+    for sign in ("**", "|:--", "`", "\\*", "# "):
+        assert sign not in told
+    assert "measured on synthsync test (procedural stand-in); 95 % intervals over videos" in told
+    assert any(line.split()[:3] == ["APA", "SparseSync", "0.500"] for line in told.splitlines())
+    assert "does not hold" in told
+    measured, reported = told.split("reported by the paper on RealSync")
+    assert "0.620" not in measured
+    assert "0.620" in reported
+    assert told.splitlines()[-1] == (
+        "signature avb|streaming:1|n18|m:*|d:d|v0.1.0 (m: of each row, in table3.json); avbench 0.1.0; "
+        "n = 4 of 5 segments"
+    )
+
+
+def test_where_nothing_can_have_an_interval_it_is_said_once_and_nothing_is_judged(exhibit: Exhibit) -> None:
+    exhibit.few = "one video: no intervals, nothing can be separated; use --limit 36 or more (6 videos)"
+    for told in (plain(exhibit), markdown(exhibit), as_text(tables(exhibit)[:1], "md")):
+        assert told.count(exhibit.few) == 1
+        assert "95 %" not in told
+        assert "does not hold" not in told
+    assert "a > b" not in as_text(tables(exhibit), "latex")
+    assert "0 orderings" in orderings([exhibit])
+    assert verdicts_for_a_terminal([exhibit]) == ""

@@ -212,7 +212,7 @@ def test_a_model_without_an_alarm_writes_the_usual_columns(run: tuple[RunResult,
 @pytest.mark.parametrize(
     ("protocol", "problem"),
     [
-        (streaming(), "takes them for fixed: leave out --protocol"),
+        (streaming(), "takes them for fixed: leave the protocol out"),
         (dynamic(iterations=3), "scores windows after the first 3"),
         (dynamic(hop_s=6, iterations=4), "needs a hop no longer than the window"),
     ],

@@ -86,3 +86,14 @@ def test_a_folder_that_is_no_run_is_one_line(avbench: Avbench, tmp_path: Path) -
     assert len(done.stderr.splitlines()) == 1
     with pytest.raises(AvbenchError):
         cited([tmp_path])
+
+
+def test_a_folder_of_runs_stands_for_all_of_them(avbench: Avbench, run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    changed(run, folder / "sparse", {"backbone": "sparsesync"}, "synthsync")
+    changed(run, folder / "mine", {"backbone": "net.py:Net", "name": "net.py:Net"}, "synthsync")
+    found, unknown = cited([folder])
+    assert "iashin2022sparse" in found
+    assert "the model net.py:Net" in unknown
+    assert "iashin2022sparse" in avbench("cite", folder).stdout

@@ -306,7 +306,7 @@ def test_four_runs_as_a_command(avbench: Avbench, runs: dict[str, Path]) -> None
     done = avbench("compare", *several)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "clicks test (click and flash): 4 models on the same 4 segments of 2 videos, 95 % intervals"
+    assert lines[0] == "clicks test (click and flash): 4 models on the same 4 segments of 2 videos"
     assert "mAP, row minus column (higher is better)" in lines
     assert next(line for line in lines if line.startswith("1 ")).split()[1] == "oracle"
     assert "Holm's correction for the 6 pairs of each metric" in done.stdout

@@ -164,12 +164,10 @@ def test_some_undefined_resamples_are_left_out(metric: str) -> None:
     ).sample
     assert 0.2 < np.isnan(sample).mean() < 0.45
     assert not any(math.isnan(x) for x in bootstrap_scores(logits, labels, clusters, Bootstrap(400))[metric])
-    logits, labels, clusters = logits[12:], labels[12:], clusters[12:]  # two videos: 1/2 hold only one class
-    for seed in range(4):
-        drawn = stats.resamples(clusters, Bootstrap(400, seed))
-        undefined = np.isnan(stats.distribution_of(metric, stats.cases(logits, labels), drawn).sample).mean()
-        found = bootstrap_scores(logits, labels, clusters, Bootstrap(400, seed))[metric]
-        assert math.isnan(found.ci_low) == (undefined > 0.5)
+    for undefined in (200, 201):  # of 400
+        values = np.concatenate([np.full(undefined, math.nan), np.linspace(0.4, 0.6, 400 - undefined)])
+        of = stats.Distribution(0.5, values, np.linspace(0.45, 0.55, 5))
+        assert math.isnan(stats.as_estimate(metric, of, 5, 0.95).ci_low) == (undefined > 200)
 
 
 def test_all_right_gives_an_interval_without_width() -> None:
@@ -209,7 +207,7 @@ def test_pairing_narrows_the_interval() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 80), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
+@given(st.integers(0, 2**32 - 1), st.integers(3, 80), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
 def test_p_and_interval_agree(seed: int, n_clusters: int, level: float) -> None:
     g = np.random.default_rng(seed)
     value = g.normal(0, 2)
@@ -228,7 +226,7 @@ def test_p_and_interval_agree(seed: int, n_clusters: int, level: float) -> None:
         assert max(near) > 1 - level - 0.005
 
 
-@pytest.mark.parametrize("n_clusters", [2, 3, 5])
+@pytest.mark.parametrize("n_clusters", [3, 4, 5])
 def test_with_few_videos_the_interval_is_that_of_a_t_test(n_clusters: int) -> None:
     """The exact bootstrap standard error of a mean of G videos is sd / sqrt(G), sd taken over G."""
     per_video = np.random.default_rng(n_clusters).normal(1, 1, n_clusters)
@@ -241,8 +239,32 @@ def test_with_few_videos_the_interval_is_that_of_a_t_test(n_clusters: int) -> No
     assert p == pytest.approx(ttest_1samp(per_video, 0).pvalue, rel=0.05)
 
 
+def test_two_videos_have_no_interval() -> None:
+    """With two, an interval would reach 12.7 standard errors to each side: Acc could differ by 4."""
+    (a, b), labels, clusters = clustered(9, 2, 10, (0.5, 3.0))
+    for estimate in bootstrap_scores(a, labels, clusters, Bootstrap(50)).values():
+        assert math.isnan(estimate.ci_low)
+        assert math.isnan(estimate.ci_high)
+    for found in paired_difference(a, b, labels, clusters, Bootstrap(50)).values():
+        assert [math.isnan(found[key]) for key in ("difference", "ci_low", "ci_high", "p")] == [False, True, True, True]
+    assert stats.too_few(2) == "too few videos for an interval (n = 2): it needs at least 3"
+    assert stats.too_few(3) == ""
+
+
+def test_no_difference_leaves_what_is_possible() -> None:
+    labels, clusters = np.full(9, 10), np.repeat(np.arange(3), 3)
+    right = 20 * np.eye(21)[labels]
+    wrong = right.copy()
+    wrong[:6] = 20 * np.eye(21)[0]  # of one model two of three videos are all wrong
+    found = paired_difference(right, wrong, labels, clusters, Bootstrap(200), ["acc", "mae_s"])
+    assert found["acc"]["ci_high"] == 1
+    assert found["mae_s"]["ci_low"] == -4
+    assert found["acc"]["p"] > 0.05, "and 0 is in it"
+    assert found["acc"]["ci_low"] < 0
+
+
 def test_no_interval_leaves_the_range_of_its_metric() -> None:
-    (logits,), labels, clusters = clustered(9, 2, 10)
+    (logits,), labels, clusters = clustered(9, 3, 10)
     for name, estimate in bootstrap_scores(logits, labels, clusters, Bootstrap(50)).items():
         least, most = sorted((METRICS[name].worst, METRICS[name].best))
         assert least <= estimate.ci_low <= estimate.value <= estimate.ci_high <= most

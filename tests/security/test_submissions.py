@@ -25,7 +25,7 @@ from avbench.submissions.pack import pack
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 # "field: message", the field dotted, without anything that a terminal would act on
-LINE = re.compile(r"avbench: error: ValidationError: [\x20-\x7e]+: [^\x00-\x1f\x7f-\x9f]+\n")
+LINE = re.compile(r"(?:avbench: error: [\x20-\x7e]+: [^\x00-\x1f\x7f-\x9f]+\n)+")
 # cloudpickle is not named: pyarrow imports it where it is installed; that nothing is unpickled is watched below
 FORBIDDEN = ("torch", "avbench.engine.runner", "avbench.registry.names", "av", "yaml", "joblib", "dill")
 # what evaluates text or bytes as code; calls of these are counted while a check runs
