@@ -117,6 +117,7 @@ def test_a_backbone_with_arguments(clips: Path, avbench: Avbench, tmp_path: Path
     assert done.stderr.rstrip().endswith(".safetensors --model-args n=3")
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_again_into_the_same_folder(clips: Path, avbench: Avbench, tmp_path: Path) -> None:
     words = ("train", "head", "--backbone", "xcorr", "--data", clips, "--offsets", 1, "--workers", 1, "--out", "heads")
     done = avbench(*words, "--steps", 2)
@@ -170,6 +171,7 @@ class Net(SnapshotPredictor):
 """
 
 
+@pytest.mark.slow
 def test_a_head_of_another_backbone_is_said_beside_the_table(clips: Path, avbench: Avbench, tmp_path: Path) -> None:
     path = tmp_path / "my heads" / "xcorr-lstm.safetensors"
     path.parent.mkdir()
