@@ -51,7 +51,7 @@ def test_json_is_one_object_and_every_file_is_in_it(avbench_process: Avbench, he
     assert broken["error"].startswith("is not a readable media file")
     summary = document["summary"]["desync.first-last"]
     assert (summary["n"], summary["n_failed"]) == (2, 1)
-    assert summary["ci_low"] <= summary["value"] <= summary["ci_high"]
+    assert (summary["ci_low"], summary["ci_high"]) == (None, None), "two files are too few for an interval"
     assert document["passed_over"] == ["readme.txt: not a video by its name"]
     assert "avbench: without: made/broken.mp4: is not a readable media file" in done.stderr
     assert "avbench: passed over: readme.txt: not a video by its name" in done.stderr

@@ -50,7 +50,7 @@ def test_killed_and_restarted_gives_the_same_weights(tiny: None, tmp_path: Path,
 
 def test_a_changed_recipe_does_not_continue_an_old_checkpoint(tiny: None, tmp_path: Path) -> None:
     train_backbone(BackboneRecipe("toy", "sparsesync", steps=1, batch=2), tmp_path, None, lambda line: None)
-    with pytest.raises(UsageError, match="another version"):
+    with pytest.raises(UsageError, match=r"another recipe \(steps 1 there, 2 asked\)"):
         train_backbone(BackboneRecipe("toy", "sparsesync", steps=2, batch=2), tmp_path, None, lambda line: None)
 
 
