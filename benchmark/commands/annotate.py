@@ -167,11 +167,12 @@ def annotators_of(args: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def _print_agreement(table: dict[str, dict[str, Any]]) -> None:
-    from tabulate import tabulate
+def _print_agreement(found: dict[str, dict[str, Any]]) -> None:
+    from avbench.pages.tables import table
 
     def share(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
-    rows = [(name, c["n"], c["found"], share(c["precision"]), share(c["recall"])) for name, c in table.items()]
-    print(tabulate(rows, headers=("category", "segments", "found", "precision", "recall"), tablefmt="plain"))
+    rows = [(name, c["n"], c["found"], share(c["precision"]), share(c["recall"])) for name, c in found.items()]
+    headers = ("category", "segments", "found", "precision", "recall")
+    print(table(rows, headers, align=["left", *["right"] * 4]))

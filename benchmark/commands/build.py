@@ -103,8 +103,7 @@ def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def _print_splits(manifest: Manifest) -> None:
-    from tabulate import tabulate
-
+    from avbench.pages.tables import table
     from avbench.ticks import seconds
 
     rows = []
@@ -114,4 +113,5 @@ def _print_splits(manifest: Manifest) -> None:
         n_videos, channels = len({clip.video_id for clip in clips}), len({clip.channel for clip in clips})
         segments = sum(s.split == name for s in manifest.segments)
         rows.append((name, n_videos, channels, len(clips), f"{hours:.2f}", segments))
-    show(tabulate(rows, headers=("split", "videos", "channels", "clips", "hours", "segments"), tablefmt="plain"))
+    headers = ("split", "videos", "channels", "clips", "hours", "segments")
+    show(table(rows, headers, align=["left", *["right"] * 5]))

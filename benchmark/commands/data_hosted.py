@@ -181,9 +181,8 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _cache(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
     from avbench.data.on_demand import kept, root
+    from avbench.pages.tables import table
     from avbench.types import UsageError
 
     if args.prune is not None:
@@ -202,7 +201,7 @@ def _cache(args: argparse.Namespace) -> int:
         (one.address, f"{one.n_clips} of {one.n_of}", f"{one.n_bytes / 1e6:.1f}", cap)
         for one, cap in zip(found, caps, strict=True)
     ]
-    show(tabulate(lines, ("data set", "clips", "MB", "at most MB"), tablefmt="plain", disable_numparse=True))
+    show(table(lines, ("data set", "clips", "MB", "at most MB")))
     say(f"{root()}: {len(found)} data set{'s' * (len(found) != 1)}")
     return 0
 
@@ -275,7 +274,7 @@ def _next(lists: Mapping[str, Any], out: Path) -> list[tuple[object, ...]]:
 
 
 def _report_table(lists: Mapping[str, Any]) -> list[str]:
-    from tabulate import tabulate
+    from avbench.pages.tables import table
 
     rows = [
         {
@@ -294,9 +293,9 @@ def _report_table(lists: Mapping[str, Any]) -> list[str]:
         }
         for name, one in lists.items()
     ]
-    table = tabulate(rows, "keys", tablefmt="plain", colalign=["left", "left"] + ["right"] * 10)
+    cells, align = [list(row.values()) for row in rows], ["left", "left"] + ["right"] * 10
     legend = "18 x 2 s: share of segments with room for 18 windows every 2 s; published: by the published loader's rule"
-    return [*table.splitlines(), legend]
+    return [*table(cells, list(rows[0]) if rows else (), align=align).splitlines(), legend]
 
 
 def _list_lines(one: Mapping[str, Any]) -> list[str]:

@@ -112,11 +112,11 @@ def _latency(args: argparse.Namespace) -> int:
 
 
 def _text(record: LatencyRecord) -> str:
-    from tabulate import tabulate
+    from avbench.pages.tables import numbers
 
     lines = [
         _setting(record),
-        tabulate(_rows(record), HEADERS, tablefmt="plain", disable_numparse=True),
+        *numbers(_rows(record), HEADERS),
         *_measured(record),
     ]
     lines += [f"audit {name}: {'passed' if a.ok else 'FAILED'}, {a.text}" for name, a in record.audits.items()]

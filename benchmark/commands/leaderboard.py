@@ -287,9 +287,8 @@ def _audit(args: argparse.Namespace) -> int:
 
 
 def _table(found: Audit) -> str:
-    from tabulate import tabulate
-
     from avbench.leaderboard.audit import LEVEL
+    from avbench.pages.tables import numbers
     from avbench.scoring.dynamic import SHOWN
     from avbench.scoring.metrics import METRICS
 
@@ -300,7 +299,7 @@ def _table(found: Audit) -> str:
         title = (METRICS | SHOWN)[name].title
         rows.append((title, *cells, interval, "*" if name in found.deciding else ""))
     headers = ("", "official", "redrawn", "difference", f"{100 * LEVEL:g} % interval", "")
-    table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
+    table = "\n".join(numbers(rows, headers))
     if found.memorised:
         verdict = "MEMORISED: significantly better under the public offsets"
     elif found.consistent:

@@ -97,11 +97,11 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _ls(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
+    from avbench.pages.tables import table
 
     store = _opened(args.store)
     rows = [(model, shards, n, f"{size / 1e6:.1f}") for model, shards, n, size in store.listing()]
-    print(tabulate(rows, ("model", "clips", "snapshots", "MB"), tablefmt="plain", disable_numparse=True))
+    print(table(rows, ("model", "clips", "snapshots", "MB")))
     say(f"{store.root}: {len(rows)} models")
     return 0
 

@@ -163,8 +163,7 @@ def _say_valid(report: Report, folder: Path) -> None:
 
 
 def _table(report: Report) -> str:
-    from tabulate import tabulate
-
+    from avbench.pages.tables import numbers
     from avbench.scoring.stats import interval_in_words, too_few
     from avbench.submissions.tracks import measures
 
@@ -178,12 +177,12 @@ def _table(report: Report) -> str:
         interval = f"{cell(found.ci_low)} ... {cell(found.ci_high)}"
         claimed = cell(report.claimed[name]) if name in report.claimed else "–"
         rows.append((metric.title, claimed, cell(found.value), interval))
-    table = tabulate(rows, ("", "claimed", "recomputed", "95 % interval"), tablefmt="plain", disable_numparse=True)
+    table = numbers(rows, ("", "claimed", "recomputed", "95 % interval"))
     n, iterations = entry.logits.shape[:2]
     return "\n".join(
         [
             f"{entry.name}: {n} segments x {iterations} iterations",
-            table,
+            *table,
             interval_in_words(0.95) if any(s.ci_low is not None for s in report.recomputed.values()) else too_few(),
             f"track   {entry.track.title}",
             f"signature  {entry.submission.run.signature}",

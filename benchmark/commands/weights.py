@@ -193,9 +193,9 @@ def _print_annotator(file: AnnotatorFile) -> None:
 
 
 def _print_facts(facts: Mapping[str, Any]) -> None:
-    from tabulate import tabulate
+    from avbench.pages.tables import table
 
-    print(tabulate([(key, value) for key, value in facts.items() if value], tablefmt="plain"))
+    print(table([(key, value) for key, value in facts.items() if value]))
 
 
 def _fetch(args: argparse.Namespace) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
-
 from avbench.data.inspect import TOP_EVENTS, event_credit
 from avbench.pages.run_text import UNDEFINED
+from avbench.pages.tables import table
 
 
 def _align(heads: Sequence[str]) -> list[str]:
@@ -53,12 +52,11 @@ def render_info(facts: Mapping[str, Any]) -> str:
         ]
         for r in facts["overview"]
     ]
-    lines += ["", *tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads)).splitlines()]
+    lines += ["", table(rows, heads, align=_align(heads))]
     if len(facts["by_channel"]) > 2:  # more than one channel and the total
         heads = ["channel", "videos", "clips", "hours", "segments"]
         rows = [[r[key] if key != "hours" else f"{r[key]:.2f}" for key in heads] for r in facts["by_channel"]]
-        table = tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads))
-        lines += ["", *table.splitlines()]
+        lines += ["", table(rows, heads, align=_align(heads))]
     lines += _laws(facts["laws"])
     lines += ["", "segments per offset" + (" at the beginning" if facts["laws"] else "")]
     lines += _bars({row["in_words"]: row["segments"] for row in facts["offsets"] if row["segments"]})
@@ -67,7 +65,8 @@ def render_info(facts: Mapping[str, Any]) -> str:
     support = facts["support"]
     windows = list(next(iter(support.values())))
     rows = [[f"hop {hop} s", *by_count.values()] for hop, by_count in support.items()]
-    lines += tabulate(rows, ["", *map(str, windows)], tablefmt="plain").splitlines()
+    heads = ["", *map(str, windows)]
+    lines.append(table(rows, heads, align=_align(heads)))
     lines += [f"warning: {text}" for text in facts["warnings"]]
     return "\n".join(lines)
 
@@ -86,8 +85,7 @@ def _laws(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         for r in rows
     ]
-    table = tabulate(cells, heads, tablefmt="plain", disable_numparse=True, colalign=_align(heads))
-    return ["", "laws: how the offset of a stream runs", *table.splitlines()]
+    return ["", "laws: how the offset of a stream runs", table(cells, heads, align=_align(heads))]
 
 
 def _events(counts: Mapping[str, int]) -> list[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from avbench.pages import number
+from avbench.pages.tables import table
 from avbench.scoring.prediction import VERDICTS, Prediction
 from avbench.scoring.regimes import WORDS, Regime, judged
 
@@ -72,7 +71,7 @@ def in_text(prediction: Prediction, page: str = "") -> str:
         for regime in prediction.regimes
     ]
     lines = [f"{prediction.path}   {facts(prediction)} · {prediction.model}"]
-    lines += [f"  {line}".rstrip() for line in tabulate(rows, tablefmt="plain", disable_numparse=True).splitlines()]
+    lines += [table(rows, indent="  ")] if rows else []
     if prediction.verdict:
         lines.append(f"  asked     {prediction.verdict}")
     lines += [f"  note      {warning}" for warning in prediction.warnings[:MOST_WARNINGS]]
@@ -93,9 +92,8 @@ def table_of(predictions: Sequence[Prediction]) -> str:
     asked = next((p.asked for p in predictions if p.asked), None)
     of = f"tolerance {asked.name}" if asked else "all tolerances"
     headers = ("", "worst regime", "offset", "confidence", "file")
-    table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
     lines = [f"{name:<12}{said}" for name, said in shared_facts(predictions)]
-    return "\n".join([table, "", *lines, f"{len(rows)} files: {told} ({of})"])
+    return "\n".join([table(rows, headers), "", *lines, f"{len(rows)} files: {told} ({of})"])
 
 
 def shared_facts(predictions: Sequence[Prediction]) -> list[tuple[str, str]]:

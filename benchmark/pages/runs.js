@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
+  const metrics = JSON.parse($("chosen").dataset.metrics);
   const rows = [...document.querySelectorAll("tr[data-scores]")];
 
   const filter = () => {
@@ -26,7 +27,8 @@
 
   const beside = () => {
     const chosen = rows.filter((row) => row.querySelector("input").checked);
-    $("beside").hidden = chosen.length < 2;
+    $("beside").hidden = $("below").hidden = chosen.length < 2;
+    $("below").textContent = `${chosen.length} side by side ↓`;
     if (chosen.length < 2) return;
     const settings = new Set(chosen.map((row) => row.dataset.setting));
     $("same").textContent = settings.size === 1
@@ -38,7 +40,10 @@
     head.append(cell("th", "metric"), ...chosen.map((row) => cell("th", `${row.dataset.model} (${row.dataset.setting})`, "num")));
     const body = names.map((name) => {
       const row = document.createElement("tr");
-      row.append(cell("th", name), ...scores.map((found) => cell("td", found[name] ?? "–", "num")));
+      const [title, description] = metrics[name] ?? [name, ""];
+      const metric = cell("th", title);
+      metric.title = description;
+      row.append(metric, ...scores.map((found) => cell("td", found[name] ?? "–", "num")));
       return row;
     });
     $("chosen").tHead.replaceChildren(head);

@@ -78,6 +78,7 @@ def runs_page(runs: list[Listed], unread: list[Unread], title: str, at: Path = P
         title=title,
         runs=[(run, json.dumps(_told(run.result), sort_keys=True), shlex.quote(str(at / run.folder))) for run in runs],
         unread=unread,
+        metrics=json.dumps({name: [metric.title, metric.description] for name, metric in known.items()}),
         columns=[(name, known[name]) for name in (*changing[:2], *COLUMNS) if name in present],
         settings=_short({run.setting for run in runs}),
         stand_in=any(run.result.data.note == "procedural stand-in" for run in runs),

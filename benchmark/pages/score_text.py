@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tabulate import tabulate
-
 from avbench.pages import number
+from avbench.pages.tables import numbers, table
 from avbench.scoring.figures import FileFigures, LabelFree, Mean, Summary
 from avbench.scoring.stats import interval_in_words
 from avbench.types import offset_in_words, printable
@@ -71,12 +70,10 @@ def _files(found: FileFigures) -> str:
         cells = [NONE if (value := row.values.get(f.name)) is None else number(value, 3) for f in found.figures]
         length = NONE if row.duration_s is None else f"{row.duration_s:.1f}"
         rows.append([row.path, length, *cells, "; ".join(filter(None, (row.error, row.unpaired, *row.warnings)))])
-    text = tabulate(
+    text = table(
         rows,
-        headers=["file, the worst first", "s", *(figure.title for figure in found.figures), ""],
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=["left", "right", *("right" for _ in found.figures), "left"],
+        ["file, the worst first", "s", *(figure.title for figure in found.figures), ""],
+        align=["left", "right", *("right" for _ in found.figures), "left"],
     )
     more = len(found.files) - len(rows)
     return f"{text}\n... and {more} more" if more > 0 else text
@@ -87,7 +84,7 @@ def _summary(found: FileFigures) -> str:
     if found.paired:
         heads += ["reference", "files - reference", "p", "pairs"]
     rows = [_summary_row(one, found.paired) for one in found.summary.values()]
-    return tabulate(rows, headers=heads, tablefmt="plain", disable_numparse=True, colalign=["left"] * len(heads))
+    return "\n".join(numbers(rows, heads))
 
 
 def _summary_row(one: Summary, paired: bool) -> list[str]:

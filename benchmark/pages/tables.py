@@ -13,23 +13,66 @@ _GAP = 2  # spaces between two columns of tabulate's plain format
 _NARROWEST = 12
 
 
-def table(rows: Sequence[Sequence[object]], headers: Sequence[str], width: int | None = None) -> str:
-    """``rows`` under ``headers`` as plain text. Where the columns are wider than ``width`` together, the text of the
-    widest is wrapped between words. ``width`` None: that of the terminal; in a file or a pipe nothing is wrapped."""
+def table(
+    rows: Sequence[Sequence[object]],
+    headers: Sequence[str] = (),
+    width: int | None = None,
+    align: Sequence[str] | None = None,
+    indent: str = "",
+) -> str:
+    """``rows`` under ``headers`` as plain text, each line behind ``indent``. Where the columns are wider than ``width``
+    together, the text of the widest is wrapped between words; columns that do not fit even so follow in further tables,
+    each with the first column again. ``width`` None: that of the terminal; in a file or a pipe nothing is wrapped.
+    ``align``: "left" (where None) or "right" for each column; one that is "right" holds numbers and is not wrapped."""
     cells = [[str(cell) for cell in row] for row in rows]
+    columns = list(zip(*cells, strict=True)) or [() for _ in headers]
+    heads = [head + _GAP * " " for head in headers] or [""] * len(columns)  # tabulate puts a gap behind a header, too
+    align = align or ["left"] * len(columns)
     width = _terminal_width() if width is None else width
-    words = [max((len(w) for cell in column for w in cell.split()), default=0) for column in zip(*cells, strict=True)]
-    # no word is broken: a name could not be copied then; tabulate puts a gap behind a header, too
-    least = [max(_NARROWEST, len(h) + _GAP, word) for h, word in zip(headers, words or [0] * len(headers), strict=True)]
-    widths = [
-        max(len(cell) for cell in column) for column in zip((h + " " * _GAP for h in headers), *cells, strict=True)
+    room = max(width - len(indent), 1) if width else 0
+    whole = [max(map(len, (head, *column))) for head, column in zip(heads, columns, strict=True)]
+    least = [
+        full if side == "right" else min(full, _narrowest(head, column))
+        for full, side, head, column in zip(whole, align, heads, columns, strict=True)
     ]
-    while width and sum(widths) + _GAP * (len(widths) - 1) > width:
+    text: list[str] = []
+    for shown in _parts(least, room):
+        widths = _shrunk([whole[i] for i in shown], [least[i] for i in shown], room)
+        text += tabulate(
+            [[row[i] for i in shown] for row in cells],
+            [headers[i] for i in shown] if headers else (),
+            tablefmt="plain",
+            disable_numparse=True,
+            colalign=[align[i] for i in shown],
+            maxcolwidths=widths if rows else None,
+        ).splitlines()
+    return "\n".join(f"{indent}{line}".rstrip() for line in text)
+
+
+def _narrowest(head: str, column: Sequence[str]) -> int:
+    """No word is broken: a name could not be copied then."""
+    return max(_NARROWEST, len(head), *(len(word) for cell in column for word in cell.split()))
+
+
+def _parts(least: Sequence[int], room: int) -> list[list[int]]:
+    """The columns of each table: as many as have room side by side, the first one in all."""
+    parts = [list(range(len(least)))[:1]]
+    for i in range(1, len(least)):
+        together = sum(least[j] + _GAP for j in parts[-1]) + least[i]
+        if room and together > room and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(i)
+    return parts
+
+
+def _shrunk(whole: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    widths = list(whole)
+    while room and sum(widths) + _GAP * (len(widths) - 1) > room:
         widest = max(range(len(widths)), key=lambda i: widths[i] - least[i])
         if widths[widest] <= least[widest]:
             break
         widths[widest] -= 1
-    return tabulate(cells, headers, tablefmt="plain", disable_numparse=True, maxcolwidths=widths if rows else None)
+    return widths
 
 
 def numbers(

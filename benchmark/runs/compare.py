@@ -284,8 +284,7 @@ def _known(manifest: Manifest, protocol: Protocol) -> tuple[Truth, WindowTruth |
 
 def render(found: Comparison) -> str:
     """The comparison as plain text, one row per metric."""
-    from tabulate import tabulate
-
+    from avbench.pages.tables import numbers
     from avbench.scoring.stats import interval_in_words, too_few
 
     columns, changing = _columns(found.a.protocol), found.a.protocol.name == "dynamic"
@@ -303,7 +302,7 @@ def render(found: Comparison) -> str:
         f"{found.a.model.name} minus {found.b.model.name} on {found.a.data.name} {found.a.data.split}: "
         f"{found.n_segments} segments, paired over {found.n_videos} videos"
         f"{'' if too_few(found.n_videos) else f', {100 * found.level:g} % intervals'}",
-        tabulate(rows, headers, tablefmt="plain", disable_numparse=True),
+        *numbers(rows, headers),
         f"detectable: a true difference of this size would be found with probability {POWER:g}",
     ]
     if changing:

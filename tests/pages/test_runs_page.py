@@ -85,12 +85,15 @@ def test_runs_are_filtered_and_set_side_by_side(avbench: Avbench, runs: Path, si
         assert page.locator("tr[data-scores]:visible").count() == 2
         page.locator("#find").fill("")
         assert page.locator("#beside").is_hidden()
+        assert page.locator("#below").is_hidden()
         page.get_by_label("choose a", exact=True).check()
         page.get_by_label("choose b", exact=True).check()
         assert page.locator("#same").inner_text().partition("compare ")[2] in ("runs/a runs/b", "runs/b runs/a")
-        shown = page.locator("#chosen tbody tr", has_text="acc_tol1").inner_text()
+        shown = page.locator("#chosen tbody tr", has_text="Acc±1").inner_text()
         score = json.loads((runs / "a" / "run.json").read_text())["scores"]["acc_tol1"]["value"]
         assert f"{score:.2f}" in shown
+        page.get_by_role("link", name="2 side by side").click()
+        page.wait_for_function("() => document.querySelector('#beside h2').getBoundingClientRect().top < innerHeight")
         page.get_by_label("choose c <b>'d", exact=True).check()
         assert "different settings" in page.locator("#same").inner_text()
         assert there.overflow_px == 0

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from avbench.pages.tables import numbers, table
 
@@ -21,6 +23,36 @@ def test_wide_text_is_wrapped_to_the_width() -> None:
     assert "one" in text
     words = [word for line in text.splitlines() for word in line.split()]
     assert {"description", "does", "short", "there"} <= set(words)
+
+
+@given(
+    st.lists(st.lists(st.text("abc ", max_size=30), min_size=3, max_size=3), min_size=1, max_size=4),
+    st.integers(40, 120),
+    st.sampled_from(["", "  "]),
+)
+def test_no_line_is_wider_and_no_word_is_lost(rows: list[list[str]], width: int, indent: str) -> None:
+    headers = ("name", "what", "n")
+    text = table(rows, headers, width=width, align=("left", "left", "right"), indent=indent)
+    widest = max(len(row[2].strip()) for row in rows) + max((len(w) for row in rows for w in row[0].split()), default=0)
+    assert max(map(len, text.splitlines())) <= max(width, len(indent) + widest + 12)
+    said = text.split()
+    for column in (1, 2):  # the first one is repeated where there are several tables
+        for word in {word for row in rows for word in row[column].split()}:
+            assert said.count(word) >= sum(row[column].split().count(word) for row in rows)
+
+
+def test_a_column_of_numbers_is_not_wrapped_but_follows_below() -> None:
+    rows = [("a b c", "0.41 [0.35, 0.48]", "0.12 [0.10, 0.14]")]
+    right = ("left", "right", "right")
+    assert table(rows, ("file", "one", "two"), width=30, align=right).splitlines() == [
+        "file                  one",
+        "a b c   0.41 [0.35, 0.48]",
+        "file                  two",
+        "a b c   0.12 [0.10, 0.14]",
+    ]
+    two_lines = table([("1", "text of some length")], width=17, indent="  ").splitlines()
+    assert two_lines == ["  1  text of some", "     length"]
+    assert table([]) == table([], width=1) == ""
 
 
 def test_a_pipe_gets_whole_lines_and_columns_sets_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +97,12 @@ def test_what_commands_print_follows_the_terminal(
     table = avbench(*sweep).stdout.split("\nfinal iteration")[0].splitlines()
     assert max(map(len, table)) <= 80
     assert {line.split()[0] for line in table} == {"model", "constant", "uniform"}
+    avbench(*run[:2], "uniform", *run[3:-1], "u")
+    compared = avbench("compare", "r", "u", "--metrics", "all").stdout.splitlines()
+    assert max(map(len, (line for line in compared if line.startswith(("Acc", "mAP", "recall"))))) <= 80
+    for command in (("data", "info", clicks), ("weights", "list")):
+        told = [line for line in avbench(*command).stdout.splitlines() if "▪" not in line and "  " in line]
+        assert max(len(line) for line in told if not line.startswith(("media ", "sha256 "))) <= 80, command
     models = avbench("models").stdout.split("\nYour own")[0].splitlines()
     assert len(models) > 10
     assert max(map(len, models)) <= 80
