@@ -281,7 +281,7 @@ class RegimeTracker:
         cut = _cut(gain)
         if len(latest) - cut < HOLD_NEXT or sum(gain[round(cut) :]) < self.rules.enough:
             return None
-        return _Move(GRID.class_of(round(new_s, 2)), cut)
+        return _Move(_nearest_class(new_s), cut)
 
     def _near_s(self, sums: _Sums, top: int | None) -> float | None:
         """The offset that some windows measure near the regime's class: by the peak of their curves, or, where there
@@ -302,7 +302,7 @@ class RegimeTracker:
         if self.lags_s is not None:
             at = [int(np.abs(self.lags_s - place_s).argmin()) for place_s in (old_s, new_s)]
             return [self.rules.trust * float(w.curve[at[1]] - w.curve[at[0]]) for w in windows if w.curve is not None]
-        old, new = (GRID.class_of(round(place_s, 2)) for place_s in (old_s, new_s))
+        old, new = _nearest_class(old_s), _nearest_class(new_s)
         return [self.rules.trust * float(w.log_p[new] - w.log_p[old]) for w in windows if w.log_p is not None]
 
     def _change(self, move: _Move, declared_s: float) -> Change:
@@ -372,6 +372,11 @@ def peak(curve: np.ndarray, lags_s: np.ndarray, near_s: float, within_s: float) 
     low = top - int(np.argmax(below[top::-1])) if below[: top + 1].any() else 0
     high = top + int(np.argmax(below[top:])) if below[top:].any() else len(curve) - 1
     return float(lags_s[top] + shift * step), (high - low) * step / 2.355
+
+
+def _nearest_class(measured_s: float) -> int:
+    """A curve may peak beyond the last class, unlike the offset that a label names."""
+    return GRID.class_of(float(np.clip(round(measured_s, 2), -GRID.max_offset_s, GRID.max_offset_s)))
 
 
 def _cut(gain: Sequence[float]) -> float:

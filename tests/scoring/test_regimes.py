@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from avbench.scoring.regimes import (
     WEAK_MATCH,
@@ -103,6 +105,22 @@ def test_a_change_between_windows_that_say_nothing_is_dated_in_the_middle_of_the
     ]
     (change,) = [c for c in changes if c]
     assert change.t_s == pytest.approx(14 * HOP_S + (WINDOW_S - HOP_S) / 2, abs=0.1)
+
+
+@given(st.lists(st.sampled_from([-2.07, -2.04, -1.84, -1.8, 1.78, 1.83, 2.05, 2.08]), min_size=2, max_size=4))
+def test_curves_may_peak_beyond_the_last_class(offsets_s: list[float]) -> None:
+    """A curve is measured some way beyond the grid, so that an offset of the last class has a peak."""
+    said_s = [offset_s for offset_s in offsets_s for _ in range(10)]
+    tracker, _ = follow(said_s, lags_s=LAGS_S, curve=True)
+    for regime in tracker.regimes(end_s(len(said_s))):
+        assert regime.offset_s is not None
+        assert min(abs(regime.offset_s - offset_s) for offset_s in offsets_s) < 0.2
+
+
+def test_a_move_beyond_the_last_class_is_a_change() -> None:
+    tracker, (change,) = follow([-1.84] * 10 + [-2.04] * 10, lags_s=LAGS_S, curve=True)
+    assert change.t_s == pytest.approx(18 + (WINDOW_S + HOP_S) / 2, abs=0.5)
+    assert [r.offset_s for r in tracker.regimes(43)] == pytest.approx([-1.84, -2.04], abs=0.02)
 
 
 def test_a_slip_of_one_window_is_no_change() -> None:
