@@ -163,6 +163,7 @@ def test_killed_at_random_instants_gives_the_same_bytes(avbench: Avbench, raw: P
     assert tree(tmp_path / "b" / "out") == tree(tmp_path / "a" / "out")
 
 
+@pytest.mark.slow
 def test_a_plug_in_that_crashes_on_one_clip_loses_only_that(avbench: Avbench, raw: Path, tmp_path: Path) -> None:
     assert build(avbench, raw, "good/out", *ROLES).returncode == 0
     from avbench.data.media import ClipReader

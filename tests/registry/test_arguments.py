@@ -245,7 +245,7 @@ def test_a_sweep_gives_them_to_the_users_model_alone(folder: Path, clicks: Path)
         sweep(["xcorr+apa", "sparsesync"], data=str(clicks), options=options)
 
 
-def test_a_run_from_the_command_line(avbench_process: Avbench, folder: Path, clicks: Path) -> None:
+def test_a_run_from_the_command_line(avbench: Avbench, avbench_process: Avbench, folder: Path, clicks: Path) -> None:
     run = ("run", "--data", clicks, "--iterations", 2, "--n-resamples", 20, "--no-reference-rows", "--workers", 1)
     words = (*run, "--model", "net.py:Net", "--out", "r")
     done = avbench_process(*words, "--model-args", "width=128", "ckpt=best.pt")
@@ -259,7 +259,7 @@ def test_a_run_from_the_command_line(avbench_process: Avbench, folder: Path, cli
     assert json.loads(other.stdout)["counters"].get("snapshots_from_store", 0) == 0, "no snapshot of the other model"
     assert json.loads(other.stdout)["signature"] != result["signature"]
     for wrong, said in (("width=x", "it must be int"), ("wdth=3", "it takes width: int"), ("width", "NAME=VALUE")):
-        done = avbench_process(*words, "--model-args", wrong)
+        done = avbench(*words, "--model-args", wrong)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert said in done.stderr
 

@@ -38,10 +38,11 @@ def test_a_model_that_breaks_says_where_only_when_asked(workers: str, clicks: Pa
     net.write_text(NET)
     run = ["run", "--model", f"{net}:Breaks", "--data", clicks, "--iterations", "1", "--no-reference-rows"]
     run += ["--n-resamples", "20", "--workers", workers, "--store", tmp_path / "store", "--out", tmp_path / "out"]
-    quiet = avbench(*run)
-    assert quiet.returncode == 1
-    assert "broke off with ZeroDivisionError" in quiet.stdout, "it stands where the table would"
-    assert "Traceback" not in quiet.stdout + quiet.stderr
+    if workers == "1":  # of two, only whether the traceback comes across
+        quiet = avbench(*run)
+        assert quiet.returncode == 1
+        assert "broke off with ZeroDivisionError" in quiet.stdout, "it stands where the table would"
+        assert "Traceback" not in quiet.stdout + quiet.stderr
     loud = avbench(*run, "--debug")
     assert loud.returncode == 1
     assert "Traceback" in loud.stderr
