@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -104,6 +104,9 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     *,
     hop_s: float | None = None,
     iterations: int | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    weights: Path | str | None = None,
+    head_weights: Path | str | None = None,
     on_failure: str = "warn",
 ) -> Evaluation:
     """Evaluate ``model`` on a split and write ``run.json``, ``predictions.parquet``, ``segments.parquet`` and the page
@@ -113,7 +116,9 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     computes; or a class or function that makes one, which worker processes call too if it can be pickled. ``head``: the
     name of a head, for a model given without one. ``data``: any ``--data``. ``limit``: only the first segments.
     ``compute``: store, workers, device, batch size. ``bootstrap``: resamples, seed (also of the random row) and level
-    of the intervals. ``options``: weight files, random weights, precision. ``progress(stage, done, total, item)``.
+    of the intervals. ``model_args``: arguments for the constructor of the model's class, as in ``{"width": 128}``.
+    ``weights``, ``head_weights``: files. ``options``: these three, and what else can be asked of a model (random
+    weights, precision); what is given beside it counts. ``progress(stage, done, total, item)``.
     ``force``: replace what ``out`` holds; without it only an earlier run with the same signature is. ``media``: whether
     to cut the clips (None: unless the environment variable AVBENCH_NO_MEDIA is set); none are cut where labels are
     hidden.
@@ -135,6 +140,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     if on_failure not in ON_FAILURE:
         raise UsageError(f"on_failure is {on_failure!r}; it must be one of {', '.join(ON_FAILURE)}")
     protocol = _asked(protocol, hop_s, iterations)
+    options = _options(options, model_args, weights, head_weights)
     compute, bootstrap = compute or Compute(), bootstrap or DEFAULT
     media = wanted_by_default() if media is None else media
     if out:
@@ -202,7 +208,7 @@ def open_share(  # noqa: PLR0913  (as of evaluate)
 ) -> Session:
     """A session whose ``compute`` makes the snapshots of one share (``compute.share``) of what :func:`evaluate` needs
     with the same arguments, and nothing else. Errors as there."""
-    asked = _resolver(model, "", options)
+    asked = _resolver(model, "", options or ModelOptions())
     session, *_ = _open(asked, data, split, limit, protocol, compute or Compute(), DEFAULT, reference_rows, progress)
     return session
 
@@ -222,6 +228,21 @@ def _asked(
     if hop_s is not None and not (isinstance(hop_s, Real) and math.isfinite(hop_s)):
         raise UsageError(f"hop_s is {hop_s!r}; it must be a positive multiple of 0.04 s (one frame)")
     return partial(usual, **given) if given else protocol
+
+
+def _options(
+    options: ModelOptions | None,
+    model_args: Mapping[str, Any] | None,
+    weights: Path | str | None,
+    head_weights: Path | str | None,
+) -> ModelOptions:
+    """``options`` with what is given beside it. ``UsageError`` if ``model_args`` is no dict."""
+    if not isinstance(model_args, Mapping | None):
+        raise UsageError(f'model_args is {model_args!r}; it must be a dict, as in {{"width": 128}}')
+    given: dict[str, Any] = {} if model_args is None else {"model_args": model_args}
+    given |= {} if weights is None else {"weights": Path(weights)}
+    given |= {} if head_weights is None else {"head_weights": Path(head_weights)}
+    return replace(options or ModelOptions(), **given)
 
 
 def _tell_failures(result: RunResult, folder: Path, on_failure: str) -> None:
@@ -281,9 +302,9 @@ def _open(  # noqa: PLR0913  (as of evaluate)
     return _Opened(session, loaded, chosen, beside)
 
 
-def _resolver(model: Any, head: str, options: ModelOptions | None) -> Callable[[str], StreamingModel]:
+def _resolver(model: Any, head: str, options: ModelOptions) -> Callable[[str], StreamingModel]:
     """What resolves the model, once it is known on which device it runs."""
-    return lambda device: _resolved(model, head, (options or ModelOptions()).made_quick(device))
+    return lambda device: _resolved(model, head, options.made_quick(device))
 
 
 def _resolved(model: Any, head: str, options: ModelOptions) -> StreamingModel:

@@ -18,8 +18,10 @@ from avbench.registry import user_files
 from avbench.registry.arguments import counted, parsed, shown, typed
 from avbench.registry.names import load_model, resolve
 from avbench.registry.options import ModelOptions
+from avbench.runs.evaluate import evaluate
 from avbench.runs.sweep import sweep
-from avbench.types import UsageError
+from avbench.scoring.stats import Bootstrap
+from avbench.types import AvbenchError, UsageError
 
 Avbench = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -262,6 +264,21 @@ def test_a_run_from_the_command_line(avbench: Avbench, avbench_process: Avbench,
         done = avbench(*words, "--model-args", wrong)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert said in done.stderr
+
+
+def test_evaluate_takes_them_by_keyword(folder: Path, clicks: Path) -> None:
+    few: dict[str, Any] = {"data": str(clicks), "iterations": 2, "bootstrap": Bootstrap(20), "reference_rows": False}
+    given = {"width": 128, "ckpt": "best.pt"}
+    result = evaluate("net.py:Net", model_args=given, out="k", **few)
+    assert result.model.arguments["width"] == "128"
+    as_before = evaluate("net.py:Net", options=ModelOptions(model_args=given), out="o", **few)
+    assert result.signature == as_before.signature
+    beside = evaluate("net.py:Net", options=ModelOptions(model_args={"width": 1}), model_args=given, out="b", **few)
+    assert beside.signature == result.signature, "what is given beside options counts"
+    with pytest.raises(UsageError, match=r"model_args is \['width=128'\]; it must be a dict"):
+        evaluate("net.py:Net", model_args=["width=128"], **few)  # type: ignore[arg-type]
+    with pytest.raises(AvbenchError, match=r"nothere\.pt"):
+        evaluate("sparsesync", weights="nothere.pt", **few)
 
 
 def test_what_a_file_imports_from_its_folder_counts(folder: Path) -> None:
