@@ -3,7 +3,7 @@
 
 Results go to stdout, progress and everything else to stderr. Exit codes: 0 success, 1 the run is incomplete or
 something failed, 2 the request was wrong, 3 a file is outside the tolerance (``predict --tolerance``), 130 interrupted,
-141 the reader of a pipe has left.
+141 the reader of a pipe has left, 143 told to end (SIGTERM).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import argparse
 import codecs
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from avbench import __version__
@@ -59,8 +60,7 @@ _KEPT = {
     **dict.fromkeys(("avbench data synth", "avbench data build", "avbench data pull", "avbench data push"), _FINISHED),
     **dict.fromkeys(("avbench weights fetch", "avbench leaderboard build", "avbench leaderboard export"), _FINISHED),
 }
-_NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}  # as a person calls them
-PIPE_CLOSED = 141  # as a shell reports a program ended by SIGPIPE
+PIPE_CLOSED, ENDED = 141, 143  # as a shell reports a program ended by SIGPIPE, by SIGTERM
 
 
 _PLAIN = str.maketrans({"±": "+-", "−": "-", "–": "-", "·": "|", "×": "x", "…": "...", "†": "+", "≤": "<=", "≥": ">="})
@@ -97,20 +97,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.debug:
         debug.turn_on()
     try:
-        code = args.command(args)
+        with _told_to_end():
+            code = args.command(args)
         print(end="", flush=True)  # sys.stdout is None where the caller has closed it
         return code
     except AvbenchError as error:
         debug.show(error)
         return complain(error, 2 if isinstance(error, UsageError) else 1)
-    except KeyboardInterrupt:
-        return complain(f"interrupted. {_kept(args.parser.prog)}", 130)
+    except KeyboardInterrupt as how:
+        word, code = ("ended", ENDED) if isinstance(how, _Ended) else ("interrupted", 130)
+        return complain(f"{word}. {_kept(args.parser.prog)}", code)
     except BrokenPipeError:  # the reader of a pipe (head, less) has left: nothing failed, as other programs say it
         _drop_output()
         return PIPE_CLOSED
     except OSError as error:  # the output itself failed: a full disk behind > or a bad folder
         _drop_output()
         return complain(f"{error.filename or 'writing the output'}: {error.strerror or error}", 1)
+
+
+class _Ended(KeyboardInterrupt):
+    """Told to end by SIGTERM, as queues and containers do: all that an interruption leaves tidy is left so, too."""
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Within it, SIGTERM raises ``_Ended``, unless the program that calls :func:`main` has its own way."""
+
+    def end(*_: object) -> NoReturn:
+        raise _Ended
+
+    try:
+        before = signal.getsignal(signal.SIGTERM)
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, end)
+    except ValueError:  # only the main thread may
+        before = None
+    try:
+        yield
+    finally:
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _kept(command: str) -> str:
@@ -191,8 +217,8 @@ class _Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             if action.nargs == "+" and "," in arg_string:
                 raise argparse.ArgumentError(action, f"{arg_string!r}: separate several by spaces") from error
-            if action.type in _NUMBERS:
-                raise argparse.ArgumentError(action, f"{arg_string!r} is not {_NUMBERS[action.type]}") from error
+            if action.type in config.NUMBERS:
+                raise argparse.ArgumentError(action, f"{arg_string!r} is not {config.NUMBERS[action.type]}") from error
             raise
 
 

@@ -11,12 +11,12 @@ from typing import ClassVar
 from avbench.data.opening import planned
 from avbench.protocol.tracks import BLIND, TRACKS, Track
 from avbench.results.dynamic_truth import WindowTruth
-from avbench.results.run import DataInfo, ModelInfo, RunResult
+from avbench.results.run import RUN_FILE, DataInfo, ModelInfo, RunResult
 from avbench.results.truth import Truth
 from avbench.runs.loaded import Predictions, Run, load_run
 from avbench.submissions.check import Entry, read_entry
 from avbench.submissions.clone import entries_folder
-from avbench.submissions.format import SUBMISSION_FILE, ValidationError, find_entries, shown
+from avbench.submissions.format import SUBMISSION_FILE, ValidationError, find_entries, find_submission, shown
 from avbench.submissions.tracks import track_of_run, window_truth
 from avbench.system.spelling import nearest
 from avbench.types import UsageError
@@ -120,7 +120,11 @@ def opened(names: Sequence[str], entries: Path | str | None = None, track: str |
 
 
 def _from_folder(path: Path) -> Run:
-    return entry_run(path) if (path / SUBMISSION_FILE).exists() and not (path / "run.json").exists() else load_run(path)
+    """A run's folder or run.json, or the folder of an entry, or one that `pack --out` made for one alone."""
+    if (path / RUN_FILE).exists():
+        return load_run(path)
+    entry = find_submission(path)
+    return entry_run(entry) if (entry / SUBMISSION_FILE).exists() else load_run(path)
 
 
 def _listed(name: str, root: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pydantic
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from avbench.results.run import RUN_FILE
 from avbench.system import paths
 from avbench.system.atomic import atomic_write_bytes
 from avbench.system.strict import ONE_BY_ONE, Many, Number, Sha256, StrictPart, parse_json
@@ -258,9 +259,14 @@ def json_schema_text() -> str:
 
 def find_submission(folder: Path) -> Path:
     """The folder of the submission that is meant: ``folder``, or the one below it that ``pack`` made there.
-    ``UsageError`` if there are several; ``folder`` itself if there is none: what is wrong with it is said later."""
+    ``UsageError`` if there are several, or for a run; ``folder`` itself if there is none: what is wrong with it is said
+    later."""
     if (folder / SUBMISSION_FILE).exists() or not folder.is_dir():
         return folder
+    if (folder / RUN_FILE).is_file():
+        raise UsageError(
+            f"{folder} is a run, not a submission: `avbench submit pack {folder} --out DIR` makes one of it"
+        )
     found = sorted(path.parent for path in folder.glob(f"*__*/*/*/{SUBMISSION_FILE}"))
     if len(found) > 1:
         raise UsageError(f"{folder} holds {len(found)} submissions; name one: {', '.join(map(str, found[:5]))}")

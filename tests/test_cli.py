@@ -742,7 +742,7 @@ def test_from_files_keeps_what_the_folder_holds(avbench: Avbench, make_clicks: M
     assert (mine / "segments.parquet").read_text() == "my own table"
     assert avbench(*make, "new").returncode == 0
     done = avbench(*make, "new", "--offsets", "fixed:0.4")
-    assert "new already holds another manifest; give --force" in one_line(done.stderr)
+    assert "new already holds a manifest; give --force" in one_line(done.stderr)
     assert avbench(*make, "new", "--offsets", "fixed:0.4", "--force").returncode == 0
     assert {s.offset for s in read_manifest(tmp_path / "new").segments} == {ticks(0.4)}
     # a run replaces only what a run has written
@@ -752,7 +752,7 @@ def test_from_files_keeps_what_the_folder_holds(avbench: Avbench, make_clicks: M
     for _ in range(2):
         assert avbench("run", "--model", "constant", "--data", "new", "--out", "out", *ONE).returncode == 0
     done = avbench("data", "annotate", "--data", "new", "--out", "new")
-    assert "new already holds another manifest; give --force" in one_line(done.stderr)
+    assert "new already holds a manifest; give --force" in one_line(done.stderr)
 
 
 def test_from_files_names_everything_it_does_not_use(avbench: Avbench, make_clicks: MakeClicks, tmp_path: Path) -> None:
@@ -783,12 +783,25 @@ def test_files_keep_their_names(avbench: Avbench, make_clicks: MakeClicks, tmp_p
     media = make_clicks("source") / "media"
     (media / "one.mp4").rename(media / "Grüße <b> 1.mp4")
     (media / "größer.mp4").write_text("no video")
-    done = avbench("data", "from-files", media, "--out", "data")
+    done = avbench("data", "from-files", media, "--out", "data", "--iterations", "2", "--hop", "1")
+    assert "avbench: note: clip Gr" not in done.stderr
+    assert "avbench run --model xcorr --data ./data --iterations 2 --hop 1" in done.stdout
     assert f"refused: {media}/größer.mp4: is not a readable" in done.stderr
     assert {clip.id for clip in read_manifest(tmp_path / "data").clips.values()} == {"Gr_e_b_1", "two"}
     run = ("run", "--model", "uniform", "--data", "./data", "--iterations", "1", "--n-resamples", "20", "--out", "out")
     assert avbench(*run).returncode == 0
     assert read_run(tmp_path / "out").data.names == {"Gr_e_b_1": "Grüße <b> 1.mp4"}
+    manifest = read_manifest(tmp_path / "data")
+    assert manifest.by_name("clip Gr_e_b_1: is silent: all of it") == "clip Grüße <b> 1.mp4: is silent: all of it"
+    assert manifest.by_name("clip two: is silent") == "clip two: is silent"
+    assert manifest.by_name("clip nobody: said") == "clip nobody: said"
+    assert manifest.by_name("another word") == "another word"
+    (tmp_path / "data" / "media").mkdir(exist_ok=True)
+    with (media / "Grüße <b> 1.mp4").open("ab") as file:
+        file.write(b"more")
+    verified = avbench("data", "verify", "./data")
+    assert verified.returncode == 1
+    assert "clip Grüße <b> 1.mp4: " in verified.stdout + verified.stderr
     page = (tmp_path / "out" / "run.html").read_text()
     assert "Grüße &lt;b&gt; 1.mp4" in page
     assert "Grüße <b>" not in page

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 OPTION, MODEL = "--config", "--model"
 _NOT_KEPT = ("help", "config", "save-config", "debug")
 _OF_MODEL = ("model-args", "weights", "head-weights", "random-weights")  # what a recipe says of its own model only
+NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}  # as a person calls them
 _NOT_SAVED = "force"  # a recipe may say it, but leave to replace files is given anew for each run
 MAX_BYTES = 2**20
 
@@ -159,12 +160,31 @@ def _option(name: str, action: argparse.Action, value: Any, file: Path) -> Itera
     if action.nargs == "+":
         pairs = isinstance(value, dict) and name == "model-args"
         items = [f"{k}={_text(v, name, file)}" for k, v in value.items()] if pairs else value
-        texts = [placed(_text(item, name, file)) for item in (items if isinstance(items, list) else [items])]
+        texts = [_typed(placed(_text(i, name, file)), name, action, file) for i in _listed(items)]
         if any(text.startswith("-") for text in texts):
             _refuse(f"{file}: {name} has a value that begins with '-'")
         yield from [f"--{name}", *texts] if texts else []
         return
-    yield f"--{name}={placed(_text(value, name, file))}"  # one word: the value may begin with "-"
+    text = _typed(placed(_text(value, name, file)), name, action, file)
+    yield f"--{name}={text}"  # one word: the value may begin with "-"
+
+
+def _listed(items: Any) -> list[Any]:
+    return items if isinstance(items, list) else [items]
+
+
+def _typed(text: str, name: str, action: argparse.Action, file: Path) -> str:
+    """``text``, if the option can take it: what is wrong in a recipe is said of the recipe."""
+    try:
+        value = action.type(text) if callable(action.type) else text
+    except argparse.ArgumentTypeError as error:
+        _refuse(f"{file}: {name}: {error}")
+    except (TypeError, ValueError):
+        wanted = NUMBERS.get(action.type, "another value")
+        _refuse(f"{file}: {name} is {text!r}; it must be {wanted}")
+    if action.choices is not None and value not in action.choices:
+        _refuse(f"{file}: {name} is {text!r}; it must be one of {', '.join(map(str, action.choices))}")
+    return text
 
 
 def _text(value: Any, name: str, file: Path) -> str:

@@ -221,9 +221,8 @@ def _data_from_files(args: argparse.Namespace) -> int:
     say_each("note", _notes(manifest))
     show(f"{args.out}: {count(manifest)}; {manifest.note}")
     data = as_data(args.out)
-    say_next(
-        [("data", "info", data), ("run", "--model", "xcorr", "--data", data, *split_words(manifest), "--iterations", 1)]
-    )
+    run = ("run", "--model", "xcorr", "--data", data, *split_words(manifest), "--iterations", args.iterations)
+    say_next([("data", "info", data), run if args.hop == 2 else (*run, "--hop", f"{args.hop:g}")])
     return 1 if refused else 0
 
 
@@ -265,7 +264,7 @@ def _notes(manifest: Manifest) -> list[str]:
     clips_of: dict[str, list[str]] = {}
     for name, source in manifest.sources.items():
         for text in source["warnings"]:
-            clips_of.setdefault(text, []).append(name)
+            clips_of.setdefault(text, []).append(manifest.names.get(name, name))
     return [
         f"clip {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}"
         for text, names in clips_of.items()

@@ -170,10 +170,16 @@ def _build(args: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2))
     else:
         for table in board.tracks:
-            ranks = len({row.ranked.rank for row in table.rows})
-            print(f"{table.track.name}: {len(table.rows)} entries in {ranks} distinguishable groups")
+            print(f"{table.track.name}: {_groups(len(table.rows), len({row.ranked.rank for row in table.rows}))}")
         print(f"site    {args.out / INDEX}")
     return 1 if refused else 0
+
+
+def _groups(n_entries: int, n_ranks: int) -> str:
+    if n_entries == 1:
+        return "1 entry"
+    told = "that can be told apart" if n_ranks > 1 else "that cannot be told apart"
+    return f"{n_entries} entries {f'in {n_ranks} groups ' if n_ranks > 1 else ''}{told}"
 
 
 def _publish(args: argparse.Namespace) -> int:

@@ -47,10 +47,12 @@ def _plan(args: argparse.Namespace) -> int:
     from avbench.data.opening import read_labels
     from avbench.protocol.rules import usual
     from avbench.runs.estimate import equal_clips, estimate, model_of, render, work_of
+    from avbench.runs.evaluate import most_windows
     from avbench.types import UsageError
 
-    if args.devices < 1 or (args.clips is not None and args.clips < 1):
-        raise UsageError("--devices and --clips must be at least 1")
+    for option, value in (("--devices", args.devices), ("--clips", args.clips)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} is {value}; it must be at least 1")
     model = model_of(args.model)
     usual(False, hop_s(args), args.iterations)  # a wrong one is said before any data is read
     if args.clips:
@@ -60,7 +62,9 @@ def _plan(args: argparse.Namespace) -> int:
     protocol = usual(manifest.changing, hop_s(args), args.iterations)
     work = work_of(manifest, protocol, args.devices)
     if not work.clips:
-        raise UsageError(f"no segment of {name} is long enough for {protocol.iterations} windows: try --iterations 1")
+        longest = most_windows(manifest, protocol, any)
+        fits = f"the longest fits {longest}: try --iterations {longest}" if longest else "not even one window fits"
+        raise UsageError(f"no segment of {name} is long enough for {protocol.iterations} windows; {fits}")
     found = estimate(name, work.times(args.clips) if args.clips else work, protocol, model)
     print(json.dumps(found.to_json(), indent=1, allow_nan=False) if args.json else render(found))
     return 0

@@ -102,7 +102,7 @@ def _ls(args: argparse.Namespace) -> int:
     store = _opened(args.store)
     rows = [(model, shards, n, f"{size / 1e6:.1f}") for model, shards, n, size in store.listing()]
     print(table(rows, ("model", "clips", "snapshots", "MB")))
-    say(f"{store.root}: {len(rows)} models")
+    say(f"{store.root}: {len(rows)} model{'s' * (len(rows) != 1)}")
     return 0
 
 

@@ -71,7 +71,9 @@ def info(manifest: Manifest) -> dict[str, Any]:
         "duplicate_media": sum(n - 1 for sha256, n in hashes.items() if sha256 != UNSEEN_SHA256),
         "unseen_media": hashes[UNSEEN_SHA256],
         "warnings": [
-            f"clip {name}: {text}" for name, source in manifest.sources.items() for text in source.get("warnings", ())
+            manifest.by_name(f"clip {clip_id}: {text}")
+            for clip_id, source in manifest.sources.items()
+            for text in source.get("warnings", ())
         ],
     }
 
@@ -252,7 +254,7 @@ def media_problems(
         found[file.clip_id] = [str(problems)] if isinstance(problems, MediaError) else problems
         if progress:
             progress(done, len(clips), file.clip_id)
-    return [line for lines in found.values() for line in lines]
+    return [manifest.by_name(line) for lines in found.values() for line in lines]
 
 
 def _problems(file: MediaFile) -> list[str]:

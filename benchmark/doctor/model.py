@@ -52,11 +52,11 @@ def check_model(name: str, options: ModelOptions, on: On | None = None) -> Itera
         raise UsageError(f"{name} ignores its input: there is nothing to check")
     model = load(resolved, on.device)
     video, audio = _windows(model.backbone.frontend, on.windows)  # type: ignore[union-attr]
-    yield Finding(True, f"{name} loads: {model.description or 'no description'}")
+    yield Finding(True, f"{name} loads: {model.description or 'no description (an attribute of the class)'}")
     if model.random_seed is not None:
         yield Finding(True, f"RANDOM WEIGHTS (seed {model.random_seed}): its scores are meaningless")
     declared = model.trained_on not in ("", "undeclared")
-    trained_on = model.trained_on if declared else "undeclared (set trained_on)"
+    trained_on = model.trained_on if declared else 'undeclared (say it in the class, as in trained_on = "my data")'
     yield Finding(True, f"trained on: {trained_on}", warning=not declared)
     try:
         first = _predict(model.backbone, video, audio)
@@ -270,7 +270,7 @@ def _stack(snapshots: list[Snapshot]) -> Snapshot:
 
 def _shape_problem(snapshot: Snapshot, batch: int, token_dim: int | None) -> str:
     if snapshot.logits.shape != (batch, 21):
-        return f"logits are {snapshot.logits.shape}, they must be ({batch}, 21)"
+        return f"logits are {snapshot.logits.shape}, they must be ({batch}, 21): a column for each offset class"
     if not np.isfinite(snapshot.logits).all():
         return "logits are not finite (NaN or infinity)"
     if (snapshot.token is None) != (token_dim is None):

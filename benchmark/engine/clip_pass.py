@@ -187,7 +187,10 @@ class CalledModel:
         self._refuse_what_is_none(snapshot)
         logits, token = _array(snapshot.logits), _array(snapshot.token)
         if logits is None or logits.shape != (n, self.n_classes):
-            raise UsageError(f"model {self.name}: logits are {_shape(logits)}, they must be {(n, self.n_classes)}")
+            raise UsageError(
+                f"model {self.name}: logits are {_shape(logits)}, they must be {(n, self.n_classes)}: "
+                "a row for each window, a column for each offset class"
+            )
         width = self.predictor.token_dim
         if _shape(token) != (None if width is None else (n, width)):
             raise UsageError(f"model {self.name}: the token is {_shape(token)}, but token_dim is {width}")
@@ -273,10 +276,12 @@ class ClipPass:
 
     def keep(self, key: SnapshotKey, logits: np.ndarray, token: np.ndarray | None) -> None:
         """Take what the model gave for ``key``."""
-        if np.isfinite(logits).all() and (token is None or np.isfinite(token).all()):
-            self.results[key] = logits, token
+        if not np.isfinite(logits).all():
+            self.bad[key] = "gave NaN or infinity in its logits"
+        elif token is not None and not np.isfinite(token).all():
+            self.bad[key] = "gave NaN or infinity in its token"
         else:
-            self.bad[key] = "gave NaN or infinity"
+            self.results[key] = logits, token
 
     def needs_sound(self, key: SnapshotKey) -> bool:
         """Whether the key's sound window is still to be encoded."""

@@ -304,7 +304,8 @@ def _outcomes(
             tell(task, 0)
         for task, outcome in stream:
             outcomes[outcome.clip_id] = outcome
-            tell(task, task.n_snapshots)
+            failed = outcome.error or any(outcome.bad.values())
+            tell(task, sum(outcome.model_snapshots.values()) if failed else task.n_snapshots)
             ended(task, outcome)
             if watch:
                 watch.saw(outcome)

@@ -149,7 +149,7 @@ class Session:
         told = of_stage(self.progress, stage)
         report = compute(self.manifest, protocols, backbones, how, open_clip=self.media, progress=told)
         self.failures = list(dict.fromkeys([*self.failures, *report.failures]))  # each once, in order
-        self.warnings = list(dict.fromkeys([*self.warnings, *report.warnings]))
+        self.warnings = list(dict.fromkeys([*self.warnings, *map(self.manifest.by_name, report.warnings)]))
         self.counters.update(report.counters)
         self.spent += report.spent
         self.ms_per_snapshot |= {name: report.ms_per_snapshot(name) for name in backbones}

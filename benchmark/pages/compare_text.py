@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avbench.pages.formats import UNDEFINED, Origin, Table, csv_text, estimate
-from avbench.pages.tables import table
+from avbench.pages.tables import numbers
 from avbench.scoring.matrix import Comparisons, Matrix, versions
-from avbench.scoring.stats import interval_in_words, too_few
+from avbench.scoring.stats import Bootstrap, interval_in_words, too_few
 from avbench.types import printable
 
 STAR = "*"  # behind a difference that is significant
@@ -18,7 +18,11 @@ def render(found: Comparisons, matrices: Sequence[Matrix]) -> str:
     parts = [f"{title(found)}: {over(found)}"]
     for matrix in matrices:
         headers, rows = _cells(found, matrix)
-        parts += ["", f"{matrix.column.title}, row minus column ({direction(matrix)})", table(rows, headers)]
+        parts += [
+            "",
+            f"{matrix.column.title}, row minus column ({direction(matrix)})",
+            *numbers(rows, headers, repeated=2),
+        ]
     text = "\n".join([*parts, "", *notes(found), origin(found).in_words()])
     return "\n".join(map(printable, text.split("\n")))  # names may be of a stranger's run
 
@@ -81,8 +85,13 @@ def over(found: Comparisons) -> str:
     return (
         f"{len(found.runs)} models on the same {found.n_segments} segments of {found.n_videos} "
         f"video{'s' * (found.n_videos != 1)}"
-        f"{'' if too_few(found.n_videos) else f', {100 * found.bootstrap.level:g} % intervals'}"
+        f"{'' if too_few(found.n_videos) else f', {intervals(found.bootstrap)}'}"
     )
+
+
+def intervals(bootstrap: Bootstrap) -> str:
+    """Of what kind they are: ``95 % intervals (1000 resamples, seed 0)``."""
+    return f"{100 * bootstrap.level:g} % intervals ({bootstrap.n_resamples} resamples, seed {bootstrap.seed})"
 
 
 def notes(found: Comparisons) -> list[str]:

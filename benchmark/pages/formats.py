@@ -115,10 +115,16 @@ def estimate(value: float | None, low: float | None, high: float | None, signed:
     """``0.620 [0.570, 0.670]``, or what of it is defined; ``signed``: a positive number gets its sign, too."""
     if value is None or value != value:
         return UNDEFINED
-    plus = "+" if signed else ""
     if low is None or high is None or low != low or high != high:
-        return f"{value:{plus}.3f}"
-    return f"{value:{plus}.3f} [{low:{plus}.3f}, {high:{plus}.3f}]"
+        return _decimals(value, signed)
+    return f"{_decimals(value, signed)} [{_decimals(low, signed)}, {_decimals(high, signed)}]"
+
+
+def _decimals(value: float, signed: bool) -> str:
+    """What rounds to 0 is not -0."""
+    plus = "+" if signed else ""
+    text = f"{value:{plus}.3f}"
+    return text if float(text) else text.replace("-", plus)
 
 
 def as_text(tables: Sequence[Table], form: str) -> str:

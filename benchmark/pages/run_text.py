@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from avbench.pages import fragment
 from avbench.pages.causes import causes, nothing_scored, remedies
+from avbench.pages.formats import estimate
 from avbench.pages.tables import numbers
 from avbench.registry.options import FROM_BACKBONE
 from avbench.scoring.below_grid import BELOW_GRID
@@ -90,7 +91,7 @@ def summary(result: RunResult, folder: Path | None = None) -> str:
         lines = _hidden(result)
     else:
         lines = _found(result, _table(result, columns_of(changing=result.protocol.name == "dynamic")))
-    return "\n".join([*lines, *(_files(result, folder, "") if folder else []), f"signature  {result.signature}"])
+    return "\n".join([*lines, *_where(result, folder), f"signature  {result.signature}"])
 
 
 def summary_html(result: RunResult, folder: Path | None = None) -> str:
@@ -99,8 +100,18 @@ def summary_html(result: RunResult, folder: Path | None = None) -> str:
         return fragment("score_table.html", headers=[], rows=[], lines=[summary(result, folder)])
     headers, rows = _rows(result, columns_of(changing=result.protocol.name == "dynamic"), facts=True)
     header, *below = _found(result, "\n".join(_table_notes(result)))
-    lines = [*below, *(_files(result, folder, "") if folder else []), f"signature  {result.signature}"]
+    lines = [*below, *_where(result, folder), f"signature  {result.signature}"]
     return fragment("score_table.html", header=header, headers=headers, rows=rows, lines=lines)
+
+
+def _where(result: RunResult, folder: Path | None) -> list[str]:
+    """Where the page, if it is there, and the files of a result are; nothing if that is not told."""
+    from avbench.results.run import REPORT_FILE
+
+    if folder is None:
+        return []
+    page = folder / REPORT_FILE
+    return [*([f"report  {page}"] if page.is_file() else []), *_files(result, folder, "")]
 
 
 def _found(result: RunResult, table: str) -> list[str]:
@@ -112,8 +123,9 @@ def _found(result: RunResult, table: str) -> list[str]:
     if result.unsupported:
         parts.append(f"not scored: {len(result.unsupported)} segments too short for this hop and number of windows")
     if result.absent_classes:
-        n = len(result.absent_classes)
-        parts.append(f"{n} of {OffsetGrid().n_classes} classes have no segment; means over classes leave them out")
+        n, of = len(result.absent_classes), OffsetGrid().n_classes
+        alone = "" if n < of - 1 else "; mAP and ROC-AUC are undefined with one class alone"
+        parts.append(f"{n} of {of} classes have no segment; means over classes leave them out{alone}")
     return [*parts, *_model_notes(result)]
 
 
@@ -265,9 +277,12 @@ def changing_lines(result: RunResult) -> list[str]:
     found: dict[str, Any] = dict(result.dynamic)
     head = found["headline"]
     raised = f" (a class is believed once it was held for {head['held']} windows)" if head["raised"] else ""
+    false_changes = f"{_spoken(head['false_changes_per_h'])} false changes an hour{raised}"
     lines = [
         f"headline: back within one class {_spoken(head['recovery_s'], 's')} after a change of at least 0.4 s, on "
-        f"average up to 40 s, at {_spoken(head['false_changes_per_h'])} false changes an hour{raised}"
+        f"average up to 40 s, at {false_changes}"
+        if head["recovery_s"]["value"] is not None
+        else f"headline: {false_changes}; no offset changes by 0.4 s or more"
     ]
     sizes = [
         f"{size} s: {_spoken(part['recovery_median_s'], 's')} (n {part['n']})"
@@ -280,8 +295,7 @@ def changing_lines(result: RunResult) -> list[str]:
     if found["price"]:
         n, acc = found["price"]["n"], found["price"]["acc"]
         lines.append(
-            f"price: on the {n} streams whose offset stays, the last window's Acc is "
-            f"{_signed(acc['difference'])} [{_signed(acc['ci_low'])}, {_signed(acc['ci_high'])}] of that without mutes"
+            f"price: on the {n} streams whose offset stays, mutes change the last window's Acc by {_change(acc)}"
         )
     return lines
 
@@ -295,8 +309,9 @@ def _spoken(estimate: Mapping[str, float | None], unit: str = "") -> str:
     return f"{estimate['value']:.2f}{' ' if unit else ''}{unit}{spread}"
 
 
-def _signed(value: float | None) -> str:
-    return UNDEFINED if value is None else f"{value:+.3f}"
+def _change(found: Mapping[str, float | None]) -> str:
+    """``-0.120 [-0.300, +0.010]``, with the interval where there is one."""
+    return estimate(found["difference"], found["ci_low"], found["ci_high"], signed=True)
 
 
 def _slices(result: RunResult) -> list[str]:

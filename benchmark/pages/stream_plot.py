@@ -28,7 +28,9 @@ def plot_stream(run: Path, path: Path, stream: str | None = None) -> str:
     result = read_run(run)
     read = read_again(run, result)
     if read.windows is None or read.answers is None:
-        raise UsageError(f"{run}: no stream to draw, because its offsets are fixed or its labels hidden")
+        hidden = result.data.labels == "hidden"
+        why = "its labels are hidden" if hidden else "its offsets are fixed; over --data synthsync-dynamic they change"
+        raise UsageError(f"{run}: no stream to draw, because {why}")
     hop_s, window_s = seconds(result.protocol.hop), seconds(result.protocol.window)
     teller = Teller(result, checked_streams(read.logits, read.windows, hop_s, window_s, alarm=read.alarm))
     row = read.windows.place.get(stream) if stream else _typical(teller)
@@ -47,8 +49,14 @@ def plot_stream(run: Path, path: Path, stream: str | None = None) -> str:
 
 def _typical(teller: Teller) -> int:
     order = teller.order()
-    rows = [row for row in order if teller.law(row) == "jump"] or order
+    jumps = [row for row in order if teller.law(row) == "jump"]
+    seen = [row for row in jumps if _changes_within(teller.tracked(row))]  # the windows may end before
+    rows = seen or jumps or order
     return rows[(len(rows) - 1) // 2]
+
+
+def _changes_within(stream: Tracked) -> bool:
+    return any(t < stream.ends_s[-1] for t in stream.changes_s)
 
 
 def _draw(axes: Axes, stream: Tracked) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,13 @@ from avbench.system.devices import check_device
 from avbench.system.outputs import check_folder
 from avbench.system.progress import Progress
 from avbench.system.spelling import nearest
-from avbench.types import SegmentRecord, UsageError
+from avbench.system.strict import parse_json, read_bytes
+from avbench.types import AvbenchError, SegmentRecord, UsageError
 
 ALL = "all"
 STAGE = "written"
 OVERALL, PAGE = ("paper.md", "paper.json"), "index.html"
+MAX_BYTES = 100_000_000  # of a paper.json that is read
 DATA = "synthsync-hard"  # the stand-in whose difficulty was calibrated to the paper's
 
 
@@ -104,8 +107,11 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     _check_own(wanted, own, options)
     check_folder(out, force, ours=_is_ours)
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
-    folder = writable(out, "--out")
     manifest = session.manifest
+    asked = _asked(manifest, split, bootstrap, wanted, own, latency_samples)
+    if not force:
+        _refuse_another(out, asked)
+    folder = writable(out, "--out")
     tag = synthsync.difficulty_of(manifest.name).name if manifest.name in synthsync.HARD_NAMES else ""
     mine = Own.of(own, options or ModelOptions(), tag, session.how.device)
     needs = {name: need.and_of(mine.rows.values()) for name, need in _possible(session, wanted).items()}
@@ -119,6 +125,7 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
         facts=info(manifest) if any(name in STATISTICS for name in wanted) else {},
         boot=bootstrap,
         few=_few(manifest, data, split, limit),
+        asked=asked,
     )
     exhibits, files = [], []
     for done, name in enumerate(wanted):
@@ -137,24 +144,67 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
         wall_s=round(time.monotonic() - began, 1),
     )
     outcome.files += [folder / name for name in (*OVERALL, PAGE)]
-    _write_overall(outcome, folder, source, split)
+    _write_overall(outcome, folder, source)
     if latency_samples and replays and "table3" in needs:
         place = wanted.index("table3")
         exhibits[place] = with_latencies(exhibits[place], _latencies(latency_samples, replays, mine, progress))
         write(exhibits[place], folder)
         outcome.wall_s = round(time.monotonic() - began, 1)
-        _write_overall(outcome, folder, source, split)
+        _write_overall(outcome, folder, source)
     return outcome
 
 
-def _write_overall(outcome: Outcome, folder: Path, source: _Source, split: str) -> None:
+def _write_overall(outcome: Outcome, folder: Path, source: _Source) -> None:
     """The files over all tables and figures."""
-    outcome.facts = _facts(outcome, source.manifest, split, source.boot)
+    outcome.facts = _facts(outcome, source)
     text = json.dumps(outcome.facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     for name, content in zip(
         (*OVERALL, PAGE), (overview(outcome), text, page(outcome.exhibits, outcome.facts, folder)), strict=True
     ):
         write_text(folder / name, content)
+
+
+def _asked(
+    manifest: Manifest, split: str, boot: Bootstrap, wanted: Sequence[str], own: Sequence[str], latency_samples: int
+) -> dict[str, Any]:
+    """What decides the content of a reproduction, as it stands in paper.json."""
+    return {
+        "data": {"name": manifest.name, "split": split, "note": manifest.note, "sha256": manifest.sha256},
+        "n_resamples": boot.n_resamples,
+        "seed": boot.seed,
+        "exhibits": list(wanted),
+        "models": list(own),
+        "latency_samples": latency_samples,
+    }
+
+
+def _refuse_another(out: Path, asked: Mapping[str, Any]) -> None:
+    """``UsageError`` if ``out`` holds a reproduction of which something would be lost: made from other data or
+    resamples, or with tables, figures, rows or times that are not asked for now."""
+    path = out / OVERALL[1]
+    if not path.exists():
+        return
+    lost = "one that cannot be read"
+    with contextlib.suppress(AvbenchError, KeyError, TypeError):
+        lost = _lost(parse_json(read_bytes(path, MAX_BYTES), path), asked)
+    if lost:
+        raise UsageError(
+            f"{out} already holds a reproduction ({lost}); give --force to replace it, or choose another --out"
+        )
+
+
+def _lost(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """What is in one reproduction and not asked for in another; "" if nothing is."""
+    if held["data"]["sha256"] != asked["data"]["sha256"]:
+        return f"of other data: {held['data']['name']} {held['data']['split']}, {held['n_segments']} segments"
+    for name in ("n_resamples", "seed"):
+        if held[name] != asked[name]:
+            return f"with {name} {held[name]}"
+    for name in ("exhibits", "models"):
+        more = [one for one in held[name] if one not in asked[name]]
+        if more:
+            return f"with {', '.join(more)}"
+    return "with times" if held["latency_samples"] and not asked["latency_samples"] else ""
 
 
 def _is_ours(name: str) -> bool:
@@ -248,6 +298,7 @@ class _Source:
     facts: dict[str, Any]  # of `avbench data info`
     boot: Bootstrap
     few: str  # why there are no intervals; "" if there may be
+    asked: dict[str, Any]
 
 
 def _exhibit(name: str, source: _Source) -> Exhibit:
@@ -302,14 +353,12 @@ def _in_words(manifest: Manifest, split: str) -> str:
     return f"{manifest.name} {split} ({note}{clips})"
 
 
-def _facts(outcome: Outcome, manifest: Manifest, split: str, boot: Bootstrap) -> dict[str, Any]:
+def _facts(outcome: Outcome, source: _Source) -> dict[str, Any]:
     """The content of paper.json."""
     return {
         "schema_version": 1,
-        "data": {"name": manifest.name, "split": split, "note": manifest.note, "sha256": manifest.sha256},
-        "n_segments": len(manifest.segments),
-        "n_resamples": boot.n_resamples,
-        "seed": boot.seed,
+        **source.asked,
+        "n_segments": len(source.manifest.segments),
         "counters": outcome.counters,
         "incomplete": outcome.incomplete,
         "failures": [f.model_dump() for f in outcome.failures],

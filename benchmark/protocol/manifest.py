@@ -206,6 +206,14 @@ class Manifest:
         files = {clip_id: str(source.get("file", "")) for clip_id, source in self.sources.items()}
         return {clip_id: name for clip_id, file in files.items() if (name := called(file, clip_id)) != clip_id}
 
+    def by_name(self, text: str) -> str:
+        """``text``; where it begins with "clip ID: ", people know the clip by the name of its file."""
+        word, _, rest = text.partition(" ")
+        clip_id, colon, said = rest.partition(": ")
+        if word != "clip" or not colon or clip_id not in self.sources:
+            return text
+        return f"clip {called(str(self.sources[clip_id].get('file', '')), clip_id)}: {said}"
+
     def _part(self, segments: tuple[SegmentRecord, ...], clip_ids: Iterable[str]) -> Manifest:
         kept = set(clip_ids)
         clips = {name: clip for name, clip in self.clips.items() if name in kept}

@@ -20,6 +20,7 @@ OPTION = "--model-args"
 _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _NONE = ("none", "null")
 _MAX_SHOWN = 200
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # kinds of *args and **kwargs
 
 
 def parsed(texts: Sequence[str]) -> dict[str, str]:
@@ -132,8 +133,7 @@ def _bound(factory: Callable[..., Any], tree: Mapping[str, Any], where: str, pre
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
     any_name = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values())
-    known = ", ".join(_described(parameters[name], wanted) for name, wanted in named.items())
-    takes = f"it takes {known}" if known else "it takes no arguments"
+    takes = _takes(parameters, named)
     for name in tree:
         if name not in named and not any_name:
             close = difflib.get_close_matches(name, named, n=1)
@@ -143,6 +143,22 @@ def _bound(factory: Callable[..., Any], tree: Mapping[str, Any], where: str, pre
         if parameters[name].default is inspect.Parameter.empty and name not in tree:
             raise UsageError(f"{where} needs the argument {prefix + name!r} ({OPTION} {prefix}{name}=...): {takes}")
     return {name: _value(item, named.get(name, Any), where, prefix + name) for name, item in tree.items()}
+
+
+def takes(factory: Callable[..., Any]) -> str:
+    """``it takes width: int = 32, ckpt: str = ''``; "" where that is not known, or there is nothing to take."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return ""
+    hints = _hints(factory)
+    named = {name: hints.get(name, Any) for name in parameters if parameters[name].kind not in _MANY}
+    return _takes(parameters, named) if named else ""
+
+
+def _takes(parameters: Mapping[str, inspect.Parameter], named: Mapping[str, Any]) -> str:
+    known = ", ".join(_described(parameters[name], wanted) for name, wanted in named.items())
+    return f"it takes {known}" if known else "it takes no arguments"
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:

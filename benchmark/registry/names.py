@@ -364,8 +364,9 @@ def _head(
         return partial(load_random_head, head, options.random_seed), True
     carrier = layout_with_head(head)
     embedded = f"; {carrier.name} carries its own backbone" if carrier else ""
+    made = f"`avbench train head --head {head} --backbone {backbone}` makes one"
     raise UsageError(
-        f"no trained {head} head for {backbone}: name one with --head-weights FILE, or choose one of "
+        f"no trained {head} head for {backbone}: name one with --head-weights FILE ({made}), or choose one of "
         f"{', '.join(plain_heads())}{embedded}"
     )
 

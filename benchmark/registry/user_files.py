@@ -18,6 +18,7 @@ from avbench.engine.fingerprint import ARGUMENTS, FILES, USERS_FILE
 from avbench.engine.sources import imported, local_sources
 from avbench.registry import arguments as args
 from avbench.system.debug import with_users_line
+from avbench.system.spelling import nearest
 from avbench.types import AvbenchError, SnapshotPredictor, StreamingHead, UsageError, in_one_line, printable
 
 
@@ -150,7 +151,7 @@ def _run(file: Path, path: str, kind: Kind, root: Path | None = None) -> Any:
     """The file's module, run: as a script or, if there is a ``root``, as a member of the package that its folder is,
     seen from there."""
     if not file.is_file():
-        raise UsageError(f"{kind.word} file {path} does not exist")
+        raise UsageError(f"{kind.word} file {path} does not exist{_beside(file)}")
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
@@ -177,9 +178,24 @@ def _run(file: Path, path: str, kind: Kind, root: Path | None = None) -> Any:
         raise
     except (Exception, SystemExit) as error:  # a script that parses arguments or leaves at its end is no model file
         sys.modules.pop(module_name, None)
-        raise UsageError(f"{kind.word} file {path} does not run: {with_users_line(error)}") from error
+        why = f"{with_users_line(error)}{_meant(error, file)}"
+        raise UsageError(f"{kind.word} file {path} does not run: {why}") from error
     _helpers.update({name: own for name, own in helpers.items() if _file_of(sys.modules.get(name)) == own})
     return module
+
+
+def _beside(file: Path) -> str:
+    """What to say of a file that is not there: another of its folder with a name like it, if there is one."""
+    near = nearest(file.name, (path.name for path in sorted(file.parent.glob("*.py"))), otherwise="")
+    return f"; {printable(near)}" if near else ""
+
+
+def _meant(error: BaseException, file: Path) -> str:
+    """What to say of a module that is not found: one beside the file with a name like it, or where it is sought."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name or "." in error.name:
+        return ""
+    others = (path.stem for path in sorted(file.parent.glob("*.py")) if path != file)
+    return f"; {printable(nearest(error.name, others, otherwise='it is neither installed nor beside the file'))}"
 
 
 def _instance(factory: Any, where: str, kind: Kind, arguments: Mapping[str, Any]) -> Any:
@@ -191,7 +207,8 @@ def _instance(factory: Any, where: str, kind: Kind, arguments: Mapping[str, Any]
     except (Exception, SystemExit) as error:
         how = f"with {', '.join(given)}" if given else "without arguments"
         why = f"{_no_checkpoint(given, error)}{with_users_line(error)}"
-        raise UsageError(f"{where} cannot be constructed {how}: {why}") from error
+        takes = args.takes(factory)
+        raise UsageError(f"{where} cannot be constructed {how}: {why}{f'; {takes}' if takes else ''}") from error
     if not isinstance(made, kind.base):
         what = "None" if made is None else f"a {type(made).__name__}"
         called = where if isinstance(factory, type) else f"{where} returned {what}, which"

@@ -368,21 +368,34 @@ def check_run_folder(folder: Path, force: bool = False) -> None:
     check_folder(Path(folder), force, ours=FILES.__contains__, python=in_python("--force", "--out"))
 
 
-def check_earlier_run(folder: Path, signature: str) -> None:
-    """``UsageError`` if the folder holds a run with another signature than this. One with the same may be replaced,
-    and one that is incomplete: its data were perhaps mended since."""
+def check_earlier_run(folder: Path, signature: str, n_resamples: int, seed: int, rows: bool) -> None:
+    """``UsageError`` if the folder holds a run with another signature than this, with more resamples or another seed,
+    or with reference rows where there will be none (``rows``). Any other may be replaced, and one that is incomplete:
+    its data were perhaps mended since."""
     if not (Path(folder) / RUN_FILE).exists():
         return
     try:
         run = read_run(Path(folder))
-        held, incomplete = run.signature, run.incomplete
     except AvbenchError:
-        held, incomplete = "an unreadable one", False
-    if held != signature and not incomplete:
+        held = "an unreadable one"
+    else:
+        if run.incomplete:
+            return
+        held = run.signature if run.signature != signature else _would_be_lost(run, n_resamples, seed, rows)
+    if held:
         raise UsageError(
             f"{folder} already holds another run ({held[:200]}); give --force to replace it, or choose another --out"
             f"{in_python('--force', '--out')}"
         )
+
+
+def _would_be_lost(run: RunResult, n_resamples: int, seed: int, rows: bool) -> str:
+    """What the run has that another with the same signature would not have; "" if it is nothing."""
+    if run.rows and not rows:
+        return "with reference rows"
+    if run.n_resamples > n_resamples:
+        return f"{run.n_resamples} resamples"
+    return f"seed {run.seed}" if run.seed != seed else ""
 
 
 def read_run(path: Path) -> RunResult:

@@ -46,8 +46,13 @@ class Comparison(NamedTuple):
     n_segments: int
     n_videos: int
     left_out: int
-    level: float
+    bootstrap: Bootstrap
     metrics: dict[str, Compared]
+
+    @property
+    def level(self) -> float:
+        """Of the intervals."""
+        return self.bootstrap.level
 
     def to_json(self) -> dict[str, dict[str, Any]]:
         """Plain data per metric; undefined values are null."""
@@ -94,7 +99,7 @@ def first_two(found: Comparisons) -> Comparison:
     """The comparison of the first run with the second."""
     a, b = found.runs[:2]
     pairs = {name: matrix.pairs[0, 1] for name, matrix in found.metrics.items()}
-    return Comparison(a, b, found.n_segments, found.n_videos, found.left_out, found.bootstrap.level, pairs)
+    return Comparison(a, b, found.n_segments, found.n_videos, found.left_out, found.bootstrap, pairs)
 
 
 def compare_all(
@@ -284,6 +289,7 @@ def _known(manifest: Manifest, protocol: Protocol) -> tuple[Truth, WindowTruth |
 
 def render(found: Comparison) -> str:
     """The comparison as plain text, one row per metric."""
+    from avbench.pages.compare_text import intervals
     from avbench.pages.tables import numbers
     from avbench.scoring.stats import interval_in_words, too_few
 
@@ -301,7 +307,7 @@ def render(found: Comparison) -> str:
     lines = [
         f"{found.a.model.name} minus {found.b.model.name} on {found.a.data.name} {found.a.data.split}: "
         f"{found.n_segments} segments, paired over {found.n_videos} videos"
-        f"{'' if too_few(found.n_videos) else f', {100 * found.level:g} % intervals'}",
+        f"{'' if too_few(found.n_videos) else f', {intervals(found.bootstrap)}'}",
         *numbers(rows, headers),
         f"detectable: a true difference of this size would be found with probability {POWER:g}",
     ]
@@ -315,7 +321,8 @@ def render(found: Comparison) -> str:
 
 def table(found: Comparison) -> Table:
     """The comparison for a paper, one row per metric."""
-    from avbench.scoring.stats import too_few
+    from avbench.pages.compare_text import intervals
+    from avbench.scoring.stats import interval_in_words, too_few
 
     columns, data = _columns(found.a.protocol), found.a.data
     note = f" ({data.note})" if data.note else ""
@@ -339,7 +346,8 @@ def table(found: Comparison) -> Table:
         rows=rows,
         origin=_origin(found),
         notes=[
-            f"{too_few(found.n_videos).capitalize() or f'In brackets: the {100 * found.level:g} % interval'}.",
+            f"{too_few(found.n_videos).capitalize() or f'In brackets: {intervals(found.bootstrap)}'}.",
+            *([] if too_few(found.n_videos) else [interval_in_words(found.level)]),
             f"Detectable: a true difference of this size would be found with probability {POWER:g}.",
             *([f"Left out: {found.left_out} segments scored by only one of the runs."] if found.left_out else []),
         ],

@@ -119,7 +119,8 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     of the intervals. ``model_args``: arguments for the constructor of the model's class, as in ``{"width": 128}``.
     ``weights``, ``head_weights``: files. ``options``: these three, and what else can be asked of a model (random
     weights, precision); what is given beside it counts. ``progress(stage, done, total, item)``.
-    ``force``: replace what ``out`` holds; without it only an earlier run with the same signature is. ``media``: whether
+    ``force``: replace what ``out`` holds; without it only an earlier run with the same signature is, of which nothing
+    is left out: as many resamples, the same seed, its reference rows. ``media``: whether
     to cut the clips (None: unless the environment variable AVBENCH_NO_MEDIA is set); none are cut where labels are
     hidden.
 
@@ -152,7 +153,7 @@ def evaluate(  # noqa: PLR0913  (the options of `avbench run`; what belongs toge
     fingerprint = whole_fingerprint(loaded, session.fingerprint(loaded))
     signature = Signature.of(protocol, fingerprint, session.manifest.sha256, __version__, loaded.computed())
     if out and not force:
-        check_earlier_run(Path(out), str(signature))
+        check_earlier_run(Path(out), str(signature), bootstrap.n_resamples, bootstrap.seed, bool(beside))
     folder = writable(Path(out), f"--out{in_python('--out')}") if out else claim(default_out(loaded.name))
     session.compute()
 
@@ -391,7 +392,7 @@ def _check_data(session: Session, protocol: Protocol, model: str) -> None:
 def _no_support(manifest: Manifest, protocol: Protocol) -> str:
     if not max(clip.duration for clip in manifest.clips.values()):
         return f"{manifest.name} was imported without media, so its clips' lengths are unknown; re-import with --media"
-    longest = _most_windows(manifest, protocol, any)
+    longest = most_windows(manifest, protocol, any)
     hop_s = seconds(protocol.hop)
     fitting = f"--iterations {longest}"
     advice = f"the longest fits {longest}: try {fitting}{in_python(fitting)}" if longest else "not even one window fits"
@@ -401,7 +402,7 @@ def _no_support(manifest: Manifest, protocol: Protocol) -> str:
     )
 
 
-def _most_windows(manifest: Manifest, protocol: Protocol, of: Callable[[Iterable[bool]], bool]) -> int:
+def most_windows(manifest: Manifest, protocol: Protocol, of: Callable[[Iterable[bool]], bool]) -> int:
     """The most windows, up to those of the protocol, for which any or all (``of``) segments are long enough; 0 if not
     even one window fits."""
 
@@ -422,7 +423,7 @@ def _too_short(session: Session, protocol: Protocol) -> list[str]:
         return []
     which = f"{n} of {of} segments {'is' if n == 1 else 'are'} too short"
     told = f"{which} for {protocol.iterations} windows at hop {seconds(protocol.hop):g} s and not scored"
-    if most := _most_windows(manifest, protocol, all):
+    if most := most_windows(manifest, protocol, all):
         return [f"{told}; --iterations {most} scores all{in_python(f'--iterations {most}')}"]
     one = replace(protocol, iterations=1)
     fit = sum(one.supports(s, manifest.clips[s.clip_id]) for s in manifest.segments)

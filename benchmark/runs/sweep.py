@@ -268,16 +268,12 @@ def render(rows: Sequence[SweepRow]) -> str:
     scored = f"{first.n_scored}/{first.n_total} segments long enough for every setting" if common else OWN_SUPPORT
     text += f"\n{first.selection} iteration · {scored} · 95 %\n{no_intervals(rows) or interval_in_words(0.95)}"
     differences = [
-        [row.model, f"{row.hop_s:g}", row.iterations]
-        + [estimate(d["difference"], d["ci_low"], d["ci_high"]) for d in row.against.values()]
-        + [row.reference]
-        for row in rows
-        if row.against
+        [*_setting(row), row.reference, *map(_difference, row.against.values())] for row in rows if row.against
     ]
     if differences:
         text += "\n\npaired differences (same resampled videos)\n"
-        headers = ["model", "hop (s)", "windows", *titles, "minus"]
-        text += "\n".join(numbers(differences, headers, repeated=3))
+        headers = ["model", "hop (s)", "windows", "minus", *titles]
+        text += "\n".join(numbers(differences, headers, repeated=4))
     return f"{text}\n{origin_of(rows).in_words()}"
 
 
@@ -297,13 +293,13 @@ def tables(rows: Sequence[SweepRow]) -> list[Table]:
     headers = ["model", "hop (s)", "windows", *titles]
     found = [Table("sweep", f"Sweep on {setting}", [*headers, "n"], scores, origin, notes)]
     differences = [
-        [*_setting(row), *(_difference(row.against[name]) for name in METRICS), row.reference]
+        [*_setting(row), row.reference, *(_difference(row.against[name]) for name in METRICS)]
         for row in rows
         if row.against
     ]
     if differences:
         title = f"Paired differences on {setting}"
-        found.append(Table("sweep-differences", title, [*headers, "minus"], differences, origin))
+        found.append(Table("sweep-differences", title, [*headers[:3], "minus", *titles], differences, origin))
     return found
 
 

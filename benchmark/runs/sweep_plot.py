@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vPX"
 STYLES = ("-", "--", ":", "-.")
-MAX_LINES_INSIDE = 4  # most lines of a legend inside a panel
+LEGEND_IN = 2.2  # inches, for the legend beside the panels
+MOST_TICKS = 5  # of the settings that were run; more would run into each other
 
 
 def plot_sweep(
@@ -37,9 +38,7 @@ def plot_sweep(
     if len({row.hop_s for row in rows}) > 1:
         kinds.append(("hop_s", "iterations", "hop (s)", "{:g} windows"))
     models = list(dict.fromkeys(row.model for row in rows))
-    n_lines = len(models) * max(len({getattr(row, apart) for row in rows}) for _, apart, *_ in kinds)
-    beside_in = 2.2 if n_lines > MAX_LINES_INSIDE else 0.0
-    with drawing(4.2 * len(metrics) + beside_in, 3.4 * len(kinds)) as figure:
+    with drawing(4.2 * len(metrics) + LEGEND_IN, 3.4 * len(kinds)) as figure:
         grid = figure.subplots(len(kinds), len(metrics), squeeze=False)
         for axes, (along, apart, label, words) in zip(grid, kinds, strict=True):
             others = sorted({getattr(row, apart) for row in rows})
@@ -57,14 +56,13 @@ def plot_sweep(
                         low, high = [e.ci_low for e in estimates], [e.ci_high for e in estimates]
                         axis.fill_between(x, low, high, color=colour, alpha=0.12 / len(others), lw=0)
                 axis.set_xlabel(label)
+                settings = sorted({getattr(row, along) for row in rows})
+                if len(settings) <= MOST_TICKS:
+                    axis.set_xticks(settings)
                 axis.set_ylabel(METRICS[name].title)
                 axis.grid(alpha=0.25, lw=0.5)
-            if n_lines > MAX_LINES_INSIDE:  # beside the panels, where it covers no data
-                axes[-1].legend(
-                    frameon=False, fontsize=8, handlelength=3, loc="center left", bbox_to_anchor=(1.01, 0.5)
-                )
-            else:
-                axes[0].legend(frameon=False, fontsize=8)
+            # beside the panels, where it covers no data
+            axes[-1].legend(frameon=False, fontsize=8, handlelength=3, loc="center left", bbox_to_anchor=(1.01, 0.5))
         if title:
             figure.suptitle(literal(title), fontsize=9)
         if small_print:

@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from avbench.types import in_one_line, printable
+from avbench.types import AvbenchError, first_line, in_one_line, printable
 
 VARIABLE = "AVBENCH_DEBUG"  # worker processes inherit it
 
@@ -40,7 +40,9 @@ def show(error: BaseException) -> None:
 def with_users_line(error: BaseException) -> str:
     """The error in one line, with the innermost line of the user's own code that it passed through, if there is one:
     ``ValueError: no such layer (net.py, line 12, in predict)``. Folders are left out: they are nobody's business."""
-    said = in_one_line(error)
+    said = (
+        first_line(error) if isinstance(error, AvbenchError) else in_one_line(error)
+    )  # ours say enough without a kind
     if isinstance(error, SyntaxError) and error.filename:  # of a file that does not even start; Python says which line
         return said
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):

@@ -27,7 +27,7 @@ def check_folder(
     same command writes, and may replace. ``python``: what :func:`in_python` says of the same request there."""
     held = [name for name in held_in(folder) if ours is None or not ours(name)]
     if held and not force:
-        what, do = ("another manifest", "replace it") if MANIFEST in held else (listed(held), "write there anyway")
+        what, do = ("a manifest", "replace it") if MANIFEST in held else (listed(held), "write there anyway")
         raise UsageError(f"{folder} already holds {what}; give --force to {do}, or choose another {option}{python}")
     check_writable(folder, option + (in_python(option) if python else ""))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def nearest(name: str, known: Iterable[str], otherwise: str = "", most: int = 3) -> str:
+def nearest(name: str, known: Iterable[str], otherwise: str | None = None, most: int = 3) -> str:
     """The at most ``most`` names in ``known`` that are close to ``name``, as "did you mean A or B?"; if none is,
     ``otherwise``, by default all of them, as "there are A, B, C"."""
     import difflib  # here, because the command line imports this module for every --help
@@ -14,4 +14,4 @@ def nearest(name: str, known: Iterable[str], otherwise: str = "", most: int = 3)
     close = difflib.get_close_matches(name.casefold(), names, n=most, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return otherwise or f"there are {', '.join(names)}"
+    return otherwise if otherwise is not None else f"there are {', '.join(names)}"

@@ -274,6 +274,21 @@ def test_own_models_get_marked_rows_in_tables_figures_and_page(
     assert f'<tr class="run"><th scope="row">overall, {own}</th>' in page
     assert str(tmp_path) not in page, "folders are nobody's business"
     assert "written: 2 of 2 tables and figures" in done.stderr
+    again = ("paper", "table6", "table1", *model, "--data", data, "--out", tmp_path / "out")
+    assert avbench(*again, *FAST).returncode == 0, "the same is made anew"
+    kept = (out / "paper.json").read_bytes()
+    other = make_clicks("other", clips=("two",), duration_s=44, offsets_s=(0.4,))
+    for words, lost in (
+        (("table6", *model), "with table1"),
+        (("table6", "table1"), f"with {tmp_path / 'my_net.py'}:A_B+apa"),
+        (("table6", "table1", *model, "--seed", 3), "with seed 0"),
+        (("table6", "table1", *model, "--data", other), "of other data: clicks test, "),
+    ):
+        lossy = avbench("paper", "--data", data, "--out", out, *FAST, *words)
+        assert (lossy.returncode, lossy.stderr.count("\n")) == (2, 1), lossy.stderr
+        assert f"{out} already holds a reproduction ({lost}" in lossy.stderr
+    assert (out / "paper.json").read_bytes() == kept
+    assert avbench("paper", "table6", "--data", data, "--out", out, *FAST, "--force").returncode == 0
     refused = avbench("paper", "table1", *model, "--data", data, "--out", tmp_path / "no", *FAST)
     assert refused.returncode == 2
     assert "--model adds no row to table1; it does to table3" in refused.stderr

@@ -39,9 +39,12 @@ def test_of_clips_that_are_all_alike(avbench: Avbench) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--clips", 0), "--devices and --clips must be at least 1"),
-        (("--clips", 3, "--devices", 0), "--devices and --clips must be at least 1"),
-        (("--clips", 3, "--clip-s", 20), "no segment of 3 clips of 20 s is long enough for 18 windows"),
+        (("--clips", 0), "--clips is 0; it must be at least 1"),
+        (("--clips", 3, "--devices", 0), "--devices is 0; it must be at least 1"),
+        (
+            ("--clips", 3, "--clip-s", 20),
+            "no segment of 3 clips of 20 s is long enough for 18 windows; the longest fits ",
+        ),
         (("--clips", 3, "--clip-s", 301), "at most 300 s"),
         (("--clips", 3, "--clip-s", "nan"), "at most 300 s"),
         (("--clips", 3, "--every-s", 0), "multiples of 0.04 s"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,10 +180,42 @@ def test_two_runs_that_start_together_are_both_there(clicks: Path, tmp_path: Pat
     assert all(run.exists() for run in runs)
 
 
+def test_a_run_that_is_told_to_end_says_what_is_kept(clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    words = [sys.executable, "-m", "avbench", "run", "--model", "slow.py:Slow", "--data", str(clicks), *ONE]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        for _ in range(600):
+            if (tmp_path / "began").exists():
+                break
+            time.sleep(0.1)
+        process.terminate()
+        said = process.stderr.read()
+    assert process.returncode == 143
+    assert "avbench: error: ended. What was computed is in the store" in said
+    assert "Traceback" not in said
+
+
+SLOW = """
+import pathlib, time
+from avbench import FrontEnd, SnapshotPredictor
+
+class Slow(SnapshotPredictor):
+    frontend = FrontEnd(size=16)
+
+    def predict(self, video, audio):
+        pathlib.Path("began").touch()
+        time.sleep(100)
+"""
+
+
 def test_a_run_replaces_only_itself(avbench: Avbench, clicks: Path, tmp_path: Path) -> None:
     run = ("run", "--data", clicks, "--out", "out", *ONE)
     assert avbench(*run, "--model", "constant").returncode == 0
     assert avbench(*run, "--model", "constant").returncode == 0
+    fewer = avbench(*run, "--model", "constant", "--seed", 7)
+    assert (fewer.returncode, fewer.stderr.count("\n")) == (2, 1)
+    assert "out already holds another run (seed 0)" in fewer.stderr
     before = (tmp_path / "out" / "run.json").read_bytes()
     done = avbench(*run, "--model", "uniform")
     assert done.returncode == 2

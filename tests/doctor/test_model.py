@@ -215,7 +215,7 @@ def test_a_model_whose_windows_are_put_together_from_segments(models: Path) -> N
         ("PiecesDiffer", "segments: fuse_segments of a window's segments and predict DIFFER"),
         ("PiecesLack", "segments: model PiecesLack has a segment_layout, but lacks fuse_segments"),
         ("PiecesRaise", "segments: RuntimeError: no such piece"),
-        ("Shape", "logits are (3, 20), they must be (3, 21)"),
+        ("Shape", "logits are (3, 20), they must be (3, 21): a column for each offset class"),
         ("Token", "token_dim is 3, but predict returns no token"),
         ("Nan", "not finite"),
         ("Dice", "determinism"),

@@ -312,12 +312,28 @@ def test_a_window_with_nan_fails_the_segments_that_need_it(tmp_path: Path, how: 
     manifest, store = toy_manifest(1), SnapshotStore(tmp_path)
     sick, well = Sick(how, at=6 * 25), ToyModel()  # 6 s: only the third segment (3 ... 6 s) gets there
     report = compute(manifest, [PROTOCOL], {"sick": sick, "well": well}, Compute(store, 1), open_clip=ToyReader)
-    reason = "model sick gave NaN or infinity, iteration 4 (window at 6 s)"
+    what = "logits" if how == "nan" else "token"
+    reason = f"model sick gave NaN or infinity in its {what}, iteration 4 (window at 6 s)"
     assert report.failures == [Failure(segment_id="clip0-2", clip_id="clip0", reason=reason)]
     assert report.failures_of["well"] == []
     clip = manifest.clips["clip0"]
     lost = store.missing(model_fingerprint(sick), clip.sha256, report.plan.keys["clip0"])
     assert lost == [keys_of(PROTOCOL, manifest.segments[2])[3]]
+
+
+def test_progress_counts_what_was_computed_not_what_was_tried(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    sick = Sick("nan", at=6 * 25)
+    compute(
+        toy_manifest(1),
+        [PROTOCOL],
+        {"sick": sick},
+        Compute(SnapshotStore(tmp_path), 1),
+        open_clip=ToyReader,
+        progress=lambda done, total, item: told.append((done, total)),
+    )
+    done, total = told[-1]
+    assert done == total - 1, "all but the window with NaN"
 
 
 def test_a_model_that_breaks_costs_the_rest_of_the_clip_for_that_model(tmp_path: Path) -> None:

@@ -181,6 +181,12 @@ def test_what_is_undefined_is_a_dash(given_: tuple[float | None, ...], said: str
     assert estimate(*given_) == said  # type: ignore[arg-type]
 
 
+def test_what_rounds_to_zero_has_no_minus() -> None:
+    assert estimate(-0.0002, -0.026, 0.019, signed=True) == "+0.000 [-0.026, +0.019]"
+    assert estimate(-0.0002, None, None) == "0.000"
+    assert estimate(-0.0006, None, None, signed=True) == "-0.001"
+
+
 def test_csv_leaves_what_is_undefined_empty() -> None:
     frame = pd.DataFrame({"row": [NAME], "value": [float("nan")], "signature": ["a|b"]})
     assert csv_text(frame) == f"row,value,signature\n{NAME},,a|b\n"

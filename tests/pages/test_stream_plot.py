@@ -51,4 +51,4 @@ def test_a_stream_is_drawn_the_same_every_time(avbench: Avbench, make_clicks: Ma
     assert plain.returncode == 0, plain.stderr
     done = avbench("report", tmp_path / "fixed", "--plot", first, "--force")
     assert done.returncode == 2
-    assert "its offsets are fixed or its labels hidden" in done.stderr
+    assert "its offsets are fixed; over --data synthsync-dynamic they change" in done.stderr

@@ -207,6 +207,27 @@ def test_what_a_model_is_made_of_may_be_the_wrong_thing(
     assert said in done.stderr
 
 
+def test_what_is_not_there_may_have_a_name_like_it(tmp_path: Path) -> None:
+    (tmp_path / "my_net.py").write_text("import helpers\n")
+    (tmp_path / "helper.py").write_text("")
+    with pytest.raises(UsageError, match=r"my_nett\.py does not exist; did you mean my_net\.py\?$"):
+        load_model(f"{tmp_path}/my_nett.py:Net")
+    with pytest.raises(UsageError, match=r"in <module>\); did you mean helper\?$"):
+        load_model(f"{tmp_path}/my_net.py:Net")
+    (tmp_path / "my_net.py").write_text("import quite_another\n")
+    with pytest.raises(UsageError, match=r"\); it is neither installed nor beside the file$"):
+        load_model(f"{tmp_path}/my_net.py:Net")
+    with pytest.raises(UsageError, match=r"model file \S+/zzz\.py does not exist$"):
+        load_model(f"{tmp_path}/zzz.py:Net")
+
+
+def test_a_class_that_cannot_be_made_says_what_it_takes(tmp_path: Path) -> None:
+    code = "class Net:\n    def __init__(self, width: int = 32, ckpt=''):\n        raise ValueError('size mismatch')\n"
+    (tmp_path / "net.py").write_text(code)
+    with pytest.raises(UsageError, match=r"in __init__\); it takes width: int = 32, ckpt = ''$"):
+        load_model(f"{tmp_path}/net.py:Net", model_args={"ckpt": "best.pt"})
+
+
 def test_worker_processes_load_it_too(tmp_path: Path) -> None:
     name = package(tmp_path, "from .layers import small")
     code = "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1]))().predict([0], [0]).logits[0, 0])"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -499,10 +500,31 @@ def test_a_run_does_not_lie_among_what_is_not_of_a_run(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_earlier_run_is_not_replaced(tmp_path: Path) -> None:
-    check_earlier_run(tmp_path, "signature")
+    check_earlier_run(tmp_path, "signature", 1000, 0, True)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match=r"already holds another run .*; give --force"):
-        check_earlier_run(tmp_path, "signature")
+        check_earlier_run(tmp_path, "signature", 1000, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("n_resamples", "seed", "rows", "lost"),
+    [
+        (1000, 0, True, ""),
+        (2000, 0, True, ""),
+        (999, 0, True, "1000 resamples"),
+        (1000, 1, True, "seed 0"),
+        (1000, 0, False, "with reference rows"),
+    ],
+)
+def test_a_run_of_which_something_would_be_lost_is_not_replaced(
+    tmp_path: Path, n_resamples: int, seed: int, rows: bool, lost: str
+) -> None:
+    held = example()
+    assert held.rows
+    write_run(held.model_copy(update={"n_resamples": 1000, "seed": 0, "failures": [], "incomplete": False}), tmp_path)
+    refused = pytest.raises(UsageError, match=rf"another run \({lost}\)") if lost else contextlib.nullcontext()
+    with refused:
+        check_earlier_run(tmp_path, held.signature, n_resamples, seed, rows)
 
 
 def test_the_wide_table_has_a_row_a_line_and_three_columns_a_metric() -> None:

@@ -31,7 +31,7 @@ def test_print_shows_the_table_of_the_command_and_no_next_lines(result: Evaluati
     assert result.folder is not None
     printed = render(result, result.folder).splitlines()
     n_next = next(i for i, line in enumerate(printed) if line.startswith("next "))
-    assert str(result).splitlines() == [line for line in printed[:n_next] if not line.startswith("report ")]
+    assert str(result).splitlines() == printed[:n_next]
     assert "Acc±1" in str(result)
     assert str(load_run(result.folder).result) == str(result)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from avbench.engine.runner import Compute
 from avbench.protocol.manifest import read_manifest, write_manifest
 from avbench.protocol.rules import Protocol
 from avbench.runs.evaluate import evaluate
-from avbench.runs.sweep import Settings, render, sweep
+from avbench.runs.sweep import Settings, render, sweep, tables
 from avbench.runs.sweep_plot import plot_sweep
 from avbench.scoring.metrics import METRICS
 from avbench.scoring.stats import Bootstrap
@@ -65,7 +66,12 @@ def test_differences_are_to_the_first_model_at_the_same_setting(clicks: Path, tm
     assert oracle.reference == "constant, same setting"
     gain = oracle.scores["acc"].value - constant.scores["acc"].value
     assert oracle.against["acc"]["difference"] == pytest.approx(gain)
-    assert "paired differences" in render(rows)
+    told = render(rows).partition("paired differences")[2].splitlines()
+    assert told[1].split()[:5] == ["model", "hop", "(s)", "windows", "minus"], "what is subtracted stands before"
+    assert re.search(rf"constant, same setting +\+{gain:.3f}", told[3])
+    differences = tables(rows)[1]
+    assert differences.headers[3] == "minus"
+    assert [row[3] for row in differences.rows] == [row.reference for row in rows[1:]]
 
 
 def test_own_support_scores_each_setting_on_all_that_hold_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,6 +88,20 @@ def test_an_entry_may_be_named_by_its_folder(avbench: Avbench, root: Path) -> No
     done = avbench("compare", folder, "board:acme/poor", "--entries", root, "--n-resamples", 50)
     assert done.returncode == 0, done.stderr
     assert "acme/good minus acme/poor on synthsync test: 168 segments" in done.stdout
+
+
+def test_a_folder_with_one_entry_alone_is_that_entry(avbench: Avbench, root: Path, tmp_path: Path) -> None:
+    """As `submit pack --out` makes it, and `submit check` takes it."""
+    alone = tmp_path / "packed"
+    shutil.copytree(root / "acme__good" / "v1" / TRACK.name, alone / "acme__good" / "v1" / TRACK.name)
+    compare = ("--entries", root, "--n-resamples", 50)
+    done = avbench("compare", alone, "board:acme/poor", *compare)
+    assert done.returncode == 0, done.stderr
+    assert "acme/good minus acme/poor" in done.stdout
+    assert "95 % intervals (50 resamples, seed 0)" in done.stdout
+    several = avbench("compare", root, "board:acme/poor", *compare)
+    assert (several.returncode, several.stderr.count("\n")) == (2, 1)
+    assert f"{root} holds 5 submissions; name one" in several.stderr
 
 
 def test_two_revisions_of_a_model_are_told_apart(root: Path) -> None:
