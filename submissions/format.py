@@ -264,9 +264,7 @@ def find_submission(folder: Path) -> Path:
     if (folder / SUBMISSION_FILE).exists() or not folder.is_dir():
         return folder
     if (folder / RUN_FILE).is_file():
-        raise UsageError(
-            f"{folder} is a run, not a submission: `avbench submit pack {folder} --out DIR` makes one of it"
-        )
+        raise UsageError(f"{folder} is a run, not a submission; `avbench submit pack {folder} --out DIR` makes one")
     found = sorted(path.parent for path in folder.glob(f"*__*/*/*/{SUBMISSION_FILE}"))
     if len(found) > 1:
         raise UsageError(f"{folder} holds {len(found)} submissions; name one: {', '.join(map(str, found[:5]))}")

@@ -259,6 +259,7 @@ def by_definition(network: LRASD, faces: np.ndarray, mfcc: np.ndarray, first: in
     return network.fuse(sound, network.encode_faces(torch.from_numpy(faces)[None])).mean(dim=1).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "n", "first", "n_sound", "piece"),
     [

@@ -137,6 +137,7 @@ def _killed_builds(raw: Path, tmp_path: Path, kills: int, most_s: float, seed: i
     return killed
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bytes(avbench: Avbench, raw: Path, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     assert build(avbench, raw, "a/out", *ROLES).returncode == 0

@@ -202,6 +202,7 @@ def test_a_head_that_breaks_a_rule(heads: Path, name: str, said: str) -> None:
     assert all("\n" not in text for text in wrong)
 
 
+@pytest.mark.slow
 def test_a_head_behind_a_backbone_is_checked_with_the_model(heads: Path) -> None:
     findings = list(examine("heads.py:Net+heads.py:Rnn"))
     assert problems(findings) == []

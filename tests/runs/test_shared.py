@@ -98,6 +98,7 @@ def test_a_share_that_was_given_before_computes_nothing_again(data: Path, tmp_pa
     assert f"share 2 of 2: 0 snapshots computed, {n} were stored" in again.stderr
 
 
+@pytest.mark.slow
 def test_torchrun_shares_the_clips_out_and_reports_once(data: Path, alone: Path, tmp_path: Path) -> None:
     done = run(data, tmp_path, "--out", "out", "--store", "store", launcher=torchrun(2))
     assert done.returncode == 0, done.stderr

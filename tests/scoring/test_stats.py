@@ -325,6 +325,7 @@ def test_a_group_against_itself_is_no_difference() -> None:
     assert (found["difference"], found["ci_low"], found["ci_high"], found["p"]) == (0.0, 0.0, 0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_equal_groups_are_rarely_called_different() -> None:
     """Every other case of each video: the groups differ by luck alone, in mAP, which is biased, too."""
     n, called = 200, np.zeros(2)

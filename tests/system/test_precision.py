@@ -40,9 +40,9 @@ SAID = [
     "torch.backends.cuda.matmul.allow_tf32 = True",
     "torch.backends.cudnn.allow_tf32 = False",
     pytest.param("torch.backends.cuda.matmul.fp32_precision = 'tf32'", marks=[newer, pytest.mark.slow]),
-    pytest.param("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", marks=newer),
+    pytest.param("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", marks=[newer, pytest.mark.slow]),
     pytest.param("torch.backends.cudnn.conv.fp32_precision = 'ieee'", marks=newer),
-    pytest.param("torch.backends.mkldnn.conv.fp32_precision = 'bf16'", marks=newer),
+    pytest.param("torch.backends.mkldnn.conv.fp32_precision = 'bf16'", marks=[newer, pytest.mark.slow]),
 ]
 
 
@@ -100,7 +100,7 @@ class Linear(SnapshotPredictor):
     [
         pytest.param("torch.set_float32_matmul_precision('medium')", marks=pytest.mark.slow),
         pytest.param("torch.backends.cuda.matmul.fp32_precision = 'tf32'", marks=[newer, pytest.mark.slow]),
-        pytest.param("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", marks=newer),
+        pytest.param("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", marks=[newer, pytest.mark.slow]),
     ],
 )
 def test_a_model_file_that_wants_rounding_gets_the_figures_of_one_that_does_not(

@@ -25,6 +25,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sparsesync", pytest.param("synchformer", marks=pytest.mark.slow)])
 def test_killed_and_restarted_gives_the_same_weights(tiny: None, tmp_path: Path, kind: str) -> None:
     recipe = BackboneRecipe(

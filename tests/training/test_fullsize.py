@@ -91,6 +91,7 @@ def log_of(out: Path, name: str = "streamsync-trf") -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------------------ as used
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_a_run_under_torchrun_gives_the_same(
     clicks: Path, start: dict[str, Tensor], tmp_path: Path, avbench: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
