@@ -29,11 +29,12 @@ def render(found: Comparisons, matrices: Sequence[Matrix]) -> str:
 
 def tables(found: Comparisons, matrices: Sequence[Matrix]) -> list[Table]:
     """The same for a paper."""
+    kinds = [] if too_few(found.n_videos) else [f"In brackets: {intervals(found.bootstrap)}."]
     made = []
     for matrix in matrices:
         headers, rows = _cells(found, matrix)
         head = f"{matrix.column.title}, row minus column ({direction(matrix)}), on {title(found)}"
-        made.append(Table(f"compare-{matrix.column.name}", head, headers, rows, origin(found), notes(found)))
+        made.append(Table(f"compare-{matrix.column.name}", head, headers, rows, origin(found), [*kinds, *notes(found)]))
     return made
 
 

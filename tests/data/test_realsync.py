@@ -288,7 +288,7 @@ def test_a_clip_that_could_be_two_files_is_refused_and_links_are_not_followed_ou
     again = ("data", "import-realsync", "--lists", MADE_UP, "--media", media, "--out", tmp_path / "out")
     refused = avbench(*again)
     assert refused.returncode == 2
-    assert "already holds another manifest; give --force to replace it" in refused.stderr
+    assert "already holds a manifest; give --force to replace it" in refused.stderr
     done = avbench(*again, "--force")
     assert done.returncode == 0, done.stderr
     assert read_manifest(tmp_path / "out" / "normal.evaluation").clips["AbCdEfGhI-0_0_300"].seen

@@ -87,7 +87,7 @@ def test_a_run_without_media_removes_those_of_the_run_before(
 ) -> None:
     monkeypatch.delenv("AVBENCH_NO_MEDIA")
     words = ("run", "--model", "xcorr", "--data", clicks, "--iterations", "2", "--n-resamples", "20")
-    done = avbench(*words, "--out", "r", "--store", ran / "store", "--no-reference-rows", "--no-media")
+    done = avbench(*words, "--out", "r", "--store", ran / "store", "--no-reference-rows", "--no-media", "--force")
     assert done.returncode == 0, done.stderr
     assert not (made[0] / FOLDER).exists()
     assert "<video" not in (made[0] / "run.html").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ def test_what_a_folder_holds_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"already holds b, c, notes\.txt and 1 more; give --force to write there"):
         check_folder(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(UsageError, match="already holds another manifest; give --force"):
+    with pytest.raises(UsageError, match="already holds a manifest; give --force"):
         check_folder(tmp_path)
     check_folder(tmp_path, force=True)
     with pytest.raises(UsageError, match="is not a folder"):
