@@ -307,7 +307,7 @@ def _data_ls(args: argparse.Namespace) -> int:
     if not args.folders:
         rows = [(name, ", ".join(synthsync.SPLIT_SEEDS), synthsync.note_of(name)) for name in synthsync.NAMES]
         rows.append((dynamic.NAME, ", ".join(synthsync.SPLIT_SEEDS), f"{synthsync.NOTE}, offsets that change"))
-        print(table(rows, ("data", "splits", "made when first used")))
+        print(table(rows, ("data", "splits", "what it is; made when first used")))
         return 0
     found = sorted({path.parent for folder in args.folders for path in Path(folder).rglob("manifest.json")})
     if not found:

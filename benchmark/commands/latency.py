@@ -184,7 +184,7 @@ def _table(record: LatencyRecord) -> Table:
 
     notes = [*(" ".join(line.split()) for line in _measured(record)), "Spread: interquartile range over median."]
     notes += [f"Audit {name} FAILED: {audit.text}" for name, audit in record.audits.items() if not audit.ok]
-    notes += ["UNSTABLE: the spread is above 10 %."] if record.unstable else []
+    notes += ["UNSTABLE: the spread is above 10 %; measure again on an idle machine."] if record.unstable else []
     title = f"Latency of {record.model.name}: {_setting(record)}"
     rows = [[row[0].strip(), *row[1:]] for row in _rows(record)]
     return Table(f"latency-{record.model.name}", title, HEADERS, rows, _origin(record), notes)

@@ -176,8 +176,8 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _groups(n_entries: int, n_ranks: int) -> str:
-    if n_entries == 1:
-        return "1 entry"
+    if n_entries < 2:
+        return "1 entry" if n_entries else "no entry"
     told = "that can be told apart" if n_ranks > 1 else "that cannot be told apart"
     return f"{n_entries} entries {f'in {n_ranks} groups ' if n_ranks > 1 else ''}{told}"
 
