@@ -11,7 +11,7 @@ import numpy as np
 
 from avbench.system.parquet import unpacked_bytes
 from avbench.system.strict import one_line, read_bytes, write_whole
-from avbench.types import NonFiniteError, OffsetGrid, UsageError
+from avbench.types import NonFiniteError, OffsetGrid, UsageError, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,7 +108,7 @@ def _parsed(
         raise UsageError(f"{path} is not a readable parquet file: {one_line(error)}") from None
     with_alarm = ALARM in schema.names
     if not schema.equals(_predictions_schema(with_alarm), check_metadata=False):
-        found = ", ".join(f"{f.name} {f.type}" for f in list(schema)[:4])
+        found = printable(", ".join(f"{f.name} {f.type}" for f in list(schema)[:4]))
         raise UsageError(
             f"{path} has the columns {found[:200]} ...; needed are segment_id string, iteration int16, "
             f"logit_0 ... logit_{N_CLASSES - 1} float, and perhaps {ALARM} float"

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -382,7 +382,17 @@ def test_reading_refuses_non_finite_logits_by_name(tmp_path: Path) -> None:
 
 
 @settings(max_examples=200, deadline=None)
+def test_a_column_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"seg\nment\x1b[31m": ["a"], "logit\r": [0.0]}), path)
+    with pytest.raises(UsageError) as refused:
+        read_predictions(path)
+    assert "seg ment?[31m" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 @given(st.integers(0, 2**32 - 1))
+@example(151168)  # a line break in the name of a column
 def test_mutated_predictions_read_or_are_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
