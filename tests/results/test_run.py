@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example as with_example
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -392,7 +393,7 @@ def test_a_column_may_have_any_name(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@example(151168)  # a line break in the name of a column
+@with_example(151168)  # a line break in the name of a column
 def test_mutated_predictions_read_or_are_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
