@@ -382,7 +382,6 @@ def test_reading_refuses_non_finite_logits_by_name(tmp_path: Path) -> None:
         read_predictions(path)
 
 
-@settings(max_examples=200, deadline=None)
 def test_a_column_may_have_any_name(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"seg\nment\x1b[31m": ["a"], "logit\r": [0.0]}), path)
@@ -392,6 +391,7 @@ def test_a_column_may_have_any_name(tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 @with_example(151168)  # a line break in the name of a column
 def test_mutated_predictions_read_or_are_refused_in_one_line(
