@@ -17,15 +17,16 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 REPO = Path(__file__).resolve().parent.parent
-PICTURES = ("docs/picture.svg", "baselines/results/windows.svg", "baselines/results/tracked.svg")
+# what pages show or link to, that is no page itself
+ASSETS = ("docs/picture.svg", "docs/avbench.ipynb", "baselines/results/windows.svg", "baselines/results/tracked.svg")
 NOTEBOOK, COMMANDS = "docs/avbench.md", "docs/commands.md"
 _NAMED = re.compile(r"`([\w./]+\.md)`")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages of the navigation, and the pictures that they show."""
+    """Adds the pages of the navigation, and what they show or link to."""
     made = {NOTEBOOK: notebook, COMMANDS: commands}
-    for path in [*_pages(config["nav"]), *PICTURES]:
+    for path in [*_pages(config["nav"]), *ASSETS]:
         if path in made:
             files.append(File.generated(config, path, content=made[path]()))
         else:

@@ -53,7 +53,7 @@ def test_the_notebook_runs_as_it_stands(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_site_is_built_and_no_link_leads_nowhere(tmp_path: Path) -> None:
-    command = [program("mkdocs"), "build", "--strict", "--quiet", "--site-dir", tmp_path]
+    command = [program("mkdocs"), "build", "--strict", "--site-dir", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPO)
     assert done.returncode == 0, done.stdout + done.stderr
     pages = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("index.html")}
