@@ -201,7 +201,7 @@ class _Parser(argparse.ArgumentParser):
             name = word.partition("=")[0]
             known = [option for option in self._option_string_actions if option.startswith("--")]
             abbreviated = any(option.startswith(name) for option in known)
-            if name.startswith("--") and not abbreviated and (near := nearest(name, known, " ", most=1).strip()):
+            if name.startswith("--") and not abbreviated and (near := nearest(name, known, "", most=1)):
                 return f"unknown option {name}: {near.removesuffix('?')}"
         return ""
 

@@ -262,9 +262,10 @@ def _laws_in_words(manifest: Manifest) -> str:
 def _notes(manifest: Manifest) -> list[str]:
     """What was noted of the clips, each text once, with the clips that it is true of."""
     clips_of: dict[str, list[str]] = {}
-    for name, source in manifest.sources.items():
+    called = manifest.names
+    for clip_id, source in manifest.sources.items():
         for text in source["warnings"]:
-            clips_of.setdefault(text, []).append(manifest.names.get(name, name))
+            clips_of.setdefault(text, []).append(called.get(clip_id, clip_id))
     return [
         f"clip {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}"
         for text, names in clips_of.items()

@@ -37,6 +37,8 @@ from avbench.paper.reported import of_table
 from avbench.paper.write import markdown, orderings, write, write_text
 from avbench.protocol.manifest import Manifest
 from avbench.protocol.signature import DIGITS
+from avbench.registry.arguments import shown
+from avbench.registry.names import without_folders
 from avbench.registry.options import ModelOptions
 from avbench.scoring.stats import DEFAULT, FEW_CLUSTERS, FEWEST_CLUSTERS, Bootstrap, too_few
 from avbench.system.cache import writable
@@ -108,7 +110,7 @@ def regenerate(  # noqa: PLR0913  (the options of `avbench paper`; what belongs 
     check_folder(out, force, ours=_is_ours)
     session = Session.open(data, split, limit, compute, bootstrap.seed, progress)
     manifest = session.manifest
-    asked = _asked(manifest, split, bootstrap, wanted, own, latency_samples)
+    asked = _asked(manifest, split, bootstrap, wanted, latency_samples) | _asked_of_models(own, options)
     if not force:
         _refuse_another(out, asked)
     folder = writable(out, "--out")
@@ -164,16 +166,26 @@ def _write_overall(outcome: Outcome, folder: Path, source: _Source) -> None:
         write_text(folder / name, content)
 
 
+def _asked_of_models(own: Sequence[str], options: ModelOptions | None) -> dict[str, Any]:
+    """What decides the models, as it stands in paper.json; files without their folders, which are nobody's business."""
+    options = options or ModelOptions()
+    return {
+        "models": list(map(without_folders, own)),
+        "model_args": shown(options.model_args),
+        "dtype": options.autocast,
+        "compiled": options.compiled,
+    }
+
+
 def _asked(
-    manifest: Manifest, split: str, boot: Bootstrap, wanted: Sequence[str], own: Sequence[str], latency_samples: int
+    manifest: Manifest, split: str, boot: Bootstrap, wanted: Sequence[str], latency_samples: int
 ) -> dict[str, Any]:
-    """What decides the content of a reproduction, as it stands in paper.json."""
+    """What else decides the content of a reproduction."""
     return {
         "data": {"name": manifest.name, "split": split, "note": manifest.note, "sha256": manifest.sha256},
         "n_resamples": boot.n_resamples,
         "seed": boot.seed,
         "exhibits": list(wanted),
-        "models": list(own),
         "latency_samples": latency_samples,
     }
 
@@ -197,13 +209,14 @@ def _lost(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """What is in one reproduction and not asked for in another; "" if nothing is."""
     if held["data"]["sha256"] != asked["data"]["sha256"]:
         return f"of other data: {held['data']['name']} {held['data']['split']}, {held['n_segments']} segments"
-    for name in ("n_resamples", "seed"):
-        if held[name] != asked[name]:
-            return f"with {name} {held[name]}"
     for name in ("exhibits", "models"):
         more = [one for one in held[name] if one not in asked[name]]
         if more:
             return f"with {', '.join(more)}"
+    of_models = ("model_args",) if held["models"] else ()
+    for name in ("n_resamples", "seed", "dtype", "compiled", *of_models):
+        if held[name] != asked[name]:
+            return f"with {name} {held[name]}"
     return "with times" if held["latency_samples"] and not asked["latency_samples"] else ""
 
 

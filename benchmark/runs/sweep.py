@@ -259,7 +259,7 @@ def render(rows: Sequence[SweepRow]) -> str:
     first = rows[0]
     common = len({row.n_scored for row in rows}) == 1
     table = [
-        [row.model, f"{row.hop_s:g}", row.iterations, *(estimate(*row.scores[name]) for name in METRICS)]
+        [*_setting(row), *(estimate(*row.scores[name]) for name in METRICS)]
         + ([] if common else [f"{row.n_scored}/{row.n_total}"])
         for row in rows
     ]

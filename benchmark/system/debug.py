@@ -40,9 +40,7 @@ def show(error: BaseException) -> None:
 def with_users_line(error: BaseException) -> str:
     """The error in one line, with the innermost line of the user's own code that it passed through, if there is one:
     ``ValueError: no such layer (net.py, line 12, in predict)``. Folders are left out: they are nobody's business."""
-    said = (
-        first_line(error) if isinstance(error, AvbenchError) else in_one_line(error)
-    )  # ours say enough without a kind
+    said = first_line(error) if isinstance(error, AvbenchError) else in_one_line(error)  # ours need no kind
     if isinstance(error, SyntaxError) and error.filename:  # of a file that does not even start; Python says which line
         return said
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):

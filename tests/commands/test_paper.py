@@ -277,10 +277,13 @@ def test_own_models_get_marked_rows_in_tables_figures_and_page(
     again = ("paper", "table6", "table1", *model, "--data", data, "--out", tmp_path / "out")
     assert avbench(*again, *FAST).returncode == 0, "the same is made anew"
     kept = (out / "paper.json").read_bytes()
+    assert str(tmp_path).encode() not in kept
     other = make_clicks("other", clips=("two",), duration_s=44, offsets_s=(0.4,))
     for words, lost in (
         (("table6", *model), "with table1"),
-        (("table6", "table1"), f"with {tmp_path / 'my_net.py'}:A_B+apa"),
+        (("table6", "table1"), "with my_net.py:A_B+apa"),
+        (("table6", "table1", *model[:3], "best=11"), "with model_args {'best': '12'}"),
+        (("table6", "table1", *model, "--dtype", "bfloat16"), "with dtype float32"),
         (("table6", "table1", *model, "--seed", 3), "with seed 0"),
         (("table6", "table1", *model, "--data", other), "of other data: clicks test, "),
     ):
