@@ -86,6 +86,7 @@ def test_names(name: str, backbone: str, head: str, kind: str) -> None:
         ("net.py", "file.py:ClassName"),
         ("net.py:no class", "file.py:ClassName"),
         ("net.py:Net+trf", "no trained trf head"),
+        ("net.py:Net+lstm", "(`avbench train head --head lstm --backbone net.py:Net` makes one)"),
         ("", "unknown model"),
     ],
 )

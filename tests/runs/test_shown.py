@@ -36,6 +36,14 @@ def test_print_shows_the_table_of_the_command_and_no_next_lines(result: Evaluati
     assert str(load_run(result.folder).result) == str(result)
 
 
+def test_one_class_alone_is_said_to_leave_scores_undefined(result: Evaluation) -> None:
+    said = "; mAP and ROC-AUC are undefined with one class alone"
+    assert f"20 of 21 classes have no segment; means over classes leave them out{said}" in str(
+        changed(result, absent_classes=list(range(20)))
+    )
+    assert said not in str(changed(result, absent_classes=list(range(19))))
+
+
 def test_repr_is_a_few_lines(result: Evaluation) -> None:
     first, signature, folder = repr(result).splitlines()
     assert first.startswith("Evaluation(constant on clicks test, 4 of 4 segments scored: acc 0.00, map 0.50, ")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from avbench.system import debug
+from avbench.types import UsageError
 
 NET = """
 from avbench import FrontEnd, Snapshot, SnapshotPredictor
@@ -95,3 +96,4 @@ def test_the_users_own_line_is_named_the_innermost_one(tmp_path: Path) -> None:
 
 def test_an_error_that_passed_no_users_code_stays_as_it_is() -> None:
     assert debug.with_users_line(ValueError("no")) == "ValueError: no"
+    assert debug.with_users_line(UsageError("return a Snapshot")) == "return a Snapshot", "ours need no kind"
